@@ -1,0 +1,133 @@
+"""What people see: errors they can act on, notes, progress with an ETA, tables."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+# Notes, progress and tables all go to stdout, in order; errors go to stderr.
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+# A line as often as this stands in for the moving bar where the output is not a terminal.
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class UserError(Exception):
+    """A fault that the person at the keyboard can mend.
+
+    The message says where (file and line, or setting), what was expected, and what to do. Commands print it without a
+    traceback and exit with code 2.
+    """
+
+
+def note(text: str) -> None:
+    """Prints one line for people to read."""
+    _out.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Prints one line about something that goes on, but not as asked."""
+    _out.print(f"warning: {text}", markup=False, style="yellow")
+
+
+def error(text: str) -> None:
+    """Prints the last line of a command that failed, to stderr."""
+    _err.print(f"error: {text}", markup=False, style="red")
+
+
+class Advance(Protocol):
+    """Moves a progress bar on by `amount` units; `status` replaces the text behind the bar."""
+
+    def __call__(self, amount: float = 1, status: str | None = None) -> None: ...
+
+
+@contextmanager
+def progress(description: str, total: int | None, unit: str = "", done: int = 0) -> Iterator[Advance]:
+    """A bar with rate and ETA on a terminal; elsewhere a plain line every ten seconds.
+
+    Args:
+        description: what is being done, a few words.
+        total: how many units there are, or None when nobody knows.
+        unit: the plural of what is counted ('documents', 'MB'); rates are shown per second.
+        done: units that an earlier run finished, which count for the bar but not for the rate.
+    """
+    if _out.is_terminal:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(f"{unit} {{task.fields[rate]}}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=_out,
+            transient=True,
+        ) as bar:
+            task = bar.add_task(description, total=total, completed=done, rate="", status="")
+            start, moved = time.monotonic(), 0.0
+
+            def advance(amount: float = 1, status: str | None = None) -> None:
+                nonlocal moved
+                moved += amount
+                rate = f"{moved / max(time.monotonic() - start, 1e-9):,.0f}/s"
+                fields = {"rate": rate} if status is None else {"rate": rate, "status": status}
+                bar.update(task, advance=amount, **fields)
+
+            yield advance
+        return
+
+    start = last = time.monotonic()
+    moved, text = 0.0, ""
+
+    def advance_in_lines(amount: float = 1, status: str | None = None) -> None:
+        nonlocal moved, last, text
+        moved += amount
+        text = text if status is None else status
+        now = time.monotonic()
+        if now - last < _SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        rate = moved / (now - start)
+        of_total = eta = ""
+        if total is not None:
+            of_total = f"/{total:,}"
+            eta = f", ETA {_duration((total - done - moved) / rate) if rate else '?'}"
+        note(f"{description}: {done + moved:,.0f}{of_total} {unit}, {rate:,.0f}/s{eta} {text}".rstrip())
+
+    yield advance_in_lines
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Prints a table; the first column is text, the others are right-aligned figures."""
+    grid = Table(title=title, title_justify="left", header_style="bold")
+    for index, name in enumerate(header):
+        grid.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    # A pipe has no width of its own, and a table cut at 80 columns is no use in a log file.
+    _out.print(grid, width=None if _out.is_terminal else 160)
+
+
+def flush() -> None:
+    """Pushes what was printed to whoever reads the other end of a pipe."""
+    sys.stdout.flush()

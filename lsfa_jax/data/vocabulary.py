@@ -1,0 +1,67 @@
+"""Texts to words, words and labels to numbers."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+PADDING = 0
+UNKNOWN = 1
+NUM_SPECIAL = 2
+"""Word ids below this are padding and the unknown word; the vocabulary's words follow, most frequent first."""
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def tokenize(text: str) -> list[str]:
+    """Splits a text into words: lower-cased runs of letters and digits of any script; all else separates them."""
+    return _WORD.findall(text.lower())
+
+
+class WordCounter:
+    """Numbers words in the order in which they are first seen, so that a corpus is read once and held as integers."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = {}
+
+    def encode(self, text: str, max_words: int) -> np.ndarray:
+        """Returns int32[<= max_words], the provisional ids of the first words of a text."""
+        ids = self.ids
+        return np.fromiter((ids.setdefault(word, len(ids)) for word in tokenize(text)[:max_words]), np.int32)
+
+    def most_frequent(self, counts: np.ndarray, limit: int) -> tuple[list[str], np.ndarray]:
+        """Chooses the vocabulary.
+
+        Args:
+            counts: int[number of provisional ids], how often each occurs in training.
+            limit: words kept at most.
+
+        Returns:
+            The words, most frequent first (ties in the order of first sight), and int32[number of provisional ids], the
+            final id of each provisional one: `UNKNOWN` for what is not kept.
+        """
+        order = np.argsort(-counts, kind="stable")[:limit]
+        order = order[counts[order] > 0]
+        final = np.full(len(counts), UNKNOWN, np.int32)
+        final[order] = np.arange(NUM_SPECIAL, NUM_SPECIAL + len(order))
+        words = list(self.ids)
+        return [words[i] for i in order], final
+
+
+def encode(text: str, index: dict[str, int], max_words: int) -> np.ndarray:
+    """Returns int32[<= max_words], the ids of the first words of a text in a finished vocabulary."""
+    return np.fromiter((index.get(word, UNKNOWN) for word in tokenize(text)[:max_words]), np.int32)
+
+
+def word_index(words: Sequence[str]) -> dict[str, int]:
+    """Returns the id of each word of a vocabulary."""
+    return {word: NUM_SPECIAL + i for i, word in enumerate(words)}
+
+
+def label_order(label_sets: Iterable[tuple[str, ...]]) -> list[str]:
+    """Lists the labels that occur, most frequent first, ties by name."""
+    counts: dict[str, int] = {}
+    for labels in label_sets:
+        for label in labels:
+            counts[label] = counts.get(label, 0) + 1
+    return sorted(counts, key=lambda label: (-counts[label], label))

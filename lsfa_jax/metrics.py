@@ -1,0 +1,259 @@
+"""Ranking metrics of long-tailed multi-label classification: P@k, nDCG@k, PSP@k and macro-averaged P@k, in percent.
+
+Computed from top-k lists and sparse truth; no N x L array exists. Throughout:
+
+- `top` is int32 [N, K]: each document's labels from the best down, none twice; -1 is no prediction (fewer labels than
+  K), which never hits and counts as no prediction of any label. `hit` is bool [N, K], what `hits` makes of it.
+- L counts every label. Those that training never saw come last, with training count 0 (`with_unseen_labels` adds
+  them); they cannot be predicted and stay in every denominator.
+- k is at most K, and a ValueError says so otherwise. Functions named _at_k give all of @1, ..., @k, float64 [k].
+- A metric over nothing (no documents, no labels) is 0.0, never nan.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.integer[Any]]
+
+_PLACES = (1, 3, 5)
+# Name of the metric -> A and B of the propensity model. The extreme classification repository's constants come first;
+# the released LSFA code has the second pair, which the repository means for Amazon's corpora.
+_PROPENSITIES = {"PSP@{}": (0.55, 1.5), "PSP@{} (A=0.6, B=2.6)": (0.6, 2.6)}
+
+
+class LabelSets(NamedTuple):
+    """The labels of N documents in CSR form: document i has `indices[offsets[i] : offsets[i + 1]]`.
+
+    Attributes:
+        indices: int32 [nnz], label ids in any order, each at most once a document.
+        offsets: int64 [N + 1].
+    """
+
+    indices: Integers
+    offsets: Integers
+
+
+def documents_with_labels(truth: LabelSets) -> Bools:
+    """Computes which documents have at least one label, bool [N]."""
+    return np.diff(truth.offsets) > 0
+
+
+def select_documents(truth: LabelSets, keep: Bools) -> LabelSets:
+    """Computes the label sets of the documents where `keep`, bool [N], is true."""
+    sizes = np.diff(truth.offsets)
+    return LabelSets(truth.indices[np.repeat(keep, sizes)], _offsets(sizes[keep]))
+
+
+def restrict(truth: LabelSets, keep: Bools) -> LabelSets:
+    """Computes the label sets without the labels where `keep`, bool [L], is false; all N documents stay.
+
+    Raises:
+        ValueError: `keep` does not cover every label of `truth`.
+    """
+    _check_covers(truth, len(keep))
+    kept = keep[truth.indices]
+    return LabelSets(truth.indices[kept], _offsets(kept)[truth.offsets])
+
+
+def with_unseen_labels(label_counts: Integers, truth: LabelSets) -> Integers:
+    """Computes training counts int64 [L] that cover each label of `truth`, 0 for those that training never saw."""
+    num_labels = max(len(label_counts), truth.indices.max(initial=-1) + 1)
+    return np.pad(np.asarray(label_counts, np.int64), (0, num_labels - len(label_counts)))
+
+
+def hits(top: Integers, truth: LabelSets) -> Bools:
+    """Computes which predictions are right, bool [N, K].
+
+    Raises:
+        ValueError: `top` and `truth` differ in the number of documents.
+    """
+    sizes = np.diff(truth.offsets)
+    if len(top) != len(sizes):
+        raise ValueError(f"top lists {len(top)} documents, truth {len(sizes)}")
+    hit = np.zeros(top.shape, bool)
+    document = np.repeat(np.arange(len(sizes)), sizes)
+    for place, labels in enumerate(top.T):
+        hit[document[labels[document] == truth.indices], place] = True
+    return hit
+
+
+def precision_at_k(hit: Bools, k: int) -> Floats:
+    """Computes P@k: the mean over documents of the hits in the top k, divided by k.
+
+    The divisor is k however few labels a document has; a document without labels stays in the mean and scores 0.
+    """
+    _check_k(hit, k)
+    return 100 * _ratio(np.cumsum(hit[:, :k].sum(axis=0)), len(hit) * np.arange(1, k + 1))
+
+
+def ndcg_at_k(hit: Bools, truth: LabelSets, k: int) -> Floats:
+    """Computes nDCG@k, the paper's N@k: the mean over documents of DCG@k / its largest attainable value.
+
+    DCG@k = sum_{j<=k} y_{r_j} / log2(j + 1), r_j the label at place j; attainable is the sum up to j = min(k, |y|).
+    A document without labels stays in the mean and scores 0.
+    """
+    _check_k(hit, k)
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    attainable = np.concatenate([[0.0], np.cumsum(discounts)])
+    places = np.minimum(np.diff(truth.offsets)[:, None], np.arange(1, k + 1))
+    gains = _ratio(np.cumsum(hit[:, :k] * discounts, axis=1), attainable[places])
+    return 100 * _ratio(gains.sum(axis=0), np.full(k, len(hit)))
+
+
+def inverse_propensity(label_counts: Integers, num_documents: int, a: float = 0.55, b: float = 1.5) -> Floats:
+    """Computes q_l = 1 + C (N_l + b)^(-a), C = (ln N - 1) (b + 1)^a (Jain, Prabhu and Varma, KDD 2016), float64 [L].
+
+    N is `num_documents` and N_l `label_counts`, both of the training split. A label that training never saw (N_l = 0)
+    gets the formula's value, the largest of all. For N < e the formula's C is negative and would give rare labels
+    the smaller weight; it is clipped at 0, so that every q_l is 1 there.
+    """
+    scale = max(0.0, math.log(max(num_documents, 1)) - 1) * (b + 1) ** a
+    return 1 + scale * (np.asarray(label_counts, np.float64) + b) ** -a
+
+
+def psp_at_k(hit: Bools, top: Integers, truth: LabelSets, inverse_propensity: Floats, k: int) -> Floats:
+    """Computes PSP@k, propensity-scored precision / its largest attainable value (Jain, Prabhu and Varma, KDD 2016).
+
+    PSP@k = sum_i sum_{j<=k} q_{r_ij} y_{i,r_ij} / sum_i (the same sum when document i's labels come in the best
+    order): a ratio of sums over documents, not a mean of ratios. q is `inverse_propensity`, float64 [L].
+
+    Raises:
+        ValueError: `inverse_propensity` does not cover every label of `truth`.
+    """
+    _check_k(hit, k)
+    num_labels = len(inverse_propensity)
+    _check_covers(truth, num_labels)
+    attained = [inverse_propensity[top[hit[:, place], place]].sum() for place in range(k)]
+
+    # Sorting integers (document, rank of the label's weight) is several times faster than a lexsort of the weights.
+    heaviest_first = np.argsort(-inverse_propensity)
+    rank = np.argsort(heaviest_first)
+    sizes = np.diff(truth.offsets)
+    start = np.repeat(np.arange(len(sizes)) * num_labels, sizes)
+    ranks = np.sort(start + rank[truth.indices]) - start
+    place = np.arange(len(ranks)) - np.repeat(truth.offsets[:-1], sizes)
+    in_top = place < k
+    attainable = np.bincount(place[in_top], inverse_propensity[heaviest_first[ranks[in_top]]], minlength=k)
+    return 100 * _ratio(np.cumsum(attained), np.cumsum(attainable))
+
+
+def macro_precision_at_k(hit: Bools, top: Integers, num_labels: int, k: int) -> Floats:
+    """Computes each label's precision in the top k, its hits / how often it is predicted there: float64 [L], @k only.
+
+    A label that is never predicted has precision 0. The mean over labels is macro-averaged P@k.
+
+    Raises:
+        ValueError: `top` names a label outside the L = `num_labels`.
+    """
+    _check_k(hit, k)
+    hit, top = hit[:, :k], top[:, :k]
+    if top.max(initial=-1) >= num_labels:
+        raise ValueError(f"top names label {top.max()}, but there are {num_labels} labels, numbered from 0")
+    predicted = np.bincount(top[top >= 0], minlength=num_labels)
+    return 100 * _ratio(np.bincount(top[hit], minlength=num_labels), predicted)
+
+
+def bin_means(per_label: Floats, label_counts: Integers, bin_size: int = 400) -> Floats:
+    """Computes means of a per-label metric over bins of labels, the most frequent in training first (Fig. 1b).
+
+    Args:
+        per_label: float64 [L].
+        label_counts: int [L]; labels of equal count are ordered by id.
+        bin_size: labels a bin, at least 1; the last bin holds what is left.
+
+    Returns:
+        float64 [ceil(L / bin_size)], in the unit of `per_label`.
+    """
+    ordered = per_label[np.argsort(-label_counts, kind="stable")]
+    return np.array([ordered[start : start + bin_size].mean() for start in range(0, len(ordered), bin_size)])
+
+
+def evaluate(top: Integers, truth: LabelSets, label_counts: Integers, num_documents: int) -> dict[str, float]:
+    """Computes every metric over all labels.
+
+    Args:
+        top: int32 [N, K], K at least 5.
+        truth: labels of the same N documents; ids past the end of `label_counts` are labels training never saw.
+        label_counts: int [number of the model's labels], the training documents of each.
+        num_documents: how many training documents there are.
+
+    Returns:
+        Percent: "P@k", "N@k", "PSP@k" (A = 0.55, B = 1.5) and "PSP@k (A=0.6, B=2.6)" for k = 1, 3, 5; "macro_P@5".
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+    """
+    label_counts = with_unseen_labels(label_counts, truth)
+    every_label = np.ones(len(label_counts), bool)
+    return _ranking(top, truth, label_counts, num_documents) | {"macro_P@5": _macro_precision(top, truth, every_label)}
+
+
+def evaluate_group(
+    top: Integers, group_top: Integers, truth: LabelSets, group: Bools, label_counts: Integers, num_documents: int
+) -> dict[str, float]:
+    """Computes every metric over a group of labels, such as the head or the tail.
+
+    P, N and PSP rank the group's labels alone, against truth restricted to the group, over the documents that have a
+    label of it. macro_P@5 is the mean over the group's labels of their precision in the top 5 among all labels.
+
+    Args:
+        top: as in `evaluate`, from all labels.
+        group_top: int32 [N, K], the same from the group's labels alone.
+        truth: as in `evaluate`, not restricted.
+        group: bool [L]; the tail is `with_unseen_labels(label_counts, truth) < head_threshold`.
+        label_counts: as in `evaluate`.
+        num_documents: as in `evaluate`.
+
+    Returns:
+        The keys of `evaluate`.
+
+    Raises:
+        ValueError: the shapes do not fit each other, or `group` does not cover every label of `truth`.
+    """
+    restricted = restrict(truth, group)
+    documents = documents_with_labels(restricted)
+    if len(group_top) != len(documents):
+        raise ValueError(f"group_top lists {len(group_top)} documents, truth {len(documents)}")
+    restricted = select_documents(restricted, documents)
+    ranking = _ranking(group_top[documents], restricted, with_unseen_labels(label_counts, truth), num_documents)
+    return ranking | {"macro_P@5": _macro_precision(top, truth, group)}
+
+
+def _ranking(top: Integers, truth: LabelSets, label_counts: Integers, num_documents: int) -> dict[str, float]:
+    hit, k = hits(top, truth), max(_PLACES)
+    curves = {"P@{}": precision_at_k(hit, k), "N@{}": ndcg_at_k(hit, truth, k)}
+    for name, (a, b) in _PROPENSITIES.items():
+        curves[name] = psp_at_k(hit, top, truth, inverse_propensity(label_counts, num_documents, a, b), k)
+    return {name.format(place): float(curve[place - 1]) for name, curve in curves.items() for place in _PLACES}
+
+
+def _macro_precision(top: Integers, truth: LabelSets, group: Bools) -> float:
+    per_label = macro_precision_at_k(hits(top, truth), top, len(group), 5)
+    return float(per_label[group].mean()) if group.any() else 0.0
+
+
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+    return np.divide(numerator, denominator, out=np.zeros(np.shape(numerator)), where=denominator != 0)
+
+
+def _offsets(sizes: NDArray[Any]) -> Integers:
+    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+
+def _check_k(hit: Bools, k: int) -> None:
+    if k > hit.shape[1]:
+        raise ValueError(f"the top lists hold {hit.shape[1]} labels a document, too few for k = {k}")
+
+
+def _check_covers(truth: LabelSets, num_labels: int) -> None:
+    largest = truth.indices.max(initial=-1)
+    if largest >= num_labels:
+        raise ValueError(
+            f"truth names label {largest}, but only {num_labels} labels are covered; "
+            "with_unseen_labels adds those that training never saw"
+        )

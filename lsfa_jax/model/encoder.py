@@ -1,0 +1,182 @@
+"""Eq. 1-4: BiLSTM over the words, attention of every label over the words, feature head.
+
+Shapes: B documents, T words (padded), E word vector, H hidden units a direction, L labels, K labels of one document,
+D feature.
+All functions are pure; padding is exact: what lies beyond a document's length changes no value and no gradient.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Params = Mapping[str, Any]
+
+
+def product(spec: str, a: Array, b: Array, dtype: Any = jnp.float32) -> Array:
+    """Computes an einsum with its factors in `dtype` and its sum in float32.
+
+    Args:
+        spec: as for `jnp.einsum`.
+        a: first factor.
+        b: second factor.
+        dtype: float32 or bfloat16.
+
+    Returns:
+        float32, of the shape that `spec` says.
+    """
+    return jnp.einsum(spec, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def lstm(projected: Array, w_hidden: Array, h0: Array, c0: Array) -> Array:
+    """Runs one direction of an LSTM over time.
+
+    The backward pass is written by hand: the gradient of `w_hidden` is one matrix product after the loop, where
+    automatic differentiation would add up T small ones inside it.
+
+    Args:
+        projected: float32[T, B, 4H], W x_t + b of the gates i, f, g, o.
+        w_hidden: float32 or bfloat16[H, 4H], recurrent weights.
+        h0: float32[B, H], initial hidden state.
+        c0: float32[B, H], initial cell state.
+
+    Returns:
+        float32[T, B, H], the hidden state after each word.
+    """
+    return _lstm_forward(projected, w_hidden, h0, c0)[0]
+
+
+def _recurrent(h: Array, w: Array) -> Array:
+    return jnp.dot(h.astype(w.dtype), w, preferred_element_type=jnp.float32)
+
+
+def _lstm_forward(projected: Array, w_hidden: Array, h0: Array, c0: Array) -> tuple[Array, tuple[Array, ...]]:
+    def step(carry: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
+        h, c = carry
+        i, f, g, o = jnp.split(x + _recurrent(h, w_hidden), 4, axis=-1)
+        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+        c = f * c + i * g
+        h = o * jnp.tanh(c)
+        return (h, c), (h, c, jnp.concatenate([i, f, g, o], axis=-1))
+
+    _, (hidden, cells, gates) = jax.lax.scan(step, (h0, c0), projected)
+    return hidden, (hidden, cells, gates, w_hidden, h0, c0)
+
+
+def _lstm_backward(saved: tuple[Array, ...], d_hidden: Array) -> tuple[Array, Array, Array, Array]:
+    hidden, cells, gates, w_hidden, h0, c0 = saved
+    before = jnp.concatenate([h0[None], hidden[:-1]])
+    cells_before = jnp.concatenate([c0[None], cells[:-1]])
+    w_back = w_hidden.T
+
+    def step(carry: tuple[Array, Array], x: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
+        dh, dc = carry
+        dh_out, c, c_before, gate = x
+        i, f, g, o = jnp.split(gate, 4, axis=-1)
+        tanh_c, dh = jnp.tanh(c), dh + dh_out
+        dc = dc + dh * o * (1 - tanh_c * tanh_c)
+        dz = jnp.concatenate(
+            [dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g), dh * tanh_c * o * (1 - o)],
+            axis=-1,
+        )
+        return (_recurrent(dz, w_back), dc * f), dz
+
+    zero = jnp.zeros_like(h0)
+    (dh0, dc0), dz = jax.lax.scan(step, (zero, zero), (d_hidden, cells, cells_before, gates), reverse=True)
+    d_w = product("tbh,tbg->hg", before, dz, w_hidden.dtype).astype(w_hidden.dtype)
+    return dz, d_w, dh0, dc0
+
+
+lstm.defvjp(_lstm_forward, _lstm_backward)
+
+
+def reversed_positions(lengths: Array, num_words: int) -> Array:
+    """Returns int32[B, T], where each word goes when every document is turned round and its padding stays put."""
+    t = jnp.arange(num_words)[None]
+    return jnp.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)
+
+
+def bilstm(params: Params, x: Array, lengths: Array, dtype: Any = jnp.float32) -> Array:
+    """Computes Eq. 1, the hidden representation of each word from both sides.
+
+    Args:
+        params: for each of `forward` and `backward`: `w_input` [E, 4H], `w_hidden` [H, 4H], `bias` [4H] (gates i, f, g,
+            o), `h0` [H] and `c0` [H], the learned initial states.
+        x: float32[B, T, E], word vectors.
+        lengths: int32[B], words of each document; 0 is allowed.
+        dtype: of the matrix products, float32 or bfloat16.
+
+    Returns:
+        float32[B, T, 2H], zero beyond each document's length.
+    """
+    num_documents, num_words, _ = x.shape
+    turn = reversed_positions(lengths, num_words)[..., None]
+
+    def run(p: Params, x: Array) -> Array:
+        # Time first, then one two-dimensional product for all words: an einsum over B x T x E is twice as slow on CPU.
+        flat = x.swapaxes(0, 1).reshape(num_words * num_documents, -1)
+        projected = product("ne,eg->ng", flat, p["w_input"], dtype) + p["bias"]
+        start = [jnp.broadcast_to(p[name], (num_documents, p[name].shape[0])) for name in ("h0", "c0")]
+        return lstm(projected.reshape(num_words, num_documents, -1), p["w_hidden"].astype(dtype), *start).swapaxes(0, 1)
+
+    forward = run(params["forward"], x)
+    backward = run(params["backward"], jnp.take_along_axis(x, turn, axis=1))
+    both = jnp.concatenate([forward, jnp.take_along_axis(backward, turn, axis=1)], axis=-1)
+    return both * word_mask(lengths, num_words)[..., None]
+
+
+def word_mask(lengths: Array, num_words: int) -> Array:
+    """Returns bool[B, T], true at words and false at padding."""
+    return jnp.arange(num_words)[None] < lengths[:, None]
+
+
+def label_attention(states: Array, mask: Array, queries: Array, dtype: Any = jnp.float32) -> Array:
+    """Computes Eq. 4, how much each label attends to each word.
+
+    Args:
+        states: float32[B, T, 2H], word representations x of Eq. 1.
+        mask: bool[B, T], false at padding.
+        queries: float32[L, 2H], label embeddings e_l; or [B, K, 2H], other labels for each document.
+        dtype: of the matrix product.
+
+    Returns:
+        float32[B, L or K, T]: sums to 1 over the words, exactly 0 at padding; all 0 for a document without words.
+    """
+    spec = "btd,ld->blt" if queries.ndim == 2 else "btd,bld->blt"
+    scores = product(spec, states, queries, dtype)
+    mask = mask[:, None]
+    return jax.nn.softmax(jnp.where(mask, scores, -1e30), axis=-1) * mask
+
+
+def project_words(states: Array, head: Params | None, dtype: Any = jnp.float32) -> Array:
+    """Applies the feature head's matrix to the words, float32[B, T, D]; without a head returns the states.
+
+    As attention weights sum to one and the head is linear up to here, alpha_l (x W) = (alpha_l x) W: the same numbers
+    as attending first, with fewer operations, and no B x L x 2H array is ever held.
+    """
+    return states if head is None else product("bth,hd->btd", states, head["kernel"], dtype)
+
+
+def label_features(
+    states: Array, words: Array, mask: Array, queries: Array, head: Params | None, dtype: Any = jnp.float32
+) -> Array:
+    """Computes Eq. 2-3, the label-specific features v_l = relu(alpha_l (x W) + b).
+
+    Linear layer W, b and ReLU are the feature head that the released code adds to the paper's v_l = alpha_l x.
+
+    Args:
+        states: float32[B, T, 2H], word representations x, which decide the attention.
+        words: float32[B, T, D], what `project_words` makes of them, which is attended to.
+        mask: bool[B, T], false at padding.
+        queries: float32[L, 2H], or [B, K, 2H] for other labels in each document (the positive pairs).
+        head: `kernel` [2H, D] and `bias` [D]; None for the paper's bare attention (then D = 2H).
+        dtype: of the matrix products.
+
+    Returns:
+        float32[B, L or K, D]. A document without words has relu(b), or 0 without the head.
+    """
+    features = product("blt,btd->bld", label_attention(states, mask, queries, dtype), words, dtype)
+    return features if head is None else jax.nn.relu(features + head["bias"])

@@ -1,0 +1,46 @@
+"""The command behind bin/train: parse, train, exit code."""
+
+import os
+import sys
+
+# XLA's own log lines concern nobody who trains.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# An error about a setting is for people, who need no link to a validation library.
+os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains as the command line says.
+
+    Returns:
+        0 when done, 2 after a fault that the user can mend, 130 or 143 after SIGINT or SIGTERM.
+    """
+    from lsfa_jax import console
+    from lsfa_jax.config import parse_train_arguments
+
+    try:
+        arguments = parse_train_arguments(sys.argv[1:] if argv is None else argv)
+        # Imported late, so that --help and a wrong option answer at once.
+        from lsfa_jax.training import pipeline
+        from lsfa_jax.training.interrupts import Interrupted
+    except console.UserError as fault:
+        console.error(str(fault))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    try:
+        pipeline.train(arguments)
+    except console.UserError as fault:
+        console.error(str(fault))
+        return 2
+    except Interrupted as request:
+        console.note(f"Interrupted; all is saved. Go on with: bin/train --output {request.folder} --resume")
+        return 128 + request.signum
+    except KeyboardInterrupt:
+        console.error("interrupted before there was anything to save")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,85 @@
+"""Ranks labels for documents and measures the ranking: for all labels, and within head and tail."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lsfa_jax import metrics
+from lsfa_jax.console import progress
+from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.model.lsfa import Lsfa
+from lsfa_jax.training import devices, interrupts
+
+NUM_RANKED = 5
+"""Labels kept of each ranking; no metric looks further."""
+
+Ranker = Callable[[Any, Any, Any], jax.Array]
+
+
+def make_ranker(model: Lsfa, is_head: np.ndarray) -> Ranker:
+    """Compiles the ranking of documents' labels.
+
+    Args:
+        model: the classifier.
+        is_head: bool[L].
+
+    Returns:
+        A function of params, words [B, T] and lengths [B] that gives int32[3, B, 5]: the best five of all labels, of the
+        head labels, of the tail labels, best first; -1 where a group has fewer.
+    """
+    groups = jnp.asarray(np.stack([np.ones_like(is_head), is_head, ~is_head]))
+    kept = min(NUM_RANKED, model.num_labels)
+
+    @jax.jit
+    def rank(params: Any, words: jax.Array, lengths: jax.Array, groups: jax.Array) -> jax.Array:
+        logits = model.apply({"params": params}, words, lengths)
+
+        def best(group: jax.Array) -> jax.Array:
+            values, ids = jax.lax.top_k(jnp.where(group, logits, -jnp.inf), kept)
+            ids = jnp.where(values > -jnp.inf, ids, -1).astype(jnp.int32)
+            return jnp.pad(ids, ((0, 0), (0, NUM_RANKED - kept)), constant_values=-1)
+
+        return jax.vmap(best)(groups)
+
+    return lambda params, words, lengths: rank(params, words, lengths, groups)
+
+
+def rank_split(ranker: Ranker, params: Any, batches: Batches, mesh: Mesh, title: str) -> np.ndarray:
+    """Ranks labels for every document of a split, int32[3, N, 5], in the split's order."""
+    top = np.full((3, len(batches.split), NUM_RANKED), -1, np.int32)
+    plan = batches.in_order()
+    with progress(title, len(batches.split), "documents") as advance:
+        for batch in batches.load(plan):
+            interrupts.check()
+            here = batch.rows[batch.document_mask]
+            words, lengths = devices.split_rows(mesh, (batch.words, batch.lengths))
+            top[:, here] = np.asarray(ranker(params, words, lengths))[:, batch.document_mask]
+            advance(len(here))
+    return top
+
+
+def measure(top: np.ndarray, batches: Batches, corpus: Corpus, is_head: np.ndarray | None = None) -> dict[str, Any]:
+    """Computes the metrics of a ranking, in percent; given bool[L] `is_head` also "head" and "tail", dicts of the same.
+
+    Labels that training never saw belong to the tail.
+    """
+    truth, counts, number = batches.split.labels, corpus.published_counts, corpus.published_documents
+    result: dict[str, Any] = metrics.evaluate(top[0], truth, counts, number)
+    if is_head is not None:
+        head = np.zeros(len(counts), bool)
+        head[: corpus.num_labels] = is_head
+        for name, group, own in (("head", head, top[1]), ("tail", ~head, top[2])):
+            result[name] = metrics.evaluate_group(top[0], own, truth, group, counts, number)
+    return result
+
+
+def bins(top: np.ndarray, batches: Batches, corpus: Corpus, bin_size: int) -> list[float]:
+    """Computes macro-averaged P@5 over bins of labels from the most frequent down (Fig. 1b), in percent."""
+    hit = metrics.hits(top, batches.split.labels)
+    per_label = metrics.macro_precision_at_k(hit, top, len(corpus.published_counts), NUM_RANKED)
+    return [float(value) for value in metrics.bin_means(per_label, corpus.published_counts, bin_size)]

@@ -1,0 +1,44 @@
+"""SIGINT and SIGTERM as a question that loops ask between steps, so that a state can be saved first."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked
+    """Somebody asked to stop; `signum` says how."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+_received: int | None = None
+
+
+def check() -> None:
+    """Raises Interrupted if a signal has come since the last call."""
+    global _received
+    if _received is not None:
+        signum, _received = _received, None
+        raise Interrupted(signum)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Keeps signals for `check` inside the block; a second one of the same kind stops at once."""
+
+    def remember(signum: int, frame: FrameType | None) -> None:
+        global _received
+        _received = signum
+        signal.signal(signum, before[signum])
+
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    for signum in before:
+        signal.signal(signum, remember)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

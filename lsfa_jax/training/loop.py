@@ -1,0 +1,129 @@
+"""The loop that every stage runs: steps, validation, early stopping, checkpoints, interruption."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lsfa_jax.console import UserError, note, progress
+from lsfa_jax.training import interrupts
+from lsfa_jax.training.checkpoints import Checkpoints
+from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.training.state import TrainState, after_validation
+
+# Looking at a loss makes the host wait for the device, so it is done now and then.
+_STEPS_BETWEEN_LOOKS = 25
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What differs from stage to stage. Epochs count from 1."""
+
+    name: str
+    epochs: int
+    steps_per_epoch: int
+    items_per_epoch: int
+    unit: str
+    """What the items are, in the plural."""
+    batches: Callable[[int, int], Iterator[Any]]
+    """Makes the batches of an epoch, from a step of it on."""
+    step: Callable[[TrainState, Any, int], TrainState]
+    """Trains on one batch in an epoch."""
+    loss_names: tuple[str, str]
+    before_epoch: Callable[[TrainState, int], TrainState] = lambda state, epoch: state
+    """Called at the first step of an epoch; again, with the same result, where a run resumes there."""
+    validate: Callable[[TrainState], tuple[Any, dict[str, float]]] | None = None
+    """Returns the weights that it tried and their metrics."""
+    select: str = "N@5"
+    """The metric that decides which weights are kept."""
+    validate_every: int = 0
+    """Steps between validations; 0: at the end of each epoch."""
+    patience: int = 0
+    """Validations without improvement before the stage stops."""
+    first_stop: int = 1
+    """The first epoch after which it may stop early."""
+
+
+def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFolder) -> TrainState:
+    """Runs a stage from where `state` stands to its end and saves it as complete.
+
+    Raises:
+        Interrupted: after a signal; the state is saved.
+        UserError: a loss that is not a number; the last checkpoint is from before it.
+    """
+    steps = stage.steps_per_epoch
+    total, step = stage.epochs * steps, int(state.step)
+    every = stage.validate_every or steps
+    folder.forget_history(stage.name, step)
+    batches: Iterator[Any] | None = None
+    started, first = time.monotonic(), step
+    per_step = stage.items_per_epoch / steps
+    with progress(stage.name, round(total * per_step), stage.unit, done=round(step * per_step)) as advance:
+        try:
+            while True:
+                due = step > 0 and (step % every == 0 or step == total)
+                if due and int(state.validated) != step:
+                    state = _record(
+                        stage, state, step, folder, per_step * (step - first) / (time.monotonic() - started)
+                    )
+                if step >= total or _has_waited(stage, state, step):
+                    break
+                interrupts.check()
+                epoch, position = step // steps + 1, step % steps
+                if batches is None or position == 0:
+                    if position == 0:
+                        state = stage.before_epoch(state, epoch)
+                    batches = stage.batches(epoch, position)
+                state = stage.step(state, next(batches), epoch)
+                step += 1
+                if step % _STEPS_BETWEEN_LOOKS == 0 or step == first + 1:
+                    advance(0, f"epoch {epoch}/{stage.epochs} {_losses_text(stage, _losses(stage, state, step))}")
+                advance(per_step)
+                if time.monotonic() - checkpoints.last_save >= checkpoints.save_every:
+                    _losses(stage, state, step)
+                    checkpoints.save(state)
+        except interrupts.Interrupted:
+            _losses(stage, state, step)
+            checkpoints.save(state)
+            raise
+    checkpoints.save(state, complete=True)
+    return state
+
+
+def _has_waited(stage: Stage, state: TrainState, step: int) -> bool:
+    if stage.validate is None or int(state.waited) < stage.patience or int(state.validated) != step:
+        return False
+    return step >= stage.first_stop * stage.steps_per_epoch
+
+
+def _losses(stage: Stage, state: TrainState, step: int) -> np.ndarray:
+    """Returns the mean losses since the last record; raises UserError where one is not a number."""
+    losses = np.asarray(state.loss_sums) / max(int(state.loss_steps), 1)
+    if not np.all(np.isfinite(losses)):
+        raise UserError(
+            f"{stage.name}: a loss is {losses[~np.isfinite(losses)][0]} at step {step:,}. The last good checkpoint is kept. "
+            "Lower the learning rate, or set --optimizer.clip global --optimizer.clip-factor 1, and start anew"
+        )
+    return losses
+
+
+def _losses_text(stage: Stage, losses: np.ndarray) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in zip(stage.loss_names, losses, strict=True) if name)
+
+
+def _record(stage: Stage, state: TrainState, step: int, folder: RunFolder, rate: float) -> TrainState:
+    losses = _losses(stage, state, step)
+    line: dict[str, Any] = {"stage": stage.name, "step": step, "epoch": step / stage.steps_per_epoch}
+    line |= {name: float(value) for name, value in zip(stage.loss_names, losses, strict=True) if name}
+    line[f"{stage.unit}/s"] = rate if math.isfinite(rate) else 0.0
+    weights, metrics = stage.validate(state) if stage.validate else (None, {})
+    score = metrics.get(stage.select, -math.inf)
+    better = score > float(state.best_score)
+    folder.append_history(line | ({"validation": metrics} if metrics else {}))
+    shown = " ".join(f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@5", "N@5", "PSP@5") if name in metrics)
+    text = f"{stage.name} epoch {step / stage.steps_per_epoch:.3g}/{stage.epochs}: {_losses_text(stage, losses)}"
+    note(f"{text}{' | validation ' + shown if shown else ''}{' *' if shown and better else ''}")
+    return after_validation(state, weights, score)

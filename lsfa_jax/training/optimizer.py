@@ -1,0 +1,59 @@
+"""Adam behind a clip of gradients, and the running mean of weights (SWA)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lsfa_jax import config
+
+# The window and the cap on a recorded norm are AttentionXML's, whose rule this is.
+_WINDOW = 5
+_LARGEST_RECORDED = 1.0
+
+
+class RunningNormClipState(NamedTuple):
+    """The last norms, in a ring; an infinite one stands at the start, so that the first step is not clipped."""
+
+    norms: jax.Array
+    """float32[5]."""
+    count: jax.Array
+    """int32, norms recorded so far."""
+
+
+def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
+    """Clips the global gradient norm at `factor` times the largest of the last five recorded norms.
+
+    After each step min(norm, 2 x largest, 1) is recorded (You et al. 2019, AttentionXML; also the released LSFA code).
+    """
+
+    def init(params: Any) -> RunningNormClipState:
+        del params
+        return RunningNormClipState(jnp.full(_WINDOW, -jnp.inf).at[0].set(jnp.inf), jnp.ones((), jnp.int32))
+
+    def update(updates: Any, state: RunningNormClipState, params: Any = None) -> tuple[Any, RunningNormClipState]:
+        del params
+        norm, largest = optax.tree.norm(updates), jnp.max(state.norms)
+        limit = factor * largest
+        scale = jnp.where(jnp.isinf(limit), 1.0, jnp.minimum(1.0, limit / (norm + 1e-6)))
+        recorded = jnp.minimum(jnp.minimum(norm, 2.0 * largest), _LARGEST_RECORDED)
+        norms = state.norms.at[state.count % _WINDOW].set(recorded)
+        return jax.tree.map(lambda g: g * scale, updates), RunningNormClipState(norms, state.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def make_optimizer(settings: config.Optimizer, learning_rate: float) -> optax.GradientTransformation:
+    """Returns Adam with a constant learning rate behind the clip that the settings name."""
+    clips = {
+        "running": lambda: clip_by_running_norm(settings.clip_factor),
+        "global": lambda: optax.clip_by_global_norm(settings.clip_factor),
+        "none": optax.identity,
+    }
+    return optax.chain(clips[settings.clip](), optax.adam(learning_rate))
+
+
+def add_to_mean(mean: Any, count: jax.Array, params: Any) -> Any:
+    """Returns the mean of `count` + 1 weights, given the mean of the first `count` and one more."""
+    return optax.incremental_update(params, mean, 1.0 / (count + 1))

@@ -1,0 +1,345 @@
+"""The three stages in order, each resumable, into one run folder; the table at the end."""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsfa_jax.config import STAGES, Config, Stage, TrainArguments, differences
+from lsfa_jax.console import UserError, note, table, warn
+from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.corpus import Corpus, Split
+from lsfa_jax.data.loading import load_corpus, load_embedding
+from lsfa_jax.model import prototypes
+from lsfa_jax.model.lsfa import CLASSIFIER, Lsfa
+from lsfa_jax.training import adjustment, devices, evaluation, interrupts, loop, representation, transfer
+from lsfa_jax.training.checkpoints import Checkpoints
+from lsfa_jax.training.optimizer import make_optimizer
+from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.training.state import TrainState, init_state, weights_to_use
+
+# The settings that no stage before this one looks at.
+_OWN_SECTIONS = {"transfer": ("pvae",), "adjustment": ("adjust",)}
+
+# What the seed is folded with for each use of randomness.
+_KEYS = {"model": 0, "representation": 1, "pvae": 2, "transfer": 3, "augmentation": 4, "adjustment": 5, "scratch": 6}
+
+
+def train(arguments: TrainArguments) -> dict[str, Any]:
+    """Runs the stages that the arguments name and returns what metrics.json holds.
+
+    Raises:
+        UserError: something is wrong with the data, the settings or the run folder.
+        Interrupted: after SIGINT or SIGTERM, with the state saved.
+    """
+    stages = _consecutive(arguments.stages)
+    config = arguments.settings()
+    folder = RunFolder(_output(arguments, stages))
+    _claim(folder, config, stages, arguments.resume)
+    corpus = load_corpus(config)
+    folder.create(config, corpus.words, corpus.labels)
+    note(f"Run folder: {folder.path}")
+    with interrupts.deferred():
+        return Pipeline(config, corpus, folder, arguments.save_every).run(stages)
+
+
+def _consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    chosen = tuple(stage for stage in STAGES if stage in stages)
+    first = STAGES.index(chosen[0]) if chosen else 0
+    if not chosen or STAGES[first : first + len(chosen)] != chosen:
+        raise UserError(f"--stages {' '.join(stages)}: expected one or more neighbours of {', '.join(STAGES)}")
+    return chosen
+
+
+def _output(arguments: TrainArguments, stages: Sequence[Stage]) -> Path:
+    if arguments.output:
+        return Path(arguments.output)
+    if arguments.resume or stages[0] != STAGES[0]:
+        raise UserError("--output DIR: say which run folder to go on with")
+    base = f"runs/{arguments.dataset}-{arguments.preset}"
+    number = 1
+    while (path := Path(base if number == 1 else f"{base}-{number}")).exists():
+        number += 1
+    return path
+
+
+def _claim(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
+    """Makes sure that the run folder is free, or holds a run that the arguments may go on with."""
+    if not folder.config_file.is_file():
+        if resume or stages[0] != STAGES[0]:
+            raise UserError(f"{folder.path}: no run here to go on with (no config.toml)")
+        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            raise UserError(f"{folder.path}: exists and is not a run folder; choose another --output")
+        return
+    if not resume and stages[0] == STAGES[0]:
+        raise UserError(f"{folder.path}: holds another run; go on with it by --resume, or choose another --output")
+    changed = differences(folder.read_config(), config)
+    fixed = []
+    for key in changed:
+        section = key.split(".")[0]
+        if section == "report":
+            continue
+        stage = next((name for name, own in _OWN_SECTIONS.items() if section in own), STAGES[0])
+        # A stage that starts anew may have new settings of its own.
+        anew = stage in stages and not (resume and folder.checkpoints(stage).exists())
+        if stage == STAGES[0] or not anew:
+            fixed.append(key)
+    if fixed:
+        raise UserError(
+            f"{folder.path}: the run there has other settings ({', '.join(fixed)}); leave them as they are, "
+            "or choose another --output"
+        )
+    if not resume:
+        for stage in STAGES[STAGES.index(stages[0]) :]:
+            shutil.rmtree(folder.checkpoints(stage), ignore_errors=True)
+            folder.forget_history(stage, -1)
+        folder.forget_metrics()
+
+
+class Pipeline:
+    """One run: its corpus, its model, its devices, its folder."""
+
+    def __init__(self, config: Config, corpus: Corpus, folder: RunFolder, save_every: float) -> None:
+        self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
+        self.mesh = devices.make_mesh()
+        self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
+        splits = (corpus.train, corpus.validation, corpus.test)
+        longest = max(1, *(int(split.lengths.max(initial=1)) for split in splits))
+        # No bucket beyond the longest text: a corpus of short ones compiles and pads less.
+        self.buckets = [size for size in config.data.length_buckets if size < longest] + [longest]
+        self.train = self._batches(corpus.train, config.optimizer.batch_size)
+        self.validation, self.test = (self._batches(split, config.report.batch_size) for split in splits[1:])
+        self.embedding = load_embedding(config, corpus.words)
+        self.model = Lsfa(
+            vocabulary_size=corpus.vocabulary_size,
+            embedding_size=self.embedding.shape[1],
+            num_labels=corpus.num_labels,
+            settings=config.encoder,
+            classifier_settings=config.classifier,
+            dtype=jnp.dtype(config.precision),
+        )
+        self.pvae = transfer.make_pvae(config, self.model.feature_size)
+        self.ranker = evaluation.make_ranker(self.model, self.is_head)
+        self.metrics = folder.read_metrics() | {
+            "dataset": corpus.name,
+            "split": dict(zip(("train", "validation", "test"), map(len, splits), strict=True)),
+            "num_labels": corpus.num_labels,
+        }
+        for name in ("stages", "seconds"):
+            self.metrics.setdefault(name, {})
+
+    def run(self, stages: Sequence[Stage]) -> dict[str, Any]:
+        """Runs the stages, measures them on the test documents, prints the table and returns what metrics.json holds."""
+        self._describe()
+        encoder = self._representation()
+        self._test("representation", encoder)
+        if "transfer" in stages or "adjustment" in stages:
+            learned = self._transfer(encoder)
+            if "adjustment" in stages:
+                self._test("adjusted", encoder | {CLASSIFIER: self._adjustment(encoder, learned)})
+        self._print_tables()
+        return self.metrics
+
+    def _describe(self) -> None:
+        corpus, kinds = self.corpus, {device.device_kind for device in jax.local_devices()}
+        sizes = ", ".join(f"{number:,} {name}" for name, number in self.metrics["split"].items())
+        per_document = len(corpus.train.labels.indices) / len(corpus.train)
+        note(
+            f"{corpus.name}: {sizes} documents; {corpus.num_labels:,} labels ({int(self.is_head.sum()):,} head, "
+            f"{int((~self.is_head).sum()):,} tail at N_t = {self.config.pvae.head_threshold}), "
+            f"{per_document:.2f} a document; {len(corpus.words):,} words"
+        )
+        note(
+            f"Devices: {self.mesh.size} x {', '.join(sorted(kinds))}; {self.config.precision}; "
+            f"texts padded to {', '.join(map(str, self.buckets))} words"
+        )
+
+    def _batches(self, split: Split, size: int) -> Batches:
+        return Batches(split, self.corpus.num_labels, size, self.buckets, self.mesh.size)
+
+    def _key(self, use: str) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self.config.seed), _KEYS[use])
+
+    def _place(self, tree: Any) -> Any:
+        return devices.on_every_device(self.mesh, tree)
+
+    def _validate(self, params: Any) -> dict[str, float]:
+        top = evaluation.rank_split(self.ranker, params, self.validation, self.mesh, "validation")
+        return evaluation.measure(top, self.validation, self.corpus)
+
+    def _run_stage(self, stage: loop.Stage, init: Callable[[], TrainState], checkpoints: Checkpoints) -> TrainState:
+        """Runs a stage from its last checkpoint or from the start; a complete one is only read."""
+        if checkpoints.exists:
+            state = checkpoints.restore(devices.abstract(self.mesh, jax.eval_shape(init)))
+            if checkpoints.is_complete():
+                return state
+            note(f"{stage.name}: going on after step {int(state.step):,} of {stage.epochs * stage.steps_per_epoch:,}")
+        else:
+            state = self._place(init())
+        started = time.monotonic()
+        try:
+            return loop.run(stage, state, checkpoints, self.folder)
+        finally:
+            seconds = self.metrics["seconds"]
+            seconds[stage.name] = seconds.get(stage.name, 0.0) + time.monotonic() - started
+            self.folder.write_metrics(self.metrics)
+
+    def _checkpoints(self, stage: str) -> Checkpoints:
+        return Checkpoints(self.folder.checkpoints(stage), self.save_every)
+
+    def _representation(self) -> Any:
+        config, model = self.config, self.model
+        optimizer = make_optimizer(config.optimizer, config.optimizer.learning_rate)
+
+        def init() -> TrainState:
+            words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+            params = jax.jit(model.init)(self._key("model"), words, lengths)["params"]
+            params["embedding"] = jnp.asarray(self.embedding)
+            extra = representation.no_prototypes(model)
+            return init_state(self._key("representation"), params, optimizer, extra, average=True)
+
+        validate = self._validate if len(self.validation.split) else None
+        if validate is None:
+            warn("no validation documents: every epoch runs, and the last weights are kept")
+        stage = representation.make_stage(model, config, self.train, optimizer, self.mesh, validate)
+        with self._checkpoints(stage.name) as checkpoints:
+            fresh = not (checkpoints.exists and checkpoints.is_complete())
+            state = self._run_stage(stage, init, checkpoints)
+        if fresh:
+            epochs = int(state.step) / stage.steps_per_epoch
+            if int(state.num_averaged) == 0:
+                warn(f"no weights were averaged in {epochs:.3g} epochs: optimizer.swa_start_epoch is too late for it")
+            if config.psc.weight > 0 and not bool(jnp.any(state.extra["present"])):
+                warn(f"the contrastive loss never took part in {epochs:.3g} epochs: psc.start_epoch is too late for it")
+        return best_weights(state)
+
+    def _transfer(self, encoder: Any) -> TrainState:
+        config, model, pvae = self.config, self.model, self.pvae
+        optimizer = make_optimizer(config.optimizer, config.pvae.learning_rate)
+        features = transfer.HeadFeatures(
+            self.folder.path / "checkpoints" / "features.npy", self.train, self.is_head, model.feature_size
+        )
+        trains = self.is_head.any() and not self.is_head.all()
+        if not self.is_head.any():
+            warn(
+                f"no label has N_t = {config.pvae.head_threshold} training documents: the PVAE cannot be trained, and "
+                "nothing is augmented; --pvae.head-threshold N sets N_t"
+            )
+        elif not trains:
+            warn(f"every label has N_t = {config.pvae.head_threshold} training documents: there is no tail to augment")
+
+        def init(sums: prototypes.FeatureSums) -> TrainState:
+            params, statistics = transfer.init_variables(pvae, self._key("pvae"))
+            extra = {"sums": sums, "batch_stats": statistics}
+            return init_state(self._key("transfer"), params, optimizer, extra, validated=False)
+
+        def collected(keep: Callable[[Any, jax.Array], None]) -> prototypes.FeatureSums:
+            collect = transfer.make_collector(model)
+            return transfer.collect_features(collect, encoder, self.train, model.feature_size, self.mesh, keep)
+
+        epochs = config.pvae.epochs if trains else 0
+        stage = transfer.make_stage(pvae, config, features, optimizer, self.mesh, epochs)
+        with self._checkpoints(stage.name) as checkpoints:
+            fresh = not (checkpoints.exists and checkpoints.is_complete())
+            empty = prototypes.no_features(model.num_labels, model.feature_size)
+            if fresh and not (checkpoints.exists and features.path.exists()):
+                sums = features.fill(collected)
+                if not checkpoints.exists:
+                    checkpoints.save(self._place(init(sums)))
+            state = self._run_stage(stage, lambda: init(empty), checkpoints)
+        if fresh:
+            features.path.unlink(missing_ok=True)
+            if trains:
+                labels = np.flatnonzero(~self.is_head & (self.corpus.label_counts > 0))
+                self.metrics["pvae"] = transfer.diagnose(pvae, state, labels, self._key("augmentation"))
+                self.folder.write_metrics(self.metrics)
+        return state
+
+    def _adjustment(self, encoder: Any, learned: TrainState) -> Any:
+        config, model = self.config, self.model
+        optimizer = make_optimizer(config.optimizer, config.adjust.learning_rate)
+        sums: prototypes.FeatureSums = learned.extra["sums"]
+        frozen = adjustment.Frozen(
+            encoder={name: value for name, value in encoder.items() if name != CLASSIFIER},
+            prototypes=prototypes.prototypes(sums),
+            pvae=learned.params,
+            pvae_statistics=learned.extra["batch_stats"],
+            key=self._key("augmentation"),
+        )
+
+        def init() -> TrainState:
+            own = encoder[CLASSIFIER]
+            if config.adjust.init == "scratch":
+                words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+                own = model.init(self._key("scratch"), words, lengths)["params"][CLASSIFIER]
+            # The loop gives the state's memory away at every step, and the encoder's classifiers are still needed.
+            return init_state(self._key("adjustment"), jax.tree.map(jnp.array, own), optimizer)
+
+        # A label that only held-out documents have has no prototype to vary around.
+        tail = np.flatnonzero(~self.is_head & (np.asarray(sums.counts) > 0)) if self.is_head.any() else np.zeros(0, int)
+        stage = adjustment.make_stage(
+            model,
+            config,
+            self.train,
+            tail,
+            frozen,
+            lambda params, statistics: transfer.decoder(self.pvae, params, statistics),
+            optimizer,
+            self.mesh,
+            self._validate if len(self.validation.split) else None,
+        )
+        with self._checkpoints(stage.name) as checkpoints:
+            return best_weights(self._run_stage(stage, init, checkpoints))
+
+    def _test(self, name: str, params: Any) -> None:
+        """Measures weights on validation and test documents with head and tail, once."""
+        results = self.metrics["stages"]
+        if name not in results:
+            results[name] = {}
+            for split, batches in (("validation", self.validation), ("test", self.test)):
+                top = evaluation.rank_split(self.ranker, params, batches, self.mesh, f"{name} on {split}")
+                results[name][split] = evaluation.measure(top, batches, self.corpus, self.is_head)
+                if split == "test":
+                    size = self.config.report.bin_size
+                    results[name]["macro_P@5_bins"] = evaluation.bins(top[0], batches, self.corpus, size)
+        self.metrics["test"] = results.get("adjusted", results[name])["test"]
+        self.folder.write_metrics(self.metrics)
+
+    def _print_tables(self) -> None:
+        before = self.metrics["stages"]["representation"]["test"]
+        after = self.metrics["stages"].get("adjusted", {}).get("test")
+        groups = ("all", "head", "tail")
+        header = ["test documents"]
+        for group in groups:
+            header += [f"{group}", "adjusted", "change"] if after else [group]
+        rows = []
+        for metric in (name for name in before if name not in groups):
+            row = [metric]
+            for group in groups:
+                old = (before if group == "all" else before[group])[metric]
+                row.append(f"{old:.2f}")
+                if after:
+                    new = (after if group == "all" else after[group])[metric]
+                    row += [f"{new:.2f}", f"{new - old:+.2f}"]
+            rows.append(row)
+        title = "Before and after augmentation, percent" if after else "Representation learning, percent"
+        table(f"{self.corpus.name}: {title}", header, rows)
+        if "pvae" in self.metrics:
+            error, ratio = self.metrics["pvae"]["relative_mean_error"], self.metrics["pvae"]["variance_ratio"]
+            note(
+                f"Generated tail features: relative mean error {error:.3f} (0 is best), variance ratio {ratio:.3f} (1)"
+            )
+        times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in self.metrics["seconds"].items())
+        note(f"Time: {times}. All of it is in {self.folder.path}")
+
+
+def best_weights(state: TrainState) -> Any:
+    """Returns the weights that did best on validation; without validation, the last ones (averaged where SWA began)."""
+    if np.isfinite(float(state.best_score)):
+        return state.best
+    return weights_to_use(state)

@@ -1,0 +1,141 @@
+"""Stage 1: representation learning on L_BCE + L_PSC (Eq. 6 and 9)."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from lsfa_jax.config import Config
+from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.model import prototypes
+from lsfa_jax.model.classifier import binary_cross_entropy
+from lsfa_jax.model.contrastive import prototypical_contrastive
+from lsfa_jax.model.lsfa import Lsfa
+from lsfa_jax.training import devices, transfer
+from lsfa_jax.training.loop import Stage
+from lsfa_jax.training.state import TrainState, after_step, averaged, weights_to_use
+
+NAME = "representation"
+
+
+def make_step(
+    model: Lsfa, config: Config, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Batch, bool], TrainState]:
+    """Compiles one training step; its last argument says whether the contrastive loss takes part.
+
+    Losses are sums divided by documents x labels, so that alpha weighs them as in the paper.
+    """
+    psc = config.psc
+
+    def loss(params: Any, batch: Batch, key: jax.Array, extra: dict[str, Any], contrast: bool) -> tuple[Any, Any]:
+        variables = {"params": params}
+        states = model.apply(
+            variables, batch.words, batch.lengths, train=True, rngs={"dropout": key}, method=Lsfa.states
+        )
+        logits = model.apply(variables, states, batch.lengths, method=Lsfa.scores)
+        documents = jnp.maximum(jnp.sum(batch.document_mask), 1)
+        cells = documents * model.num_labels
+        bce = binary_cross_entropy(logits, batch.label_ids, batch.label_mask, batch.document_mask) / cells
+        if not contrast:
+            return bce, jnp.stack([bce, 0.0])
+        features = model.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
+        mask = batch.label_mask.reshape(-1)
+        total = prototypical_contrastive(
+            features.reshape(-1, model.feature_size),
+            batch.label_ids.reshape(-1),
+            mask,
+            extra["prototypes"],
+            extra["present"],
+            psc.temperature,
+            psc.normalize,
+            psc.denominator,
+        )
+        per = cells if psc.reduction == "sum" else jnp.maximum(jnp.sum(mask), 1) * documents
+        return bce + psc.weight * total / per, jnp.stack([bce, total / jnp.maximum(jnp.sum(mask), 1)])
+
+    def step(state: TrainState, batch: Batch, contrast: bool) -> TrainState:
+        key = jax.random.fold_in(state.key, state.step)
+        grads, losses = jax.grad(loss, has_aux=True)(state.params, batch, key, state.extra, contrast)
+        if config.encoder.embedding_trainable == "after_collection":
+            grads["embedding"] *= jnp.any(state.extra["present"])
+        return after_step(state, grads, losses, optimizer)
+
+    return jax.jit(step, static_argnums=2, donate_argnums=0)
+
+
+def uses_contrast(config: Config, epoch: int) -> bool:
+    """Whether the contrastive loss takes part in an epoch (from 1)."""
+    psc = config.psc
+    return psc.weight > 0 and epoch >= psc.start_epoch and (epoch - psc.start_epoch) % psc.every == 0
+
+
+def first_stop(config: Config) -> int:
+    """Returns the first epoch after which training may stop early: SWA and the contrastive loss have begun by then."""
+    if not config.representation.wait_for_stages:
+        return 1
+    begun = [config.optimizer.swa_start_epoch, config.psc.start_epoch if config.psc.weight > 0 else 1]
+    return max([1, *(epoch for epoch in begun if epoch <= config.representation.epochs)])
+
+
+def make_stage(
+    model: Lsfa,
+    config: Config,
+    train: Batches,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    validate: Callable[[Any], dict[str, float]] | None,
+) -> Stage:
+    """Returns the stage for `loop.run`; `validate` gives the metrics of weights on the validation documents."""
+    train_step = make_step(model, config, optimizer)
+    collect = transfer.make_collector(model)
+    swa = config.optimizer
+
+    def batches(epoch: int, start: int) -> Iterator[Batch]:
+        for batch in train.load(train.epoch(config.seed, epoch), start):
+            yield devices.split_rows(mesh, batch)
+
+    def step(state: TrainState, batch: Batch, epoch: int) -> TrainState:
+        state = train_step(state, batch, uses_contrast(config, epoch))
+        if epoch >= swa.swa_start_epoch and int(state.step) % swa.swa_every == 0:
+            state = averaged(state)
+        return state
+
+    def before_epoch(state: TrainState, epoch: int) -> TrainState:
+        if not uses_contrast(config, epoch):
+            return state
+        sums = transfer.collect_features(collect, state.params, train, model.feature_size, mesh)
+        extra = {"prototypes": prototypes.prototypes(sums), "present": sums.counts > 0}
+        return state.replace(extra=devices.on_every_device(mesh, extra))
+
+    def validated(state: TrainState) -> tuple[Any, dict[str, float]]:
+        weights = weights_to_use(state)
+        return weights, validate(weights) if validate else {}
+
+    own = config.representation
+    return Stage(
+        name=NAME,
+        epochs=own.epochs,
+        steps_per_epoch=train.steps_per_epoch,
+        items_per_epoch=len(train.split),
+        unit="documents",
+        batches=batches,
+        step=step,
+        loss_names=("bce", "psc" if config.psc.weight > 0 else ""),
+        before_epoch=before_epoch,
+        validate=validated if validate else None,
+        select=own.select,
+        validate_every=own.validate_every,
+        patience=own.patience,
+        first_stop=first_stop(config),
+    )
+
+
+def no_prototypes(model: Lsfa) -> dict[str, jax.Array]:
+    """Returns what the state carries before prototypes are first collected."""
+    return {
+        "prototypes": jnp.zeros((model.num_labels, model.feature_size)),
+        "present": jnp.zeros(model.num_labels, bool),
+    }

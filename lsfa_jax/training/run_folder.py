@@ -1,0 +1,118 @@
+"""The run folder: what `bin/train --output DIR` writes beside the checkpoints."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lsfa_jax.config import STAGES, Config, read_toml, to_toml, validated
+from lsfa_jax.console import UserError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class RunFolder:
+    """Files of one run; each is whole or not there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved settings; its presence says that the folder holds a run."""
+        return self.path / "config.toml"
+
+    def checkpoints(self, stage: str) -> Path:
+        """Where a stage's checkpoints are."""
+        return self.path / "checkpoints" / stage
+
+    def create(self, config: Config, words: list[str], labels: list[str]) -> None:
+        """Writes settings, environment, vocabulary (a word a line) and labels (a JSON string a line).
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        environment = {
+            "python": platform.python_version(),
+            "packages": {name: version(name) for name in _PACKAGES},
+            "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()],
+            "machine": platform.platform(),
+            "git_commit": _git_commit(),
+            "seed": config.seed,
+        }
+        self._write("vocabulary", "".join(f"{word}\n" for word in words))
+        self._write("labels", "".join(f"{json.dumps(label, ensure_ascii=False)}\n" for label in labels))
+        self._write("environment.json", json.dumps(environment, indent=2) + "\n")
+        self._write("config.toml", to_toml(config))
+
+    def read_config(self) -> Config:
+        """Reads the settings of the run that the folder holds."""
+        return validated(read_toml(self.config_file), str(self.config_file))
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Writes metrics.json."""
+        self._write("metrics.json", json.dumps(metrics, indent=2) + "\n")
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Reads metrics.json; {} where there is none."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def forget_metrics(self) -> None:
+        """Drops from metrics.json what stages after the first gave."""
+        metrics = self.read_metrics()
+        for name in ("pvae", "test"):
+            metrics.pop(name, None)
+        metrics.get("stages", {}).pop("adjusted", None)
+        for stage in STAGES[1:]:
+            metrics.get("seconds", {}).pop(stage, None)
+        self.write_metrics(metrics)
+
+    def append_history(self, line: dict[str, Any]) -> None:
+        """Adds a line to history.jsonl."""
+        try:
+            with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as fault:
+            raise _unwritable(self.path, fault) from fault
+
+    def forget_history(self, stage: str, step: int) -> None:
+        """Drops the lines of a stage beyond a step, which a resumed run writes again."""
+        path = self.path / "history.jsonl"
+        if not path.is_file():
+            return
+        kept = []
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:  # a kill in mid-line
+                continue
+            if line["stage"] != stage or line["step"] <= step:
+                kept.append(json.dumps(line) + "\n")
+        self._write("history.jsonl", "".join(kept))
+
+    def _write(self, name: str, text: str) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            partial = self.path / f".{name}.partial"
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, self.path / name)
+        except OSError as fault:
+            raise _unwritable(self.path, fault) from fault
+
+
+def _unwritable(path: Path, fault: OSError) -> UserError:
+    return UserError(f"{path}: cannot write there ({fault.strerror}); make room, or choose another --output")
+
+
+def _git_commit() -> str | None:
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,247 @@
+"""Stage 2: features and prototypes of the training documents, and the PVAE on head labels (Eq. 10-17)."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from lsfa_jax.config import Config
+from lsfa_jax.console import UserError, progress
+from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.model import augmentation, prototypes, pvae
+from lsfa_jax.model.lsfa import Lsfa
+from lsfa_jax.training import devices, interrupts
+from lsfa_jax.training.loop import Stage
+from lsfa_jax.training.state import TrainState, after_step
+
+NAME = "transfer"
+
+# Features generated of each label for the two diagnostics.
+_DIAGNOSTIC_SAMPLES = 128
+
+Collector = Callable[[Any, Batch, prototypes.FeatureSums], tuple[prototypes.FeatureSums, jax.Array]]
+
+
+def make_collector(model: Lsfa) -> Collector:
+    """Compiles the collection of one batch: label attention for its positive pairs only, added to the sums so far.
+
+    Returns:
+        A function of params, batch and sums that gives the new sums and the batch's features float32[B, K, D].
+    """
+
+    @jax.jit
+    def collect(params: Any, batch: Batch, sums: prototypes.FeatureSums) -> tuple[prototypes.FeatureSums, jax.Array]:
+        variables = {"params": params}
+        states = model.apply(variables, batch.words, batch.lengths, method=Lsfa.states)
+        features = model.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
+        new = prototypes.feature_sums(
+            features.reshape(-1, model.feature_size),
+            batch.label_ids.reshape(-1),
+            batch.label_mask.reshape(-1),
+            model.num_labels,
+        )
+        return jax.tree.map(jnp.add, sums, new), features
+
+    return collect
+
+
+def collect_features(
+    collect: Collector,
+    params: Any,
+    batches: Batches,
+    feature_size: int,
+    mesh: Mesh,
+    keep: Callable[[Batch, jax.Array], None] = lambda batch, features: None,
+) -> prototypes.FeatureSums:
+    """Adds up the features of every positive pair in one pass over a split; `keep` is shown each batch's features."""
+    sums = devices.on_every_device(mesh, prototypes.no_features(batches.num_labels, feature_size))
+    with progress("collecting features", len(batches.split), "documents") as advance:
+        for batch in batches.load(batches.in_order()):
+            interrupts.check()
+            sums, features = collect(params, devices.split_rows(mesh, batch), sums)
+            keep(batch, features)
+            advance(int(batch.document_mask.sum()))
+    return sums
+
+
+class HeadFeatures:
+    """Features of the head labels' positive pairs in a file, float32[pairs, D], so that memory does not bound them."""
+
+    def __init__(self, path: Path, batches: Batches, is_head: np.ndarray, feature_size: int) -> None:
+        self.path = path
+        self._offsets = batches.split.labels.offsets
+        ids = batches.split.labels.indices
+        in_head = is_head[ids]
+        self.label_ids = ids[in_head]
+        # Where each pair of the split stands in the file.
+        self._row_of = np.where(in_head, np.cumsum(in_head) - 1, -1)
+        self._shape = (len(self.label_ids), feature_size)
+
+    def __len__(self) -> int:
+        return len(self.label_ids)
+
+    def fill(self, collected: Callable[[Callable[[Batch, jax.Array], None]], prototypes.FeatureSums]) -> Any:
+        """Writes the file while `collected` hands over batches; it is there under its name once it is whole."""
+        partial = self.path.with_suffix(".partial")
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            if not len(self):
+                return collected(lambda batch, features: None)
+            file = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=self._shape)
+
+            def keep(batch: Batch, features: jax.Array) -> None:
+                rows, slots = np.nonzero(batch.label_mask)
+                places = self._row_of[self._offsets[batch.rows[rows]] + slots]
+                wanted = places >= 0
+                file[places[wanted]] = np.asarray(features)[rows[wanted], slots[wanted]]
+
+            sums = collected(keep)
+            file.flush()
+            partial.rename(self.path)
+        except OSError as fault:
+            raise UserError(f"{partial}: {fault.strerror or fault}; make room, then go on with --resume") from fault
+        return sums
+
+    def open(self) -> np.ndarray:
+        """Maps the file."""
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+
+class PairBatch(NamedTuple):
+    """Features of head labels with their prototypes' labels, padded to one shape."""
+
+    features: np.ndarray
+    """float32[P, D]."""
+    label_ids: np.ndarray
+    """int32[P]."""
+    mask: np.ndarray
+    """bool[P]."""
+
+
+def make_pvae(config: Config, feature_size: int) -> pvae.Pvae:
+    """Returns the PVAE that the settings describe."""
+    own = config.pvae
+    return pvae.Pvae(
+        feature_size=feature_size,
+        hidden_size=own.hidden_size,
+        latent_size=own.latent_size,
+        nonnegative=config.encoder.feature_head,
+        relu_posterior=own.relu_posterior,
+        decoder_norm=own.decoder_norm,
+        integer_cast=own.integer_cast,
+    )
+
+
+def init_variables(model: pvae.Pvae, key: jax.Array) -> tuple[Any, Any]:
+    """Returns fresh parameters and the batch norm's statistics ({} without it)."""
+    one = jnp.zeros((1, model.feature_size))
+    variables = model.init(key, one, one, jnp.zeros((1, model.latent_size)))
+    return variables["params"], variables.get("batch_stats", {})
+
+
+def make_step(
+    model: pvae.Pvae, config: Config, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, PairBatch], TrainState]:
+    """Compiles one step of the PVAE; `state.extra` holds the batch statistics and the feature sums."""
+
+    def loss(params: Any, batch: PairBatch, targets: jax.Array, noise: jax.Array, statistics: Any) -> tuple[Any, Any]:
+        features = jnp.trunc(batch.features) if config.pvae.integer_cast else batch.features
+        (reconstruction, mu, log_variance), updated = model.apply(
+            {"params": params, "batch_stats": statistics},
+            features,
+            targets,
+            noise,
+            mask=batch.mask,
+            mutable=["batch_stats"],
+        )
+        bound = pvae.negative_elbo(features, reconstruction, mu, log_variance, batch.mask, config.pvae.kl_weight)
+        kl = jnp.sum(jnp.where(batch.mask, pvae.kl_divergence(mu, log_variance), 0.0)) / jnp.sum(batch.mask)
+        return bound, (jnp.stack([bound, kl]), updated.get("batch_stats", {}))
+
+    def step(state: TrainState, batch: PairBatch) -> TrainState:
+        targets = prototypes.prototypes(state.extra["sums"])[batch.label_ids]
+        key = jax.random.fold_in(state.key, state.step)
+        noise = jax.random.normal(key, (len(batch.features), model.latent_size))
+        gradient = jax.grad(loss, has_aux=True)
+        grads, (losses, statistics) = gradient(state.params, batch, targets, noise, state.extra["batch_stats"])
+        return after_step(state, grads, losses, optimizer, state.extra | {"batch_stats": statistics})
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_stage(
+    model: pvae.Pvae,
+    config: Config,
+    features: HeadFeatures,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    epochs: int,
+) -> Stage:
+    """Returns the PVAE's training for `loop.run`."""
+    train_step = make_step(model, config, optimizer)
+    size = config.pvae.batch_size
+    padded = -(-size // mesh.size) * mesh.size
+
+    def batches(epoch: int, start: int) -> Iterator[PairBatch]:
+        stored = features.open()
+        order = np.random.Generator(np.random.Philox(key=[config.seed, epoch])).permutation(len(features))
+        for first in range(start * size, len(order), size):
+            rows = np.zeros(padded, np.int64)
+            here = order[first : first + size]
+            rows[: len(here)] = here
+            batch = PairBatch(stored[rows], features.label_ids[rows], np.arange(padded) < len(here))
+            yield devices.split_rows(mesh, batch)
+
+    return Stage(
+        name=NAME,
+        epochs=epochs,
+        steps_per_epoch=max(1, -(-len(features) // size)),
+        items_per_epoch=len(features),
+        unit="features",
+        batches=batches,
+        step=lambda state, batch, epoch: train_step(state, batch),
+        loss_names=("negative_elbo", "kl"),
+    )
+
+
+def decoder(model: pvae.Pvae, params: Any, statistics: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns the decoder G of one latent [Z] and one prototype [D]."""
+    variables = {"params": params, "batch_stats": statistics}
+    return lambda z, prototype: model.apply(variables, z, prototype, method=pvae.Pvae.decode)
+
+
+def diagnose(model: pvae.Pvae, state: TrainState, label_ids: np.ndarray, key: jax.Array) -> dict[str, float]:
+    """Compares generated with real features of some labels.
+
+    Returns:
+        `relative_mean_error`: |mean of the generated - prototype| / |prototype|, the mean over labels; 0 is best.
+        `variance_ratio`: variance of the generated over variance of the real features, each summed over dimensions and
+        over the labels with two documents or more; 1 is best.
+    """
+    sums: prototypes.FeatureSums = state.extra["sums"]
+    centres, real = prototypes.prototypes(sums), np.asarray(prototypes.variances(sums))
+
+    @jax.jit
+    def generated(state: TrainState, label: jax.Array, centre: jax.Array) -> tuple[jax.Array, jax.Array]:
+        decode = decoder(model, state.params, state.extra["batch_stats"])
+        many = jnp.broadcast_to(centre, (_DIAGNOSTIC_SAMPLES, len(centre)))
+        labels = jnp.full(_DIAGNOSTIC_SAMPLES, label)
+        drawn = augmentation.sample_features(
+            decode, key, labels, jnp.arange(_DIAGNOSTIC_SAMPLES), many, model.latent_size
+        )
+        off = jnp.linalg.norm(jnp.mean(drawn, axis=0) - centre) / jnp.maximum(jnp.linalg.norm(centre), 1e-12)
+        return off, jnp.sum(jnp.var(drawn, axis=0, ddof=1))
+
+    pairs = [generated(state, label, centres[label]) for label in label_ids]
+    errors, spread = (np.array([float(pair[i]) for pair in pairs]) for i in (0, 1))
+    counted = np.asarray(sums.counts)[label_ids] > 1
+    total = real[label_ids][counted].sum()
+    return {
+        "relative_mean_error": float(errors.mean()) if len(errors) else 0.0,
+        "variance_ratio": float(spread[counted].sum() / total) if total > 0 else 0.0,
+    }

@@ -1,0 +1,124 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lsfa_jax.model import augmentation, pvae
+from tests.reference import augmentation as reference
+from tests.reference import pvae as reference_pvae
+from tests.reference.agreement import assert_agrees, assert_equal
+
+L, N_A, D, Z = 4, 3, 3, 2
+KEY = jax.random.key(0)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+
+
+PROTOTYPES, MATRIX = jnp.array(normal(L, D)), normal(Z, D)
+PAIRS = [(label, index) for label in range(L) for index in range(N_A)]
+
+
+def linear(z, prototype):
+    return z @ MATRIX + prototype
+
+
+@jax.jit
+def sample(label_ids, indices):
+    return augmentation.sample_features(linear, KEY, label_ids, indices, PROTOTYPES[label_ids], Z)
+
+
+@jax.jit
+def latents(label_ids, indices):
+    return augmentation.sample_features(lambda z, p: z, KEY, label_ids, indices, PROTOTYPES[label_ids], Z)
+
+
+def columns(pairs):
+    label_ids, indices = np.array(pairs, np.int32).T
+    return label_ids, indices
+
+
+@settings(deadline=None, max_examples=30)
+@given(order=st.lists(st.sampled_from(PAIRS), min_size=len(PAIRS), max_size=len(PAIRS)))
+def test_a_feature_depends_on_its_label_and_index_alone(order):
+    whole = dict(zip(PAIRS, np.asarray(sample(*columns(PAIRS))), strict=True))
+    for pair, feature in zip(order, np.asarray(sample(*columns(order))), strict=True):
+        np.testing.assert_array_equal(feature, whole[pair])
+
+
+def test_a_feature_does_not_depend_on_the_size_of_its_batch():
+    whole = sample(*columns(PAIRS))
+    for i in (0, 7):
+        np.testing.assert_array_equal(latents(*columns(PAIRS[i : i + 1]))[0], latents(*columns(PAIRS))[i])
+        np.testing.assert_allclose(sample(*columns(PAIRS[i : i + 1]))[0], whole[i], rtol=1e-6, atol=1e-6)
+
+
+def test_other_indices_labels_and_keys_draw_other_latents():
+    drawn = np.asarray(latents(*columns(PAIRS)))
+    assert len(np.unique(drawn, axis=0)) == len(PAIRS)
+    label_ids, indices = columns(PAIRS)
+    other = augmentation.sample_features(
+        lambda z, p: z, jax.random.key(1), label_ids, indices, PROTOTYPES[label_ids], Z
+    )
+    assert not np.any(np.all(np.asarray(other) == drawn, axis=1))
+
+
+def test_latents_are_standard_normal_around_the_labels_own_prototype():
+    # A linear decoder's features have the prototype for a mean and MATRIX' MATRIX for a covariance. The bounds are five
+    # standard errors of a mean and of a covariance over n draws; the key is fixed, so that they hold always or never.
+    n = 4000
+    covariance = MATRIX.T @ MATRIX
+    spread = np.diag(covariance)
+    for label in (0, 3):
+        features = np.asarray(sample(np.full(n, label), np.arange(n)))
+        error = np.abs(features.mean(axis=0) - PROTOTYPES[label])
+        assert np.all(error < 5 * np.sqrt(spread / n))
+        error = np.abs(np.cov(features.T) - covariance)
+        assert np.all(error < 5 * np.sqrt((np.outer(spread, spread) + covariance**2) / n))
+
+
+def test_features_come_from_the_decoder_of_equation_15():
+    net = pvae.Pvae(feature_size=D, hidden_size=4, latent_size=Z)
+    params = jax.jit(net.init)(KEY, *(np.zeros((1, size)) for size in (D, D, Z)))["params"]
+    label_ids, indices = columns(PAIRS)
+    features = augmentation.sample_features(
+        lambda z, p: net.apply({"params": params}, z, p, method="decode"),
+        KEY, label_ids, indices, PROTOTYPES[label_ids], Z,
+    )  # fmt: skip
+    expected = reference_pvae.decode(params, np.asarray(latents(label_ids, indices)), PROTOTYPES[label_ids])
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    assert np.any(expected > 0)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("mask", [[True, True, False, True], [False] * 4], ids=["some", "none"])
+def test_augmented_loss_is_equation_19(mask, with_bias):
+    assert_agrees(
+        lambda *arguments: augmentation.augmented_loss(*arguments, np.array(mask)),
+        lambda *arguments: reference.augmented_loss(*arguments, mask),
+        normal(4, D),
+        normal(4, D, seed=1),
+        normal(4) if with_bias else None,
+    )
+
+
+loss_and_gradients = jax.jit(jax.value_and_grad(augmentation.augmented_loss, argnums=(0, 1)))
+
+
+def test_padding_pairs_change_nothing():
+    mask = np.array([True, False, True])
+    real = normal(3, D), normal(3, D, seed=1)
+    garbage = [np.where(mask[:, None], x, np.float32(1e8)) for x in real]
+    expected = loss_and_gradients(*real, None, mask)
+    assert_equal(loss_and_gradients(*garbage, None, mask), expected)
+    assert not any(np.any(np.asarray(g)[~mask]) for g in expected[1])
+
+
+def test_augmented_loss_is_right_at_extreme_logits():
+    features, weights = np.float32([[1e4], [-1e4], [0.0]]), np.ones((3, 1), np.float32)
+    loss, (_, d_weights) = loss_and_gradients(features, weights, None, np.ones(3, bool))
+    np.testing.assert_allclose(loss, 1e4 + np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(d_weights, [[0.0], [1e4], [0.0]], atol=1e-6)

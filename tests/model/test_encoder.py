@@ -1,0 +1,218 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.experimental.rnn import lstm_ref
+
+from lsfa_jax.model import encoder
+from tests.reference import encoder as reference
+from tests.reference.agreement import assert_agrees, assert_equal, value_and_gradients
+
+B, T, E, H, L, D = 4, 6, 3, 2, 5, 3
+LENGTHS = st.lists(st.integers(0, T), min_size=B, max_size=B).map(lambda n: np.array(n, np.int32))
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+
+
+def lstm_params(embedding_size, hidden_size):
+    def side(seed):
+        return {
+            "w_input": normal(embedding_size, 4 * hidden_size, seed=seed),
+            "w_hidden": normal(hidden_size, 4 * hidden_size, seed=seed),
+            "bias": normal(4 * hidden_size, seed=seed),
+            "h0": normal(hidden_size, seed=seed),
+            "c0": normal(hidden_size, seed=seed + 10),
+        }
+
+    return {"forward": side(1), "backward": side(2)}
+
+
+@pytest.mark.parametrize(("num_words", "num_documents", "hidden_size"), [(5, 3, 2), (1, 1, 1), (1, 2, 3)])
+def test_lstm_and_its_backward_pass_are_the_recurrence(num_words, num_documents, hidden_size):
+    assert_agrees(
+        encoder.lstm,
+        reference.lstm_batch,
+        normal(num_words, num_documents, 4 * hidden_size),
+        normal(hidden_size, 4 * hidden_size),
+        normal(num_documents, hidden_size, seed=1),
+        normal(num_documents, hidden_size, seed=2),
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_words", "lengths"), [(T, [6, 1, 0, 3]), (1, [1]), (2, [0, 0])], ids=["ragged", "one word", "all padding"]
+)
+def test_bilstm_reads_each_document_up_to_its_length(num_words, lengths):
+    lengths = np.array(lengths, np.int32)
+    assert_agrees(
+        lambda params, x: encoder.bilstm(params, x, lengths),
+        lambda params, x: reference.bilstm(params, x, lengths),
+        lstm_params(E, H),
+        normal(len(lengths), num_words, E),
+    )
+
+
+def test_bilstm_equals_the_lstm_that_comes_with_jax():
+    num_documents, num_words, embedding_size, hidden_size = 3, 30, 7, 5
+    lengths = np.array([30, 1, 17], np.int32)
+    seen = np.arange(num_words)[None, :, None] < lengths[:, None, None]
+
+    def theirs(params, x):
+        sides = [params["forward"], params["backward"]]
+
+        def both(name):
+            return {i: side[name].T for i, side in enumerate(sides)}
+
+        def start(name):
+            return jnp.stack([jnp.broadcast_to(side[name], (num_documents, hidden_size)) for side in sides])
+
+        no_bias = {i: jnp.zeros(4 * hidden_size) for i in range(2)}
+        states, _, _ = lstm_ref(
+            x,
+            start("h0"),
+            start("c0"),
+            both("w_input"),
+            both("w_hidden"),
+            both("bias"),
+            no_bias,
+            lengths,
+            embedding_size,
+            hidden_size,
+            1,
+            0.0,
+            True,
+        )
+        return states * seen
+
+    arguments = lstm_params(embedding_size, hidden_size), normal(num_documents, num_words, embedding_size)
+    expected, expected_gradients = value_and_gradients(theirs, *arguments)
+    value, gradients = value_and_gradients(lambda params, x: encoder.bilstm(params, x, lengths), *arguments)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradients, expected_gradients)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_padding_a_text_changes_none_of_its_states(length):
+    params, x = lstm_params(E, H), normal(B, T, E)
+    padded = encoder.bilstm(params, x, np.full(B, length, np.int32))
+    trimmed = encoder.bilstm(params, x[:, :length], np.full(B, length, np.int32))
+    np.testing.assert_allclose(padded[:, :length], trimmed, rtol=1e-6, atol=1e-6)
+
+
+@jax.jit
+def bilstm_and_gradients(params, x, lengths):
+    states, pullback = jax.vjp(lambda params, x: encoder.bilstm(params, x, lengths), params, x)
+    return states, pullback(normal(B, T, 2 * H, seed=3))
+
+
+@settings(deadline=None, max_examples=25)
+@given(lengths=LENGTHS, scale=st.sampled_from([1.0, 1e4]))
+def test_words_beyond_the_length_change_no_state_and_no_gradient(lengths, scale):
+    params, x = lstm_params(E, H), normal(B, T, E)
+    beyond = np.arange(T)[None] >= lengths[:, None]
+    garbage = np.where(beyond[..., None], scale * normal(B, T, E, seed=4), x)
+    states, (d_params, d_x) = bilstm_and_gradients(params, x, lengths)
+    assert_equal(bilstm_and_gradients(params, garbage, lengths), (states, (d_params, d_x)))
+    assert not np.any(np.asarray(states)[beyond])
+    assert not np.any(np.asarray(d_x)[beyond])
+    assert np.all(np.any(np.asarray(states)[~beyond], axis=-1))
+
+
+def some_states_and_mask(lengths):
+    mask = np.arange(T)[None] < np.asarray(lengths)[:, None]
+    return normal(len(lengths), T, 2 * H) * mask[..., None], mask
+
+
+RAGGED = np.array([6, 1, 0, 3])
+
+
+@pytest.mark.parametrize("shape", [(L, 2 * H), (1, 2 * H), (B, 3, 2 * H)], ids=["labels", "one label", "pairs"])
+def test_label_attention_is_a_softmax_over_the_words(shape):
+    states, mask = some_states_and_mask(RAGGED)
+    assert_agrees(
+        lambda states, queries: encoder.label_attention(states, mask, queries),
+        lambda states, queries: reference.label_attention(states, RAGGED, queries),
+        states,
+        normal(*shape),
+    )
+
+
+@jax.jit
+def features_and_gradients(states, mask, queries, head):
+    def run(states, queries, head):
+        words = encoder.project_words(states, head)
+        attention = encoder.label_attention(states, mask, queries)
+        return attention, encoder.label_features(states, words, mask, queries, head)
+
+    values, pullback = jax.vjp(run, states, queries, head)
+    return values, pullback((normal(B, L, T, seed=5), normal(B, L, D, seed=6)))
+
+
+@settings(deadline=None, max_examples=25)
+@given(lengths=LENGTHS, scale=st.sampled_from([1.0, 1e4]))
+def test_attention_ignores_padding_exactly(lengths, scale):
+    states, mask = some_states_and_mask(lengths)
+    garbage = np.where(mask[..., None], states, scale * normal(B, T, 2 * H, seed=7))
+    queries, head = normal(L, 2 * H), {"kernel": normal(2 * H, D), "bias": normal(D)}
+    (attention, features), gradients = features_and_gradients(states, mask, queries, head)
+    assert_equal(features_and_gradients(garbage, mask, queries, head), ((attention, features), gradients))
+    assert not np.any(np.asarray(gradients[0])[~mask])
+    weights = np.asarray(attention).transpose(0, 2, 1)
+    assert not np.any(weights[~mask])
+    np.testing.assert_allclose(np.sum(attention, axis=-1), np.repeat(lengths[:, None] > 0, L, axis=1), rtol=1e-6)
+
+
+def test_attention_is_finite_at_scores_that_overflow_exp():
+    states, mask = some_states_and_mask(RAGGED)
+    values_and_gradients = features_and_gradients(
+        1e3 * states, mask, 1e3 * normal(L, 2 * H), {"kernel": normal(2 * H, D), "bias": normal(D)}
+    )
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(values_and_gradients))
+
+
+@pytest.mark.parametrize("shape", [(L, 2 * H), (B, 2, 2 * H)], ids=["labels", "pairs"])
+@pytest.mark.parametrize("with_head", [True, False])
+def test_label_features_attend_first_and_apply_the_head_after(with_head, shape):
+    _, mask = some_states_and_mask(RAGGED)
+    # A large bias of both signs, so that the ReLU cuts some and not others.
+    head = {"kernel": normal(2 * H, D), "bias": np.array([0.1, -0.5, 0.3], np.float32)} if with_head else None
+    assert_agrees(
+        lambda states, queries, head: encoder.label_features(
+            states, encoder.project_words(states, head), mask, queries, head
+        ),
+        lambda states, queries, head: reference.label_features(states, RAGGED, queries, head),
+        normal(B, T, 2 * H),
+        normal(*shape),
+        head,
+    )
+
+
+def test_a_text_without_words_has_the_feature_of_nothing():
+    states, mask = some_states_and_mask(np.zeros(B, int))
+    head = {"kernel": normal(2 * H, D), "bias": np.array([0.5, -0.5, 0.0], np.float32)}
+    queries = normal(L, 2 * H)
+    features = encoder.label_features(states, encoder.project_words(states, head), mask, queries, head)
+    np.testing.assert_array_equal(features, np.broadcast_to(np.float32([0.5, 0.0, 0.0]), (B, L, D)))
+    assert not np.any(encoder.label_features(states, states, mask, queries, None))
+
+
+def test_a_documents_own_queries_give_its_columns_of_the_full_features():
+    states, mask = some_states_and_mask(RAGGED)
+    head = {"kernel": normal(2 * H, D), "bias": normal(D)}
+    words, queries = encoder.project_words(states, head), normal(L, 2 * H)
+    label_ids = np.array([[0, 4], [2, 2], [1, 3], [4, 0]])
+    every = encoder.label_features(states, words, mask, queries, head)
+    own = encoder.label_features(states, words, mask, queries[label_ids], head)
+    np.testing.assert_allclose(own, np.asarray(every)[np.arange(B)[:, None], label_ids], rtol=1e-6, atol=1e-6)
+
+
+def test_product_in_bfloat16_rounds_the_factors_and_not_the_sum():
+    a, b = normal(3, 200), normal(200, 2)
+    rounded = [np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64) for x in (a, b)]
+    ours = encoder.product("ij,jk->ik", a, b, jnp.bfloat16)
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, rounded[0] @ rounded[1], rtol=1e-5, atol=1e-5)

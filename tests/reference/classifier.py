@@ -1,0 +1,31 @@
+"""Eq. 5-6 in plain loops, float64."""
+
+import numpy as np
+
+
+def scores(features, weights, bias=None):
+    """Eq. 5 before the sigmoid, [B, L, D] -> [B, L]; one row of weights (or one bias) serves all labels."""
+    logits = np.zeros(features.shape[:2])
+    for b in range(features.shape[0]):
+        for label in range(features.shape[1]):
+            logits[b, label] = features[b, label] @ weights[label % len(weights)]
+            if bias is not None:
+                logits[b, label] += bias[label % len(bias)]
+    return logits
+
+
+def log_sigmoid(z):
+    return -np.logaddexp(0.0, -z)
+
+
+def binary_cross_entropy(logits, label_sets):
+    """Eq. 6 with its minus sign, summed over documents; a document whose set is None is no document."""
+    total = 0.0
+    for row, labels in zip(logits, label_sets, strict=True):
+        if labels is None:
+            continue
+        for label, z in enumerate(row):
+            y = float(label in labels)
+            # 1 - sigmoid(z) = sigmoid(-z)
+            total -= y * log_sigmoid(z) + (1 - y) * log_sigmoid(-z)
+    return total

@@ -1,0 +1,75 @@
+"""Eq. 1-4 in plain loops, float64."""
+
+import numpy as np
+
+
+def sigmoid(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def lstm(projected, w_hidden, h0, c0):
+    """One document: [T, 4H] -> [T, H], with gates in the order input, forget, cell, output."""
+    hidden_size = len(h0)
+    h, c = h0, c0
+    states = np.zeros((len(projected), hidden_size))
+    for t in range(len(projected)):
+        z = projected[t] + h @ w_hidden
+        i = sigmoid(z[:hidden_size])
+        f = sigmoid(z[hidden_size : 2 * hidden_size])
+        g = np.tanh(z[2 * hidden_size : 3 * hidden_size])
+        o = sigmoid(z[3 * hidden_size :])
+        c = f * c + i * g
+        h = o * np.tanh(c)
+        states[t] = h
+    return states
+
+
+def lstm_batch(projected, w_hidden, h0, c0):
+    """[T, B, 4H] -> [T, B, H], each document by itself."""
+    documents = [lstm(projected[:, b], w_hidden, h0[b], c0[b]) for b in range(projected.shape[1])]
+    return np.stack(documents, axis=1)
+
+
+def bilstm(params, x, lengths):
+    """Eq. 1: each document is cut at its length and read from both ends; the rest of the row is zero."""
+    hidden_size = len(params["forward"]["h0"])
+    out = np.zeros((x.shape[0], x.shape[1], 2 * hidden_size))
+    for b, length in enumerate(lengths):
+        words = x[b, :length]
+        for side, order in (("forward", slice(None)), ("backward", slice(None, None, -1))):
+            p = params[side]
+            states = lstm(words[order] @ p["w_input"] + p["bias"], p["w_hidden"], p["h0"], p["c0"])[order]
+            first = 0 if side == "forward" else hidden_size
+            out[b, :length, first : first + hidden_size] = states
+    return out
+
+
+def softmax(x):
+    e = np.exp(x - np.max(x))
+    return e / np.sum(e)
+
+
+def label_attention(states, lengths, queries):
+    """Eq. 4; queries [L, 2H] for every document alike, or [B, K, 2H]."""
+    num_documents, num_words, _ = states.shape
+    num_queries = queries.shape[-2]
+    alpha = np.zeros((num_documents, num_queries, num_words))
+    for b, length in enumerate(lengths):
+        for k in range(num_queries):
+            e = queries[k] if queries.ndim == 2 else queries[b, k]
+            if length:
+                alpha[b, k, :length] = softmax(np.array([e @ states[b, t] for t in range(length)]))
+    return alpha
+
+
+def label_features(states, lengths, queries, head):
+    """Eq. 2-3, v = alpha . x, and the feature head after the attention: relu(v W + b)."""
+    alpha = label_attention(states, lengths, queries)
+    features = []
+    for b in range(len(states)):
+        for k in range(alpha.shape[1]):
+            v = np.zeros(states.shape[2])
+            for t in range(states.shape[1]):
+                v += alpha[b, k, t] * states[b, t]
+            features.append(v if head is None else np.maximum(v @ head["kernel"] + head["bias"], 0.0))
+    return np.stack(features).reshape(len(states), alpha.shape[1], -1)

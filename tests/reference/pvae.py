@@ -1,0 +1,63 @@
+"""Eq. 11-17 in plain loops, float64; `params` is the parameter dict of the module."""
+
+import numpy as np
+
+
+def dense(params, x):
+    return x @ params["kernel"] + params["bias"]
+
+
+def relu(x):
+    return np.maximum(x, 0.0)
+
+
+def encode(params, features, prototypes):
+    """Eq. 11-12, mu and log sigma^2 of each feature."""
+    mu, log_variance = [], []
+    for v, p in zip(features, prototypes, strict=True):
+        hidden = relu(dense(params["encoder_hidden"], np.concatenate([v, p])))
+        mu.append(dense(params["encoder_mu"], hidden))
+        log_variance.append(np.clip(dense(params["encoder_log_variance"], hidden), -10.0, 10.0))
+    return np.stack(mu), np.stack(log_variance)
+
+
+def decoder_output(params, z, prototypes):
+    """Eq. 15 before the last ReLU."""
+    out = []
+    for latent, p in zip(z, prototypes, strict=True):
+        hidden = relu(dense(params["decoder_hidden"], np.concatenate([latent, p])))
+        out.append(dense(params["decoder_out"], hidden))
+    return np.stack(out)
+
+
+def decode(params, z, prototypes, nonnegative=True):
+    """Eq. 15, ending in a ReLU where features are never negative."""
+    out = decoder_output(params, z, prototypes)
+    return relu(out) if nonnegative else out
+
+
+def reparameterized(mu, log_variance, noise):
+    """Eq. 14."""
+    sigma = np.sqrt(np.exp(log_variance))
+    return mu + noise * sigma
+
+
+def kl_divergence(mu, log_variance):
+    """KL(N(mu, sigma^2) || N(0, 1)) = log(1 / sigma) + (sigma^2 + mu^2) / 2 - 1 / 2, added over dimensions."""
+    kl = np.zeros(mu.shape[:-1])
+    for index in np.ndindex(mu.shape):
+        sigma = np.sqrt(np.exp(log_variance[index]))
+        kl[index[:-1]] += np.log(1 / sigma) + (sigma**2 + mu[index] ** 2) / 2 - 0.5
+    return kl
+
+
+def negative_elbo(features, reconstruction, mu, log_variance, mask, kl_weight="auto"):
+    """Eq. 16-17 as a mean over the features that are real; 0 error and 0 KL where there are none."""
+    rows = np.flatnonzero(mask)
+    size = features.shape[1]
+    errors = [(features[i, d] - reconstruction[i, d]) ** 2 for i in rows for d in range(size)]
+    mse = np.mean(errors) if errors else 0.0
+    kl = np.mean([kl_divergence(mu[i], log_variance[i]) for i in rows]) if errors else 0.0
+    if kl_weight == "auto":
+        return size / 2 * np.log(mse + 1e-8) + kl
+    return mse + kl_weight * kl
