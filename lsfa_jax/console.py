@@ -1,11 +1,11 @@
 """What people see: errors they can act on, notes, progress with an ETA, tables."""
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -84,8 +84,9 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
                 nonlocal moved
                 moved += amount
                 rate = f"{moved / max(time.monotonic() - start, 1e-9):,.0f}/s"
-                fields = {"rate": rate} if status is None else {"rate": rate, "status": status}
-                bar.update(task, advance=amount, **fields)
+                bar.update(task, advance=amount, rate=rate)
+                if status is not None:
+                    bar.update(task, status=status)
 
             yield advance
         return
@@ -119,15 +120,9 @@ def _duration(seconds: float) -> str:
 
 def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """Prints a table; the first column is text, the others are right-aligned figures."""
-    grid = Table(title=title, title_justify="left", header_style="bold")
+    grid = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for index, name in enumerate(header):
         grid.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
-    # A pipe has no width of its own, and a table cut at 80 columns is no use in a log file.
-    _out.print(grid, width=None if _out.is_terminal else 160)
-
-
-def flush() -> None:
-    """Pushes what was printed to whoever reads the other end of a pipe."""
-    sys.stdout.flush()
+    _out.print(grid)

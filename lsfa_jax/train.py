@@ -34,7 +34,6 @@ def main(argv: list[str] | None = None) -> int:
         console.error(str(fault))
         return 2
     except Interrupted as request:
-        console.note(f"Interrupted; all is saved. Go on with: bin/train --output {request.folder} --resume")
         return 128 + request.signum
     except KeyboardInterrupt:
         console.error("interrupted before there was anything to save")

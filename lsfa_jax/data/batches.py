@@ -1,27 +1,30 @@
 """Splits to padded batches: length buckets, an order that follows from seed and epoch alone, positive pairs."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lsfa_jax.data.corpus import Split
 
+Array = Any
+"""NumPy's on the host; JAX's once a batch is on the device."""
+
 
 class Batch(NamedTuple):
     """Documents padded to one shape. B rows, T words, K label slots."""
 
-    words: np.ndarray
+    words: Array
     """int32[B, T], ids; 0 beyond the length."""
-    lengths: np.ndarray
+    lengths: Array
     """int32[B], words of each document; 0 for padding rows."""
-    label_ids: np.ndarray
+    label_ids: Array
     """int32[B, K], the document's labels that the model knows, the positive pairs; 0 beyond them."""
-    label_mask: np.ndarray
+    label_mask: Array
     """bool[B, K], true at labels."""
-    document_mask: np.ndarray
+    document_mask: Array
     """bool[B], false at padding rows."""
-    rows: np.ndarray
+    rows: Array
     """int32[B], each document's number in its split; 0 at padding rows."""
 
 

@@ -92,8 +92,8 @@ def build(
 ) -> Corpus:
     """Reads documents once and makes a corpus of them.
 
-    Words are chosen from the training documents alone, after validation documents have been held out. Training documents
-    without a word teach nothing and are left out, with a line that says how many.
+    Words are chosen from the training documents alone, after validation documents have been held out. Training
+    documents without a word teach nothing and are left out, with a line that says how many.
 
     Raises:
         UserError: no training document, or no label, is left.
@@ -131,9 +131,7 @@ def build(
             label_ids[label] = len(label_ids)
         if unseen:
             example = next(iter(unseen))
-            note(
-                f"{len(unseen):,} labels occur in {split} but not in training (e.g. {example!r}): never predicted, counted"
-            )
+            note(f"{len(unseen):,} labels of {split} are not in training (e.g. {example!r}): counted, never predicted")
 
     add_labels(seen_labels, "validation")
     add_labels(test_labels, "test")

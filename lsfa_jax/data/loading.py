@@ -73,8 +73,8 @@ def _check_rcv1(built: corpus.Corpus) -> None:
     found = (built.published_documents, len(built.test), built.num_labels)
     if found != (23_149, 7_965, 101):
         raise UserError(
-            f"rcv1: found {found[0]:,} training and {found[1]:,} test documents and {found[2]} labels, expected 23,149, "
-            f"7,965 and 101; remove {sources.cache_dir() / 'rcv1'} and start again"
+            f"rcv1: found {found[0]:,} training and {found[1]:,} test documents and {found[2]} labels, expected "
+            f"23,149, 7,965 and 101; remove {sources.cache_dir() / 'rcv1'} and start again"
         )
 
 

@@ -1,8 +1,8 @@
 """A long-tailed corpus made of nothing but a seed: the embedded default, and the one that tests learn from.
 
-Labels follow Zipf's law, and a rare label comes with a frequent one, as "Neptune" comes with "astronomy": the documents of
-rare labels alone would teach a classifier little. Each document speaks of a label from one of a few angles, and angles are
-shared: what varies within a frequent label varies in the same way within a rare one, which is what LSFA carries over.
+Labels follow Zipf's law, and a rare label comes with a frequent one, as "Neptune" comes with "astronomy". Each document
+speaks of its labels from one of a few angles, and angles are shared: what varies within a frequent label varies in the
+same way within a rare one, which is what LSFA carries over.
 """
 
 from collections.abc import Iterator

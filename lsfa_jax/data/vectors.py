@@ -12,7 +12,7 @@ from lsfa_jax.console import UserError, warn
 from lsfa_jax.data.readers import read_lines
 from lsfa_jax.data.sources import glove_50d_files
 
-_DEFAULT_STD = 0.1
+_DEFAULT_STD = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class WordVectors:
 def load_vectors(source: str, words: Sequence[str], seed: int, size: int) -> WordVectors:
     """Loads the vectors of the given words, and draws one for every word that the source lacks.
 
-    Drawn entries are normal with mean 0 and the standard deviation of all found entries, 0.1 when nothing was found.
+    Drawn entries are normal with mean 0 and the standard deviation of all found entries, 0.5 when nothing was found.
 
     Args:
         source: 'glove-50d' (GloVe 6B, fetched when needed), 'none' (all rows are drawn), or the path of a text file in

@@ -12,10 +12,15 @@ Denominator = Literal["all", "exclude_positive", "double_positive"]
 _NEVER = -1e30
 
 
+# Below this length a vector has no direction that float32 could tell, and the gradient of its scaling overflows.
+_SHORTEST = 1e-12
+
+
 def unit(x: Array) -> Array:
-    """Scales the last axis to length one; the zero vector stays zero, with a zero gradient."""
+    """Scales the last axis to length one; a vector shorter than 1e-12 becomes zero, with a zero gradient."""
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
-    return x * jnp.where(squared > 0, jax.lax.rsqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
+    long_enough = squared > _SHORTEST**2
+    return x * jnp.where(long_enough, jax.lax.rsqrt(jnp.where(long_enough, squared, 1.0)), 0.0)
 
 
 def supervised_contrastive(

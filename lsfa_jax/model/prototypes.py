@@ -1,6 +1,6 @@
 """Eq. 10: prototypes as segment sums over positive pairs; head and tail labels."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,6 @@ def variances(sums: FeatureSums) -> Array:
     return jnp.where(sums.counts > 1, jnp.maximum(spread, 0.0) / jnp.maximum(sums.counts - 1, 1), 0.0)
 
 
-def is_head(count: Array, threshold: int) -> Array:
+def is_head(count: Any, threshold: int) -> Any:
     """Returns bool[L]: a label is a tail label if n^l < N_t, else a head label."""
     return count >= threshold

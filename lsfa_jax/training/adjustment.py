@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from lsfa_jax.config import Config
-from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.batches import Array, Batch, Batches
 from lsfa_jax.model import augmentation
 from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.model.lsfa import CLASSIFIER, Lsfa, pair_weights
@@ -24,11 +24,11 @@ NAME = "adjustment"
 class Generated(NamedTuple):
     """Which features of the augmented sets D^l a step uses; they are made on the device, never stored."""
 
-    label_ids: np.ndarray
+    label_ids: Array
     """int32[P], tail labels l."""
-    indices: np.ndarray
+    indices: Array
     """int32[P], numbers j within D^l."""
-    mask: np.ndarray
+    mask: Array
     """bool[P]."""
 
 
@@ -55,8 +55,8 @@ def make_step(
 ) -> Callable[[TrainState, tuple[Batch, Generated], Frozen, bool, bool], TrainState]:
     """Compiles one step; its last two arguments say whether documents and generated features take part.
 
-    Both losses are sums over one divisor, so an epoch, in which each document and each generated feature comes once, is the
-    paper's L_BCE + gamma x the sum over all D^l.
+    Both losses are sums over one divisor, so an epoch, in which each document and each generated feature comes once, is
+    the paper's L_BCE + gamma x the sum over all D^l.
     """
 
     def loss(
@@ -66,8 +66,8 @@ def make_step(
         cells = jnp.maximum(jnp.sum(batch.document_mask), 1) * model.num_labels
         bce = augmented = jnp.zeros(())
         if real:
-            dropout = {"rngs": {"dropout": key}, "train": True} if config.adjust.encoder_dropout else {}
-            logits = model.apply({"params": params}, batch.words, batch.lengths, **dropout)
+            dropout: dict[str, Any] = {"rngs": {"dropout": key}, "train": True} if config.adjust.encoder_dropout else {}
+            logits: Any = model.apply({"params": params}, batch.words, batch.lengths, **dropout)
             bce = binary_cross_entropy(logits, batch.label_ids, batch.label_mask, batch.document_mask) / cells
         if augment:
             features = augmentation.sample_features(

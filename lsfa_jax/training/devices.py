@@ -1,7 +1,7 @@
 """One mesh over all local devices: batches are split over `data`, all else is on every device.
 
-The engine is `jit` with sharded arguments: steps are written for the whole batch, and the compiler splits them. One device
-is the mesh of size one, not another way to run.
+The engine is `jit` with sharded arguments: steps are written for the whole batch, and the compiler splits them. One
+device is the mesh of size one, not another way to run.
 """
 
 from collections.abc import Callable
@@ -44,11 +44,11 @@ def pmapped(function: Callable[..., Any]) -> Callable[..., Any]:
     For code that wants explicit device mapping; training uses the mesh. `jax.pmap` is a wrapper over `shard_map`.
 
     Args:
-        function: takes a pytree that every device gets whole, then pytrees of arrays whose first axis is split; returns a
-            pytree of arrays with the same first axis.
+        function: takes a pytree that every device gets whole, then pytrees of arrays whose first axis is split;
+            returns a pytree of arrays with the same first axis.
 
     Returns:
-        A function of the same arguments on whole arrays; a first axis that devices do not divide is padded and cut again.
+        A function of the same arguments on whole arrays; a first axis that devices do not divide is padded, then cut.
     """
     devices = jax.local_device_count()
     mapped = jax.pmap(lambda constants, rows: function(constants, *rows), in_axes=(None, 0))

@@ -29,15 +29,15 @@ def make_ranker(model: Lsfa, is_head: np.ndarray) -> Ranker:
         is_head: bool[L].
 
     Returns:
-        A function of params, words [B, T] and lengths [B] that gives int32[3, B, 5]: the best five of all labels, of the
-        head labels, of the tail labels, best first; -1 where a group has fewer.
+        A function of params, words [B, T] and lengths [B] that gives int32[3, B, 5]: the best five of all labels, of
+        the head labels, of the tail labels, best first; -1 where a group has fewer.
     """
     groups = jnp.asarray(np.stack([np.ones_like(is_head), is_head, ~is_head]))
     kept = min(NUM_RANKED, model.num_labels)
 
     @jax.jit
     def rank(params: Any, words: jax.Array, lengths: jax.Array, groups: jax.Array) -> jax.Array:
-        logits = model.apply({"params": params}, words, lengths)
+        logits: Any = model.apply({"params": params}, words, lengths)
 
         def best(group: jax.Array) -> jax.Array:
             values, ids = jax.lax.top_k(jnp.where(group, logits, -jnp.inf), kept)

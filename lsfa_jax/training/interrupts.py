@@ -32,7 +32,7 @@ def deferred() -> Iterator[None]:
     def remember(signum: int, frame: FrameType | None) -> None:
         global _received
         _received = signum
-        signal.signal(signum, before[signum])
+        signal.signal(signum, before[signal.Signals(signum)])
 
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     for signum in before:

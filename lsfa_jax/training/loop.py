@@ -104,8 +104,8 @@ def _losses(stage: Stage, state: TrainState, step: int) -> np.ndarray:
     losses = np.asarray(state.loss_sums) / max(int(state.loss_steps), 1)
     if not np.all(np.isfinite(losses)):
         raise UserError(
-            f"{stage.name}: a loss is {losses[~np.isfinite(losses)][0]} at step {step:,}. The last good checkpoint is kept. "
-            "Lower the learning rate, or set --optimizer.clip global --optimizer.clip-factor 1, and start anew"
+            f"{stage.name}: a loss is {losses[~np.isfinite(losses)][0]} at step {step:,}. The last good checkpoint is "
+            "kept. Lower the learning rate, or set --optimizer.clip global --optimizer.clip-factor 1, and start anew"
         )
     return losses
 

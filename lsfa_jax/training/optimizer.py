@@ -18,8 +18,8 @@ class RunningNormClipState(NamedTuple):
 
     norms: jax.Array
     """float32[5]."""
-    count: jax.Array
-    """int32, norms recorded so far."""
+    recorded: jax.Array
+    """int32, how many norms so far."""
 
 
 def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
@@ -37,9 +37,9 @@ def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
         norm, largest = optax.tree.norm(updates), jnp.max(state.norms)
         limit = factor * largest
         scale = jnp.where(jnp.isinf(limit), 1.0, jnp.minimum(1.0, limit / (norm + 1e-6)))
-        recorded = jnp.minimum(jnp.minimum(norm, 2.0 * largest), _LARGEST_RECORDED)
-        norms = state.norms.at[state.count % _WINDOW].set(recorded)
-        return jax.tree.map(lambda g: g * scale, updates), RunningNormClipState(norms, state.count + 1)
+        new = jnp.minimum(jnp.minimum(norm, 2.0 * largest), _LARGEST_RECORDED)
+        norms = state.norms.at[state.recorded % _WINDOW].set(new)
+        return jax.tree.map(lambda g: g * scale, updates), RunningNormClipState(norms, state.recorded + 1)
 
     return optax.GradientTransformation(init, update)
 

@@ -44,8 +44,12 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
     corpus = load_corpus(config)
     folder.create(config, corpus.words, corpus.labels)
     note(f"Run folder: {folder.path}")
-    with interrupts.deferred():
-        return Pipeline(config, corpus, folder, arguments.save_every).run(stages)
+    try:
+        with interrupts.deferred():
+            return Pipeline(config, corpus, folder, arguments.save_every).run(stages)
+    except interrupts.Interrupted:
+        note(f"Interrupted, all is saved. Go on with: bin/train --output {folder.path} --resume")
+        raise
 
 
 def _consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -134,7 +138,7 @@ class Pipeline:
             self.metrics.setdefault(name, {})
 
     def run(self, stages: Sequence[Stage]) -> dict[str, Any]:
-        """Runs the stages, measures them on the test documents, prints the table and returns what metrics.json holds."""
+        """Runs the stages, measures them on the test documents and prints the table; returns metrics.json's content."""
         self._describe()
         encoder = self._representation()
         self._test("representation", encoder)
@@ -316,17 +320,17 @@ class Pipeline:
         groups = ("all", "head", "tail")
         header = ["test documents"]
         for group in groups:
-            header += [f"{group}", "adjusted", "change"] if after else [group]
+            header += [group, "adjusted"] if after else [group]
         rows = []
         for metric in (name for name in before if name not in groups):
-            row = [metric]
+            row = [metric.replace("(A=0.6, B=2.6)", "A=.6 B=2.6")]
             for group in groups:
-                old = (before if group == "all" else before[group])[metric]
-                row.append(f"{old:.2f}")
-                if after:
-                    new = (after if group == "all" else after[group])[metric]
-                    row += [f"{new:.2f}", f"{new - old:+.2f}"]
+                results = [before] if after is None else [before, after]
+                row += [f"{(one if group == 'all' else one[group])[metric]:.2f}" for one in results]
+            if after:
+                row.append(f"{after['tail'][metric] - before['tail'][metric]:+.2f}")
             rows.append(row)
+        header += ["change"] if after else []
         title = "Before and after augmentation, percent" if after else "Representation learning, percent"
         table(f"{self.corpus.name}: {title}", header, rows)
         if "pvae" in self.metrics:

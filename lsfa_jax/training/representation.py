@@ -1,6 +1,7 @@
 """Stage 1: representation learning on L_BCE + L_PSC (Eq. 6 and 9)."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -32,16 +33,16 @@ def make_step(
 
     def loss(params: Any, batch: Batch, key: jax.Array, extra: dict[str, Any], contrast: bool) -> tuple[Any, Any]:
         variables = {"params": params}
-        states = model.apply(
+        states: Any = model.apply(
             variables, batch.words, batch.lengths, train=True, rngs={"dropout": key}, method=Lsfa.states
         )
-        logits = model.apply(variables, states, batch.lengths, method=Lsfa.scores)
+        logits: Any = model.apply(variables, states, batch.lengths, method=Lsfa.scores)
         documents = jnp.maximum(jnp.sum(batch.document_mask), 1)
         cells = documents * model.num_labels
         bce = binary_cross_entropy(logits, batch.label_ids, batch.label_mask, batch.document_mask) / cells
         if not contrast:
             return bce, jnp.stack([bce, 0.0])
-        features = model.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
+        features: Any = model.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
         mask = batch.label_mask.reshape(-1)
         total = prototypical_contrastive(
             features.reshape(-1, model.feature_size),
@@ -108,7 +109,7 @@ def make_stage(
             return state
         sums = transfer.collect_features(collect, state.params, train, model.feature_size, mesh)
         extra = {"prototypes": prototypes.prototypes(sums), "present": sums.counts > 0}
-        return state.replace(extra=devices.on_every_device(mesh, extra))
+        return replace(state, extra=devices.on_every_device(mesh, extra))
 
     def validated(state: TrainState) -> tuple[Any, dict[str, float]]:
         weights = weights_to_use(state)

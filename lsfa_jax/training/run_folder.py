@@ -1,7 +1,6 @@
 """The run folder: what `bin/train --output DIR` writes beside the checkpoints."""
 
 import json
-import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -101,7 +100,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             partial = self.path / f".{name}.partial"
             partial.write_text(text, encoding="utf-8")
-            os.replace(partial, self.path / name)
+            partial.replace(self.path / name)
         except OSError as fault:
             raise _unwritable(self.path, fault) from fault
 

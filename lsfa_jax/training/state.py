@@ -1,5 +1,6 @@
 """TrainState: all that a stage needs to go on, as one pytree."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ Array = jax.Array
 class TrainState:
     """What a stage has learned and where it stands.
 
-    The order of batches follows from the seed and `step`, so this and the settings repeat the rest of a run bit for bit.
+    The order of batches follows from the seed and `step`, so this and the settings repeat the rest of a run exactly.
     """
 
     step: Array
@@ -92,7 +93,8 @@ def after_step(
 ) -> TrainState:
     """Returns the state after one optimiser step; `losses` are float32[2] to be summed up."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return state.replace(
+    return replace(
+        state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
@@ -106,7 +108,7 @@ def after_step(
 def averaged(state: TrainState) -> TrainState:
     """Returns the state with the current weights taken into the running mean."""
     mean = add_to_mean(state.average, state.num_averaged, state.params)
-    return state.replace(average=mean, num_averaged=state.num_averaged + 1)
+    return replace(state, average=mean, num_averaged=state.num_averaged + 1)
 
 
 def weights_to_use(state: TrainState) -> Any:
@@ -115,9 +117,10 @@ def weights_to_use(state: TrainState) -> Any:
 
 
 def after_validation(state: TrainState, weights: Any, score: float) -> TrainState:
-    """Returns the state after a validation: better weights are kept, the wait for them is counted, losses start anew."""
+    """Returns the state after a validation: better weights are kept, the wait for them counted, losses start anew."""
     better = score > float(state.best_score)
-    return state.replace(
+    return replace(
+        state,
         best=jax.tree.map(jnp.array, weights) if better else state.best,
         best_score=jnp.asarray(score, jnp.float32) if better else state.best_score,
         waited=jnp.zeros((), jnp.int32) if better else state.waited + 1,

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from lsfa_jax.config import Config
 from lsfa_jax.console import UserError, progress
-from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.batches import Array, Batch, Batches
 from lsfa_jax.model import augmentation, prototypes, pvae
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training import devices, interrupts
@@ -37,8 +37,8 @@ def make_collector(model: Lsfa) -> Collector:
     @jax.jit
     def collect(params: Any, batch: Batch, sums: prototypes.FeatureSums) -> tuple[prototypes.FeatureSums, jax.Array]:
         variables = {"params": params}
-        states = model.apply(variables, batch.words, batch.lengths, method=Lsfa.states)
-        features = model.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
+        states: Any = model.apply(variables, batch.words, batch.lengths, method=Lsfa.states)
+        features: Any = model.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
         new = prototypes.feature_sums(
             features.reshape(-1, model.feature_size),
             batch.label_ids.reshape(-1),
@@ -115,11 +115,11 @@ class HeadFeatures:
 class PairBatch(NamedTuple):
     """Features of head labels with their prototypes' labels, padded to one shape."""
 
-    features: np.ndarray
+    features: Array
     """float32[P, D]."""
-    label_ids: np.ndarray
+    label_ids: Array
     """int32[P]."""
-    mask: np.ndarray
+    mask: Array
     """bool[P]."""
 
 
@@ -209,7 +209,7 @@ def make_stage(
     )
 
 
-def decoder(model: pvae.Pvae, params: Any, statistics: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def decoder(model: pvae.Pvae, params: Any, statistics: Any) -> Callable[[jax.Array, jax.Array], Any]:
     """Returns the decoder G of one latent [Z] and one prototype [D]."""
     variables = {"params": params, "batch_stats": statistics}
     return lambda z, prototype: model.apply(variables, z, prototype, method=pvae.Pvae.decode)

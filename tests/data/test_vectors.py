@@ -71,7 +71,7 @@ def test_none_draws_all_rows_from_the_seed():
     assert first.table.shape == (4000, 16)
     assert first.table.dtype == np.float32
     assert not first.found.any()
-    assert first.table.std() == pytest.approx(0.1, rel=0.02)
+    assert first.table.std() == pytest.approx(0.5, rel=0.02)
     np.testing.assert_array_equal(first.table, again.table)
     assert not np.isclose(first.table, other.table).mean() > 0.01
 
