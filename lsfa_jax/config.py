@@ -5,6 +5,7 @@ is an error that names the nearest valid one.
 """
 
 import difflib
+import inspect
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import tomli_w
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
 from lsfa_jax.console import UserError
 
@@ -22,7 +23,7 @@ Metric = Literal["P@1", "P@3", "P@5", "N@1", "N@3", "N@5", "PSP@1", "PSP@3", "PS
 class Section(BaseModel):
     """A frozen group of settings that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -33,7 +34,7 @@ class Data(Section):
     validation_fraction: float = Field(
         0.05, ge=0, lt=1, description="Share of the training documents held out where no validation file is given."
     )
-    length_buckets: tuple[int, ...] = Field(
+    length_buckets: tuple[PositiveInt, ...] = Field(
         (64, 128, 192, 256, 384), description="Lengths that texts are padded to; max_words is always the last."
     )
     bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")
@@ -114,7 +115,7 @@ class Pvae(Section):
     learning_rate: float = Field(1e-3, gt=0, description="Adam's.")
     epochs: int = Field(20, ge=1, description="Passes over the head labels' features.")
     batch_size: int = Field(256, gt=0, description="Features a step.")
-    kl_weight: Literal["auto"] | float = Field(
+    kl_weight: Literal["auto"] | NonNegativeFloat = Field(
         "auto", description="auto: the ELBO at the best noise variance; a number: mean squared error + number x KL."
     )
     integer_cast: bool = Field(
@@ -158,7 +159,8 @@ class Config(Section):
     profile: Literal["paper", "released"] = Field(
         "paper", description="The paper's equations, or the released code's ways."
     )
-    seed: int = Field(0, ge=0, description="All randomness comes from it.")
+    # JAX keeps the low 32 bits of a seed.
+    seed: int = Field(0, ge=0, lt=2**32, description="All randomness comes from it.")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of matrix products; parameters stay float32."
     )
@@ -200,9 +202,6 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def layered(dataset: str, preset: str, profile: str) -> dict[str, Any]:
     """Returns what differs from the defaults for a corpus, a preset and a profile, as nested dicts."""
-    names = dataset_names()
-    if dataset not in names:
-        raise UserError(f"--dataset {dataset}: unknown corpus{_nearest(dataset, names)}; there are: {', '.join(names)}")
     own = read_toml(_configs_dir() / f"{dataset}.toml")
     # A corpus may say, under [quick], what its quick preset needs beyond the general one.
     own_preset = {name: own.pop(name, {}) for name in ("quick",)}.get(preset, {})
@@ -235,7 +234,8 @@ def validated(values: Mapping[str, Any], where: str) -> Config:
             path = ".".join(str(part) for part in item["loc"])
             key = next((name for name in sorted(known, key=len, reverse=True) if path.startswith(name)), path)
             if item["type"] == "extra_forbidden":
-                lines.append(f"{where}: unknown setting {path}{_nearest(path, known)}")
+                sections = sorted({name.split(".")[0] for name in known})
+                lines.append(f"{where}: unknown setting {path}{_nearest(path, [*sections, *known])}")
             else:
                 lines.append(f"{where}: {key} = {item['input']!r}: {item['msg']}")
         raise UserError("\n".join(dict.fromkeys(lines))) from None
@@ -307,10 +307,11 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
 
     # What decides the defaults has to be known before the options can be shown with them.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    # Either spelling, and a value or none: tyro takes both spellings, and says what is wrong with a missing value.
     for name in ("dataset", "preset", "profile", "config", "output", "data-dir"):
-        first.add_argument(f"--{name}")
+        first.add_argument(f"--{name}", *([f"--{name.replace('-', '_')}"] if "-" in name else []), nargs="?")
     first.add_argument("--resume", action="store_true")
-    first.add_argument("--stages", nargs="+")
+    first.add_argument("--stages", nargs="*")
     chosen, _ = first.parse_known_args(argv)
     file: dict[str, Any] = {}
     where = "settings"
@@ -320,18 +321,23 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
         file, where = read_toml(Path(chosen.config)), chosen.config
     elif chosen.output and (chosen.resume or starts_later) and earlier.is_file():
         file, where = read_toml(earlier), str(earlier)
-    dataset = chosen.dataset or file.get("dataset") or ("custom" if chosen.data_dir else "synthetic")
-    preset = chosen.preset or file.get("preset", "full")
-    profile = chosen.profile or file.get("profile", "paper")
-    for name, value, valid in (("preset", preset, ("full", "quick")), ("profile", profile, ("paper", "released"))):
+    named = {}
+    for name, valid, usual in (
+        ("dataset", dataset_names(), "custom" if chosen.data_dir or file.get("data_dir") else "synthetic"),
+        ("preset", ["full", "quick"], "full"),
+        ("profile", ["paper", "released"], "paper"),
+    ):
+        option = getattr(chosen, name)
+        value = file.get(name, usual) if option is None else option
         if value not in valid:
-            raise UserError(f"--{name} {value}: expected one of {', '.join(valid)}")
-    base = validated(merged(layered(dataset, preset, profile), file), where)
-    named = {"dataset": dataset, "preset": preset, "profile": profile}
+            given = f"{where}: {name} = {value!r}" if option is None else f"--{name} {value}"
+            raise UserError(f"{given}: expected one of {', '.join(valid)}{_nearest(str(value), valid)}")
+        named[name] = value
+    base = validated(merged(layered(**named), file), where)
     default = TrainArguments.model_validate({**base.model_dump(), **named})
     try:
-        return tyro.cli(
-            TrainArguments, default=default, args=argv, prog="bin/train", config=(tyro.conf.FlagCreatePairsOff,)
-        )
+        # Without a description of its own, tyro takes the docstring but not its examples.
+        description = inspect.getdoc(TrainArguments)
+        return tyro.cli(TrainArguments, default=default, args=argv, prog="bin/train", description=description)
     except ValidationError as fault:
         raise UserError("; ".join(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in fault.errors())) from None

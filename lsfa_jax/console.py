@@ -17,9 +17,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-# Notes, progress and tables all go to stdout, in order; errors go to stderr.
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Notes, progress and tables all go to stdout, in order; errors go to stderr. File names and labels are printed as they
+# are: "[bold]" is no style and ":a:" no emoji.
+_out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+_err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 # A line as often as this stands in for the moving bar where the output is not a terminal.
 _SECONDS_BETWEEN_LINES = 10.0
@@ -35,17 +36,17 @@ class UserError(Exception):
 
 def note(text: str) -> None:
     """Prints one line for people to read."""
-    _out.print(text, markup=False)
+    _out.print(text)
 
 
 def warn(text: str) -> None:
     """Prints one line about something that goes on, but not as asked."""
-    _out.print(f"warning: {text}", markup=False, style="yellow")
+    _out.print(f"warning: {text}", style="yellow")
 
 
 def error(text: str) -> None:
     """Prints the last line of a command that failed, to stderr."""
-    _err.print(f"error: {text}", markup=False, style="red")
+    _err.print(f"error: {text}", style="red")
 
 
 class Advance(Protocol):
@@ -66,14 +67,14 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
     """
     if _out.is_terminal:
         with Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(f"{unit} {{task.fields[rate]}}"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             console=_out,
             transient=True,
         ) as bar:
@@ -125,4 +126,6 @@ def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> N
         grid.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
+    # As wide as it needs: in a log or a narrow window a broken line is better than a figure cut off.
+    grid.width = _out.measure(grid, options=_out.options.update_width(10_000)).maximum
     _out.print(grid)

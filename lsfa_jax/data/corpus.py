@@ -96,7 +96,7 @@ def build(
     documents without a word teach nothing and are left out, with a line that says how many.
 
     Raises:
-        UserError: no training document, or no label, is left.
+        UserError: no training document has both a word and a label.
     """
     counter = vocabulary.WordCounter()
 
@@ -147,8 +147,6 @@ def build(
         train_split, validation_split = whole.take(np.flatnonzero(~held_out)), whole.take(np.flatnonzero(held_out))
     else:
         train_split, validation_split = whole, split(seen_texts, seen_labels)
-    if not len(train_split):
-        raise UserError(f"{name}: no training document is left; lower --data.validation-fraction")
     test_split = split(test_texts, test_labels)
 
     counts = np.bincount(train_split.words, minlength=len(counter.ids))

@@ -34,7 +34,7 @@ def load_corpus(config: Config) -> corpus.Corpus:
     validation = None
     if config.dataset in ("synthetic", "rcv1") and config.data_dir:
         raise UserError(
-            f"--data-dir: {config.dataset} brings its own documents; leave out --dataset to use the folder's"
+            f"--data-dir: {config.dataset} brings its own documents; say --dataset custom to use the folder's"
         )
     if config.dataset == "synthetic":
         train = synthetic.documents(_SYNTHETIC_TRAIN, seed=config.seed, split=0)

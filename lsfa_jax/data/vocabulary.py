@@ -1,6 +1,7 @@
 """Texts to words, words and labels to numbers."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,11 +11,14 @@ UNKNOWN = 1
 NUM_SPECIAL = 2
 """Word ids below this are padding and the unknown word; the vocabulary's words follow, most frequent first."""
 
-_WORD = re.compile(r"[^\W_]+")
+# Vowel signs and accents that are characters of their own belong to the word, though `\w` leaves them out: without them
+# no word of Hindi is whole. The lookahead spares the many characters below the first mark a search through the marks.
+_MARKS = "".join(mark for mark in map(chr, range(0x20000)) if unicodedata.category(mark).startswith("M"))
+_WORD = re.compile(rf"[^\W_]+(?:(?=[^\0-\u02ff])[{_MARKS}]+[^\W_]*)*")
 
 
 def tokenize(text: str) -> list[str]:
-    """Splits a text into words: lower-cased runs of letters and digits of any script; all else separates them."""
+    """Splits a text into words: lower-cased runs of letters, digits and their accents, of any script."""
     return _WORD.findall(text.lower())
 
 

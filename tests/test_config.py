@@ -1,0 +1,496 @@
+import math
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Literal, Union, get_args, get_origin
+
+import annotated_types
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from lsfa_jax import config
+from lsfa_jax.config import Config, differences, keys, parse_train_arguments, to_toml, validated
+from lsfa_jax.console import UserError
+
+ROOT = Path(__file__).parents[1]
+DATASETS = ("aapd", "custom", "eurlex4k", "eurlex57k", "rcv1", "synthetic")
+
+
+def get(settings, key):
+    for part in key.split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+def field_of(key):
+    *sections, name = key.split(".")
+    model = Config
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return model.model_fields[name]
+
+
+def write(tmp_path, text, name="mine.toml"):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return str(tmp_path / name)
+
+
+def run(*command):
+    environment = {name: value for name, value in os.environ.items() if name != "PYDANTIC_ERRORS_INCLUDE_URL"}
+    environment |= {"LSFA_PYTHON": sys.executable, "COLUMNS": "100"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def train(*arguments):
+    return run(sys.executable, "-m", "lsfa_jax.train", *arguments)
+
+
+# The settings' own values, drawn from what the fields declare.
+
+
+def of_type(annotation, metadata=()):
+    if get_origin(annotation) is Literal:
+        return st.sampled_from(get_args(annotation))
+    if hasattr(annotation, "__metadata__"):  # Annotated
+        return of_type(get_args(annotation)[0], annotation.__metadata__)
+    if get_origin(annotation) is tuple:
+        return st.lists(of_type(get_args(annotation)[0]), max_size=5).map(tuple)
+    if get_origin(annotation) is Union or type(annotation).__name__ == "UnionType":
+        return st.one_of(*map(of_type, get_args(annotation)))
+    if annotation is bool:
+        return st.booleans()
+    if annotation is str:
+        return st.text()
+    low, high, open_low, open_high = 0, None, False, False
+    for bound in metadata:
+        if isinstance(bound, annotated_types.Gt):
+            low, open_low = bound.gt, True
+        elif isinstance(bound, annotated_types.Lt):
+            high, open_high = bound.lt, True
+        elif not isinstance(bound, annotated_types.Ge):
+            raise AssertionError(bound)
+        else:
+            low = bound.ge
+    if annotation is int:
+        return st.integers(low + open_low, (high or 2**63) - 1)
+    assert annotation is float
+    return st.floats(low, high, exclude_min=open_low, exclude_max=open_high, allow_nan=False, allow_infinity=False)
+
+
+def models(model):
+    drawn = {}
+    for name, field in model.model_fields.items():
+        if name == "dataset":
+            drawn[name] = st.sampled_from(DATASETS)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            drawn[name] = models(field.annotation)
+        else:
+            drawn[name] = of_type(field.annotation, field.metadata)
+    return st.builds(model, **drawn)
+
+
+# --- layers
+
+
+def test_each_layer_beats_the_one_before(tmp_path, monkeypatch):
+    settings = [
+        "optimizer.batch_size",
+        "data.max_words",
+        "representation.epochs",
+        "pvae.epochs",
+        "adjust.epochs",
+        "report.bin_size",
+        "report.batch_size",
+    ]
+
+    def layer(number, prefix=""):
+        """Sets every setting but the first `number` ones to `number`."""
+        return "\n".join(f"{prefix}{key} = {number}" for key in settings[number:])
+
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "profiles").mkdir()
+    write(tmp_path, f"{layer(1)}\n{layer(3, 'quick.')}", "rcv1.toml")
+    write(tmp_path, layer(2), "presets/quick.toml")
+    write(tmp_path, layer(4), "profiles/released.toml")
+    monkeypatch.setattr(config, "_configs_dir", lambda: tmp_path)
+    arguments = ["--dataset", "rcv1", "--preset", "quick", "--profile", "released"]
+    arguments += ["--config", write(tmp_path, layer(5)), "--report.batch-size", "6"]
+    found = parse_train_arguments(arguments)
+    assert get(found, settings[0]) == get(Config(), settings[0]) == 40
+    assert [get(found, key) for key in settings[1:]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_full_preset_and_paper_profile_add_nothing(tmp_path, monkeypatch):
+    write(tmp_path, "[data]\nmax_words = 7\n[quick.data]\nmax_words = 5", "rcv1.toml")
+    monkeypatch.setattr(config, "_configs_dir", lambda: tmp_path)
+    found = parse_train_arguments(["--dataset", "rcv1"])
+    assert differences(found.settings(), Config()) == ["dataset", "data.max_words"]
+    assert found.data.max_words == 7
+
+
+def test_config_file_chooses_corpus_preset_and_profile_unless_options_do(tmp_path):
+    file = write(tmp_path, 'dataset = "aapd"\npreset = "quick"\nprofile = "released"')
+    found = parse_train_arguments(["--config", file])
+    assert (found.dataset, found.preset, found.profile) == ("aapd", "quick", "released")
+    assert found.pvae.head_threshold == 1000
+    assert found.encoder.hidden_size == 128
+    assert found.classifier.bias
+    found = parse_train_arguments(["--config", file, "--dataset", "rcv1", "--preset=full", "--profile", "paper"])
+    assert (found.dataset, found.preset, found.profile) == ("rcv1", "full", "paper")
+    assert found.pvae.head_threshold == 500
+    assert found.encoder.hidden_size == 256
+    assert not found.classifier.bias
+
+
+@pytest.mark.parametrize("option", [["--data-dir", "mine"], ["--data_dir", "mine"], ["--data-dir=mine"], None])
+def test_data_dir_alone_means_ones_own_corpus(tmp_path, option):
+    option = option or ["--config", write(tmp_path, 'data_dir = "mine"')]
+    found = parse_train_arguments(option)
+    assert (found.dataset, found.data_dir) == ("custom", "mine")
+    assert parse_train_arguments([*option, "--dataset", "aapd"]).dataset == "aapd"
+    assert parse_train_arguments([]).dataset == "synthetic"
+
+
+@pytest.mark.parametrize("going_on", [["--resume"], ["--stages", "transfer", "adjustment"], ["--stages=adjustment"]])
+def test_going_on_starts_from_the_run_folders_settings(tmp_path, going_on):
+    ran = parse_train_arguments(["--dataset", "aapd", "--preset", "quick", "--psc.weight", "0.25"]).settings()
+    write(tmp_path, to_toml(ran), "config.toml")
+    output = ["--output", str(tmp_path)]
+    found = parse_train_arguments([*output, *going_on])
+    assert differences(found.settings(), ran) == []
+    changed = parse_train_arguments([*output, *going_on, "--adjust.epochs", "1"]).settings()
+    assert differences(changed, ran) == ["adjust.epochs"]
+    assert parse_train_arguments([*output, "--stages", "representation"]).dataset == "synthetic"
+    other = write(tmp_path, "seed = 9")
+    assert parse_train_arguments([*output, *going_on, "--config", other]).seed == 9
+
+
+# --- values
+
+
+def test_defaults_are_the_papers():
+    paper = {
+        "data.max_words": 500,
+        "data.max_vocabulary": 500_000,
+        "encoder.embedding_size": 300,
+        "encoder.hidden_size": 256,
+        "encoder.feature_size": 300,
+        "encoder.embedding_dropout": 0.2,
+        "encoder.encoder_dropout": 0.5,
+        "encoder.feature_head": True,
+        "classifier.weights": "per_label",
+        "psc.weight": 0.1,
+        "psc.temperature": 0.07,
+        "psc.normalize": True,
+        "psc.denominator": "all",
+        "optimizer.batch_size": 40,
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.clip_factor": 5.0,
+        "optimizer.swa_start_epoch": 10,
+        "optimizer.swa_every": 100,
+        "pvae.kl_weight": "auto",
+        "pvae.integer_cast": False,
+        "pvae.relu_posterior": False,
+        "pvae.decoder_norm": False,
+        "adjust.augmented_weight": 1.0,
+        "adjust.schedule": "joint",
+        "adjust.init": "pretrained",
+        "adjust.encoder_dropout": False,
+        "report.bin_size": 400,
+    }
+    assert {key: get(Config(), key) for key in paper} == paper
+
+
+@pytest.mark.parametrize(
+    ("dataset", "head_threshold", "num_augmented"),
+    [("aapd", 1000, 500), ("rcv1", 500, 200), ("eurlex4k", 50, 10), ("eurlex57k", 50, 10)],
+)
+def test_corpora_have_the_papers_thresholds_and_nothing_else_of_their_own(dataset, head_threshold, num_augmented):
+    found = parse_train_arguments(["--dataset", dataset]).settings()
+    assert (found.pvae.head_threshold, found.adjust.num_augmented) == (head_threshold, num_augmented)
+    assert set(differences(found, Config())) <= {
+        "dataset",
+        "vectors",
+        "pvae.head_threshold",
+        "adjust.num_augmented",
+    }
+
+
+def test_released_profile_is_what_the_released_code_does():
+    # Where the paper and its released code part; nothing else may differ between the two profiles.
+    released = {
+        "profile": "released",
+        "classifier.weights": "shared",
+        "classifier.bias": True,
+        "encoder.embedding_trainable": "after_collection",
+        "psc.denominator": "double_positive",
+        "psc.reduction": "released",
+        "psc.start_epoch": 25,
+        "psc.every": 2,
+        "representation.validate_every": 100,
+        "representation.patience": 15,
+        "representation.wait_for_stages": False,
+        "pvae.learning_rate": 1e-4,
+        "pvae.kl_weight": 0.005,
+        "pvae.integer_cast": True,
+        "pvae.relu_posterior": True,
+        "pvae.decoder_norm": True,
+        "adjust.schedule": "alternate",
+        "adjust.init": "scratch",
+        "adjust.encoder_dropout": True,
+    }
+    paper, found = (
+        parse_train_arguments(["--dataset", "rcv1", "--profile", name]).settings() for name in ("paper", "released")
+    )
+    assert {key: get(found, key) for key in differences(paper, found)} == released
+
+
+def test_datasets_are_those_with_a_file():
+    assert config.dataset_names() == list(DATASETS)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("preset", ["full", "quick"])
+@pytest.mark.parametrize("profile", ["paper", "released"])
+def test_every_file_is_valid_with_every_preset_and_profile(dataset, preset, profile):
+    found = validated(config.layered(dataset, preset, profile), "settings")
+    assert (found.dataset, found.preset, found.profile) == (dataset, preset, profile)
+    # Both of what the paper adds gets its turn within the epochs there are.
+    if profile == "paper":
+        assert found.psc.start_epoch <= found.representation.epochs
+    assert found.optimizer.swa_start_epoch <= found.representation.epochs
+
+
+@pytest.mark.parametrize("dataset", sorted({*DATASETS} - {"synthetic"}))
+def test_quick_is_smaller_in_every_size_and_keeps_the_method(dataset):
+    full, quick = (parse_train_arguments(["--dataset", dataset, "--preset", name]) for name in ("full", "quick"))
+    sizes = ["data.max_words", "encoder.hidden_size", "encoder.feature_size", "representation.epochs"]
+    sizes += ["pvae.hidden_size", "pvae.latent_size", "pvae.epochs", "adjust.epochs"]
+    assert all(get(quick, key) < get(full, key) for key in sizes)
+    others = {"preset", "data.length_buckets", "optimizer.learning_rate", "optimizer.swa_start_epoch"}
+    others |= {"optimizer.swa_every", "psc.start_epoch"}
+    assert set(differences(full.settings(), quick.settings())) == others | set(sizes)
+    assert max(quick.data.length_buckets) < quick.data.max_words
+
+
+# --- there and back
+
+
+@settings(deadline=None, max_examples=50)
+@given(models(Config))
+def test_what_was_written_comes_back(config):
+    assert validated(tomllib.loads(to_toml(config)), "settings") == config
+
+
+@settings(deadline=None, max_examples=15)
+@given(models(Config))
+def test_config_file_repeats_a_run(tmp_path_factory, config):
+    file = write(tmp_path_factory.mktemp("run"), to_toml(config))
+    assert parse_train_arguments(["--config", file]).settings() == config
+
+
+def as_option(key, value):
+    section, dot, name = key.replace("_", "-").rpartition(".")
+    if isinstance(value, bool):
+        return [f"--{section}{dot}{'' if value else 'no-'}{name}"]
+    return [f"--{section}{dot}{name}", *map(str, value if isinstance(value, tuple) else [value])]
+
+
+def other_value(key):
+    field = field_of(key)
+    if key in ("dataset", "preset", "profile"):
+        return {"dataset": "rcv1", "preset": "quick", "profile": "released"}[key]
+    if get_origin(field.annotation) is Literal:
+        return next(value for value in get_args(field.annotation) if value != field.default)
+    if isinstance(field.default, bool):
+        return not field.default
+    if isinstance(field.default, int):
+        return field.default + 1
+    if isinstance(field.default, float):
+        return field.default / 2
+    return {"data.length_buckets": (10, 20), "pvae.kl_weight": 0.5}.get(key, "somewhere")
+
+
+@pytest.mark.parametrize("key", list(keys(Config)))
+def test_every_setting_can_be_set_on_the_command_line(key):
+    value = other_value(key)
+    assert value != field_of(key).default
+    usual = ["--dataset", "custom"]
+    found = parse_train_arguments([*usual, *as_option(key, value)]).settings()
+    assert get(found, key) == value
+    if key not in ("dataset", "preset", "profile"):  # those bring others along
+        assert differences(found, parse_train_arguments(usual).settings()) == [key]
+
+
+@pytest.mark.parametrize("profile", ["paper", "released"])
+@pytest.mark.parametrize("value", [True, False])
+def test_a_switch_can_be_set_either_way_whatever_the_layers_say(profile, value):
+    switches = [key for key in keys(Config) if field_of(key).annotation is bool]
+    assert len(switches) == 8
+    options = [option for key in switches for option in as_option(key, value)]
+    found = parse_train_arguments(["--profile", profile, *options])
+    assert [get(found, key) for key in switches] == [value] * len(switches)
+    assert parse_train_arguments(["--resume"]).resume is True
+    assert parse_train_arguments([]).resume is False
+
+
+def test_seeds_are_all_different_to_jax():
+    # jax.random.key keeps 32 bits, so a larger seed would silently be another's.
+    assert parse_train_arguments(["--seed", str(2**32 - 1)]).seed == 2**32 - 1
+    with pytest.raises(UserError, match=r"seed = 4294967296: Input should be less than 4294967296"):
+        validated({"seed": 2**32}, "x")
+
+
+# --- faults
+
+FILE_FAULTS = [
+    ("[psc]\nwieght = 1", "unknown setting psc.wieght (did you mean psc.weight?)"),
+    ("[encoder]\nbatch_size = 1", "unknown setting encoder.batch_size (did you mean "),
+    ("[optimiser]\nclip = 'none'", "unknown setting optimiser (did you mean optimizer?)"),
+    ("weight = 1", "unknown setting weight (did you mean psc.weight?)"),
+    ("[quick]\nseed = 1", "unknown setting quick"),
+    ("resume = true", "unknown setting resume"),
+    ("[psc]\nweight = 'a'", "psc.weight = 'a': Input should be a valid number"),
+    ("[psc]\nweight = -0.1", "psc.weight = -0.1: Input should be greater than or equal to 0"),
+    ("[psc]\nweight = inf", "psc.weight = inf: Input should be a finite number"),
+    ("[psc]\nweight = nan", "psc.weight = nan: Input should be a finite number"),
+    ("[psc]\ndenominator = 'some'", "psc.denominator = 'some': Input should be 'all', 'exclude_positive' or"),
+    ("[pvae]\nkl_weight = 'x'", "pvae.kl_weight = 'x': Input should be 'auto'"),
+    ("[pvae]\nkl_weight = -1", "pvae.kl_weight = -1: Input should be greater than or equal to 0"),
+    ("[data]\nvalidation_fraction = 1", "data.validation_fraction = 1: Input should be less than 1"),
+    ("[data]\nlength_buckets = [8, 0]", "data.length_buckets = 0: Input should be greater than 0"),
+    ("[data]\nlength_buckets = 8", "data.length_buckets = 8: Input should be a valid tuple"),
+    ("[optimizer]\nbatch_size = 2.5", "optimizer.batch_size = 2.5: Input should be a valid integer"),
+    ("data = 3", "data = 3: Input should be a valid dictionary"),
+    ("seed = -1", "seed = -1: Input should be greater than or equal to 0"),
+    ("dataset = 3", "dataset = 3: expected one of aapd, custom, eurlex4k, eurlex57k, rcv1, synthetic"),
+    ("dataset = ''", "dataset = '': expected one of aapd"),
+    ("dataset = 'rcv1x'", "(did you mean rcv1?)"),
+    ("preset = 'quik'", "preset = 'quik': expected one of full, quick (did you mean quick?)"),
+    ("profile = []", "profile = []: expected one of paper, released"),
+    ("[psc\nweight = 1", "not a TOML settings file: Expected ']' at the end of a table declaration (at line 1,"),
+    ("seed = 1\nseed = 2", "not a TOML settings file: Cannot overwrite a value"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), FILE_FAULTS, ids=[text.replace("\n", " ") for text, _ in FILE_FAULTS])
+def test_fault_in_a_file_names_file_key_and_what_was_expected(tmp_path, text, message):
+    file = write(tmp_path, text)
+    with pytest.raises(UserError) as fault:
+        parse_train_arguments(["--config", file])
+    assert str(fault.value).startswith(f"{file}: ")
+    assert message in str(fault.value)
+
+
+def test_all_faults_of_a_file_are_told_at_once(tmp_path):
+    with pytest.raises(UserError) as fault:
+        parse_train_arguments(["--config", write(tmp_path, "[psc]\nwieght = 1\ntemperature = 0\n[pvae]\nepochs = 'x'")])
+    assert [line.split(": ")[1] for line in str(fault.value).splitlines()] == [
+        "psc.temperature = 0",
+        "unknown setting psc.wieght (did you mean psc.weight?)",
+        "pvae.epochs = 'x'",
+    ]
+
+
+@pytest.mark.parametrize(("name", "content"), [("missing.toml", None), ("latin.toml", b"vectors = '\xe9'"), (".", None)])
+def test_file_that_cannot_be_read(tmp_path, name, content):
+    if content:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"no such settings file|not a TOML settings file") as fault:
+        parse_train_arguments(["--config", str(tmp_path / name)])
+    assert str(fault.value).startswith(str(tmp_path / name))
+
+
+OPTION_FAULTS = [
+    ("--psc.wieght 1", "--psc.weight"),
+    ("--datasets rcv1", "--dataset"),
+    ("--psc.weight abc", "--psc.weight"),
+    ("--psc.weight", "--psc.weight"),
+    ("--psc.temperature 0", "temperature"),
+    ("--data.length-buckets 8 0", "length_buckets"),
+    ("--optimizer.batch-size 2.5", "--optimizer.batch-size"),
+    ("--pvae.kl-weight x", "--pvae.kl-weight"),
+    ("--adjust.schedule never", "joint"),
+    ("--save-every -1", "save_every"),
+    ("--stages transfer bogus", "adjustment"),
+    ("--dataset", "--dataset"),
+    ("--seed -1", "seed"),
+]
+
+
+@pytest.mark.parametrize(("options", "named"), OPTION_FAULTS, ids=[options for options, _ in OPTION_FAULTS])
+def test_fault_on_the_command_line_exits_with_2_and_names_the_option(options, named, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_train_arguments(options.split())
+    assert ended.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--dataset rcv1x", r"--dataset rcv1x: expected one of aapd, .* \(did you mean rcv1\?\)"),
+        ("--preset=quik", r"--preset quik: expected one of full, quick \(did you mean quick\?\)"),
+        ("--profile x", r"--profile x: expected one of paper, released$"),
+        ("--dataset ../configs/rcv1", r"--dataset ../configs/rcv1: expected one of aapd, "),
+    ],
+)
+def test_unknown_corpus_preset_or_profile_lists_the_known(options, message):
+    with pytest.raises(UserError, match=message):
+        parse_train_arguments(options.split())
+
+
+def test_out_of_range_option_is_for_people():
+    ended = train("--psc.weight", "-1")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert "psc" in ended.stderr
+    assert "weight" in ended.stderr
+    assert "greater than or equal to 0" in ended.stderr
+    assert "http" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_fault_in_a_file_is_one_line_on_stderr(tmp_path):
+    file = write(tmp_path, "[psc]\nwieght = 1")
+    ended = train("--config", file)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"error: {file}: unknown setting psc.wieght (did you mean psc.weight?)\n"
+
+
+def test_command_with_a_misspelt_corpus():
+    ended = run("bin/train", "--dataset", "rcv1x")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: --dataset rcv1x: ")
+    assert "(did you mean rcv1?)" in ended.stderr
+
+
+def test_help_lists_every_setting_with_its_meaning_and_examples():
+    ended = run("bin/train", "--help")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    text = " ".join(ended.stdout.replace("│", " ").split())
+    for key in keys(Config):
+        assert f"--{key.replace('_', '-')}" in text
+    for name, field in Config.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            assert f" {name} options " in ended.stdout
+            assert " ".join(type(field.default).__doc__.split()) in text
+    assert "bin/train --dataset rcv1 --preset quick" in text
+    assert "--resume" in text
+    assert "(default: 0.1)" in text
+
+
+def test_every_setting_is_described():
+    described = [field_of(key).description for key in keys(Config)]
+    assert all(text and text.endswith(".") for text in described)
+    assert len(described) > 50
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().psc.weight = 0.2
+    assert math.isclose(Config().psc.weight, 0.1)
