@@ -1,6 +1,7 @@
 """What people see: errors they can act on, notes, progress with an ETA, tables."""
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -94,6 +95,8 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
 
     start = last = time.monotonic()
     moved, text = 0.0, ""
+    # The rate is of the last minute: the first step compiles, and an ETA that counts it is far off for long.
+    marks = deque([(start, 0.0)], maxlen=6)
 
     def advance_in_lines(amount: float = 1, status: str | None = None) -> None:
         nonlocal moved, last, text
@@ -103,7 +106,8 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
         if now - last < _SECONDS_BETWEEN_LINES:
             return
         last = now
-        rate = moved / (now - start)
+        rate = (moved - marks[0][1]) / (now - marks[0][0])
+        marks.append((now, moved))
         of_total = eta = ""
         if total is not None:
             of_total = f"/{total:,}"

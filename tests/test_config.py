@@ -396,7 +396,9 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("name", "content"), [("missing.toml", None), ("latin.toml", b"vectors = '\xe9'"), (".", None)])
+@pytest.mark.parametrize(
+    ("name", "content"), [("missing.toml", None), ("latin.toml", b"vectors = '\xe9'"), (".", None)]
+)
 def test_file_that_cannot_be_read(tmp_path, name, content):
     if content:
         (tmp_path / name).write_bytes(content)

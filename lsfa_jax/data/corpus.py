@@ -131,7 +131,9 @@ def build(
             label_ids[label] = len(label_ids)
         if unseen:
             example = next(iter(unseen))
-            note(f"{len(unseen):,} labels of {split} are not in training (e.g. {example!r}): counted, never predicted")
+            note(
+                f"Labels of {split} that training lacks, counted, never predicted: {len(unseen):,} (e.g. {example!r})"
+            )
 
     add_labels(seen_labels, "validation")
     add_labels(test_labels, "test")

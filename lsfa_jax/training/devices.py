@@ -4,7 +4,7 @@ The engine is `jit` with sharded arguments: steps are written for the whole batc
 device is the mesh of size one, not another way to run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -15,9 +15,9 @@ from jax.sharding import PartitionSpec as P
 Tree = TypeVar("Tree")
 
 
-def make_mesh() -> Mesh:
-    """Returns the mesh over all local devices with the axes `data` and `label`; labels are not split yet."""
-    devices = jax.local_devices()
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh over the given devices, all local ones by default; axes `data` and `label` (not split yet)."""
+    devices = jax.local_devices() if devices is None else devices
     # Auto is said aloud: the default, Explicit, refuses segment sums and look-ups of sharded arrays.
     return jax.make_mesh((len(devices), 1), ("data", "label"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 

@@ -34,6 +34,8 @@ def deferred() -> Iterator[None]:
         _received = signum
         signal.signal(signum, before[signal.Signals(signum)])
 
+    global _received
+    _received = None
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     for signum in before:
         signal.signal(signum, remember)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lsfa_jax.console import UserError, note, progress
@@ -52,12 +54,13 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
 
     Raises:
         Interrupted: after a signal; the state is saved.
-        UserError: a loss that is not a number; the last checkpoint is from before it.
+        UserError: a loss or a weight that is not a number; the last checkpoint is from before it.
     """
     steps = stage.steps_per_epoch
     total, step = stage.epochs * steps, int(state.step)
     every = stage.validate_every or steps
-    folder.forget_history(stage.name, step)
+    # A line may stand there for the validation that this state is still to do.
+    folder.forget_history(stage.name, int(state.validated))
     batches: Iterator[Any] | None = None
     started, first = time.monotonic(), step
     per_step = stage.items_per_epoch / steps
@@ -100,14 +103,21 @@ def _has_waited(stage: Stage, state: TrainState, step: int) -> bool:
 
 
 def _losses(stage: Stage, state: TrainState, step: int) -> np.ndarray:
-    """Returns the mean losses since the last record; raises UserError where one is not a number."""
+    """Returns the mean losses since the last record; raises UserError where one, or a weight, is not a number."""
     losses = np.asarray(state.loss_sums) / max(int(state.loss_steps), 1)
-    if not np.all(np.isfinite(losses)):
-        raise UserError(
-            f"{stage.name}: a loss is {losses[~np.isfinite(losses)][0]} at step {step:,}. The last good checkpoint is "
-            "kept. Lower the learning rate, or set --optimizer.clip global --optimizer.clip-factor 1, and start anew"
-        )
-    return losses
+    finite = np.isfinite(losses)
+    if finite.all() and _all_finite(state.params):
+        return losses
+    what = "the weights are no longer numbers" if finite.all() else f"a loss is {losses[~finite][0]}"
+    raise UserError(
+        f"{stage.name}: {what} at step {step:,}. Checkpoints from before are kept. Lower the learning rate, "
+        "or set --optimizer.clip global --optimizer.clip-factor 1, and start anew"
+    )
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
 def _losses_text(stage: Stage, losses: np.ndarray) -> str:

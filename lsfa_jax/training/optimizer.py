@@ -25,7 +25,8 @@ class RunningNormClipState(NamedTuple):
 def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
     """Clips the global gradient norm at `factor` times the largest of the last five recorded norms.
 
-    After each step min(norm, 2 x largest, 1) is recorded (You et al. 2019, AttentionXML; also the released LSFA code).
+    After each step min(norm, 2 x largest, 1) is recorded (You et al. 2019, AttentionXML; also the released LSFA code),
+    except where all gradients are zero: five such norms would clip whatever comes after them to nothing.
     """
 
     def init(params: Any) -> RunningNormClipState:
@@ -38,8 +39,9 @@ def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
         limit = factor * largest
         scale = jnp.where(jnp.isinf(limit), 1.0, jnp.minimum(1.0, limit / (norm + 1e-6)))
         new = jnp.minimum(jnp.minimum(norm, 2.0 * largest), _LARGEST_RECORDED)
-        norms = state.norms.at[state.recorded % _WINDOW].set(new)
-        return jax.tree.map(lambda g: g * scale, updates), RunningNormClipState(norms, state.recorded + 1)
+        norms = jnp.where(norm > 0, state.norms.at[state.recorded % _WINDOW].set(new), state.norms)
+        recorded = state.recorded + (norm > 0)
+        return jax.tree.map(lambda g: g * scale, updates), RunningNormClipState(norms, recorded)
 
     return optax.GradientTransformation(init, update)
 

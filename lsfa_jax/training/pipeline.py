@@ -42,6 +42,8 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
     folder = RunFolder(_output(arguments, stages))
     _claim(folder, config, stages, arguments.resume)
     corpus = load_corpus(config)
+    folder.check_corpus(corpus.words, corpus.labels)
+    _forget(folder, config, stages, arguments.resume)
     folder.create(config, corpus.words, corpus.labels)
     note(f"Run folder: {folder.path}")
     try:
@@ -98,11 +100,20 @@ def _claim(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: b
             f"{folder.path}: the run there has other settings ({', '.join(fixed)}); leave them as they are, "
             "or choose another --output"
         )
-    if not resume:
-        for stage in STAGES[STAGES.index(stages[0]) :]:
-            shutil.rmtree(folder.checkpoints(stage), ignore_errors=True)
-            folder.forget_history(stage, -1)
-        folder.forget_metrics()
+
+
+def _forget(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
+    """Drops from a run what its stages that start anew had given."""
+    if not folder.config_file.is_file():
+        return
+    anew = () if resume else STAGES[STAGES.index(stages[0]) :]
+    for stage in anew:
+        shutil.rmtree(folder.checkpoints(stage), ignore_errors=True)
+        folder.forget_history(stage, -1)
+    # With another N_t other labels are head and tail, in the results of the first stage too.
+    other_groups = "pvae.head_threshold" in differences(folder.read_config(), config)
+    if anew or other_groups:
+        folder.forget_metrics(anew, other_groups)
 
 
 class Pipeline:
@@ -182,7 +193,9 @@ class Pipeline:
             state = checkpoints.restore(devices.abstract(self.mesh, jax.eval_shape(init)))
             if checkpoints.is_complete():
                 return state
-            note(f"{stage.name}: going on after step {int(state.step):,} of {stage.epochs * stage.steps_per_epoch:,}")
+            if int(state.step):
+                total = stage.epochs * stage.steps_per_epoch
+                note(f"{stage.name}: going on after step {int(state.step):,} of {total:,}")
         else:
             state = self._place(init())
         started = time.monotonic()
@@ -256,12 +269,12 @@ class Pipeline:
                 if not checkpoints.exists:
                     checkpoints.save(self._place(init(sums)))
             state = self._run_stage(stage, lambda: init(empty), checkpoints)
-        if fresh:
-            features.path.unlink(missing_ok=True)
-            if trains:
-                labels = np.flatnonzero(~self.is_head & (self.corpus.label_counts > 0))
-                self.metrics["pvae"] = transfer.diagnose(pvae, state, labels, self._key("augmentation"))
-                self.folder.write_metrics(self.metrics)
+        # Also in a run that was killed after the stage's last checkpoint and before this.
+        features.path.unlink(missing_ok=True)
+        if trains and "pvae" not in self.metrics:
+            labels = np.flatnonzero(~self.is_head & (self.corpus.label_counts > 0))
+            self.metrics["pvae"] = transfer.diagnose(pvae, state, labels, self._key("augmentation"))
+            self.folder.write_metrics(self.metrics)
         return state
 
     def _adjustment(self, encoder: Any, learned: TrainState) -> Any:

@@ -3,13 +3,14 @@
 import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from lsfa_jax.config import STAGES, Config, read_toml, to_toml, validated
+from lsfa_jax.config import Config, read_toml, to_toml, validated
 from lsfa_jax.console import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -30,6 +31,16 @@ class RunFolder:
         """Where a stage's checkpoints are."""
         return self.path / "checkpoints" / stage
 
+    def check_corpus(self, words: list[str], labels: list[str]) -> None:
+        """Raises UserError where the folder holds a run on other words or labels."""
+        for name, text in _names(words, labels).items():
+            path = self.path / name
+            if path.is_file() and path.read_text(encoding="utf-8") != text:
+                raise UserError(
+                    f"{path}: the corpus has another {name} than this run was trained on; bring back its documents, or "
+                    "choose another --output"
+                )
+
     def create(self, config: Config, words: list[str], labels: list[str]) -> None:
         """Writes settings, environment, vocabulary (a word a line) and labels (a JSON string a line).
 
@@ -44,10 +55,11 @@ class RunFolder:
             "git_commit": _git_commit(),
             "seed": config.seed,
         }
-        self._write("vocabulary", "".join(f"{word}\n" for word in words))
-        self._write("labels", "".join(f"{json.dumps(label, ensure_ascii=False)}\n" for label in labels))
-        self._write("environment.json", json.dumps(environment, indent=2) + "\n")
+        # The settings first: a run killed from here on can be gone on with.
         self._write("config.toml", to_toml(config))
+        for name, text in _names(words, labels).items():
+            self._write(name, text)
+        self._write("environment.json", json.dumps(environment, indent=2) + "\n")
 
     def read_config(self) -> Config:
         """Reads the settings of the run that the folder holds."""
@@ -62,13 +74,15 @@ class RunFolder:
         path = self.path / "metrics.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def forget_metrics(self) -> None:
-        """Drops from metrics.json what stages after the first gave."""
+    def forget_metrics(self, stages: Sequence[str], representation: bool) -> None:
+        """Drops from metrics.json what the given stages gave, and if asked the first stage's results."""
         metrics = self.read_metrics()
-        for name in ("pvae", "test"):
-            metrics.pop(name, None)
-        metrics.get("stages", {}).pop("adjusted", None)
-        for stage in STAGES[1:]:
+        metrics.pop("test", None)
+        if "transfer" in stages:
+            metrics.pop("pvae", None)
+        for name in ("adjusted", "representation") if representation else ("adjusted",):
+            metrics.get("stages", {}).pop(name, None)
+        for stage in stages:
             metrics.get("seconds", {}).pop(stage, None)
         self.write_metrics(metrics)
 
@@ -103,6 +117,13 @@ class RunFolder:
             partial.replace(self.path / name)
         except OSError as fault:
             raise _unwritable(self.path, fault) from fault
+
+
+def _names(words: list[str], labels: list[str]) -> dict[str, str]:
+    return {
+        "vocabulary": "".join(f"{word}\n" for word in words),
+        "labels": "".join(f"{json.dumps(label, ensure_ascii=False)}\n" for label in labels),
+    }
 
 
 def _unwritable(path: Path, fault: OSError) -> UserError:

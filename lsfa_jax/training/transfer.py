@@ -1,5 +1,6 @@
 """Stage 2: features and prototypes of the training documents, and the PVAE on head labels (Eq. 10-17)."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,6 +94,10 @@ class HeadFeatures:
             if not len(self):
                 return collected(lambda batch, features: None)
             file = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=self._shape)
+            # A mapped page that finds the disk full would kill the process, so room is asked for now.
+            if hasattr(os, "posix_fallocate"):
+                with partial.open("r+b") as whole:
+                    os.posix_fallocate(whole.fileno(), 0, partial.stat().st_size)
 
             def keep(batch: Batch, features: jax.Array) -> None:
                 rows, slots = np.nonzero(batch.label_mask)

@@ -1,0 +1,203 @@
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lsfa_jax.config import Config
+from lsfa_jax.console import UserError
+from lsfa_jax.data import loading, sources
+from lsfa_jax.data.loading import load_corpus, load_embedding
+from lsfa_jax.data.readers import ReadReport, find_splits, read_jsonl
+
+AAPD = Path(__file__).parents[3] / "shared" / "data" / "aapd"
+RCV1_FILES = [sources.cache_dir() / "rcv1" / member.name for member in sources.RCV1.members]
+
+ROWS = {
+    "train.jsonl": [("cats purr", ["animal", "pet"]), ("dogs bark", ["animal"]), ("", ["animal"]), ("votes", [])],
+    "test.jsonl.gz": [("cats bark at lions", ["animal", "lion"]), ("", [])],
+    "dev.jsonl": [("dogs purr", ["pet"])],
+}
+
+
+def jsonl(rows):
+    return "\n".join(json.dumps({"text": text, "labels": labels}) for text, labels in rows).encode()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One's own corpus, its test file compressed."""
+    for name, rows in ROWS.items():
+        content = jsonl(rows)
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return tmp_path
+
+
+def own(folder, **settings):
+    return Config(dataset="custom", data_dir=str(folder), **settings)
+
+
+# --- one's own files
+
+
+def test_folder_with_three_splits(folder, capsys):
+    corpus = load_corpus(own(folder))
+    assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (3, 1, 2)
+    assert corpus.labels == ["animal", "pet", "lion"]
+    assert corpus.num_labels == 2
+    assert corpus.words == ["cats", "purr", "dogs", "bark", "votes"]
+    assert corpus.test.words.tolist() == [2, 5, 1, 1]
+    assert corpus.name == "custom"
+    printed = capsys.readouterr().out
+    assert "1 training documents have no word" in printed
+    assert f"{folder / 'train.jsonl'}: 4 rows read, 4 kept; noted: " in printed
+    assert f"1 empty text (first {folder / 'train.jsonl'}:3)" in printed
+    assert f"1 no labels (first {folder / 'train.jsonl'}:4)" in printed
+    assert f"{folder / 'test.jsonl.gz'}: 2 rows read, 2 kept" in printed
+    assert f"{folder / 'dev.jsonl'}: 1 rows read, 1 kept" in printed
+
+
+def test_folder_without_validation_holds_documents_out(folder, capsys):
+    (folder / "dev.jsonl").unlink()
+    rows = [(f"word{i}", ["x"]) for i in range(40)]
+    (folder / "train.jsonl").write_bytes(jsonl(rows))
+    one, again, other = (load_corpus(own(folder, seed=seed, data={"validation_fraction": 0.25})) for seed in (0, 0, 1))
+    assert (len(one.train), len(one.validation)) == (30, 10)
+    assert one.words == again.words != other.words
+    assert "dev.jsonl" not in capsys.readouterr().out
+
+
+def test_settings_reach_the_corpus(folder, capsys):
+    corpus = load_corpus(own(folder, data={"max_words": 1, "max_vocabulary": 2}))
+    assert corpus.words == ["cats", "dogs"]
+    assert max(corpus.train.lengths) == 1
+
+    (folder / "dev.jsonl").write_bytes(b'{"text": "a", "labels": ["x"]}\n{"text": 3}')
+    with pytest.raises(UserError, match=r"dev\.jsonl:2: no field 'labels'"):
+        load_corpus(own(folder))
+    capsys.readouterr()
+    load_corpus(own(folder, data={"bad_rows": "skip"}))
+    assert "dev.jsonl: 2 rows read, 1 kept; skipped: 1 no field 'labels'" in capsys.readouterr().out
+
+
+def test_a_named_corpus_is_read_from_its_folder(folder):
+    assert load_corpus(Config(dataset="aapd", data_dir=str(folder))).name == "aapd"
+
+
+@pytest.mark.parametrize("dataset", ["custom", "aapd", "eurlex4k", "eurlex57k"])
+def test_corpus_that_needs_a_folder_says_what_goes_into_it(dataset):
+    with pytest.raises(UserError) as fault:
+        load_corpus(Config(dataset=dataset))
+    assert str(fault.value).startswith(
+        f"--dataset {dataset} needs --data-dir, a folder with train.jsonl and test.jsonl"
+    )
+    row = str(fault.value).partition("rows are ")[2].partition(";")[0].replace(", ...]", "]").replace("...", "words")
+    assert set(json.loads(row)) == {"labels", "text"}
+
+
+@pytest.mark.parametrize("dataset", ["synthetic", "rcv1"])
+def test_corpus_that_brings_its_own_documents_takes_no_folder(dataset, folder):
+    with pytest.raises(UserError, match=f"--data-dir: {dataset} brings its own documents; say --dataset custom"):
+        load_corpus(Config(dataset=dataset, data_dir=str(folder)))
+
+
+def test_missing_folder_or_file(folder):
+    with pytest.raises(UserError, match=r"nowhere: not a folder that can be read"):
+        load_corpus(own(folder / "nowhere"))
+    (folder / "train.jsonl").unlink()
+    with pytest.raises(UserError, match=r"no file for the train split"):
+        load_corpus(own(folder))
+
+
+# --- corpora that need no files
+
+
+def test_synthetic_corpus_is_whole(capsys):
+    corpus = load_corpus(Config(dataset="synthetic"))
+    assert (corpus.published_documents, len(corpus.test)) == (2400, 2000)
+    assert corpus.num_labels == len(corpus.labels) == 60
+    assert (len(corpus.train), len(corpus.validation)) == (2280, 120)
+    assert (np.diff(corpus.published_counts) <= 0).all()
+    assert (corpus.label_counts * 2 >= corpus.published_counts).all()
+    assert capsys.readouterr().out == ""
+
+
+def test_synthetic_corpus_follows_from_the_seed(monkeypatch):
+    monkeypatch.setattr(loading, "_SYNTHETIC_TRAIN", 100)
+    monkeypatch.setattr(loading, "_SYNTHETIC_TEST", 50)
+    one, again, other = (load_corpus(Config(dataset="synthetic", seed=seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.train.words, again.train.words)
+    np.testing.assert_array_equal(one.test.words, again.test.words)
+    assert one.words == again.words != other.words
+    assert one.train.lengths.tolist() != one.test.lengths.tolist()
+
+
+@pytest.mark.skipif(not all(path.exists() for path in RCV1_FILES), reason="RCV1 is not in the cache")
+def test_rcv1_is_the_published_split():
+    corpus = load_corpus(Config(dataset="rcv1", data={"max_words": 20}))
+    assert (corpus.published_documents, len(corpus.test), corpus.num_labels) == (23_149, 7_965, 101)
+    assert len(corpus.train) + len(corpus.validation) == 23_149
+    assert len(corpus.validation) == round(0.05 * 23_149)
+    assert corpus.published_counts.sum() / 23_149 == pytest.approx(3.18, abs=0.005)
+    assert (corpus.label_counts * 2 >= corpus.published_counts[:101]).all()
+
+
+def test_another_rcv1_is_refused(folder, monkeypatch):
+    files = {"train": folder / "a.jsonl", "dev": folder / "b.jsonl", "test": folder / "c.jsonl"}
+    for path in files.values():
+        path.write_text('{"doc_token": ["word"], "doc_label": ["x"]}')
+    monkeypatch.setattr(loading.sources, "rcv1_files", lambda: files)
+    with pytest.raises(UserError, match=r"rcv1: found 2 training and 1 test documents and 1 labels, expected 23,149"):
+        load_corpus(Config(dataset="rcv1"))
+
+
+@pytest.mark.skipif(not AAPD.is_dir(), reason="the AAPD files are not beside the repository")
+def test_aapd_test_split_has_the_documented_counts(capsys):
+    splits = find_splits(AAPD)
+    assert set(splits) == {"train", "test"}
+    report = ReadReport()
+    documents = list(read_jsonl(splits["test"], report=report))
+    assert len(documents) == report.read == 1000
+    labels = [label for document in documents for label in document.labels]
+    assert len(set(labels)) == 54
+    assert len(labels) == 2421
+    assert min(len(document.text.split()) for document in documents) > 5
+
+
+# --- word vectors
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("cats 1 2 3\nother 9 9 9\npurr 3 4 5\n")
+    return str(path)
+
+
+def test_embedding_has_zero_padding_and_a_mean_unknown(vectors, capsys):
+    table = load_embedding(Config(vectors=vectors), ["purr", "mice", "cats"])
+    assert table.shape == (5, 3)
+    assert table.dtype == np.float32
+    np.testing.assert_array_equal(table[[0, 2, 4]], [[0, 0, 0], [3, 4, 5], [1, 2, 3]])
+    assert table[3].any()
+    np.testing.assert_allclose(table[1], table[2:].mean(axis=0), rtol=1e-6)
+    assert capsys.readouterr().out == f"Word vectors {vectors}: 2 of 3 words found (66.7 %)\n"
+
+
+def test_embedding_without_vectors_has_the_size_asked_for(capsys):
+    config = Config(vectors="none", encoder={"embedding_size": 7}, seed=2)
+    words = [f"w{i}" for i in range(500)]
+    table = load_embedding(config, words)
+    assert table.shape == (502, 7)
+    assert not table[0].any()
+    np.testing.assert_allclose(table[1], table[2:].mean(axis=0), rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(table, load_embedding(config, words))
+    assert (table[2:] != load_embedding(Config(encoder={"embedding_size": 7}, seed=3), words)[2:]).all()
+    assert capsys.readouterr().out == ""
+
+
+def test_embedding_of_no_words(vectors, capsys):
+    assert not load_embedding(Config(vectors=vectors), []).any()
+    assert load_embedding(Config(encoder={"embedding_size": 4}), []).shape == (2, 4)
+    assert capsys.readouterr().out == f"Word vectors {vectors}: 0 of 0 words found (0.0 %)\n"

@@ -1,0 +1,121 @@
+from collections import deque
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lsfa_jax import config
+from lsfa_jax.training import optimizer
+
+GRADIENTS = st.lists(
+    st.tuples(st.integers(0, 10**6), st.sampled_from([0.0, 1e-3, 0.03, 0.5, 3.0, 1e3])), min_size=1, max_size=15
+)
+UPDATE = {factor: jax.jit(optimizer.clip_by_running_norm(factor).update) for factor in (0.5, 5.0)}
+
+
+def tree(seed, scale):
+    random = np.random.default_rng(seed)
+    return {"w": np.float32(scale * random.normal(size=(2, 3))), "b": np.float32(scale * random.normal())}
+
+
+def norm(gradient):
+    return np.sqrt(np.sum(np.float64(gradient["w"]) ** 2) + np.float64(gradient["b"]) ** 2)
+
+
+def scaled(gradient, scale):
+    return {name: np.float64(g) * scale for name, g in gradient.items()}
+
+
+def clipped_by_running_norm(gradients, factor):
+    """The rule with a deque, as it was written for torch."""
+    queue, out = deque([np.inf], maxlen=5), []
+    for gradient in gradients:
+        limit = factor * max(queue)
+        out.append(scaled(gradient, 1.0 if np.isinf(limit) else min(1.0, limit / (norm(gradient) + 1e-6))))
+        if norm(gradient) > 0:
+            queue.append(min(norm(gradient), 2 * max(queue), 1.0))
+    return out
+
+
+@settings(deadline=None, max_examples=60)
+@given(drawn=GRADIENTS, factor=st.sampled_from([0.5, 5.0]))
+def test_running_clip_is_the_rule_of_a_queue(drawn, factor):
+    gradients = [tree(*one) for one in drawn]
+    state = optimizer.clip_by_running_norm(factor).init(gradients[0])
+    for gradient, expected in zip(gradients, clipped_by_running_norm(gradients, factor), strict=True):
+        ours, state = UPDATE[factor](gradient, state)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-9), ours, expected)
+
+
+def test_running_clip_lets_the_first_step_through_and_bounds_the_second():
+    state = optimizer.clip_by_running_norm(5.0).init(None)
+    first, state = UPDATE[5.0](tree(0, 1e3), state)
+    assert norm(first) == pytest.approx(norm(tree(0, 1e3)), rel=1e-6)
+    # The first recorded norm is infinity, the second is capped at 1.
+    for _ in range(4):
+        through, state = UPDATE[5.0](tree(1, 1e3), state)
+        assert norm(through) == pytest.approx(norm(tree(1, 1e3)), rel=1e-6)
+    bounded, _ = UPDATE[5.0](tree(2, 1e3), state)
+    assert norm(bounded) == pytest.approx(5.0, rel=1e-5)
+
+
+def test_steps_without_a_gradient_do_not_stop_all_later_ones():
+    state = optimizer.clip_by_running_norm(5.0).init(None)
+    for gradient in [tree(0, 0.1)] * 6 + [tree(0, 0.0)] * 6:
+        _, state = UPDATE[5.0](gradient, state)
+    after, _ = UPDATE[5.0](tree(1, 0.1), state)
+    assert norm(after) == pytest.approx(norm(tree(1, 0.1)), rel=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 12))
+def test_running_mean_of_weights_is_their_mean(seed, count):
+    weights = [tree(seed + i, 2.0) for i in range(count)]
+    # What stands there before the first counts for nothing.
+    mean = tree(seed - 1 if seed else 99, 50.0)
+    for n, one in enumerate(weights):
+        mean = ADD(mean, jnp.int32(n), one)
+    for name in ("w", "b"):
+        np.testing.assert_allclose(mean[name], np.mean([one[name] for one in weights], axis=0), rtol=1e-4, atol=1e-5)
+
+
+ADD = jax.jit(optimizer.add_to_mean)
+
+
+def adam(gradients, rate):
+    """Adam in NumPy (Kingma and Ba, algorithm 1), from zero."""
+    m = v = x = np.zeros(7)
+    for t, gradient in enumerate(gradients, start=1):
+        g = np.append(gradient["w"].ravel(), gradient["b"])
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        x = x - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return x
+
+
+SCALES = [0.1, 0.2, 0.1, 0.1, 0.1, 30.0, 0.1, 90.0, 0.01, 0.02, 5.0]
+TRAJECTORY = [tree(seed, scale) for seed, scale in enumerate(SCALES)]
+CLIPPED = {
+    "running": clipped_by_running_norm(TRAJECTORY, 2.0),
+    "global": [scaled(g, min(1.0, 2.0 / norm(g))) for g in TRAJECTORY],
+    "none": TRAJECTORY,
+}
+
+
+@pytest.mark.parametrize("clip", CLIPPED)
+def test_optimizer_is_adam_behind_the_named_clip(clip):
+    adams = optimizer.make_optimizer(config.Optimizer(clip=clip, clip_factor=2.0, learning_rate=9.0), 0.03)
+    params = jax.tree.map(jnp.zeros_like, TRAJECTORY[0])
+    state, update = adams.init(params), jax.jit(adams.update)
+    for gradient in TRAJECTORY:
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    ours = np.append(params["w"].ravel(), params["b"])
+    for name, gradients in CLIPPED.items():
+        if name == clip:
+            np.testing.assert_allclose(ours, adam(gradients, 0.03), rtol=1e-4, atol=1e-6)
+        else:
+            assert np.abs(ours - adam(gradients, 0.03)).max() > 1e-3
