@@ -4,8 +4,8 @@
     python benchmarks/training_step.py --hidden 128 --feature 128 --words 200
 
 One step is forward, backward and Adam on one padded batch. Both take turns; figures are medians, compilation apart. An
-epoch is added up from the steps: ours in length buckets, PyTorch's in random batches padded to their longest text. Needs
-the extra `peers`.
+epoch is added up from the steps: ours in length buckets, PyTorch's in random batches padded to their longest text.
+Needs the extra `peers`.
 """
 
 import argparse
@@ -172,7 +172,7 @@ def main() -> None:
     header = ["", "here ms", "torch ms", "ratio", "range", "batches"]
     table(f"Training step, {args.batch} documents, hidden {args.hidden}, {args.labels} labels", header, rows)
     padded = sum(len(chunk) * buckets[batches.bucket_of[chunk[0]]] for chunk in batches.in_order())
-    note(f"First calls with compilation: {compile_seconds:.1f} s. Words computed/real: {padded / len(split.words):.2f}. "
+    note(f"First calls with compilation: {compile_seconds:.1f} s. Words computed/real {padded / len(split.words):.2f}. "
          f"Peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB. "
          f"{jax.devices()[0].device_kind}, {torch.get_num_threads()} threads, jax {jax.__version__}, "
          f"torch {torch.__version__}")  # fmt: skip

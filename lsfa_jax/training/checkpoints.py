@@ -1,7 +1,10 @@
 """A stage's state on disk; the only file that knows Orbax."""
 
 import logging
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,8 +13,8 @@ import orbax.checkpoint as ocp
 
 from lsfa_jax.console import UserError
 
-# Orbax reports every file that it writes; people are told what concerns them elsewhere.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax reports every file that it writes, and each fault with its traceback before it raises it.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
@@ -44,8 +47,9 @@ class Checkpoints:
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave({"complete": complete})
             )
-            self._manager.save(number, args=items, force=True)
-            self._manager.wait_until_finished()
+            with _one_report():
+                self._manager.save(number, args=items, force=True)
+                self._manager.wait_until_finished()
         except (OSError, ValueError) as fault:
             # TensorStore wraps a full disk into a ValueError.
             raise UserError(
@@ -78,11 +82,20 @@ class Checkpoints:
             raise UserError(f"{self.folder}: no checkpoint here")
         try:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-            return self._manager.restore(number, args=items)["state"]
+            with _one_report():
+                return self._manager.restore(number, args=items)["state"]
         except (ValueError, KeyError, TypeError, OSError) as fault:
             raise UserError(
                 f"{self.folder}/{number}: the checkpoint cannot be read with these settings ({_first_line(fault)})"
             ) from fault
+
+
+@contextmanager
+def _one_report() -> Iterator[None]:
+    """Leaves it to the exception to report a fault: Orbax's threads print theirs as well, some of them later."""
+    before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    yield
+    sys.unraisablehook = before  # not after a fault
 
 
 def _first_line(fault: BaseException) -> str:

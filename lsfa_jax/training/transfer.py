@@ -64,6 +64,8 @@ def collect_features(
     with progress("collecting features", len(batches.split), "documents") as advance:
         for batch in batches.load(batches.in_order()):
             interrupts.check()
+            # One batch runs while the next is made; without the wait the host would queue up the whole corpus.
+            jax.block_until_ready(sums)
             sums, features = collect(params, devices.split_rows(mesh, batch), sums)
             keep(batch, features)
             advance(int(batch.document_mask.sum()))

@@ -146,10 +146,11 @@ def test_an_empty_split_has_no_batches():
 
 
 def test_a_document_with_a_thousand_labels_gets_its_slots_alone():
-    label_sets = [[0, 1], list(range(1000)), [5] * 1]
+    label_sets = [[0, 1], list(range(1000)), list(range(32))]
     batches = Batches(make_split([2, 2, 2], label_sets), 1000, 2, [8])
     few, many = batches.gather(np.array([0, 2])), batches.gather(np.array([1, 0]))
     assert few.label_ids.shape == (2, 32)
+    assert few.label_mask.sum(axis=1).tolist() == [2, 32]
     assert many.label_ids.shape == (2, 1000)
     assert many.label_mask.sum(axis=1).tolist() == [1000, 2]
     assert many.label_ids[0].tolist() == list(range(1000))

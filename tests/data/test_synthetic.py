@@ -20,6 +20,8 @@ def test_follows_from_its_arguments_alone(default):
     assert make(50) == default[:50]
     for other in ({"seed": 1}, {"split": 1}):
         assert not {document.text for document in make(200, **other)} & {document.text for document in default}
+        lengths = [[len(document.text.split()) for document in part] for part in (make(50, **other), default[:50])]
+        assert lengths[0] != lengths[1]
 
 
 def test_labels_are_long_tailed(default):
@@ -57,23 +59,31 @@ def test_splits_share_language_but_no_documents(default):
     assert len(words & other_words) > 0.9 * len(words | other_words)
     assert {label for d in default for label in d.labels} == {label for d in other for label in d.labels}
 
-    def preferences(documents):
-        """Which of the label's words each angle uses how often."""
-        table = np.zeros((6, 12))
-        for document in documents:
-            words = document.text.split()
-            angles = {int(word[5]) for word in words if word.startswith("angle")}
-            for word in words:
-                if word.startswith("label"):
-                    for angle in angles:
-                        table[angle, int(word.split("w")[1])] += 1
-        return table / table.sum(axis=1, keepdims=True)
 
-    same, different = (
-        np.abs(preferences(one) - preferences(two)).max()
-        for one, two in ((default, other), (default, make(2000, seed=5)))
-    )
-    assert same < 0.05 < 0.2 < different
+def preferences(documents, labels="label"):
+    """How often each angle uses each of the words about a label, [angles, words]."""
+    table = np.zeros((6, 12))
+    for document in documents:
+        words = document.text.split()
+        angles = {int(word[5]) for word in words if word.startswith("angle")}
+        for word in words:
+            if word.startswith(labels):
+                for angle in angles:
+                    table[angle, int(word.split("w")[1])] += 1
+    return table / table.sum(axis=1, keepdims=True)
+
+
+def test_what_varies_within_a_label_is_the_angle_the_same_way_in_every_label_and_split(default):
+    table = preferences(default)
+
+    def distance(other):
+        return np.abs(table - other).sum(axis=1).max() / 2
+
+    assert distance(preferences(make(2000, split=1))) < 0.1
+    assert distance(preferences(default, "label0w")) < 0.15
+    assert distance(preferences(default, "label5w")) < 0.25
+    assert distance(table[[1, 2, 3, 4, 5, 0]]) > 0.5
+    assert distance(preferences(make(2000, seed=5))) > 0.5
 
 
 def test_a_document_speaks_of_its_labels_from_one_angle(default):
