@@ -26,7 +26,7 @@ TINY: dict[str, Any] = {
     "vectors": "none",
     "data": {"max_words": 16, "max_vocabulary": 40, "length_buckets": (16,)},
     "encoder": {"embedding_size": 3, "hidden_size": 4, "feature_size": 5},
-    "optimizer": {"batch_size": 8, "learning_rate": 0.02, "swa_start_epoch": 2, "swa_every": 2},
+    "optimizer": {"batch_size": 8, "learning_rate": 0.05, "swa_start_epoch": 2, "swa_every": 2},
     "psc": {"start_epoch": 2},
     "representation": {"epochs": 3},
     "pvae": {"head_threshold": 9, "hidden_size": 6, "latent_size": 2, "epochs": 2, "batch_size": 16},
@@ -103,11 +103,15 @@ def init_params(model: Lsfa, seed: int = 0) -> Any:
 
 
 def compile_into(folder: Path) -> dict[str, str]:
-    """Returns the environment variables with which processes share compiled programs in a folder."""
+    """Keeps compiled programs in a folder; returns the environment variables with which other processes share them."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return {
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_NUM_CPU_DEVICES": "4",
     }
 
 

@@ -18,7 +18,9 @@ _LOG_VARIANCE_LIMIT = 10.0
 class Pvae(nn.Module):
     """The encoder f_mu, f_sigma and the decoder f_phi, multilayer perceptrons with one hidden layer each.
 
-    The three switches bring back what the released code does (see docs/how_it_works.md).
+    With `residual` the decoder is f_phi([z; p]) = relu(p + MLP([z; p])). The paper leaves f_phi open; a bare perceptron,
+    which sees as many prototypes as there are head labels, has not learned to give back one that it never saw.
+    The other switches bring back what the released code does (see docs/how_it_works.md).
     """
 
     feature_size: int
@@ -26,6 +28,7 @@ class Pvae(nn.Module):
     latent_size: int
     nonnegative: bool = True
     """Whether features are (a ReLU made them), so that the decoder ends in a ReLU as well."""
+    residual: bool = True
     relu_posterior: bool = False
     decoder_norm: bool = False
     integer_cast: bool = False
@@ -62,6 +65,8 @@ class Pvae(nn.Module):
         """
         hidden = nn.relu(self.decoder_hidden(jnp.concatenate([z, self._cast(prototypes)], axis=-1)))
         out = self.decoder_out(hidden)
+        if self.residual:
+            out = out + self._cast(prototypes)
         if self.decoder_norm:
             rows = None if mask is None else mask[..., None]
             out = self.norm(out, use_running_average=not train, mask=rows)

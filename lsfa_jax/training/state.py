@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -80,7 +81,7 @@ def init_state(
         average=copied() if average else None,
         num_averaged=jnp.zeros((), jnp.int32),
         best=copied() if validated else None,
-        best_score=jnp.full((), -jnp.inf),
+        best_score=jnp.full((), -jnp.inf, jnp.float32),
         waited=jnp.zeros((), jnp.int32),
         validated=jnp.zeros((), jnp.int32),
         loss_sums=jnp.zeros(2),
@@ -119,12 +120,17 @@ def weights_to_use(state: TrainState) -> Any:
 def after_validation(state: TrainState, weights: Any, score: float) -> TrainState:
     """Returns the state after a validation: better weights are kept, the wait for them counted, losses start anew."""
     better = score > float(state.best_score)
+
+    def placed(value: float | list[float], old: Array) -> Array:
+        # Where the old value was, or the next step would be compiled once more for the new place.
+        return jax.device_put(np.asarray(value, old.dtype), old.sharding)
+
     return replace(
         state,
         best=jax.tree.map(jnp.array, weights) if better else state.best,
-        best_score=jnp.asarray(score, jnp.float32) if better else state.best_score,
-        waited=jnp.zeros((), jnp.int32) if better else state.waited + 1,
+        best_score=placed(score, state.best_score) if better else state.best_score,
+        waited=placed(0, state.waited) if better else state.waited + 1,
         validated=state.step + 0,
-        loss_sums=jnp.zeros(2),
-        loss_steps=jnp.zeros((), jnp.int32),
+        loss_sums=placed([0.0, 0.0], state.loss_sums),
+        loss_steps=placed(0, state.loss_steps),
     )

@@ -138,6 +138,7 @@ def make_pvae(config: Config, feature_size: int) -> pvae.Pvae:
         hidden_size=own.hidden_size,
         latent_size=own.latent_size,
         nonnegative=config.encoder.feature_head,
+        residual=own.residual,
         relu_posterior=own.relu_posterior,
         decoder_norm=own.decoder_norm,
         integer_cast=own.integer_cast,

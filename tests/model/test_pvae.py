@@ -61,11 +61,12 @@ def test_encoder_is_equations_11_and_12():
     )
 
 
+@pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("nonnegative", [True, False])
-def test_decoder_is_equation_15(nonnegative):
+def test_decoder_is_equation_15(nonnegative, residual):
     assert_agrees(
-        lambda params, z, prototypes: decode(z, prototypes, params, nonnegative=nonnegative),
-        lambda params, z, prototypes: reference.decode(params, z, prototypes, nonnegative),
+        lambda params, z, prototypes: decode(z, prototypes, params, nonnegative=nonnegative, residual=residual),
+        lambda params, z, prototypes: reference.decode(params, z, prototypes, nonnegative, residual),
         PARAMS,
         NOISE,
         PROTOTYPES,

@@ -21,18 +21,18 @@ def encode(params, features, prototypes):
     return np.stack(mu), np.stack(log_variance)
 
 
-def decoder_output(params, z, prototypes):
-    """Eq. 15 before the last ReLU."""
+def decoder_output(params, z, prototypes, residual=True):
+    """Eq. 15 before the last ReLU; f_phi is the perceptron, added to the prototype if `residual`."""
     out = []
     for latent, p in zip(z, prototypes, strict=True):
         hidden = relu(dense(params["decoder_hidden"], np.concatenate([latent, p])))
-        out.append(dense(params["decoder_out"], hidden))
+        out.append(dense(params["decoder_out"], hidden) + (p if residual else 0))
     return np.stack(out)
 
 
-def decode(params, z, prototypes, nonnegative=True):
+def decode(params, z, prototypes, nonnegative=True, residual=True):
     """Eq. 15, ending in a ReLU where features are never negative."""
-    out = decoder_output(params, z, prototypes)
+    out = decoder_output(params, z, prototypes, residual)
     return relu(out) if nonnegative else out
 
 

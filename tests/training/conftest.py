@@ -1,6 +1,5 @@
 from collections.abc import Iterator
 
-import jax
 import pytest
 
 from tests import training_corpus
@@ -9,9 +8,7 @@ from tests import training_corpus
 @pytest.fixture(scope="session", autouse=True)
 def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Equal programs are compiled once in all tests."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
 
 
 @pytest.fixture(scope="module")

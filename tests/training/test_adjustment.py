@@ -119,9 +119,7 @@ def references(frozen, batch, generated):
         jax.random.normal(jax.random.fold_in(jax.random.fold_in(frozen.key, label), index), (Z,))
         for label, index in zip(generated.label_ids, generated.indices, strict=True)
     ]
-    made = reference_pvae.decode(
-        exact["pvae"], np.array(latents, np.float64), exact["prototypes"][generated.label_ids]
-    )
+    made = reference_pvae.decode(exact["pvae"], np.array(latents, np.float64), exact["prototypes"][generated.label_ids])
 
     def bce(weights):
         return classifier.binary_cross_entropy(classifier.scores(features, weights), label_sets) / cells

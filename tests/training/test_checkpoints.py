@@ -30,7 +30,10 @@ def _unraisable_hook(monkeypatch):
 def make(seed, size=3):
     """A state with everything that a stage may carry."""
     random = np.random.default_rng(seed)
-    params = {"classifier": {"weights": jnp.asarray(random.normal(size=(size, 2)), jnp.float32)}, "b": jnp.float32(seed)}
+    params = {
+        "classifier": {"weights": jnp.asarray(random.normal(size=(size, 2)), jnp.float32)},
+        "b": jnp.float32(seed),
+    }
     state = init_state(jax.random.key(seed), params, OPTIMIZER, {"present": jnp.array([True, False])}, average=True)
     return devices.on_every_device(MESH, replace(state, step=jnp.int32(seed), loss_sums=jnp.array([0.1, seed / 3])))
 
@@ -127,7 +130,10 @@ def full_disk(size):
 def test_a_full_disk_is_an_error_and_the_checkpoint_before_stays(tmp_path, size, capfd):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make(1))
-        with full_disk(size), pytest.raises(UserError, match=r"could not be written .*the one before is kept.*--resume"):
+        with (
+            full_disk(size),
+            pytest.raises(UserError, match=r"could not be written .*the one before is kept.*--resume"),
+        ):
             checkpoints.save(make(2))
     with Checkpoints(tmp_path) as checkpoints:
         assert_equal(plain(checkpoints.restore(abstract())), plain(make(1)))

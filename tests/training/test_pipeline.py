@@ -112,7 +112,7 @@ def test_the_run_folder_is_as_promised(whole, tiny):
         for split in ("validation", "test"):
             for group in (stage[split], stage[split]["head"], stage[split]["tail"]):
                 assert set(group) >= RANKING
-                assert all(0 <= group[name] <= 100 for name in RANKING)
+                assert all(0 <= group[name] <= 100 + 1e-9 for name in RANKING)
         assert len(stage["macro_P@5_bins"]) == 1
 
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -148,7 +148,10 @@ def test_the_figures_are_those_of_the_weights_that_were_best_on_validation(whole
             measured = whole.metrics["stages"][name][split]
             assert measured["P@1"] == pytest.approx(100 * np.mean(first))
             assert measured["N@5"] == pytest.approx(100 * np.mean(gains))
-    best = {stage: max(x["validation"]["N@5"] for x in history(whole.folder) if x["stage"] == stage) for stage in STAGES[::2]}
+    best = {
+        stage: max(x["validation"]["N@5"] for x in history(whole.folder) if x["stage"] == stage)
+        for stage in STAGES[::2]
+    }
     assert whole.metrics["stages"]["representation"]["validation"]["N@5"] == best["representation"]
     assert whole.metrics["stages"]["adjusted"]["validation"]["N@5"] == best["adjustment"]
 
@@ -285,15 +288,17 @@ def test_a_later_stage_can_be_repeated_with_other_settings(whole, data, tmp_path
     other = tmp_path / "other"
     train(*training_corpus.arguments(data, other), "--adjust.augmented-weight", 5)
     assert_same_run(folder, other)
-    assert np.any(last_state(folder, "adjustment")["best"]["weights"] != last_state(whole.folder, "adjustment")["best"]["weights"])
+    assert np.any(
+        last_state(folder, "adjustment")["best"]["weights"] != last_state(whole.folder, "adjustment")["best"]["weights"]
+    )
     assert "augmented_weight = 5.0" in (folder / "config.toml").read_text()
 
 
 def test_another_threshold_of_head_and_tail_groups_all_results_anew(whole, data, tmp_path):
     folder = copied(whole, tmp_path)
-    train("--output", folder, "--stages", "transfer", "adjustment", "--pvae.head-threshold", 12)
+    train("--output", folder, "--stages", "transfer", "adjustment", "--pvae.head-threshold", 5)
     other = tmp_path / "other"
-    train(*training_corpus.arguments(data, other), "--pvae.head-threshold", 12)
+    train(*training_corpus.arguments(data, other), "--pvae.head-threshold", 5)
     assert_same_run(folder, other)
     assert results(folder)["stages"]["representation"] != results(whole.folder)["stages"]["representation"]
 
@@ -324,7 +329,9 @@ def test_a_run_does_not_go_on_with_another_corpus(whole, data, tmp_path, options
     before = contents(folder)
     rows = (elsewhere / "train.jsonl").read_text()
     (elsewhere / "train.jsonl").write_text(rows.replace("rare_", "seldom_"))
-    with pytest.raises(UserError, match=r"labels: the corpus has another labels|labels: .* than this run was trained on"):
+    with pytest.raises(
+        UserError, match=r"labels: the corpus has another labels|labels: .* than this run was trained on"
+    ):
         train("--output", folder, *options)
     assert contents(folder) == before
 
@@ -337,19 +344,23 @@ def test_one_device_gives_what_four_give(whole, data, tmp_path, monkeypatch):
     for ours, theirs in zip(history(folder), history(whole.folder), strict=True):
         assert (ours["stage"], ours["step"]) == (theirs["stage"], theirs["step"])
         for loss in ("bce", "psc", "negative_elbo", "kl", "augmented"):
-            assert ours.get(loss) == pytest.approx(theirs.get(loss), rel=1e-4, abs=1e-5), (ours, theirs)
+            if loss in theirs:
+                assert ours[loss] == pytest.approx(theirs[loss], rel=1e-4, abs=1e-5), (ours, theirs)
     for stage in STAGES:
         ours, theirs = last_state(folder, stage), last_state(whole.folder, stage)
-        for (path, a), (_, b) in zip(training_corpus.rows(ours["params"]), training_corpus.rows(theirs["params"]), strict=True):
+        for (path, a), (_, b) in zip(
+            training_corpus.rows(ours["params"]), training_corpus.rows(theirs["params"]), strict=True
+        ):
             # Adam divides by gradients' size, so a rounding grows where a gradient is next to nothing.
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * 0.02, err_msg=f"{stage} {path}")
 
 
 def test_bfloat16_trains_near_float32(whole, data, tmp_path):
     folder = tmp_path / "bfloat16"
-    train(*training_corpus.arguments(data, folder), "--precision", "bfloat16", "--stages", "representation")
-    state, exact = last_state(folder, "representation"), last_state(whole.folder, "representation")
+    short = ("--stages", "representation", "--representation.epochs", 1)
+    train(*training_corpus.arguments(data, folder), "--precision", "bfloat16", *short)
+    state = last_state(folder, "representation")
     assert {x.dtype for x in jax.tree.leaves(state["params"])} == {np.dtype(np.float32)}
-    ours, theirs = (np.array([line["bce"] for line in history(one)[:3]]) for one in (folder, whole.folder))
-    assert np.all(ours != theirs)
-    np.testing.assert_allclose(ours, theirs, rtol=0.02)
+    ours, theirs = (history(one)[0]["bce"] for one in (folder, whole.folder))
+    assert ours != theirs
+    assert ours == pytest.approx(theirs, rel=0.02)

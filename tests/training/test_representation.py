@@ -77,7 +77,13 @@ def reference(params, batch, psc):
 CASES = {
     "sum": ({}, True),
     "released": (
-        {"reduction": "released", "denominator": "double_positive", "normalize": False, "temperature": 2.0, "weight": 0.5},
+        {
+            "reduction": "released",
+            "denominator": "double_positive",
+            "normalize": False,
+            "temperature": 2.0,
+            "weight": 0.5,
+        },
         True,
     ),
     "without": ({}, False),
@@ -124,6 +130,20 @@ def test_padding_rows_change_nothing(tiny):
     )
     after = step(state, garbage, True)
     assert_equal((after.params, after.loss_sums), (expected.params, expected.loss_sums))
+
+
+def test_rows_added_for_the_number_of_devices_change_nothing(tiny):
+    # Eight rows for one device, twelve for six of them; dropout is that of the eight.
+    step, state = make(training_corpus.config())
+    results = []
+    for devices_ in (1, 6):
+        batches = training_corpus.batches(tiny.train, 8, devices_)
+        batch = batches.gather(batches.in_order()[0])
+        assert len(batch.rows) == (8 if devices_ == 1 else 12)
+        results.append(step(jax.tree.map(jnp.array, state), batch, True))
+    few, more = results
+    np.testing.assert_allclose(more.loss_sums, few.loss_sums, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), more.params, few.params)
 
 
 @pytest.mark.parametrize(

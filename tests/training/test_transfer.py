@@ -139,7 +139,7 @@ def test_an_epoch_deals_each_feature_once_with_its_label(tiny, tmp_path):
 
 @pytest.mark.parametrize("kl_weight", ["auto", 0.5])
 def test_a_step_is_the_gradient_of_equations_11_to_17(tiny, tmp_path, kl_weight):
-    stage, stored, model, config = make_stage(tiny, tmp_path, size=13, kl_weight=kl_weight)
+    stage, _, model, _ = make_stage(tiny, tmp_path, size=13, kl_weight=kl_weight)
     *_, batch = stage.batches(1, 0)
     mask = np.asarray(batch.mask)
     assert 0 < mask.sum() < len(mask)
@@ -194,6 +194,10 @@ REAL_LABELS = np.arange(40) % 4
 REAL_LABELS[-1] = 5  # the only feature of its label
 
 
+def of_label(label):
+    return REAL[np.flatnonzero(REAL_LABELS == label)]
+
+
 @pytest.mark.parametrize(
     ("decode", "error", "ratio"),
     [
@@ -210,7 +214,7 @@ def test_diagnostics_of_hand_made_decoders(decode, error, ratio):
     state = init_state(jax.random.key(0), {}, optax.sgd(1.0), {"sums": sums, "batch_stats": {}}, validated=False)
     label_ids = np.array([1, 3, 5])
     found = transfer.diagnose(HandMade(decode), state, label_ids, jax.random.key(2))
-    spread = [np.var(REAL[REAL_LABELS == label], axis=0, ddof=1).sum() for label in (1, 3)]
+    spread = [np.var(of_label(label), axis=0, ddof=1).sum() for label in (1, 3)]
     # The variance ratio counts only labels with two documents: two labels of noise against two of real features.
     expected = 2 * ratio / sum(spread)
     assert found["variance_ratio"] == pytest.approx(expected, rel=0.1, abs=1e-6)
@@ -218,7 +222,7 @@ def test_diagnostics_of_hand_made_decoders(decode, error, ratio):
         assert found["relative_mean_error"] == pytest.approx(error, abs=1e-5)
     else:
         # The mean of 128 draws of standard deviation 2 is off by about 2 sqrt(D / 128).
-        lengths = [np.linalg.norm(REAL[REAL_LABELS == label].mean(axis=0)) for label in label_ids]
+        lengths = [np.linalg.norm(of_label(label).mean(axis=0)) for label in label_ids]
         assert 0.3 < found["relative_mean_error"] / np.mean([2 * np.sqrt(D / 128) / one for one in lengths]) < 2
 
 
