@@ -135,6 +135,9 @@ class Adjust(Section):
     epochs: int = Field(10, ge=1, description="Passes over the training documents at most.")
     patience: int = Field(3, ge=1, description="Stop after so many epochs without improvement on validation.")
     select: Metric = Field("N@5", description="Validation metric that chooses the weights that are kept.")
+    average: bool = Field(
+        True, description="Average the weights over the whole stage, every optimizer.swa_every steps."
+    )
     schedule: Literal["joint", "alternate"] = Field("joint", description="Both losses in each step, or epochs in turn.")
     alternate_from: int = Field(5, ge=1, description="First epoch of generated features with the alternate schedule.")
     init: Literal["pretrained", "scratch"] = Field(

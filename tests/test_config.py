@@ -240,6 +240,7 @@ def test_released_profile_is_what_the_released_code_does():
         "pvae.relu_posterior": True,
         "pvae.decoder_norm": True,
         "pvae.residual": False,
+        "adjust.average": False,
         "adjust.schedule": "alternate",
         "adjust.init": "scratch",
         "adjust.encoder_dropout": True,
@@ -331,7 +332,7 @@ def test_every_setting_can_be_set_on_the_command_line(key):
 @pytest.mark.parametrize("value", [True, False])
 def test_a_switch_can_be_set_either_way_whatever_the_layers_say(profile, value):
     switches = [key for key in keys(Config) if field_of(key).annotation is bool]
-    assert len(switches) == 9
+    assert len(switches) == 10
     options = [option for key in switches for option in as_option(key, value)]
     found = parse_train_arguments(["--profile", profile, *options])
     assert [get(found, key) for key in switches] == [value] * len(switches)

@@ -8,14 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from lsfa_jax.config import Config, merged
-from lsfa_jax.data import corpus, synthetic
+from lsfa_jax.data import corpus
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.readers import Document
 from lsfa_jax.model.lsfa import Lsfa
-from lsfa_jax.training import adjustment, evaluation, representation, transfer
+from lsfa_jax.training import adjustment, devices, evaluation, representation, transfer
 
 NUM_LABELS = 8
 SIZES = {"train": 36, "test": 12, "validation": 12}
@@ -29,18 +30,28 @@ TINY: dict[str, Any] = {
     "optimizer": {"batch_size": 8, "learning_rate": 0.05, "swa_start_epoch": 2, "swa_every": 2},
     "psc": {"start_epoch": 2},
     "representation": {"epochs": 3},
-    "pvae": {"head_threshold": 9, "hidden_size": 6, "latent_size": 2, "epochs": 2, "batch_size": 16},
+    "pvae": {"head_threshold": 13, "hidden_size": 6, "latent_size": 2, "epochs": 2, "batch_size": 16},
     "adjust": {"num_augmented": 3, "epochs": 2},
     "report": {"batch_size": 8},
 }
 
 
 def documents() -> dict[str, list[Document]]:
-    """The documents of the three splits."""
-    return {
-        name: list(synthetic.documents(size, NUM_LABELS, seed=2, split=split, mean_length=16))
-        for split, (name, size) in enumerate(SIZES.items())
-    }
+    """The documents of the three splits: a few words about each label, the others about nothing.
+
+    In training the labels have 32, 17, 13, 8, 7, 4, 4 and 1 documents.
+    """
+    random = np.random.default_rng(2)
+    share = 0.8 / np.arange(1, NUM_LABELS + 1)
+
+    def document() -> Document:
+        labels = np.flatnonzero(random.random(NUM_LABELS) < share)
+        labels = labels if len(labels) else np.array([1])
+        about = [f"about{random.choice(labels)}w{random.integers(2)}" for _ in range(8)]
+        words = [*about, *(f"common{random.integers(40)}" for _ in range(random.integers(2, 12)))]
+        return Document(" ".join(random.permutation(words)), tuple(f"label{label}" for label in labels))
+
+    return {name: [document() for _ in range(size)] for name, size in SIZES.items()}
 
 
 def write(folder: Path, splits: dict[str, list[Document]] | None = None) -> Path:
@@ -113,6 +124,23 @@ def compile_into(folder: Path) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "JAX_NUM_CPU_DEVICES": "4",
     }
+
+
+@contextmanager
+def compiled_fast() -> Iterator[None]:
+    """Within it, runs take one device and hasty compilation: for programs that no other test needs.
+
+    What was compiled in haste rounds otherwise, so afterwards all programs are made, or read, anew.
+    """
+    one = devices.make_mesh(jax.local_devices()[:1])
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(devices, "make_mesh", lambda: one)
+            yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()
 
 
 @contextmanager

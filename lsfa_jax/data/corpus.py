@@ -131,9 +131,7 @@ def build(
             label_ids[label] = len(label_ids)
         if unseen:
             example = next(iter(unseen))
-            note(
-                f"Labels of {split} that training lacks, counted, never predicted: {len(unseen):,} (e.g. {example!r})"
-            )
+            note(f"Labels of {split} that training lacks, counted, never predicted: {len(unseen):,} (e.g. {example!r})")
 
     add_labels(seen_labels, "validation")
     add_labels(test_labels, "test")

@@ -16,8 +16,8 @@ _WORDS_PER_LABEL = 12
 _WORDS_PER_ANGLE = 20
 _NUM_COMMON_WORDS = 600
 # Shares of a document's words: about its labels, of its angle; the rest is common.
-_ABOUT_LABEL = 0.20
-_ABOUT_ANGLE = 0.30
+_ABOUT_LABEL = 0.35
+_ABOUT_ANGLE = 0.25
 
 
 def documents(
@@ -38,7 +38,7 @@ def documents(
     language = np.random.Generator(np.random.Philox(key=[seed, 0]))
     random = np.random.Generator(np.random.Philox(key=[seed, 1 + split]))
     num_frequent = max(1, num_labels // 3)
-    share = 1.0 / np.arange(1, num_labels + 1) ** 1.1
+    share = 1.0 / np.arange(1, num_labels + 1) ** 1.2
     share /= share.sum()
     parent = language.integers(num_frequent, size=num_labels)
     # Each angle prefers some of a label's words, the same positions in every label.
@@ -46,7 +46,7 @@ def documents(
     common = 1.0 / np.arange(1, _NUM_COMMON_WORDS + 1)
     common /= common.sum()
     for _ in range(num_documents):
-        chosen = random.choice(num_labels, size=min(num_labels, 1 + random.poisson(0.6)), replace=False, p=share)
+        chosen = random.choice(num_labels, size=min(num_labels, 1 + random.poisson(1.4)), replace=False, p=share)
         labels = sorted({int(label) for label in chosen} | {int(parent[x]) for x in chosen if x >= num_frequent})
         angle = random.integers(_NUM_ANGLES)
         length = 8 + random.poisson(max(0, mean_length - 8))

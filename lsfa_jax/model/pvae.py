@@ -18,8 +18,8 @@ _LOG_VARIANCE_LIMIT = 10.0
 class Pvae(nn.Module):
     """The encoder f_mu, f_sigma and the decoder f_phi, multilayer perceptrons with one hidden layer each.
 
-    With `residual` the decoder is f_phi([z; p]) = relu(p + MLP([z; p])). The paper leaves f_phi open; a bare perceptron,
-    which sees as many prototypes as there are head labels, has not learned to give back one that it never saw.
+    With `residual` the decoder is f_phi([z; p]) = relu(p + MLP([z; p])). The paper leaves f_phi open; a bare
+    perceptron sees only head labels' prototypes, and has not learned to give back one that it never saw.
     The other switches bring back what the released code does (see docs/how_it_works.md).
     """
 

@@ -16,7 +16,7 @@ from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.model.lsfa import CLASSIFIER, Lsfa, pair_weights
 from lsfa_jax.training import devices
 from lsfa_jax.training.loop import Stage
-from lsfa_jax.training.state import TrainState, after_step
+from lsfa_jax.training.state import TrainState, after_step, averaged, weights_to_use
 
 NAME = "adjustment"
 
@@ -154,10 +154,15 @@ def make_stage(
 
     def step(state: TrainState, batch: tuple[Batch, Generated], epoch: int) -> TrainState:
         real, augment = takes_part(config, epoch) if augments else (True, False)
-        return train_step(state, batch, frozen, real, augment)
+        state = train_step(state, batch, frozen, real, augment)
+        # The classifiers start trained, so the average may begin at once.
+        if own.average and int(state.step) % config.optimizer.swa_every == 0:
+            state = averaged(state)
+        return state
 
     def validated(state: TrainState) -> tuple[Any, dict[str, float]]:
-        return state.params, validate(frozen.encoder | {CLASSIFIER: state.params}) if validate else {}
+        weights = weights_to_use(state)
+        return weights, validate(frozen.encoder | {CLASSIFIER: weights}) if validate else {}
 
     return Stage(
         name=NAME,

@@ -99,4 +99,6 @@ def _one_report() -> Iterator[None]:
 
 
 def _first_line(fault: BaseException) -> str:
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:200]
+    line = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+    # TensorStore names its files at length, twice, and then says what is wrong.
+    return line if len(line) <= 300 else f"{line[:120]} ... {line[-160:]}"

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,9 @@ class Pipeline:
         finally:
             seconds = self.metrics["seconds"]
             seconds[stage.name] = seconds.get(stage.name, 0.0) + time.monotonic() - started
-            self.folder.write_metrics(self.metrics)
+            # A disk too full for this is told of by what failed before, or by the next write.
+            with suppress(UserError):
+                self.folder.write_metrics(self.metrics)
 
     def _checkpoints(self, stage: str) -> Checkpoints:
         return Checkpoints(self.folder.checkpoints(stage), self.save_every)
@@ -295,7 +298,8 @@ class Pipeline:
                 words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
                 own = model.init(self._key("scratch"), words, lengths)["params"][CLASSIFIER]
             # The loop gives the state's memory away at every step, and the encoder's classifiers are still needed.
-            return init_state(self._key("adjustment"), jax.tree.map(jnp.array, own), optimizer)
+            own = jax.tree.map(jnp.array, own)
+            return init_state(self._key("adjustment"), own, optimizer, average=config.adjust.average)
 
         # A label that only held-out documents have has no prototype to vary around.
         tail = np.flatnonzero(~self.is_head & (np.asarray(sums.counts) > 0)) if self.is_head.any() else np.zeros(0, int)

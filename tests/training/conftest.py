@@ -22,3 +22,10 @@ def shared_steps() -> Iterator[None]:
 def tiny():
     """The tiny corpus."""
     return training_corpus.build()
+
+
+@pytest.fixture
+def compiled_fast(_compiled) -> Iterator[None]:
+    """Runs take one device and hasty compilation."""
+    with training_corpus.compiled_fast():
+        yield

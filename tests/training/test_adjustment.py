@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -213,7 +215,7 @@ def stage_of(tiny, monkeypatch, tail=TAIL, validate=None, count=1, **own):
 
 
 def test_a_step_is_asked_for_what_takes_part(tiny, monkeypatch):
-    stage, asked = stage_of(tiny, monkeypatch, schedule="alternate", alternate_from=1)
+    stage, asked = stage_of(tiny, monkeypatch, average=False, schedule="alternate", alternate_from=1)
     for epoch in (1, 2):
         stage.step(None, None, epoch)
     assert asked == [(True, False), (False, True)]
@@ -226,7 +228,7 @@ def test_a_step_is_asked_for_what_takes_part(tiny, monkeypatch):
     ids=["no tail", "none generated", "no weight"],
 )
 def test_without_augmentation_every_epoch_is_of_documents(tiny, monkeypatch, options):
-    stage, asked = stage_of(tiny, monkeypatch, schedule="alternate", alternate_from=1, **options)
+    stage, asked = stage_of(tiny, monkeypatch, average=False, schedule="alternate", alternate_from=1, **options)
     for epoch in (1, 2):
         stage.step(None, None, epoch)
     assert asked == [(True, False)] * 2
@@ -277,3 +279,23 @@ def test_generated_features_come_from_the_decoder_without_batch_statistics_in_mo
     plain, other = (transfer.decoder(model, params, one)(z, centre) for one in (statistics, moved))
     # (x - 2) / sqrt(3) against x / 1: mean 0 + 2, variance 1 + 2.
     np.testing.assert_allclose(other, (plain * np.sqrt(1 + 1e-5) - 2) / np.sqrt(3 + 1e-5), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_averaged_over_the_stage(tiny, monkeypatch):
+    """The weights of every swa_every-th step, from the first on, enter the mean; params stay the raw ones."""
+
+    def fake_step(state, batch, frozen, real, augment):
+        return replace(state, step=state.step + 1, params={"weights": state.params["weights"] + 1.0})
+
+    monkeypatch.setattr(adjustment, "make_step", lambda *args: fake_step)
+    config = training_corpus.config(optimizer={"swa_every": 2})
+    tail = np.array([1])
+    stage = adjustment.make_stage(
+        None, config, training_corpus.batches(tiny.train), tail, None, None, None, devices.make_mesh(), None
+    )
+    state = init_state(jax.random.key(0), {"weights": jnp.zeros(3)}, optax.sgd(1.0), average=True)
+    for _ in range(6):
+        state = stage.step(state, None, 1)
+    assert int(state.num_averaged) == 3
+    np.testing.assert_allclose(state.average["weights"], np.full(3, np.mean([2, 4, 6])))
+    np.testing.assert_allclose(state.params["weights"], np.full(3, 6.0))

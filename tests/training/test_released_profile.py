@@ -1,5 +1,7 @@
 """What the released code does otherwise than the paper, where it weighs most: the profile brings each of it back."""
 
+import json
+import sys
 from dataclasses import replace
 
 import jax
@@ -9,9 +11,9 @@ import optax
 import pytest
 
 from lsfa_jax import config
-from lsfa_jax.config import Config, merged
+from lsfa_jax.config import Config, merged, parse_train_arguments
 from lsfa_jax.model import pvae
-from lsfa_jax.training import devices, loop, representation, transfer
+from lsfa_jax.training import devices, interrupts, loop, pipeline, representation, transfer
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import init_state
 from tests import training_corpus
@@ -19,7 +21,13 @@ from tests.reference.agreement import assert_equal
 
 D, L = 5, training_corpus.NUM_LABELS
 SMALL = {
-    "encoder": {"embedding_size": 3, "hidden_size": 4, "feature_size": D, "embedding_dropout": 0.0, "encoder_dropout": 0.0},
+    "encoder": {
+        "embedding_size": 3,
+        "hidden_size": 4,
+        "feature_size": D,
+        "embedding_dropout": 0.0,
+        "encoder_dropout": 0.0,
+    },
     "pvae": {"hidden_size": 6, "latent_size": 2},
 }
 
@@ -113,6 +121,44 @@ def test_4_the_posterior_is_never_narrower_than_the_prior(profile):
     else:
         assert np.any(variance < 1)
         assert negative
+
+
+@pytest.mark.usefixtures("shared_steps")
+def test_a_run_with_the_profile_resumes_with_the_decoders_statistics(tmp_path, monkeypatch, compiled_fast):
+    data = training_corpus.write(tmp_path / "data")
+    short = ("--profile", "released", "--optimizer.swa-start-epoch", 1, "--adjust.alternate-from", 1)
+    short += ("--psc.start-epoch", 9, "--representation.validate-every", 0, "--pvae.learning-rate", 0.01)
+
+    def train(*line):
+        return pipeline.train(parse_train_arguments([str(word) for word in line]))
+
+    def stop_at(call):
+        def check():
+            nonlocal left
+            left -= sys._getframe(1).f_code.co_name == "run"
+            if not left:
+                raise interrupts.Interrupted(15)
+
+        left = call
+        return check
+
+    line = (*training_corpus.arguments(data, tmp_path / "whole"), *short)
+    expected = train(*line)
+    assert (tmp_path / "whole" / "config.toml").read_text().count("after_collection") == 1
+    folder = tmp_path / "stopped"
+    line = (*training_corpus.arguments(data, folder), *short)
+    for call in (18, 12):  # 15 steps and two of the PVAE; six more of it and five of adjustment
+        with monkeypatch.context() as patch:
+            patch.setattr(interrupts, "check", stop_at(call))
+            with pytest.raises(interrupts.Interrupted):
+                train(*line)
+        line = ("--output", folder, "--resume")
+    found = train(*line)
+    names = [{k: v for k, v in one.items() if k != "seconds"} for one in (found, expected)]
+    assert names[0] == names[1]
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    adjusting = [(line["bce"] > 0, line["augmented"] > 0) for line in lines if line["stage"] == "adjustment"]
+    assert adjusting == [(True, False), (False, True)]
 
 
 class Memory:

@@ -195,7 +195,7 @@ REAL_LABELS[-1] = 5  # the only feature of its label
 
 
 def of_label(label):
-    return REAL[np.flatnonzero(REAL_LABELS == label)]
+    return REAL[np.equal(REAL_LABELS, label)]
 
 
 @pytest.mark.parametrize(
