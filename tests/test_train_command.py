@@ -214,9 +214,8 @@ def test_without_head_or_tail_labels_training_goes_on_without_augmentation(run, 
 def test_documents_without_labels_are_trained_on_and_counted(run, tmp_path):
     splits = training_corpus.documents()
     for rows in splits.values():
-        frequent = [i for i, row in enumerate(rows) if row.labels == ("label0",)][:2]
-        assert len(frequent) == 2
-        for i in frequent:
+        frequent = [i for i, row in enumerate(rows) if set(row.labels) <= {"label0", "label1"}]
+        for i in frequent[:2]:
             rows[i] = replace(rows[i], labels=())
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
     found = ends_well(run(*arguments(data, folder)), folder, "2 no labels")

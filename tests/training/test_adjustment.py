@@ -190,15 +190,15 @@ def test_padding_pairs_change_nothing(setting):
 
 
 def stage_of(tiny, monkeypatch, tail=TAIL, validate=None, count=1, **own):
-    """The stage with a step that notes what it was asked."""
+    """The stage with a step that adds 1 to the one weight there is, and notes what it was asked."""
     asked = []
 
     def step(state, pair, frozen, real, augment):
         asked.append((real, augment))
-        return state
+        return replace(state, step=state.step + 1, params={"weights": state.params["weights"] + 1.0})
 
     monkeypatch.setattr(adjustment, "make_step", lambda *_: step)
-    config = training_corpus.config(adjust=own)
+    config = training_corpus.config(adjust=own, optimizer={"swa_every": 3})
     frozen = adjustment.Frozen({"head_bias": 1}, None, None, None, None)
     stage = adjustment.make_stage(
         training_corpus.make_model(config),
@@ -214,10 +214,14 @@ def stage_of(tiny, monkeypatch, tail=TAIL, validate=None, count=1, **own):
     return stage, asked
 
 
+def begin():
+    return init_state(jax.random.key(0), {"weights": jnp.zeros(())}, optax.sgd(1.0), average=True)
+
+
 def test_a_step_is_asked_for_what_takes_part(tiny, monkeypatch):
-    stage, asked = stage_of(tiny, monkeypatch, average=False, schedule="alternate", alternate_from=1)
+    stage, asked = stage_of(tiny, monkeypatch, schedule="alternate", alternate_from=1)
     for epoch in (1, 2):
-        stage.step(None, None, epoch)
+        stage.step(begin(), None, epoch)
     assert asked == [(True, False), (False, True)]
     assert stage.loss_names == ("bce", "augmented")
 
@@ -228,12 +232,24 @@ def test_a_step_is_asked_for_what_takes_part(tiny, monkeypatch):
     ids=["no tail", "none generated", "no weight"],
 )
 def test_without_augmentation_every_epoch_is_of_documents(tiny, monkeypatch, options):
-    stage, asked = stage_of(tiny, monkeypatch, average=False, schedule="alternate", alternate_from=1, **options)
+    stage, asked = stage_of(tiny, monkeypatch, schedule="alternate", alternate_from=1, **options)
     for epoch in (1, 2):
-        stage.step(None, None, epoch)
+        stage.step(begin(), None, epoch)
     assert asked == [(True, False)] * 2
     assert stage.loss_names == ("bce", "")
     assert len(list(stage.batches(1, 0))) == stage.steps_per_epoch
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_weights_are_averaged_over_the_whole_stage(tiny, monkeypatch, average):
+    stage, _ = stage_of(tiny, monkeypatch, average=average)
+    state = begin()
+    for step in range(10):
+        state = stage.step(state, None, 1 + step // 5)
+    # The weight after a step is the number of that step; every third enters.
+    assert int(state.num_averaged) == (3 if average else 0)
+    assert float(state.average["weights"]) == (6.0 if average else 0.0)
+    assert float(state.params["weights"]) == 10.0
 
 
 @pytest.mark.parametrize(
@@ -251,10 +267,16 @@ def test_the_stage_does_not_stop_before_generated_features_had_their_turn(tiny, 
 
 def test_validation_is_of_the_encoder_with_the_adjusted_classifiers(tiny, monkeypatch):
     stage, _ = stage_of(tiny, monkeypatch, validate=lambda weights: {"N@5": 1.0, "seen": weights})
-    state = init_state(jax.random.key(0), {"weights": jnp.ones(2)}, optax.sgd(1.0))
-    weights, measured = stage.validate(state)
-    assert weights is state.params
-    assert measured["seen"] == {"head_bias": 1, CLASSIFIER: state.params}
+    state, tried = begin(), []
+    for _ in range(3):
+        state = stage.step(state, None, 1)
+        weights, measured = stage.validate(state)
+        assert measured["seen"] == {"head_bias": 1, CLASSIFIER: weights}
+        tried.append(weights)
+    # The current ones until the average begins.
+    assert [float(weights["weights"]) for weights in tried] == [1.0, 2.0, 3.0]
+    state = stage.step(state, None, 1)
+    assert float(stage.validate(state)[0]["weights"]) == 3.0
     assert stage_of(tiny, monkeypatch)[0].validate is None
 
 
