@@ -24,6 +24,7 @@ from lsfa_jax.config import Classifier, Config, Encoder
 from lsfa_jax.console import note, table
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
+from lsfa_jax.memory import keep_freed_memory
 from lsfa_jax.metrics import LabelSets
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training import representation
@@ -104,6 +105,8 @@ def main() -> None:
     parser.add_argument("--json", help="also write the figures to this file")
     args = parser.parse_args()
 
+    # For both: they share the process.
+    keep_freed_memory()
     split = rcv1_like(args.documents, args.labels, args.vocabulary, args.words)
     buckets = [size for size in Config().data.length_buckets if size < args.words] + [args.words]
     batches = Batches(split, args.labels, args.batch, buckets)

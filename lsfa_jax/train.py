@@ -17,7 +17,9 @@ def main(argv: list[str] | None = None) -> int:
     """
     from lsfa_jax import console
     from lsfa_jax.config import parse_train_arguments
+    from lsfa_jax.memory import keep_freed_memory
 
+    keep_freed_memory()
     try:
         arguments = parse_train_arguments(sys.argv[1:] if argv is None else argv)
         # Imported late, so that --help and a wrong option answer at once.

@@ -27,11 +27,11 @@ TINY: dict[str, Any] = {
     "vectors": "none",
     "data": {"max_words": 16, "max_vocabulary": 40, "length_buckets": (16,)},
     "encoder": {"embedding_size": 3, "hidden_size": 4, "feature_size": 5},
-    "optimizer": {"batch_size": 8, "learning_rate": 0.05, "swa_start_epoch": 2, "swa_every": 2},
+    "optimizer": {"batch_size": 8, "learning_rate": 0.2, "swa_start_epoch": 2, "swa_every": 2},
     "psc": {"start_epoch": 2},
     "representation": {"epochs": 3},
     "pvae": {"head_threshold": 13, "hidden_size": 6, "latent_size": 2, "epochs": 2, "batch_size": 16},
-    "adjust": {"num_augmented": 3, "epochs": 2},
+    "adjust": {"num_augmented": 3, "epochs": 2, "learning_rate": 0.05},
     "report": {"batch_size": 8},
 }
 

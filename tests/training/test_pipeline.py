@@ -12,7 +12,7 @@ import pytest
 
 from lsfa_jax.config import parse_train_arguments
 from lsfa_jax.console import UserError
-from lsfa_jax.training import interrupts, pipeline, transfer
+from lsfa_jax.training import interrupts, loop, pipeline, transfer
 from lsfa_jax.training.interrupts import Interrupted
 from tests import training_corpus
 from tests.reference.agreement import assert_equal
@@ -162,6 +162,9 @@ def test_weights_were_averaged_and_prototypes_collected(whole):
     assert state["num_averaged"] == 5
     assert state["extra"]["present"].all()
     assert np.any(state["average"]["head_kernel"] != state["params"]["head_kernel"])
+    # The padding's word vector is zero from the start, and no text moves it.
+    assert not np.any(state["params"]["embedding"][0])
+    assert np.all(np.any(state["params"]["embedding"][2:], axis=1))
     assert set(last_state(whole.folder, "adjustment")["params"]) == {"weights"}
 
 
@@ -231,6 +234,12 @@ def test_stages_one_by_one_are_the_whole_run(whole, data, tmp_path):
     assert last_state(folder, "adjustment") is None
     train("--output", folder, "--stages", "adjustment")
     assert_same_run(folder, whole.folder)
+    # A stage that is done again takes what came after it along.
+    assert "adjusted" not in train("--output", folder, "--stages", "transfer")["stages"]
+    assert [line["stage"] for line in history(folder)] == ["representation"] * 3 + ["transfer"] * 2
+    assert last_state(folder, "adjustment") is None
+    train("--output", folder, "--resume")
+    assert_same_run(folder, whole.folder)
 
 
 def test_a_moved_folder_resumes(whole, data, tmp_path, monkeypatch):
@@ -259,8 +268,20 @@ class Killed(BaseException):
     """What no code gets to see."""
 
 
-@pytest.mark.parametrize("moment", ["diagnose", "collect_features"])
-def test_killed_around_the_pvaes_training_and_resumed_the_run_is_the_same(whole, data, tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        (transfer, "collect_features"),
+        (pipeline.Checkpoints, "save"),  # the features are there, and no checkpoint yet
+        (loop, "run"),  # the first checkpoint is there
+        (transfer, "diagnose"),  # the last one is
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+@pytest.mark.parametrize("features_lost", [False, True])
+def test_killed_around_the_pvaes_training_and_resumed_the_run_is_the_same(
+    whole, tmp_path, monkeypatch, module, function, features_lost
+):
     folder = shutil.copytree(whole.folder, tmp_path / "killed")
     for stage in STAGES[1:]:
         shutil.rmtree(folder / "checkpoints" / stage)
@@ -274,12 +295,26 @@ def test_killed_around_the_pvaes_training_and_resumed_the_run_is_the_same(whole,
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(transfer, moment, kill)
+        patch.setattr(module, function, kill)
         with pytest.raises(Killed):
             train("--output", folder, "--resume")
+    features = folder / "checkpoints" / "features.npy"
+    if features_lost:
+        features.unlink(missing_ok=True)
     train("--output", folder, "--resume")
     assert_same_run(folder, whole.folder)
-    assert not (folder / "checkpoints" / "features.npy").exists()
+    assert not features.exists()
+
+
+@pytest.mark.parametrize("init", ["pretrained", "scratch"])
+def test_adjustment_starts_from_the_first_stages_classifiers_or_anew(whole, tmp_path, init):
+    folder = copied(whole, tmp_path)
+    still = ("--adjust.learning-rate", 1e-20, "--adjust.epochs", 1)
+    train("--output", folder, "--stages", "adjustment", "--adjust.init", init, *still)
+    ours = last_state(folder, "adjustment")["params"]["weights"]
+    best = last_state(whole.folder, "representation")["best"]["classifier"]["weights"]
+    assert np.array_equal(ours, best) == (init == "pretrained")
+    assert np.any(ours)
 
 
 def test_a_later_stage_can_be_repeated_with_other_settings(whole, data, tmp_path):
