@@ -16,7 +16,11 @@ from lsfa_jax.training.optimizer import clip_by_running_norm
 from lsfa_jax.training.state import init_state
 from tests.reference.agreement import assert_equal
 
-pytestmark = pytest.mark.usefixtures("_unraisable_hook")
+pytestmark = [
+    pytest.mark.usefixtures("_unraisable_hook"),
+    # What Orbax had still to do when it failed.
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
 OPTIMIZER = optax.chain(clip_by_running_norm(5.0), optax.adam(0.1))
 MESH = devices.make_mesh()
 

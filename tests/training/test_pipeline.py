@@ -269,16 +269,16 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("module", "function"),
+    ("module", "function", "features_lost"),
     [
-        (transfer, "collect_features"),
-        (pipeline.Checkpoints, "save"),  # the features are there, and no checkpoint yet
-        (loop, "run"),  # the first checkpoint is there
-        (transfer, "diagnose"),  # the last one is
+        (transfer, "collect_features", False),
+        (pipeline.Checkpoints, "save", False),
+        (loop, "run", False),
+        (loop, "run", True),
+        (transfer, "diagnose", False),
     ],
-    ids=lambda x: x if isinstance(x, str) else "",
+    ids=["collecting", "before the first checkpoint", "after it", "after it, features lost", "after the last"],
 )
-@pytest.mark.parametrize("features_lost", [False, True])
 def test_killed_around_the_pvaes_training_and_resumed_the_run_is_the_same(
     whole, tmp_path, monkeypatch, module, function, features_lost
 ):
@@ -392,7 +392,8 @@ def test_one_device_gives_what_four_give(whole, data, tmp_path):
 def test_bfloat16_trains_near_float32(whole, data, tmp_path):
     folder = tmp_path / "bfloat16"
     short = ("--stages", "representation", "--representation.epochs", 1)
-    train(*training_corpus.arguments(data, folder), "--precision", "bfloat16", *short)
+    with training_corpus.compiled_fast():
+        train(*training_corpus.arguments(data, folder), "--precision", "bfloat16", *short)
     state = last_state(folder, "representation")
     assert {x.dtype for x in jax.tree.leaves(state["params"])} == {np.dtype(np.float32)}
     ours, theirs = (history(one)[0]["bce"] for one in (folder, whole.folder))
