@@ -33,7 +33,7 @@ def documents(
         mean_length: words a document on average.
 
     Yields:
-        Documents with one to about four labels, named `frequent_3`, `rare_41` and so on.
+        Documents with one to about six labels, named `frequent_3`, `rare_41` and so on.
     """
     language = np.random.Generator(np.random.Philox(key=[seed, 0]))
     random = np.random.Generator(np.random.Philox(key=[seed, 1 + split]))
