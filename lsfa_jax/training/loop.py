@@ -72,7 +72,10 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
                     state = _record(
                         stage, state, step, folder, per_step * (step - first) / (time.monotonic() - started)
                     )
-                if step >= total or _has_waited(stage, state, step):
+                if step >= total:
+                    break
+                if _has_waited(stage, state, step):
+                    note(f"{stage.name}: stopped early, no better {stage.select} in {stage.patience} validations")
                     break
                 interrupts.check()
                 epoch, position = step // steps + 1, step % steps

@@ -39,20 +39,37 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     stages = _consecutive(arguments.stages)
-    config = arguments.settings()
+    config = _with_absolute_paths(arguments.settings())
     folder = RunFolder(_output(arguments, stages))
     _claim(folder, config, stages, arguments.resume)
     corpus = load_corpus(config)
     folder.check_corpus(corpus.words, corpus.labels)
+    # Read before the folder is touched, so that a wrong file takes nothing with it.
+    embedding = load_embedding(config, corpus.words)
     _forget(folder, config, stages, arguments.resume)
     folder.create(config, corpus.words, corpus.labels)
     note(f"Run folder: {folder.path}")
     try:
         with interrupts.deferred():
-            return Pipeline(config, corpus, folder, arguments.save_every).run(stages)
+            return Pipeline(config, corpus, embedding, folder, arguments.save_every).run(stages)
     except interrupts.Interrupted:
         note(f"Interrupted, all is saved. Go on with: bin/train --output {folder.path} --resume")
         raise
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Makes paths absolute, so that the run's config.toml repeats it from any folder."""
+
+    def absolute(path: str) -> str:
+        return str(Path(path).expanduser().absolute())
+
+    named = config.vectors in ("none", "glove-50d")
+    return config.model_copy(
+        update={
+            "data_dir": absolute(config.data_dir) if config.data_dir else "",
+            "vectors": config.vectors if named else absolute(config.vectors),
+        }
+    )
 
 
 def _consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -120,7 +137,9 @@ def _forget(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: 
 class Pipeline:
     """One run: its corpus, its model, its devices, its folder."""
 
-    def __init__(self, config: Config, corpus: Corpus, folder: RunFolder, save_every: float) -> None:
+    def __init__(
+        self, config: Config, corpus: Corpus, embedding: np.ndarray, folder: RunFolder, save_every: float
+    ) -> None:
         self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
         self.mesh = devices.make_mesh()
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
@@ -130,7 +149,7 @@ class Pipeline:
         self.buckets = [size for size in config.data.length_buckets if size < longest] + [longest]
         self.train = self._batches(corpus.train, config.optimizer.batch_size)
         self.validation, self.test = (self._batches(split, config.report.batch_size) for split in splits[1:])
-        self.embedding = load_embedding(config, corpus.words)
+        self.embedding = embedding
         self.model = Lsfa(
             vocabulary_size=corpus.vocabulary_size,
             embedding_size=self.embedding.shape[1],
@@ -233,9 +252,14 @@ class Pipeline:
         if fresh:
             epochs = int(state.step) / stage.steps_per_epoch
             if int(state.num_averaged) == 0:
-                warn(f"no weights were averaged in {epochs:.3g} epochs: optimizer.swa_start_epoch is too late for it")
+                warn(
+                    f"no weights were averaged in {epochs:.3g} epochs: lower --optimizer.swa-start-epoch or "
+                    f"--optimizer.swa-every (steps; an epoch has {stage.steps_per_epoch:,})"
+                )
             if config.psc.weight > 0 and not bool(jnp.any(state.extra["present"])):
-                warn(f"the contrastive loss never took part in {epochs:.3g} epochs: psc.start_epoch is too late for it")
+                warn(
+                    f"the contrastive loss never took part in {epochs:.3g} epochs: --psc.start-epoch is too late for it"
+                )
         return best_weights(state)
 
     def _transfer(self, encoder: Any) -> TrainState:
@@ -335,6 +359,11 @@ class Pipeline:
         before = self.metrics["stages"]["representation"]["test"]
         after = self.metrics["stages"].get("adjusted", {}).get("test")
         groups = ("all", "head", "tail")
+        # A group that no test document has a label of has no figures; 0.00 would look like failure.
+        in_head = np.zeros(len(self.corpus.published_counts), bool)
+        in_head[: self.corpus.num_labels] = self.is_head
+        occurring = in_head[self.corpus.test.labels.indices]
+        measured = {"all": len(occurring) > 0, "head": bool(occurring.any()), "tail": bool((~occurring).any())}
         header = ["test documents"]
         for group in groups:
             header += [group, "adjusted"] if after else [group]
@@ -343,9 +372,10 @@ class Pipeline:
             row = [metric.replace("(A=0.6, B=2.6)", "A=.6 B=2.6")]
             for group in groups:
                 results = [before] if after is None else [before, after]
-                row += [f"{(one if group == 'all' else one[group])[metric]:.2f}" for one in results]
+                values = [(one if group == "all" else one[group])[metric] for one in results]
+                row += [f"{value:.2f}" if measured[group] else "-" for value in values]
             if after:
-                row.append(f"{after['tail'][metric] - before['tail'][metric]:+.2f}")
+                row.append(f"{after['tail'][metric] - before['tail'][metric]:+.2f}" if measured["tail"] else "-")
             rows.append(row)
         header += ["change"] if after else []
         title = "Before and after augmentation, percent" if after else "Representation learning, percent"
