@@ -59,6 +59,12 @@ class Command:
                 return
         raise AssertionError(f"ended without {text!r}:\n{self.out}\n{self.process.stderr.read()}")
 
+    def wait_for_checkpoint(self, folder, number):
+        """Waits until a checkpoint has the number, or a higher one."""
+        while not any(path.name.isdigit() and int(path.name) >= number for path in folder.glob("*")):
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.005)
+
     def end(self):
         """Returns the exit code once the command has ended."""
         out, self.err = self.process.communicate(timeout=120)
@@ -92,10 +98,10 @@ def test_killed_and_stopped_by_signals_and_resumed_a_run_gives_the_same(environm
     # Saved after every step, so that a kill has a fair chance to come in the middle of a save.
     often = ("--save-every", 0)
     draw = random.Random(0)
-    for line, text in ((arguments(data, folder), "epoch 1/3"), (["--output", folder, "--resume"], "going on after")):
+    for line, checkpoint in ((arguments(data, folder), 2), (["--output", folder, "--resume"], 6)):
         command = Command(environment, *line, *often)
-        command.wait_for(text)
-        time.sleep(draw.uniform(0, 1.5))
+        command.wait_for_checkpoint(folder / "checkpoints" / "representation", checkpoint)
+        time.sleep(draw.uniform(0, 0.15))
         command.process.kill()
         command.process.communicate()
         assert command.process.returncode == -signal.SIGKILL

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from lsfa_jax.training import devices
 from lsfa_jax.training import state as states
 from tests.reference.agreement import assert_equal
 
@@ -86,3 +87,12 @@ def test_better_weights_are_kept_and_the_wait_for_them_counted(score, better):
     if better:
         # The weights themselves are given away at the next step.
         assert all(kept is not given for kept, given in zip(after.best.values(), new.values(), strict=True))
+
+
+@pytest.mark.parametrize("score", [1.0, -1.0])
+def test_a_validation_leaves_every_array_on_its_devices_so_that_no_step_is_compiled_again(score):
+    state = devices.on_every_device(devices.make_mesh(), replace(make(average=True), best_score=jnp.float32(0.0)))
+    after = states.after_validation(state, state.params, score)
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        assert new.sharding == old.sharding
+        assert new.dtype == old.dtype
