@@ -139,7 +139,11 @@ class Adjust(Section):
         True, description="Average the weights over the whole stage, every optimizer.swa_every steps."
     )
     schedule: Literal["joint", "alternate"] = Field("joint", description="Both losses in each step, or epochs in turn.")
-    alternate_from: int = Field(5, ge=1, description="First epoch of generated features with the alternate schedule.")
+    alternate_from: int = Field(
+        5,
+        ge=1,
+        description="With the alternate schedule: an epoch of documents, then one of generated features, and so on.",
+    )
     init: Literal["pretrained", "scratch"] = Field(
         "pretrained", description="Start from stage 1's classifiers or anew."
     )
@@ -208,10 +212,9 @@ def layered(dataset: str, preset: str, profile: str) -> dict[str, Any]:
     """Returns what differs from the defaults for a corpus, a preset and a profile, as nested dicts."""
     own = read_toml(_configs_dir() / f"{dataset}.toml")
     # A corpus may say, under [quick], what its quick preset needs beyond the general one.
-    own_preset = {name: own.pop(name, {}) for name in ("quick",)}.get(preset, {})
-    values = own
-    if preset != "full":
-        values = merged(merged(values, read_toml(_configs_dir() / "presets" / f"{preset}.toml")), own_preset)
+    own_quick, values = own.pop("quick", {}), own
+    if preset == "quick":
+        values = merged(merged(values, read_toml(_configs_dir() / "presets" / "quick.toml")), own_quick)
     if profile != "paper":
         values = merged(values, read_toml(_configs_dir() / "profiles" / f"{profile}.toml"))
     return merged(values, {"dataset": dataset, "preset": preset, "profile": profile})

@@ -63,16 +63,19 @@ def rank_split(ranker: Ranker, params: Any, batches: Batches, mesh: Mesh, title:
     return top
 
 
-def measure(top: np.ndarray, batches: Batches, corpus: Corpus, is_head: np.ndarray | None = None) -> dict[str, Any]:
-    """Computes the metrics of a ranking, in percent; given bool[L] `is_head` also "head" and "tail", dicts of the same.
+def head_of_all_labels(corpus: Corpus, is_head: np.ndarray) -> np.ndarray:
+    """Extends bool[L] to bool[all labels of the corpus]: labels that training never saw belong to the tail."""
+    head = np.zeros(len(corpus.published_counts), bool)
+    head[: corpus.num_labels] = is_head
+    return head
 
-    Labels that training never saw belong to the tail.
-    """
+
+def measure(top: np.ndarray, batches: Batches, corpus: Corpus, is_head: np.ndarray | None = None) -> dict[str, Any]:
+    """Computes the metrics of a ranking, in percent; given bool[L] `is_head` also those of "head" and "tail"."""
     truth, counts, number = batches.split.labels, corpus.published_counts, corpus.published_documents
     result: dict[str, Any] = metrics.evaluate(top[0], truth, counts, number)
     if is_head is not None:
-        head = np.zeros(len(counts), bool)
-        head[: corpus.num_labels] = is_head
+        head = head_of_all_labels(corpus, is_head)
         for name, group, own in (("head", head, top[1]), ("tail", ~head, top[2])):
             result[name] = metrics.evaluate_group(top[0], own, truth, group, counts, number)
     return result

@@ -360,8 +360,7 @@ class Pipeline:
         after = self.metrics["stages"].get("adjusted", {}).get("test")
         groups = ("all", "head", "tail")
         # A group that no test document has a label of has no figures; 0.00 would look like failure.
-        in_head = np.zeros(len(self.corpus.published_counts), bool)
-        in_head[: self.corpus.num_labels] = self.is_head
+        in_head = evaluation.head_of_all_labels(self.corpus, self.is_head)
         occurring = in_head[self.corpus.test.labels.indices]
         measured = {"all": len(occurring) > 0, "head": bool(occurring.any()), "tail": bool((~occurring).any())}
         header = ["test documents"]

@@ -1,5 +1,6 @@
 """Stage 2: features and prototypes of the training documents, and the PVAE on head labels (Eq. 10-17)."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,8 +29,11 @@ _DIAGNOSTIC_SAMPLES = 128
 Collector = Callable[[Any, Batch, prototypes.FeatureSums], tuple[prototypes.FeatureSums, jax.Array]]
 
 
+@functools.cache
 def make_collector(model: Lsfa) -> Collector:
     """Compiles the collection of one batch: label attention for its positive pairs only, added to the sums so far.
+
+    The first stage and this one ask for the same: it is made once for a model, and compiled once for a length.
 
     Returns:
         A function of params, batch and sums that gives the new sums and the batch's features float32[B, K, D].
