@@ -22,6 +22,11 @@ def tokenize(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Finds where the words of `tokenize` stand in a text, as start and end of each."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
 class WordCounter:
     """Numbers words in the order in which they are first seen, so that a corpus is read once and held as integers."""
 

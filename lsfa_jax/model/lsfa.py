@@ -116,6 +116,18 @@ class Lsfa(nn.Module):
         return self.scores(self.states(words, lengths, train), lengths)
 
 
+def make_model(settings: config.Config, vocabulary_size: int, embedding_size: int, num_labels: int) -> Lsfa:
+    """Returns the classifier that the settings describe; `vocabulary_size` is the rows of the word vector table."""
+    return Lsfa(
+        vocabulary_size=vocabulary_size,
+        embedding_size=embedding_size,
+        num_labels=num_labels,
+        settings=settings.encoder,
+        classifier_settings=settings.classifier,
+        dtype=jnp.dtype(settings.precision),
+    )
+
+
 def pair_weights(params: Any, label_ids: Array) -> tuple[Array, Array | None]:
     """Returns the classifier w_l [P, D] and bias [P] (or None) of each pair's label, whether per label or shared."""
 

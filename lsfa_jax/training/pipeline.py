@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsfa_jax import model_folder
 from lsfa_jax.config import STAGES, Config, Stage, TrainArguments, differences
 from lsfa_jax.console import UserError, note, table, warn
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.loading import load_corpus, load_embedding
 from lsfa_jax.model import prototypes
-from lsfa_jax.model.lsfa import CLASSIFIER, Lsfa
+from lsfa_jax.model.lsfa import CLASSIFIER, make_model
 from lsfa_jax.training import adjustment, devices, evaluation, interrupts, loop, representation, transfer
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.optimizer import make_optimizer
@@ -150,14 +151,7 @@ class Pipeline:
         self.train = self._batches(corpus.train, config.optimizer.batch_size)
         self.validation, self.test = (self._batches(split, config.report.batch_size) for split in splits[1:])
         self.embedding = embedding
-        self.model = Lsfa(
-            vocabulary_size=corpus.vocabulary_size,
-            embedding_size=self.embedding.shape[1],
-            num_labels=corpus.num_labels,
-            settings=config.encoder,
-            classifier_settings=config.classifier,
-            dtype=jnp.dtype(config.precision),
-        )
+        self.model = make_model(config, corpus.vocabulary_size, self.embedding.shape[1], corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.ranker = evaluation.make_ranker(self.model, self.is_head)
         self.metrics = folder.read_metrics() | {
@@ -173,10 +167,13 @@ class Pipeline:
         self._describe()
         encoder = self._representation()
         self._test("representation", encoder)
+        self._write_model(encoder)
         if "transfer" in stages or "adjustment" in stages:
             learned = self._transfer(encoder)
             if "adjustment" in stages:
-                self._test("adjusted", encoder | {CLASSIFIER: self._adjustment(encoder, learned)})
+                adjusted = encoder | {CLASSIFIER: self._adjustment(encoder, learned)}
+                self._test("adjusted", adjusted)
+                self._write_model(adjusted)
         self._print_tables()
         return self.metrics
 
@@ -354,6 +351,20 @@ class Pipeline:
                     results[name]["macro_P@5_bins"] = evaluation.bins(top[0], batches, self.corpus, size)
         self.metrics["test"] = results.get("adjusted", results[name])["test"]
         self.folder.write_metrics(self.metrics)
+
+    def _write_model(self, params: Any) -> None:
+        """Writes what predicting needs; weights of an earlier stage are there until a later one has better ones."""
+        corpus = self.corpus
+        trained = model_folder.TrainedModel(
+            config=self.config,
+            words=corpus.words,
+            labels=corpus.labels[: corpus.num_labels],
+            label_counts=corpus.published_counts[: corpus.num_labels],
+            num_documents=corpus.published_documents,
+            threshold=0.5,
+            params=devices.host(params),
+        )
+        model_folder.write(self.folder.path, trained)
 
     def _print_tables(self) -> None:
         before = self.metrics["stages"]["representation"]["test"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from lsfa_jax import model_folder
 from lsfa_jax.config import Config, read_toml, to_toml, validated
 from lsfa_jax.console import UserError
 
@@ -33,7 +34,7 @@ class RunFolder:
 
     def check_corpus(self, words: list[str], labels: list[str]) -> None:
         """Raises UserError where the folder holds a run on other words or labels."""
-        for name, text in _names(words, labels).items():
+        for name, text in model_folder.text_files(words, labels).items():
             path = self.path / name
             if path.is_file() and path.read_text(encoding="utf-8") != text:
                 raise UserError(
@@ -42,7 +43,7 @@ class RunFolder:
                 )
 
     def create(self, config: Config, words: list[str], labels: list[str]) -> None:
-        """Writes settings, environment, vocabulary (a word a line) and labels (a JSON string a line).
+        """Writes settings, environment, vocabulary and labels; a model there is none any more until it is written anew.
 
         Raises:
             UserError: the folder cannot be written.
@@ -55,9 +56,10 @@ class RunFolder:
             "git_commit": _git_commit(),
             "seed": config.seed,
         }
+        model_folder.forget(self.path)
         # The settings first: a run killed from here on can be gone on with.
         self._write("config.toml", to_toml(config))
-        for name, text in _names(words, labels).items():
+        for name, text in model_folder.text_files(words, labels).items():
             self._write(name, text)
         self._write("environment.json", json.dumps(environment, indent=2) + "\n")
 
@@ -117,13 +119,6 @@ class RunFolder:
             partial.replace(self.path / name)
         except OSError as fault:
             raise _unwritable(self.path, fault) from fault
-
-
-def _names(words: list[str], labels: list[str]) -> dict[str, str]:
-    return {
-        "vocabulary": "".join(f"{word}\n" for word in words),
-        "labels": "".join(f"{json.dumps(label, ensure_ascii=False)}\n" for label in labels),
-    }
 
 
 def _unwritable(path: Path, fault: OSError) -> UserError:

@@ -1,0 +1,172 @@
+"""A trained model and texts to labels with probabilities, streaming, and to what each label looked at."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from lsfa_jax.data import vocabulary
+from lsfa_jax.model import encoder
+from lsfa_jax.model.lsfa import Lsfa, make_model
+from lsfa_jax.model_folder import TrainedModel
+from lsfa_jax.training import devices
+
+T = TypeVar("T")
+
+
+class Prediction(NamedTuple):
+    """The best labels of one text, best first."""
+
+    label_ids: np.ndarray
+    """int32[k]."""
+    probabilities: np.ndarray
+    """float32[k], of each label by itself: they do not sum to one."""
+
+
+class Explanation(NamedTuple):
+    """The best labels of one text, and how much each of them attended to each word (Eq. 4)."""
+
+    label_ids: np.ndarray
+    """int32[k]."""
+    probabilities: np.ndarray
+    """float32[k]."""
+    spans: list[tuple[int, int]]
+    """Where each word that was read stands in the text, start and end; at most `data.max_words`."""
+    attention: np.ndarray
+    """float32[k, len(spans)], each row sums to 1."""
+
+
+class Predictor:
+    """Predicts labels. Memory depends on batch size and text length, not on how many texts there are."""
+
+    def __init__(self, model: TrainedModel, batch_size: int | None = None, chunk: int | None = None) -> None:
+        """Puts a model on the devices.
+
+        Args:
+            model: as `model_folder.read` gives it.
+            batch_size: texts computed at a time; the run's `report.batch_size` by default.
+            chunk: texts read before they are computed, sorted by length so that padding costs little; 16 batches by
+                default. 1 answers each text before the next is read.
+        """
+        self.model = model
+        self._mesh = devices.make_mesh()
+        size = batch_size or model.config.report.batch_size
+        self._batch_size = -(-size // self._mesh.size) * self._mesh.size
+        self._chunk = chunk or 16 * self._batch_size
+        self._max_words = model.config.data.max_words
+        self._buckets = [size for size in model.config.data.length_buckets if size < self._max_words]
+        self._buckets.append(self._max_words)
+        self._index = vocabulary.word_index(model.words)
+        self._params = devices.on_every_device(self._mesh, model.params)
+        vocabulary_size, embedding_size = model.params["embedding"].shape
+        self._lsfa = make_model(model.config, vocabulary_size, embedding_size, len(model.labels))
+
+    def predict(self, texts: Iterable[str], top: int = 5) -> Iterator[Prediction]:
+        """Yields the `top` best labels of each text (all L where there are fewer), in the order of the texts."""
+        return self._run(_best_labels, texts, top, lambda text, length, out: Prediction(*out))
+
+    def explain(self, texts: Iterable[str], top: int = 5) -> Iterator[Explanation]:
+        """Yields the same labels as `predict`, each with its attention over the words of its text."""
+
+        def explanation(text: str, length: int, out: Sequence[np.ndarray]) -> Explanation:
+            label_ids, probabilities, attention = out
+            return Explanation(label_ids, probabilities, vocabulary.word_spans(text)[:length], attention[:, :length])
+
+        return self._run(_best_labels_and_attention, texts, top, explanation)
+
+    def _run(
+        self, compute: Any, texts: Iterable[str], top: int, result: Callable[[str, int, Sequence[np.ndarray]], T]
+    ) -> Iterator[T]:
+        top = min(top, len(self.model.labels))
+        for chunk in ahead(self._encoded(texts)):
+            ordered: list[T | None] = [None] * len(chunk)
+            lengths = np.array([len(words) for _, words in chunk])
+            for rows in self._batches(lengths):
+                padded = self._padded([chunk[row][1] for row in rows])
+                words, sizes = devices.split_rows(self._mesh, padded)
+                out = jax.device_get(compute(self._lsfa, top, self._params, words, sizes))
+                for place, row in enumerate(rows):
+                    ordered[row] = result(chunk[row][0], int(lengths[row]), [array[place] for array in out])
+            yield from ordered  # type: ignore[misc]
+
+    def _encoded(self, texts: Iterable[str]) -> Iterator[list[tuple[str, np.ndarray]]]:
+        texts = iter(texts)
+        while chunk := list(islice(texts, self._chunk)):
+            yield [(text, vocabulary.encode(text, self._index, self._max_words)) for text in chunk]
+
+    def _batches(self, lengths: np.ndarray) -> Iterator[np.ndarray]:
+        order = np.argsort(lengths, kind="stable")
+        for start in range(0, len(order), self._batch_size):
+            yield order[start : start + self._batch_size]
+
+    def _padded(self, texts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Pads to a bucket's length and to one of few numbers of rows: few shapes, few compiled programs."""
+        longest = max(1, *(len(words) for words in texts))
+        num_words = next(size for size in self._buckets if size >= longest)
+        rows = next(size for size in (self._mesh.size, 16 * self._mesh.size, self._batch_size) if size >= len(texts))
+        words = np.zeros((rows, num_words), np.int32)
+        lengths = np.zeros(rows, np.int32)
+        for row, ids in enumerate(texts):
+            words[row, : len(ids)] = ids
+            lengths[row] = len(ids)
+        return words, lengths
+
+
+@jax.jit(static_argnums=(0, 1))
+def _best_labels(
+    model: Lsfa, top: int, params: Any, words: jax.Array, lengths: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    logits: Any = model.apply({"params": params}, words, lengths)
+    best, label_ids = jax.lax.top_k(logits, top)
+    return label_ids, jax.nn.sigmoid(best)
+
+
+@jax.jit(static_argnums=(0, 1))
+def _best_labels_and_attention(
+    model: Lsfa, top: int, params: Any, words: jax.Array, lengths: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    label_ids, probabilities = _best_labels(model, top, params, words, lengths)
+    states: Any = model.apply({"params": params}, words, lengths, method=Lsfa.states)
+    mask = encoder.word_mask(lengths, words.shape[1])
+    attention = encoder.label_attention(states, mask, params["label_queries"][label_ids], model.dtype)
+    return label_ids, probabilities, attention
+
+
+def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """Yields the items while a thread makes up to `depth` further ones: reading goes on while the device computes."""
+    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
+    closed = threading.Event()
+
+    def put(kind: str, value: Any) -> None:
+        while not closed.is_set():
+            with suppress(queue.Full):
+                waiting.put((kind, value), timeout=0.1)
+                return
+
+    def produce() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if closed.is_set():
+                    return
+            put("end", None)
+        except BaseException as fault:
+            put("fault", fault)
+
+    # A daemon, so that a command whose input waits for a keyboard can still be interrupted.
+    threading.Thread(target=produce, daemon=True).start()
+    try:
+        while True:
+            kind, value = waiting.get()
+            if kind == "fault":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        closed.set()
