@@ -102,8 +102,9 @@ def read(folder: Path) -> TrainedModel:
     manifest = _read_manifest(folder)
     content = {name: _checked(folder / name, manifest["files"][name]) for name in _FILES}
     arrays = _arrays(folder, content["weights.safetensors"])
-    # A run's list goes on with labels that only its test documents have.
-    labels = [json.loads(line) for line in content["labels"].decode().splitlines()][: manifest["num_labels"]]
+    # Lines end at "\n" alone: a name may hold what `splitlines` takes for an end. A run's list goes on with labels that
+    # only its test documents have.
+    labels = [json.loads(line) for line in content["labels"].decode().split("\n")[: manifest["num_labels"]]]
     return TrainedModel(
         config=validated(tomllib.loads(content["config.toml"].decode()), str(folder / "config.toml")),
         words=content["vocabulary"].decode().split("\n")[:-1],
@@ -128,7 +129,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except OSError as fault:
         raise UserError(f"{path}: cannot be read ({fault.strerror})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _damaged(path, "it is no JSON") from None
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if isinstance(found, int) and found != FORMAT:

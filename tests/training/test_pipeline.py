@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from lsfa_jax import model_folder
 from lsfa_jax.config import parse_train_arguments
 from lsfa_jax.console import UserError
 from lsfa_jax.training import interrupts, loop, pipeline, transfer
@@ -87,11 +88,16 @@ def test_the_run_folder_is_as_promised(whole, tiny):
     folder = whole.folder
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "config.toml", "environment.json", "metrics.json", "history.jsonl", "checkpoints", "vocabulary", "labels"
+        "config.toml", "environment.json", "metrics.json", "history.jsonl", "checkpoints", "vocabulary", "labels",
+        "model.json", "weights.safetensors"
     }  # fmt: skip
     assert {path.name for path in (folder / "checkpoints").iterdir()} == set(STAGES)
     assert (folder / "vocabulary").read_text().splitlines() == tiny.words
     assert [json.loads(line) for line in (folder / "labels").read_text().splitlines()] == tiny.labels
+    model = model_folder.read(folder)
+    assert (model.words, model.labels) == (tiny.words, tiny.labels[: tiny.num_labels])
+    assert model.label_counts.tolist() == tiny.published_counts[: tiny.num_labels].tolist()
+    assert model.num_documents == tiny.published_documents
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["packages"]["jax"] == jax.__version__
     assert len(environment["devices"]) == 4
