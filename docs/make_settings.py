@@ -1,0 +1,94 @@
+"""Writes docs/settings.md from the settings' own descriptions: python docs/make_settings.py."""
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from lsfa_jax.config import Config, Section, read_toml
+
+PAGE = Path(__file__).with_name("settings.md")
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+_HEAD = """# Settings
+
+Made from the code by `python docs/make_settings.py`. Every setting is an option of `bin/train` (`--psc.weight 0.2`) and a key
+of a settings file (`--config FILE`, TOML: `weight = 0.2` under `[psc]`). Later beats earlier: these defaults, the corpus's own
+file in `configs/`, `--preset`, `--profile`, `--config`, options. An unknown key is an error that names the nearest one.
+"""
+
+
+def page() -> str:
+    """Returns the page."""
+    parts = [_HEAD, "## The run\n", _table(Config)]
+    for name, field in Config.model_fields.items():
+        if _is_section(field.annotation):
+            parts += [f"## {name}\n", f"{field.annotation.__doc__}\n", _table(field.annotation, f"{name}.")]
+    parts += [
+        "## What the files in configs/ change\n",
+        "Keys under `quick` count with `--preset quick`.\n",
+        *_differences(),
+    ]
+    return "\n".join(parts)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _table(section: type[BaseModel], prefix: str = "") -> str:
+    rows = ["| option | default | values | what it decides |", "|---|---|---|---|"]
+    for name, field in section.model_fields.items():
+        if not _is_section(field.annotation):
+            option = f"--{prefix}{name}".replace("_", "-")
+            rows.append(f"| `{option}` | {_shown(field.default)} | {_values(field)} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(f"`{part}`" for part in value)
+    return "(empty)" if value == "" else f"`{value}`"
+
+
+def _values(field: FieldInfo) -> str:
+    bounds = [
+        f"{sign} {getattr(item, name):,}"
+        for item in field.metadata
+        for name, sign in (("gt", ">"), ("ge", "at least"), ("lt", "<"), ("le", "at most"))
+        if getattr(item, name, None) is not None
+    ]
+    return ", ".join([_kind(field.annotation), *bounds])
+
+
+def _kind(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(kind))
+    if origin in (Union, types.UnionType):
+        return " or ".join(_kind(part) for part in get_args(kind))
+    if origin is tuple:
+        return "whole numbers"
+    if origin is not None:  # Annotated
+        return _kind(get_args(kind)[0])
+    return {int: "whole number", float: "number", str: "text", bool: "yes or no (`--no-...`)"}[kind]
+
+
+def _differences() -> Iterator[str]:
+    def rows(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                yield from rows(value, f"{prefix}{key}.")
+            else:
+                yield f"`{prefix}{key}` = {_shown(tuple(value) if isinstance(value, list) else value)}"
+
+    for path in sorted(CONFIGS.rglob("*.toml"), key=lambda path: (path.parent.name, path.name)):
+        yield f"- `{path.relative_to(CONFIGS.parent)}`: {', '.join(rows(read_toml(path)))}"
+    yield ""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
