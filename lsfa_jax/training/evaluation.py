@@ -1,6 +1,6 @@
 """Ranks labels for documents and measures the ranking: for all labels, and within head and tail."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from lsfa_jax import metrics
 from lsfa_jax.console import progress
-from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training import devices, interrupts
@@ -52,15 +52,19 @@ def make_ranker(model: Lsfa, is_head: np.ndarray) -> Ranker:
 def rank_split(ranker: Ranker, params: Any, batches: Batches, mesh: Mesh, title: str) -> np.ndarray:
     """Ranks labels for every document of a split, int32[3, N, 5], in the split's order."""
     top = np.full((3, len(batches.split), NUM_RANKED), -1, np.int32)
-    plan = batches.in_order()
-    with progress(title, len(batches.split), "documents") as advance:
-        for batch in batches.load(plan):
-            interrupts.check()
-            here = batch.rows[batch.document_mask]
-            words, lengths = devices.split_rows(mesh, (batch.words, batch.lengths))
-            top[:, here] = np.asarray(ranker(params, words, lengths))[:, batch.document_mask]
-            advance(len(here))
+    for batch, words, lengths in over_split(batches, mesh, title):
+        here = batch.rows[batch.document_mask]
+        top[:, here] = np.asarray(ranker(params, words, lengths))[:, batch.document_mask]
     return top
+
+
+def over_split(batches: Batches, mesh: Mesh, title: str) -> Iterator[tuple[Batch, jax.Array, jax.Array]]:
+    """Yields each batch of a split once, with its words and lengths on the devices, and shows the progress."""
+    with progress(title, len(batches.split), "documents") as advance:
+        for batch in batches.load(batches.in_order()):
+            interrupts.check()
+            yield batch, *devices.split_rows(mesh, (batch.words, batch.lengths))
+            advance(int(batch.document_mask.sum()))
 
 
 def head_of_all_labels(corpus: Corpus, is_head: np.ndarray) -> np.ndarray:
