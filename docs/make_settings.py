@@ -15,9 +15,10 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 _HEAD = """# Settings
 
-Made from the code by `python docs/make_settings.py`. Every setting is an option of `bin/train` (`--psc.weight 0.2`) and a key
-of a settings file (`--config FILE`, TOML: `weight = 0.2` under `[psc]`). Later beats earlier: these defaults, the corpus's own
-file in `configs/`, `--preset`, `--profile`, `--config`, options. An unknown key is an error that names the nearest one.
+Made from the code by `python docs/make_settings.py`. Every setting is an option of `bin/train` (`--psc.weight 0.2`) and
+a key of a settings file (`--config FILE`, TOML: `weight = 0.2` under `[psc]`). Later beats earlier: these defaults, the
+corpus's own file in `configs/`, `--preset`, `--profile`, `--config`, options. An unknown key is an error that names the
+nearest one.
 """
 
 
