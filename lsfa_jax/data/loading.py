@@ -9,7 +9,7 @@ import numpy as np
 from lsfa_jax.config import Config
 from lsfa_jax.console import UserError, note
 from lsfa_jax.data import corpus, readers, sources, synthetic, vectors
-from lsfa_jax.data.readers import Document, ReadReport
+from lsfa_jax.data.readers import Document, ReadOptions, ReadReport, Source
 from lsfa_jax.data.vocabulary import NUM_SPECIAL, PADDING
 
 _SYNTHETIC_TRAIN = 2_400
@@ -22,14 +22,14 @@ def load_corpus(config: Config) -> corpus.Corpus:
     Raises:
         UserError: a file is missing or a row cannot be read, or the name and the folder do not go together.
     """
-    reports: list[tuple[Path, ReadReport]] = []
+    reports: list[tuple[Source, ReadReport]] = []
 
-    def read(path: Path, text_field: str = "text", labels_field: str = "labels") -> Iterator[Document]:
+    options = ReadOptions(bad_rows=config.data.bad_rows)
+
+    def read(source: Source, options: ReadOptions = options) -> Iterator[Document]:
         report = ReadReport()
-        reports.append((path, report))
-        return readers.read_jsonl(
-            path, text_field=text_field, labels_field=labels_field, bad_rows=config.data.bad_rows, report=report
-        )
+        reports.append((source, report))
+        return readers.read_documents(source, options=options, report=report)
 
     validation = None
     if config.dataset in ("synthetic", "rcv1") and config.data_dir:
@@ -40,7 +40,7 @@ def load_corpus(config: Config) -> corpus.Corpus:
         train = synthetic.documents(_SYNTHETIC_TRAIN, seed=config.seed, split=0)
         test = synthetic.documents(_SYNTHETIC_TEST, seed=config.seed, split=1)
     elif config.dataset == "rcv1":
-        files = {name: read(path, "doc_token", "doc_label") for name, path in sources.rcv1_files().items()}
+        files = {name: read(path) for name, path in sources.rcv1_files().items()}
         # The copy splits the official 23,149 training documents into train and dev.
         train, test = chain(files["train"], files["dev"]), files["test"]
     else:
@@ -50,6 +50,8 @@ def load_corpus(config: Config) -> corpus.Corpus:
                 '{"labels": ["name", ...], "text": "..."}; .gz and .xz are read too'
             )
         splits = readers.find_splits(Path(config.data_dir))
+        if "test" not in splits:
+            raise UserError(f"{config.data_dir}: no file for the test split; expected test.jsonl, test.csv or the like")
         train, test = read(splits["train"]), read(splits["test"])
         validation = read(splits["validation"]) if "validation" in splits else None
     built = corpus.build(

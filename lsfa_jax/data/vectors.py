@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from lsfa_jax.console import UserError, warn
-from lsfa_jax.data.readers import read_lines
 from lsfa_jax.data.sources import glove_50d_files
+from lsfa_jax.data.streams import read_lines
 
 _DEFAULT_STD = 0.5
 

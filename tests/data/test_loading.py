@@ -10,7 +10,7 @@ from lsfa_jax.config import Config
 from lsfa_jax.console import UserError
 from lsfa_jax.data import loading, sources
 from lsfa_jax.data.loading import load_corpus, load_embedding
-from lsfa_jax.data.readers import ReadReport, find_splits, read_jsonl
+from lsfa_jax.data.readers import ReadOptions, ReadReport, find_splits, read_documents
 
 AAPD = Path(__file__).parents[3] / "shared" / "data" / "aapd"
 RCV1_FILES = [sources.cache_dir() / "rcv1" / member.name for member in sources.RCV1.members]
@@ -163,7 +163,7 @@ def test_aapd_test_split_has_the_documented_counts(capsys):
     splits = find_splits(AAPD)
     assert set(splits) == {"train", "test"}
     report = ReadReport()
-    documents = list(read_jsonl(splits["test"], report=report))
+    documents = list(read_documents(splits["test"], options=ReadOptions(), report=report))
     assert len(documents) == report.read == 1000
     labels = [label for document in documents for label in document.labels]
     assert len(set(labels)) == 54

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax.console import UserError
-from lsfa_jax.data import readers
-from lsfa_jax.data.readers import Document, ReadReport, find_splits, read_jsonl
+from lsfa_jax.data import streams
+from lsfa_jax.data.readers import Document, ReadOptions, ReadReport, find_splits, read_documents
 
 ROW = b'{"labels": ["a", "b"], "text": "some words"}\n'
 
@@ -17,7 +17,7 @@ def read(tmp_path, content, **settings):
     path = tmp_path / "train.jsonl"
     path.write_bytes(content)
     report = ReadReport()
-    return list(read_jsonl(path, report=report, **settings)), report
+    return list(read_documents(path, options=ReadOptions(**settings), report=report)), report
 
 
 # Every kind of line, with the reason or note it must be counted under (None: an ordinary document).
@@ -95,7 +95,7 @@ def test_every_line_is_accounted_for(tmp_path_factory, lines):
     path = tmp_path_factory.mktemp("rows") / "x.jsonl"
     path.write_bytes(b"\n".join([*lines, ROW]))
     report = ReadReport()
-    documents = list(read_jsonl(path, bad_rows="skip", report=report))
+    documents = list(read_documents(path, options=ReadOptions(format="jsonl", bad_rows="skip"), report=report))
     assert report.read == report.kept + report.skipped.total() == sum(bool(line.strip()) for line in lines) + 1
     assert report.kept == len(documents) == sum(line in KEPT for line in lines) + 1
     assert report.notes["blank line"] == sum(not line.strip() for line in lines)
@@ -111,7 +111,9 @@ def test_what_json_wrote_comes_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("rows") / "x.jsonl"
     lines = [json.dumps({"text": text, "labels": labels}, ensure_ascii=len(text) % 2 == 0) for text, labels in rows]
     path.write_bytes("\n".join(lines).encode())
-    assert list(read_jsonl(path, report=ReadReport())) == [Document(text, tuple(labels)) for text, labels in rows]
+    assert list(read_documents(path, options=ReadOptions(), report=ReadReport())) == [
+        Document(text.replace("\0", " "), tuple(labels)) for text, labels in rows
+    ]
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, lzma.compress], ids=["gz", "xz"])
@@ -132,7 +134,7 @@ def test_damaged_compressed_file_names_the_line_reached(tmp_path, compress, dama
     (tmp_path / "x.jsonl").write_bytes(data)
     report = ReadReport()
     with pytest.raises(UserError, match="damaged or cut off") as error:
-        list(read_jsonl(tmp_path / "x.jsonl", report=report, bad_rows="skip"))
+        list(read_documents(tmp_path / "x.jsonl", options=ReadOptions(bad_rows="skip"), report=report))
     assert str(error.value).startswith(f"{tmp_path / 'x.jsonl'}:{report.read + 1}: ")
     assert report.read > 1000
 
@@ -147,13 +149,13 @@ def test_nothing_but_bad_rows_is_an_error_even_in_a_second_file(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(ROW)
     (tmp_path / "b.jsonl").write_bytes(b"1\n2\n")
     report = ReadReport()
-    list(read_jsonl(tmp_path / "a.jsonl", bad_rows="skip", report=report))
+    list(read_documents(tmp_path / "a.jsonl", options=ReadOptions(bad_rows="skip"), report=report))
     with pytest.raises(UserError, match=r"b\.jsonl: holds no documents: all 2 rows were skipped"):
-        list(read_jsonl(tmp_path / "b.jsonl", bad_rows="skip", report=report))
+        list(read_documents(tmp_path / "b.jsonl", options=ReadOptions(format="jsonl", bad_rows="skip"), report=report))
 
 
 def test_line_length_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "_MAX_LINE", len(ROW))
+    monkeypatch.setattr(streams, "MAX_LINE", len(ROW))
     assert len(read(tmp_path, ROW * 3)[0]) == 3
     with pytest.raises(UserError, match=r"train\.jsonl:2: the line is longer than"):
         read(tmp_path, ROW + b" " + ROW, bad_rows="skip")
@@ -162,7 +164,7 @@ def test_line_length_is_bounded(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["missing.jsonl", "."])
 def test_file_that_cannot_be_opened(tmp_path, name):
     with pytest.raises(UserError, match="cannot be opened"):
-        list(read_jsonl(tmp_path / name, report=ReadReport()))
+        list(read_documents(tmp_path / name, options=ReadOptions(), report=ReadReport()))
 
 
 @pytest.mark.parametrize("validation", ["validation.jsonl", "valid.jsonl.gz", "dev.jsonl.xz", None])
@@ -178,9 +180,8 @@ def test_finds_splits(tmp_path, validation):
     [
         (
             ["test.jsonl", "train.json"],
-            "no file for the train split; expected train.jsonl, .*, found test.jsonl, train.j",
+            "no file for the train split; expected train.jsonl, .*; found test.jsonl, train.j",
         ),
-        (["train.jsonl"], "no file for the test split; expected test.jsonl, "),
         ([], "found nothing"),
         (
             ["train.jsonl", "train.jsonl.gz", "test.jsonl"],
@@ -188,7 +189,7 @@ def test_finds_splits(tmp_path, validation):
         ),
         (
             ["train.jsonl", "test.jsonl", "dev.jsonl", "valid.jsonl"],
-            "valid.jsonl and dev.jsonl both could be the valid",
+            "dev.jsonl and valid.jsonl both could be the valid",
         ),
     ],
 )
