@@ -9,14 +9,13 @@ from typing import Literal
 
 from lsfa_jax.console import UserError
 from lsfa_jax.data import formats
-from lsfa_jax.data.formats import LIST, WHOLE, BadRowError, Layout
+from lsfa_jax.data.formats import LIST, SEPARATORS, WHOLE, BadRowError, Layout
 from lsfa_jax.data.streams import HEAD_SIZE
 
 # Names by which a column or field is known, in any case, where no option names it.
 TEXT_NAMES = ("text", "texts", "document", "content", "body", "doc_token")
 LABELS_NAMES = ("labels", "label", "tags", "categories", "topics", "concepts", "doc_label")
 ID_NAMES = ("id", "doc_id", "docid", "document_id", "idx", "celex_id")
-_SEPARATORS = (";", "|", ",")
 _SEPARATOR_NAMES = {LIST: "as a list", WHOLE: "one a row", " ": "separated by spaces", "\t": "separated by tabs"}
 _NUM_ROWS = 1_000
 _ARCHIVES = {b"PK\x03\x04": "zip (or an Excel file)", b"7z\xbc\xaf'\x1c": "7z", b"Rar!\x1a\x07": "rar"}
@@ -295,7 +294,7 @@ def choose_separator(cells: list[str], name: str, options: ReadOptions) -> str:
             return LIST
         except BadRowError:
             pass
-    found = [separator for separator in _SEPARATORS if any(separator in cell for cell in cells)]
+    found = [separator for separator in SEPARATORS if any(separator in cell for cell in cells)]
     if len(found) == 1:
         return found[0]
     if not found and not any(len(cell.split()) > 1 for cell in cells):

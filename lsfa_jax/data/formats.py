@@ -15,6 +15,7 @@ Lines = Iterator[tuple[int, bytes]]
 
 # How labels lie in one string, where no separator does it: a JSON or Python list, or one label that is the whole.
 LIST, WHOLE = "list", "whole"
+SEPARATORS = (";", "|", ",")
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _LIST_OF_STRINGS = re.compile(rf"\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*,?\s*)?\]", re.DOTALL)
 
@@ -119,6 +120,10 @@ def split_labels(cell: str, separator: str) -> tuple[list[str], tuple[str, ...]]
     if not cell.strip():
         return [], ()
     if separator == WHOLE:
+        # The first rows showed one word each: what else comes is not guessed at.
+        if len(cell.split()) > 1 or any(mark in cell for mark in SEPARATORS):
+            expected = "one label without spaces, as in the first rows; if there are several, say what separates labels"
+            raise BadRowError("more than one label perhaps", expected, cell)
         return [cell.strip()], ()
     if separator == LIST:
         return parse_list(cell), ()

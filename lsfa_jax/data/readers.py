@@ -2,15 +2,22 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from lsfa_jax.console import UserError, note
-from lsfa_jax.data import formats
+from lsfa_jax.data import file_formats, formats
 from lsfa_jax.data.detection import ReadOptions, describe, detect
+from lsfa_jax.data.file_formats import PARQUET_MAGIC, Parquet
 from lsfa_jax.data.formats import BadRow, BlankLine, Layout, Lines, Parsed, Row
+from lsfa_jax.data.paired_formats import Placed, lyrl2004, pair
 from lsfa_jax.data.streams import open_stream
+
+_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
+_COMPRESSED = ("", ".gz", ".xz", ".bz2", ".zst")
+_SPLIT_STEMS = {"train": ("train",), "test": ("test",), "validation": ("validation", "valid", "val", "dev")}
+_TOPICS = "rcv1-v2.topics.qrels"
 
 # Ids are compared up to here, so that memory stays bounded.
 _MAX_IDS = 1_000_000
@@ -151,31 +158,101 @@ def _name(source: Source) -> str:
     return str(source) if isinstance(source, Path | Files) else "standard input"
 
 
-def _rows(source: Source, options: ReadOptions) -> Iterator[tuple[str, Row | BadRow | BlankLine]]:
+def _rows(source: Source, options: ReadOptions) -> Placed:
     """Yields each row with its 'file:line'."""
-    if isinstance(source, Files):
-        raise NotImplementedError
+    if isinstance(source, Path) and source.is_dir():
+        if not file_formats.json_documents(source):
+            raise UserError(f"{source}: is a folder, and holds no JSON documents. Expected a file, or such a folder.")
+        note(f"{source}: read as eurlex57k, a JSON document a file")
+        yield from file_formats.eurlex57k(source, options)
+        return
+    if isinstance(source, Path) and options.labelled and options.format in ("auto", "pair"):
+        source = _with_labels(source)
+    if isinstance(source, Files) and source.labels:
+        yield from _paired_rows(source.texts, source.labels, options)
+        return
+    for one in source.texts if isinstance(source, Files) else [source]:
+        yield from _file_rows(one, options)
+
+
+def _file_rows(source: Path | BinaryIO, options: ReadOptions) -> Placed:
     with open_stream(source) as stream:
-        layout = detect(stream.head(), stream.name, options)
-        note(f"{stream.name}: read as {describe(layout)}")
-        for row in _PARSERS[layout.format](stream.lines(), layout):
-            yield f"{stream.name}:{row.number}", row
+        head = stream.head()
+        if options.format == "parquet" or (options.format == "auto" and head.startswith(PARQUET_MAGIC)):
+            if stream.compressed or not isinstance(source, Path):
+                problem = "is compressed again" if stream.compressed else "cannot be read from a pipe"
+                raise UserError(
+                    f"{stream.name}: a Parquet file that {problem}. Save it as a plain file, and give that."
+                )
+            parquet = Parquet(source, options)
+            note(f"{source}: read as {describe(parquet.layout)}")
+            for row in parquet.rows():
+                yield f"{source}:{row.number}", row
+            return
+        layout = detect(head, stream.name, options)
+        if layout.format in _PARSERS:
+            note(f"{stream.name}: read as {describe(layout)}")
+            for row in _PARSERS[layout.format](stream.lines(), layout):
+                yield f"{stream.name}:{row.number}", row
+            return
+    if layout.format == "lyrl2004" and isinstance(source, Path):
+        topics = _packed(source.parent, _TOPICS) if options.labelled else []
+        if len(topics) != 1 and options.labelled:
+            raise UserError(f"{source}: expected the file of its labels, {_TOPICS}, once in the same folder.")
+        yield from _paired_rows((source,), topics[0] if topics else None, options)
+        return
+    expected = "a folder of JSON documents"
+    if layout.format != "eurlex57k":
+        expected = (
+            "texts in a file named like train_texts.txt or text_train, and train_labels.txt or label_train beside it"
+        )
+    raise UserError(f"{stream.name}: cannot be read as {layout.format}. Expected {expected}.")
 
 
-_SUFFIXES = (".jsonl", ".csv", ".tsv", ".txt")
-_COMPRESSED = ("", ".gz", ".xz", ".bz2", ".zst")
-_SPLIT_STEMS = {"train": ("train",), "test": ("test",), "validation": ("validation", "valid", "val", "dev")}
+def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOptions) -> Placed:
+    names = f"{', '.join(map(str, texts))}" + (f" with {labels}" if labels else "")
+    with open_stream(texts[0]) as stream:
+        if stream.head().startswith(b".I ") and options.format in ("auto", "lyrl2004"):
+            note(f"{names}: read as lyrl2004")
+            yield from lyrl2004(texts, labels)
+            return
+        layout = detect(stream.head(), stream.name, replace(options, format="pair"))
+        if labels is None or len(texts) != 1:
+            raise UserError(f"{names}: expected one file of texts and one of labels")
+        note(f"{names}: read as {describe(layout)}")
+        with open_stream(labels) as others:
+            yield from pair(stream, others, layout)
+
+
+def _with_labels(path: Path) -> Path | Files:
+    """Adds the file of labels that lies beside a file of texts, by its name."""
+    stem = _plain_name(path.name)
+    if stem.endswith(".txt") or "." not in stem:
+        for texts, labels in (("texts", "labels"), ("text", "label")):
+            found = _packed(path.parent, stem.replace(texts, labels, 1)) if texts in stem else []
+            if len(found) == 1:
+                return Files((path,), found[0])
+    return path
+
+
+def _plain_name(name: str) -> str:
+    return next((name.removesuffix(end) for end in _COMPRESSED[1:] if name.endswith(end)), name)
+
+
+def _packed(folder: Path, name: str) -> list[Path]:
+    return [folder / (name + end) for end in _COMPRESSED if (folder / (name + end)).is_file()]
 
 
 def find_splits(data_dir: Path) -> dict[str, Source]:
-    """Finds the files of the splits in a folder; a single file is all 'train'.
+    """Finds the files of the splits in a folder, of any format; a single file is all 'train'.
 
     Returns:
         What `read_documents` takes, under 'train' and, where there is one, 'test' and 'validation' (named validation,
         valid, val or dev).
 
     Raises:
-        UserError: no such folder, no file for training, or two files for one split.
+        UserError: no such folder, no file for training, two for one split, or one of several that belong together is
+            missing.
     """
     if data_dir.is_file():
         return {"train": data_dir}
@@ -185,16 +262,45 @@ def find_splits(data_dir: Path) -> dict[str, Source]:
         raise UserError(f"{data_dir}: not a folder that can be read ({error.strerror}). Check the path.") from None
     splits: dict[str, Source] = {}
     for split, stems in _SPLIT_STEMS.items():
-        names = {stem + suffix + packed for stem in stems for suffix in _SUFFIXES for packed in _COMPRESSED}
-        found = [name for name in present if name in names and (data_dir / name).is_file()]
+        found = [source for stem in stems for source in _candidates(data_dir, stem)]
         if len(found) > 1:
-            raise UserError(f"{data_dir}: {' and '.join(found)} both could be the {split} split. Keep one of them.")
+            names = " and ".join(source.name if isinstance(source, Path) else str(source) for source in found)
+            raise UserError(f"{data_dir}: {names} both could be the {split} split. Keep one of them.")
         if found:
-            splits[split] = data_dir / found[0]
+            splits[split] = found[0]
         elif split == "train":
+            if (data_dir / "data").is_dir():
+                # As public hubs lay out a repository of Parquet files.
+                return find_splits(data_dir / "data")
             listed = ", ".join(present[:20]) + (f" and {len(present) - 20} more" if len(present) > 20 else "")
             raise UserError(
                 f"{data_dir}: no file for the {split} split; expected {split}.jsonl, {split}.csv or another format's "
                 f"name, plain or compressed; found {listed or 'nothing'}."
             )
     return splits
+
+
+def _candidates(folder: Path, stem: str) -> Iterator[Path | Files]:
+    """Yields what could be the split of that name."""
+    for suffix in _SUFFIXES:
+        yield from _packed(folder, stem + suffix)
+    for texts, labels in ((f"{stem}_texts.txt", f"{stem}_labels.txt"), (f"text_{stem}", f"label_{stem}")):
+        for path in _packed(folder, texts):
+            yield Files((path,), _only(folder, labels))
+    parts = [f"lyrl2004_tokens_test_pt{i}.dat" for i in range(4)] if stem == "test" else [f"lyrl2004_tokens_{stem}.dat"]
+    if any(_packed(folder, part) for part in parts):
+        yield Files(tuple(_only(folder, part) for part in parts), _only(folder, _TOPICS))
+    if (folder / stem).is_dir() and file_formats.json_documents(folder / stem):
+        yield folder / stem
+    shards = sorted(folder.glob(f"{stem}-?????-of-?????.parquet"))
+    if shards:
+        total = int(shards[0].stem[-5:]) if shards[0].stem[-5:].isdigit() else 0
+        yield Files(tuple(_only(folder, f"{stem}-{i:05}-of-{total:05}.parquet") for i in range(total)))
+
+
+def _only(folder: Path, name: str) -> Path:
+    found = _packed(folder, name)
+    if len(found) != 1:
+        problem = f"{' and '.join(path.name for path in found)} are there" if found else "it is missing"
+        raise UserError(f"{folder}: expected one file {name} (plain or compressed), but {problem}.")
+    return found[0]

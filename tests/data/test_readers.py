@@ -161,16 +161,16 @@ def test_line_length_is_bounded(tmp_path, monkeypatch):
         read(tmp_path, ROW + b" " + ROW, bad_rows="skip")
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "."])
-def test_file_that_cannot_be_opened(tmp_path, name):
-    with pytest.raises(UserError, match="cannot be opened"):
+@pytest.mark.parametrize(("name", "message"), [("missing.jsonl", "cannot be opened"), (".", "no JSON documents")])
+def test_file_that_cannot_be_opened(tmp_path, name, message):
+    with pytest.raises(UserError, match=message):
         list(read_documents(tmp_path / name, options=ReadOptions(), report=ReadReport()))
 
 
 @pytest.mark.parametrize("validation", ["validation.jsonl", "valid.jsonl.gz", "dev.jsonl.xz", None])
 def test_finds_splits(tmp_path, validation):
     names = {"train": "train.jsonl.xz", "test": "test.jsonl"} | ({"validation": validation} if validation else {})
-    for name in [*names.values(), "readme.txt", "train.json"]:
+    for name in [*names.values(), "readme.txt", "training.jsonl", "train.log"]:
         (tmp_path / name).touch()
     assert find_splits(tmp_path) == {split: tmp_path / name for split, name in names.items()}
 
@@ -179,8 +179,8 @@ def test_finds_splits(tmp_path, validation):
     ("names", "message"),
     [
         (
-            ["test.jsonl", "train.json"],
-            "no file for the train split; expected train.jsonl, .*; found test.jsonl, train.j",
+            ["test.jsonl", "train.log"],
+            "no file for the train split; expected train.jsonl, .*; found test.jsonl, train.log",
         ),
         ([], "found nothing"),
         (
