@@ -24,6 +24,7 @@ from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, init_state, weights_to_use
+from lsfa_jax.training.threshold import choose_threshold
 
 # The settings that no stage before this one looks at.
 _OWN_SECTIONS = {"transfer": ("pvae",), "adjustment": ("adjust",)}
@@ -167,13 +168,13 @@ class Pipeline:
         self._describe()
         encoder = self._representation()
         self._test("representation", encoder)
-        self._write_model(encoder)
+        self._write_model("representation", encoder)
         if "transfer" in stages or "adjustment" in stages:
             learned = self._transfer(encoder)
             if "adjustment" in stages:
                 adjusted = encoder | {CLASSIFIER: self._adjustment(encoder, learned)}
                 self._test("adjusted", adjusted)
-                self._write_model(adjusted)
+                self._write_model("adjusted", adjusted)
         self._print_tables()
         return self.metrics
 
@@ -339,10 +340,10 @@ class Pipeline:
             return best_weights(self._run_stage(stage, init, checkpoints))
 
     def _test(self, name: str, params: Any) -> None:
-        """Measures weights on validation and test documents with head and tail, once."""
+        """Chooses the threshold on validation documents, measures on these and on test documents; once."""
         results = self.metrics["stages"]
-        if name not in results:
-            results[name] = {}
+        if "threshold" not in results.get(name, {}):
+            results[name] = {"threshold": choose_threshold(self.model, params, self.validation, self.mesh)}
             for split, batches in (("validation", self.validation), ("test", self.test)):
                 top = evaluation.rank_split(self.ranker, params, batches, self.mesh, f"{name} on {split}")
                 results[name][split] = evaluation.measure(top, batches, self.corpus, self.is_head)
@@ -352,7 +353,7 @@ class Pipeline:
         self.metrics["test"] = results.get("adjusted", results[name])["test"]
         self.folder.write_metrics(self.metrics)
 
-    def _write_model(self, params: Any) -> None:
+    def _write_model(self, name: str, params: Any) -> None:
         """Writes what predicting needs; weights of an earlier stage are there until a later one has better ones."""
         corpus = self.corpus
         trained = model_folder.TrainedModel(
@@ -361,7 +362,7 @@ class Pipeline:
             labels=corpus.labels[: corpus.num_labels],
             label_counts=corpus.published_counts[: corpus.num_labels],
             num_documents=corpus.published_documents,
-            threshold=0.5,
+            threshold=self.metrics["stages"][name]["threshold"],
             params=devices.host(params),
         )
         model_folder.write(self.folder.path, trained)

@@ -192,21 +192,21 @@ class Signal:
 
 
 # Where a signal comes in each run after the one before, and what then has been done: an epoch of the first and the last
-# stage has 5 steps, of the second 4. The loop is `run`; validation and test batches are asked for by `rank_split`.
+# stage has 5 steps, of the second 4. The loop is `run`; validation and test batches are asked for by `over_split`.
 MOMENTS = [
     ("run", 3, "representation", 2, "in an epoch"),
     ("run", 4, "representation", 5, "at an epoch's end"),
     ("collect_features", 2, "representation", 5, "in a collection of prototypes"),
     ("run", 4, "representation", 8, "in an epoch with the average begun"),
-    ("rank_split", 2, "representation", 10, "in a validation"),
-    ("rank_split", 7, "representation", 15, "in the test after the stage"),
+    ("over_split", 2, "representation", 10, "in a validation"),
+    ("over_split", 9, "representation", 15, "in the test after the stage"),
     ("collect_features", 3, "representation", 15, "in the collection of features"),
     ("run", 3, "transfer", 2, "in an epoch of the PVAE"),
     ("run", 3, "transfer", 4, "at an epoch's end of the PVAE"),
     ("run", 7, "adjustment", 2, "in an epoch of adjustment"),
     ("run", 4, "adjustment", 5, "at an epoch's end of adjustment"),
-    ("rank_split", 1, "adjustment", 10, "in a validation of adjustment"),
-    ("rank_split", 4, "adjustment", 10, "in the last test"),
+    ("over_split", 1, "adjustment", 10, "in a validation of adjustment"),
+    ("over_split", 7, "adjustment", 10, "in the last test"),
 ]
 
 
