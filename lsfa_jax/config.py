@@ -155,6 +155,8 @@ class Report(Section):
 
     bin_size: int = Field(400, gt=0, description="Labels a bin in macro-averaged P@5 over label frequency.")
     batch_size: int = Field(128, gt=0, description="Documents at a time where nothing is trained.")
+    propensity_a: float = Field(0.55, ge=0, description="A of propensity-scored precision.")
+    propensity_b: float = Field(1.5, ge=0, description="B of propensity-scored precision.")
 
 
 class Config(Section):

@@ -1,4 +1,4 @@
-"""Ranking metrics of long-tailed multi-label classification: P@k, nDCG@k, PSP@k and macro-averaged P@k, in percent.
+"""Ranking metrics of long-tailed multi-label classification: P@k, R@k, nDCG@k, PSP@k, macro-averaged P@k, in percent.
 
 Computed from top-k lists and sparse truth; no N x L array exists. Throughout:
 
@@ -11,6 +11,7 @@ Computed from top-k lists and sparse truth; no N x L array exists. Throughout:
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +21,21 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
 
-_PLACES = (1, 3, 5)
-# Name of the metric -> A and B of the propensity model. The extreme classification repository's constants come first;
-# the released LSFA code has the second pair, which the repository means for Amazon's corpora.
-_PROPENSITIES = {"PSP@{}": (0.55, 1.5), "PSP@{} (A=0.6, B=2.6)": (0.6, 2.6)}
+PLACES = (1, 3, 5)
+"""Where rankings are cut off."""
+
+MACRO_PLACE = 5
+"""The place of macro-averaged precision."""
+
+
+class Propensity(NamedTuple):
+    """A and B of the propensity model; the extreme classification repository's for all corpora but a few."""
+
+    a: float = 0.55
+    b: float = 1.5
+
+
+_USUAL = Propensity()
 
 
 class LabelSets(NamedTuple):
@@ -89,6 +101,16 @@ def precision_at_k(hit: Bools, k: int) -> Floats:
     """
     _check_k(hit, k)
     return 100 * _ratio(np.cumsum(hit[:, :k].sum(axis=0)), len(hit) * np.arange(1, k + 1))
+
+
+def recall_at_k(hit: Bools, truth: LabelSets, k: int) -> Floats:
+    """Computes R@k: the mean over documents of the hits in the top k, divided by the document's number of labels.
+
+    A document with more than k labels cannot reach 100; one without labels stays in the mean and scores 0.
+    """
+    _check_k(hit, k)
+    sizes = np.diff(truth.offsets)[:, None]
+    return 100 * _ratio(_ratio(np.cumsum(hit[:, :k], axis=1), sizes).sum(axis=0), np.full(k, len(hit)))
 
 
 def ndcg_at_k(hit: Bools, truth: LabelSets, k: int) -> Floats:
@@ -173,7 +195,14 @@ def bin_means(per_label: Floats, label_counts: Integers, bin_size: int = 400) ->
     return np.array([ordered[start : start + bin_size].mean() for start in range(0, len(ordered), bin_size)])
 
 
-def evaluate(top: Integers, truth: LabelSets, label_counts: Integers, num_documents: int) -> dict[str, float]:
+def evaluate(
+    top: Integers,
+    truth: LabelSets,
+    label_counts: Integers,
+    num_documents: int,
+    places: Sequence[int] = PLACES,
+    propensity: Propensity = _USUAL,
+) -> dict[str, float]:
     """Computes every metric over all labels.
 
     Args:
@@ -181,24 +210,34 @@ def evaluate(top: Integers, truth: LabelSets, label_counts: Integers, num_docume
         truth: labels of the same N documents; ids past the end of `label_counts` are labels training never saw.
         label_counts: int [number of the model's labels], the training documents of each.
         num_documents: how many training documents there are.
+        places: where rankings are cut off, each at most K.
+        propensity: A and B of PSP.
 
     Returns:
-        Percent: "P@k", "N@k", "PSP@k" (A = 0.55, B = 1.5) and "PSP@k (A=0.6, B=2.6)" for k = 1, 3, 5; "macro_P@5".
+        Percent: "P@k", "R@k", "N@k" and "PSP@k" for k in `places`; "macro_P@5".
 
     Raises:
         ValueError: the shapes do not fit each other.
     """
     label_counts = with_unseen_labels(label_counts, truth)
+    weights = inverse_propensity(label_counts, num_documents, *propensity)
     every_label = np.ones(len(label_counts), bool)
-    return _ranking(top, truth, label_counts, num_documents) | {"macro_P@5": _macro_precision(top, truth, every_label)}
+    return _ranking(top, truth, weights, places) | {"macro_P@5": _macro_precision(top, truth, every_label)}
 
 
 def evaluate_group(
-    top: Integers, group_top: Integers, truth: LabelSets, group: Bools, label_counts: Integers, num_documents: int
+    top: Integers,
+    group_top: Integers,
+    truth: LabelSets,
+    group: Bools,
+    label_counts: Integers,
+    num_documents: int,
+    places: Sequence[int] = PLACES,
+    propensity: Propensity = _USUAL,
 ) -> dict[str, float]:
     """Computes every metric over a group of labels, such as the head or the tail.
 
-    P, N and PSP rank the group's labels alone, against truth restricted to the group, over the documents that have a
+    P, R, N and PSP rank the group's labels alone, against truth restricted to the group, over the documents that have a
     label of it. macro_P@5 is the mean over the group's labels of their precision in the top 5 among all labels.
 
     Args:
@@ -208,6 +247,8 @@ def evaluate_group(
         group: bool [L]; the tail is `with_unseen_labels(label_counts, truth) < head_threshold`.
         label_counts: as in `evaluate`.
         num_documents: as in `evaluate`.
+        places: as in `evaluate`.
+        propensity: as in `evaluate`.
 
     Returns:
         The keys of `evaluate`.
@@ -220,20 +261,24 @@ def evaluate_group(
     if len(group_top) != len(documents):
         raise ValueError(f"group_top lists {len(group_top)} documents, truth {len(documents)}")
     restricted = select_documents(restricted, documents)
-    ranking = _ranking(group_top[documents], restricted, with_unseen_labels(label_counts, truth), num_documents)
+    weights = inverse_propensity(with_unseen_labels(label_counts, truth), num_documents, *propensity)
+    ranking = _ranking(group_top[documents], restricted, weights, places)
     return ranking | {"macro_P@5": _macro_precision(top, truth, group)}
 
 
-def _ranking(top: Integers, truth: LabelSets, label_counts: Integers, num_documents: int) -> dict[str, float]:
-    hit, k = hits(top, truth), max(_PLACES)
-    curves = {"P@{}": precision_at_k(hit, k), "N@{}": ndcg_at_k(hit, truth, k)}
-    for name, (a, b) in _PROPENSITIES.items():
-        curves[name] = psp_at_k(hit, top, truth, inverse_propensity(label_counts, num_documents, a, b), k)
-    return {name.format(place): float(curve[place - 1]) for name, curve in curves.items() for place in _PLACES}
+def _ranking(top: Integers, truth: LabelSets, weights: Floats, places: Sequence[int]) -> dict[str, float]:
+    hit, k = hits(top, truth), max(places)
+    curves = {
+        "P": precision_at_k(hit, k),
+        "R": recall_at_k(hit, truth, k),
+        "N": ndcg_at_k(hit, truth, k),
+        "PSP": psp_at_k(hit, top, truth, weights, k),
+    }
+    return {f"{name}@{place}": float(curve[place - 1]) for name, curve in curves.items() for place in places}
 
 
 def _macro_precision(top: Integers, truth: LabelSets, group: Bools) -> float:
-    per_label = macro_precision_at_k(hits(top, truth), top, len(group), 5)
+    per_label = macro_precision_at_k(hits(top, truth), top, len(group), MACRO_PLACE)
     return float(per_label[group].mean()) if group.any() else 0.0
 
 

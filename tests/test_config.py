@@ -244,6 +244,8 @@ def test_released_profile_is_what_the_released_code_does():
         "adjust.schedule": "alternate",
         "adjust.init": "scratch",
         "adjust.encoder_dropout": True,
+        "report.propensity_a": 0.6,
+        "report.propensity_b": 2.6,
     }
     paper, found = (
         parse_train_arguments(["--dataset", "rcv1", "--profile", name]).settings() for name in ("paper", "released")

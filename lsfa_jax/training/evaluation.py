@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lsfa_jax import metrics
+from lsfa_jax.config import Report
 from lsfa_jax.console import progress
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Corpus
@@ -74,14 +75,17 @@ def head_of_all_labels(corpus: Corpus, is_head: np.ndarray) -> np.ndarray:
     return head
 
 
-def measure(top: np.ndarray, batches: Batches, corpus: Corpus, is_head: np.ndarray | None = None) -> dict[str, Any]:
+def measure(
+    top: np.ndarray, batches: Batches, corpus: Corpus, report: Report, is_head: np.ndarray | None = None
+) -> dict[str, Any]:
     """Computes the metrics of a ranking, in percent; given bool[L] `is_head` also those of "head" and "tail"."""
     truth, counts, number = batches.split.labels, corpus.published_counts, corpus.published_documents
-    result: dict[str, Any] = metrics.evaluate(top[0], truth, counts, number)
+    propensity = metrics.Propensity(report.propensity_a, report.propensity_b)
+    result: dict[str, Any] = metrics.evaluate(top[0], truth, counts, number, propensity=propensity)
     if is_head is not None:
         head = head_of_all_labels(corpus, is_head)
         for name, group, own in (("head", head, top[1]), ("tail", ~head, top[2])):
-            result[name] = metrics.evaluate_group(top[0], own, truth, group, counts, number)
+            result[name] = metrics.evaluate_group(top[0], own, truth, group, counts, number, propensity=propensity)
     return result
 
 

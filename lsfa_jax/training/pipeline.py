@@ -130,10 +130,11 @@ def _forget(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: 
     for stage in anew:
         shutil.rmtree(folder.checkpoints(stage), ignore_errors=True)
         folder.forget_history(stage, -1)
-    # With another N_t other labels are head and tail, in the results of the first stage too.
-    other_groups = "pvae.head_threshold" in differences(folder.read_config(), config)
-    if anew or other_groups:
-        folder.forget_metrics(anew, other_groups)
+    # Another N_t makes other labels head and tail, other constants another PSP, in the results of the first stage too.
+    changed = differences(folder.read_config(), config)
+    measured_anew = any(key in changed for key in ("pvae.head_threshold", "report.propensity_a", "report.propensity_b"))
+    if anew or measured_anew:
+        folder.forget_metrics(anew, measured_anew)
 
 
 class Pipeline:
@@ -203,7 +204,7 @@ class Pipeline:
 
     def _validate(self, params: Any) -> dict[str, float]:
         top = evaluation.rank_split(self.ranker, params, self.validation, self.mesh, "validation")
-        return evaluation.measure(top, self.validation, self.corpus)
+        return evaluation.measure(top, self.validation, self.corpus, self.config.report)
 
     def _run_stage(self, stage: loop.Stage, init: Callable[[], TrainState], checkpoints: Checkpoints) -> TrainState:
         """Runs a stage from its last checkpoint or from the start; a complete one is only read."""
@@ -346,7 +347,7 @@ class Pipeline:
             results[name] = {"threshold": choose_threshold(self.model, params, self.validation, self.mesh)}
             for split, batches in (("validation", self.validation), ("test", self.test)):
                 top = evaluation.rank_split(self.ranker, params, batches, self.mesh, f"{name} on {split}")
-                results[name][split] = evaluation.measure(top, batches, self.corpus, self.is_head)
+                results[name][split] = evaluation.measure(top, batches, self.corpus, self.config.report, self.is_head)
                 if split == "test":
                     size = self.config.report.bin_size
                     results[name]["macro_P@5_bins"] = evaluation.bins(top[0], batches, self.corpus, size)
@@ -380,7 +381,7 @@ class Pipeline:
             header += [group, "adjusted"] if after else [group]
         rows = []
         for metric in (name for name in before if name not in groups):
-            row = [metric.replace("(A=0.6, B=2.6)", "A=.6 B=2.6")]
+            row = [metric]
             for group in groups:
                 results = [before] if after is None else [before, after]
                 values = [(one if group == "all" else one[group])[metric] for one in results]

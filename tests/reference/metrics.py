@@ -13,6 +13,14 @@ def precision_at_k(tops, truths, k):
     return 100 * total / len(tops) if len(tops) else 0.0
 
 
+def recall_at_k(tops, truths, k):
+    total = np.float64(0)
+    for top, truth in zip(tops, truths, strict=True):
+        if truth:
+            total += sum(1 for label in top[:k] if label in truth) / len(truth)
+    return 100 * total / len(tops) if len(tops) else 0.0
+
+
 def ndcg_at_k(tops, truths, k):
     total = np.float64(0)
     for top, truth in zip(tops, truths, strict=True):
@@ -61,15 +69,14 @@ def bin_means(per_label, counts, bin_size):
     return np.array(means)
 
 
-def evaluate(tops, truths, counts, num_documents):
+def evaluate(tops, truths, counts, num_documents, a=0.55, b=1.5):
     """`counts` covers every label, those that training never saw with 0."""
     values = {}
     for k in (1, 3, 5):
         values[f"P@{k}"] = precision_at_k(tops, truths, k)
         values[f"N@{k}"] = ndcg_at_k(tops, truths, k)
-        values[f"PSP@{k}"] = psp_at_k(tops, truths, inverse_propensity(counts, num_documents, 0.55, 1.5), k)
-        q = inverse_propensity(counts, num_documents, 0.6, 2.6)
-        values[f"PSP@{k} (A=0.6, B=2.6)"] = psp_at_k(tops, truths, q, k)
+        values[f"R@{k}"] = recall_at_k(tops, truths, k)
+        values[f"PSP@{k}"] = psp_at_k(tops, truths, inverse_propensity(counts, num_documents, a, b), k)
     per_label = macro_precision_at_k(tops, truths, len(counts), 5)
     values["macro_P@5"] = per_label.mean() if len(counts) else 0.0
     return values

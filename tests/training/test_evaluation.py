@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax import metrics
+from lsfa_jax.config import Report
 from lsfa_jax.training import devices, evaluation
 from tests import training_corpus
 
@@ -78,7 +79,7 @@ TOP = np.array(
 def test_measures_all_labels_and_those_of_head_and_tail():
     corpus = batches = TwoDocuments()
     is_head = np.array([True, False, False])
-    measured = evaluation.measure(TOP, batches, corpus, is_head)
+    measured = evaluation.measure(TOP, batches, corpus, Report(), is_head)
     assert measured["P@1"] == 50.0
     assert measured["P@3"] == pytest.approx(100 / 3)
     # The head's documents: the first alone. The tail's: both, and the unseen label 3 of the first is never found.
@@ -89,7 +90,11 @@ def test_measures_all_labels_and_those_of_head_and_tail():
     assert measured["tail"]["macro_P@5"] == pytest.approx(50 / 3)
     assert measured["macro_P@5"] == pytest.approx((50 + 50) / 4)
     assert set(measured["head"]) == set(measured["tail"]) == set(measured) - {"head", "tail"}
-    without = evaluation.measure(TOP, batches, corpus)
+    without = evaluation.measure(TOP, batches, corpus, Report())
+    other = evaluation.measure(TOP, batches, corpus, Report(propensity_a=0.6, propensity_b=2.6), is_head)
+    assert other["PSP@3"] != measured["PSP@3"]
+    assert other["tail"]["PSP@3"] != measured["tail"]["PSP@3"]
+    assert other["P@3"] == measured["P@3"]
     assert without == {name: value for name, value in measured.items() if name not in ("head", "tail")}
 
 
