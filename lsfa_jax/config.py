@@ -34,9 +34,16 @@ class Data(Section):
     validation_fraction: float = Field(
         0.05, ge=0, lt=1, description="Share of the training documents held out where no validation file is given."
     )
+    test_fraction: float = Field(
+        0.1, ge=0, lt=1, description="Share of the documents held out as test where no test file is given."
+    )
     length_buckets: tuple[PositiveInt, ...] = Field(
         (64, 128, 192, 256, 384), description="Lengths that texts are padded to; max_words is always the last."
     )
+    format: str = Field("auto", description="Of the files: auto (by their content), or jsonl, csv, tsv, parquet, ...")
+    text_field: str = Field("", description="Field or column with the text, where its name does not say so.")
+    labels_field: str = Field("", description="Field or column with the labels, likewise.")
+    label_separator: str = Field("", description="What stands between labels that share a column.")
     bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")
 
 

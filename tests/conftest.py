@@ -1,4 +1,25 @@
+import os
+import tempfile
+from pathlib import Path
+
 import jax
 
 # Four devices on the CPU, asked for before the first array is made: what is split over devices is tested everywhere.
 jax.config.update("jax_num_cpu_devices", 4)
+
+
+def _own_cache() -> tempfile.TemporaryDirectory:
+    """A cache with what the user's has fetched, so that what tests prepare is not kept."""
+    from lsfa_jax.data import sources
+
+    folder = tempfile.TemporaryDirectory(prefix="lsfa-tests-")
+    for artifact in (sources.RCV1, sources.GLOVE_50D):
+        fetched = sources.cache_dir() / artifact.folder
+        if fetched.is_dir():
+            (Path(folder.name) / artifact.folder).symlink_to(fetched)
+    os.environ["LSFA_DATA"] = folder.name
+    return folder
+
+
+# Before the tests' modules are imported; it goes with the process.
+_cache = _own_cache()

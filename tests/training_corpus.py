@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lsfa_jax.config import Config, merged
-from lsfa_jax.data import corpus
+from lsfa_jax.data import building, corpus
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.readers import Document
 from lsfa_jax.model.lsfa import Lsfa
@@ -81,7 +81,7 @@ def arguments(data: Path, output: Path, *more: object) -> list[str]:
 
 def build() -> corpus.Corpus:
     """The documents as a corpus."""
-    return corpus.build(
+    return building.build(
         "tiny", **documents(), max_words=16, max_vocabulary=40, validation_fraction=0.0, seed=0
     )  # fmt: skip
 

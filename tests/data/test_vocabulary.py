@@ -10,8 +10,9 @@ from lsfa_jax.data.vocabulary import (
     PADDING,
     UNKNOWN,
     WordCounter,
+    count_words,
     encode,
-    label_order,
+    first_words,
     tokenize,
     word_index,
 )
@@ -109,8 +110,17 @@ def test_special_ids_stand_before_all_words():
     assert encode("y z X", word_index(["x", "y"]), 9).tolist() == [3, UNKNOWN, 2]
 
 
-@given(st.lists(st.lists(st.sampled_from("abcde"), unique=True).map(tuple)))
-def test_labels_most_frequent_first_ties_by_name(label_sets):
-    labels = label_order(iter(label_sets))
-    count = {label: sum(label in one for one in label_sets) for label in "abcde"}
-    assert labels == sorted((x for x in count if count[x]), key=lambda label: (-count[label], label))
+@given(st.one_of(st.text(), st.text("aB9_ \u0301\u0345\u093f\U000e0100İΣ.é東")))
+def test_words_are_counted_as_they_are_made(text):
+    assert count_words(text) == len(tokenize(text))
+
+
+@given(st.text("aΣ' \u0301", max_size=60), st.integers(1, 4))
+def test_the_first_words_of_a_text_are_those_of_the_whole(text, limit):
+    assert first_words(text, limit) == tokenize(text)[:limit]
+
+
+@pytest.mark.parametrize("text", ["", "a " * 500, "longer" * 90 + " b c", " " * 300 + "a b c", "ab" * 10 + " cd e f"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 499, 500, 501])
+def test_the_first_words_of_a_long_text(text, limit):
+    assert first_words(text, limit) == tokenize(text)[:limit]
