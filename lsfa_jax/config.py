@@ -182,7 +182,7 @@ class Config(Section):
         "float32", description="Of matrix products; parameters stay float32."
     )
     data_dir: str = Field(
-        "", description="Folder with train.jsonl, test.jsonl and perhaps validation.jsonl (.gz and .xz too)."
+        "", description="Folder with train, test and perhaps validation files of any format, or one file for all."
     )
     vectors: str = Field("none", description="Word vectors: glove-50d, none, or a GloVe or word2vec text file.")
     data: Data = Data()

@@ -24,7 +24,7 @@ _SHARE_KEPT = 0.5
 # Words that are in memory at a time.
 _BLOCK = 2**20
 
-_SPLITS = ("train", "validation", "test")
+_PARTS = ("words", "word_offsets", "labels", "label_offsets")
 
 
 def build(
@@ -180,7 +180,9 @@ def read(folder: Path, name: str, *, mapped: bool = True) -> Corpus:
         words=(folder / "words").read_text(encoding="utf-8").split("\n")[:-1],
         labels=[json.loads(line) for line in (folder / "labels").read_text(encoding="utf-8").splitlines()],
         published_counts=array_of(folder / "published_counts.npy"),
-        **{part: split(folder / part) for part in _SPLITS},
+        train=split(folder / "train"),
+        validation=split(folder / "validation"),
+        test=split(folder / "test"),
         **figures,
     )
 
@@ -192,9 +194,6 @@ def say(folder: Path) -> None:
         warn(text)
     for text in content["notes"]:
         note(text)
-
-
-_PARTS = ("words", "word_offsets", "labels", "label_offsets")
 
 
 class _Spool:
@@ -209,7 +208,7 @@ class _Spool:
         max_words: int,
     ) -> None:
         # On disk, where it has no name: it is gone with the process, however that ends.
-        self._file = TemporaryFile(dir=folder)
+        self._file = TemporaryFile(dir=folder)  # noqa: SIM115
         lengths, whole_lengths, labels, sizes = array("q"), array("q"), array("i"), array("q")
         for document in documents:
             ids = counter.encode(document.text, max_words)

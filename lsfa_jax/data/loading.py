@@ -1,4 +1,4 @@
-"""From settings to a corpus: which source a name stands for, what was read, word vectors; prepared once, then mapped."""
+"""From settings to a corpus and word vectors: which source a name stands for, what was read; prepared once."""
 
 import json
 import unicodedata
@@ -76,7 +76,7 @@ def _sources(config: Config) -> dict[str, list[Source]]:
             f"--dataset {config.dataset} needs --data-dir, a folder with train.jsonl and test.jsonl whose rows are "
             '{"labels": ["name", ...], "text": "..."}; .gz and .xz are read too'
         )
-    return {split: [source] for split, source in readers.find_splits(Path(config.data_dir)).items()}
+    return {split: [source] for split, source in readers.find_splits(Path(config.data_dir).expanduser()).items()}
 
 
 def _files(source: Source) -> list[Path]:

@@ -6,15 +6,19 @@ A folder appears there whole or not at all. What was damaged since is noticed be
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from lsfa_jax.console import UserError, note, warn
+from lsfa_jax.console import UserError, warn
 from lsfa_jax.data.sources import cache_dir
 
 _MANIFEST = "manifest.json"
+
+# What a killed process left is taken away after so many seconds; nothing takes as long to make.
+_ABANDONED = 48 * 3600
 
 
 def folder(kind: str, decides: Mapping[str, Any], write: Callable[[Path], None]) -> Path:
@@ -36,6 +40,7 @@ def folder(kind: str, decides: Mapping[str, Any], write: Callable[[Path], None])
         warn(f"{kept}: {fault}; it is made anew")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(kept.parent)
         made = Path(mkdtemp(dir=kept.parent, prefix=".making-"))
         try:
             write(made)
@@ -98,3 +103,9 @@ def _put(made: Path, kept: Path) -> None:
         kept.rename(aside / kept.name)
         made.rename(kept)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    for left in [*folder.glob(".making-*"), *folder.glob(".damaged-*")]:
+        if left.stat().st_mtime < time.time() - _ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)

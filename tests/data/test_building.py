@@ -1,4 +1,6 @@
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lsfa_jax.console import UserError
+from lsfa_jax.data import building
 from lsfa_jax.data.building import build, drawn, hold_out
 from lsfa_jax.data.readers import Document
 from lsfa_jax.data.vocabulary import NUM_SPECIAL, UNKNOWN
@@ -24,12 +27,12 @@ def unragged(values, offsets):
 def make(train, test=(), validation=None, fraction=0.0, **settings):
     """A corpus of (text, label names in one string) pairs."""
     settings = {"max_words": 10, "max_vocabulary": 1000, "seed": 0} | settings
+    sources = map(documents, (train, test, validation))
+    return build("mine", *sources, validation_fraction=fraction, **settings)
 
-    def documents(pairs):
-        return (Document(text, tuple(labels.split())) for text, labels in pairs)
 
-    given_validation = None if validation is None else documents(validation)
-    return build("mine", documents(train), documents(test), given_validation, validation_fraction=fraction, **settings)
+def documents(pairs):
+    return None if pairs is None else (Document(text, tuple(labels.split())) for text, labels in pairs)
 
 
 def texts(corpus, split):
@@ -85,6 +88,76 @@ def test_fewer_are_held_out_where_labels_are_rare_and_it_is_said(capsys):
     assert "6 fewer validation documents than asked for" in capsys.readouterr().out
     make([(f"w{i}", f"l{i}") for i in range(20)], fraction=0.5)
     assert "10 fewer" in capsys.readouterr().out
+
+
+# --- test documents drawn
+
+
+@given(st.integers(0, 300), st.floats(0, 1, exclude_max=True), st.integers(0, 2**32 - 1))
+def test_the_share_of_test_documents(num_documents, fraction, seed):
+    chosen = drawn(num_documents, fraction, seed)
+    assert chosen.shape == (num_documents,)
+    asked = max(round(fraction * num_documents), 1 if fraction else 0)
+    assert chosen.sum() == max(0, min(asked, num_documents - 1))
+    np.testing.assert_array_equal(chosen, drawn(num_documents, fraction, seed))
+
+
+def test_test_documents_come_from_everywhere_and_follow_from_the_seed():
+    one, other = np.flatnonzero(drawn(1000, 0.1, 0)), np.flatnonzero(drawn(1000, 0.1, 1))
+    assert one.min() < 100
+    assert one.max() > 900
+    assert len(set(one) & set(other)) < 30
+    assert len(set(one) & set(np.flatnonzero(hold_out(LabelSets(*ragged([[0]] * 1000)), 1, 0.1, 0)))) < 30
+
+
+def test_without_a_test_split_documents_are_held_out(capsys):
+    train = [(f"own{i} shared", f"l{i % 4}" if i else "rare") for i in range(50)] + [("", "x"), ("?", "")]
+    corpus, again = (make(train, test=None, fraction=0.1, test_fraction=0.25, seed=2) for _ in range(2))
+    assert "No test split: 13 of 52 documents are held out as test, at random" in capsys.readouterr().out
+    assert len(corpus.test) == 13
+    left_out = 2 - int((corpus.test.lengths == 0).sum())
+    assert len(corpus.train) + len(corpus.validation) + len(corpus.test) == 52 - left_out
+    assert corpus.published_documents == len(corpus.train) + len(corpus.validation)
+    assert corpus.published_words == 2 * corpus.published_documents
+    # What only test documents have is no word of the vocabulary, and no label that the model knows.
+    assert all(text in ([], [None, "shared"]) for text in texts(corpus, corpus.test))
+    assert {text[0] for text in texts(corpus, corpus.train)} | {"shared"} == set(corpus.words)
+    np.testing.assert_array_equal(corpus.test.words, again.test.words)
+    np.testing.assert_array_equal(corpus.train.words, again.train.words)
+
+
+# --- blocks and files
+
+pairs = st.lists(st.tuples(st.text("ab cd", max_size=9), st.sampled_from(["", "x", "y x", "z", "é\n"])), max_size=12)
+
+
+@given(pairs, st.none() | pairs, st.none() | pairs, st.integers(1, 6))
+def test_a_corpus_on_disk_read_in_small_blocks_is_that_in_memory(train, test, validation, block):
+    train = [("a b", "x")] * 6 + train
+    settings = {"max_words": 3, "max_vocabulary": 3, "validation_fraction": 0.3, "test_fraction": 0.3, "seed": 1}
+    whole = build("mine", *map(documents, (train, test, validation)), **settings)
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        patch.setattr(building, "_BLOCK", block)
+        building.write(Path(folder), *map(documents, (train, test, validation)), **settings, name="mine")
+        mapped = building.read(Path(folder), "mine")
+        assert not mapped.train.words.flags.writeable
+        for name in ("train", "validation", "test"):
+            one, other = getattr(whole, name), getattr(mapped, name)
+            for a, b in (
+                (one.words, other.words),
+                (one.word_offsets, other.word_offsets),
+                *zip(*(one.labels, other.labels), strict=True),
+            ):
+                np.testing.assert_array_equal(a, b, strict=True)
+        np.testing.assert_array_equal(whole.published_counts, mapped.published_counts, strict=True)
+        for name in ("words", "labels", "num_labels", "published_documents", "published_words", "test_words"):
+            assert getattr(whole, name) == getattr(mapped, name)
+
+
+def test_words_are_counted_in_whole_texts():
+    corpus = make([("a b c d e f", "x"), ("a", "x"), ("!", "x")], test=[("a b c d", "x"), ("", "x")], max_words=2)
+    assert (corpus.published_words, corpus.test_words) == (7, 4)
+    assert corpus.train.lengths.tolist() == [2, 1]
 
 
 # --- a corpus

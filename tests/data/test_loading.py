@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import json
 from itertools import pairwise
@@ -8,7 +9,7 @@ import pytest
 
 from lsfa_jax.config import Config
 from lsfa_jax.console import UserError
-from lsfa_jax.data import loading, sources
+from lsfa_jax.data import building, loading, readers, sources
 from lsfa_jax.data.loading import load_corpus, load_embedding
 from lsfa_jax.data.readers import ReadOptions, ReadReport, find_splits, read_documents
 
@@ -111,6 +112,139 @@ def test_missing_folder_or_file(folder):
         load_corpus(own(folder))
 
 
+# --- one file, or no test split
+
+
+def test_one_file_is_a_corpus(tmp_path, capsys):
+    path = tmp_path / "mine.csv"
+    path.write_text("text,labels\n" + "".join(f"word{i} shared,x;y\n" for i in range(40)))
+    corpus = load_corpus(own(path, data={"test_fraction": 0.2, "validation_fraction": 0.25}))
+    assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (24, 8, 8)
+    assert corpus.labels == ["x", "y"]
+    printed = capsys.readouterr().out
+    assert "No test split: 8 of 40 documents are held out as test, at random" in printed
+    assert f"{path}: 40 rows read, 40 kept" in printed
+
+
+def test_folder_without_a_test_split(folder, capsys):
+    (folder / "test.jsonl.gz").unlink()
+    corpus = load_corpus(own(folder, data={"test_fraction": 0.5}))
+    # The fourth has no word.
+    assert len(corpus.train) + len(corpus.test) in (3, 4)
+    assert len(corpus.test) == 2
+    assert len(corpus.validation) == 1
+    assert "No test split: 2 of 4 documents" in capsys.readouterr().out
+
+
+def test_fields_and_separator_that_are_named(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("a,b\n" + "x+y,some words here\n" * 20)
+    named = {"text_field": "b", "labels_field": "a", "label_separator": "+", "format": "csv"}
+    assert load_corpus(own(path, data=named)).labels == ["x", "y"]
+    with pytest.raises(UserError, match=r"--data\.format cvs"):
+        load_corpus(own(path, data={"format": "cvs"}))
+
+
+# --- prepared once
+
+
+def arrays(corpus):
+    for split in (corpus.train, corpus.validation, corpus.test):
+        yield from (split.words, split.word_offsets, *split.labels)
+    yield corpus.published_counts
+
+
+def assert_same(one, other):
+    for a, b in zip(arrays(one), arrays(other), strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+    for field in dataclasses.fields(one):
+        if isinstance(getattr(one, field.name), list | int | str):
+            assert getattr(one, field.name) == getattr(other, field.name)
+
+
+def refuse(*arguments, **options):
+    raise AssertionError("read again")
+
+
+def test_the_second_start_reads_no_document_and_says_the_same(folder, monkeypatch, capsys):
+    (folder / "dev.jsonl").unlink()
+    settings = {"max_words": 3, "validation_fraction": 0.4}
+    first = load_corpus(own(folder, data=settings))
+    said = [line for line in capsys.readouterr().out.splitlines() if ": read as " not in line]
+    read = {
+        split: list(read_documents(find_splits(folder)[split], options=ReadOptions(), report=ReadReport()))
+        for split in ("train", "test")
+    }
+    built = building.build("custom", read["train"], read["test"], None, max_vocabulary=500_000, seed=0, **settings)
+    capsys.readouterr()
+    monkeypatch.setattr(readers, "read_documents", refuse)
+    second = load_corpus(own(folder, data=settings))
+    assert capsys.readouterr().out.splitlines() == said
+    assert_same(first, second)
+    assert_same(built, second)
+
+
+def test_what_decides_is_what_is_read_again(folder, monkeypatch):
+    load_corpus(own(folder))
+    readings = []
+
+    def count(*arguments, **options):
+        readings.append(arguments)
+        return read_documents(*arguments, **options)
+
+    def reads(**settings):
+        readings.clear()
+        load_corpus(own(folder, **settings))
+        return bool(readings)
+
+    monkeypatch.setattr(readers, "read_documents", count)
+    assert not reads()
+    # All three splits are there: no document is drawn, and batches are made later.
+    assert not reads(seed=5, data={"validation_fraction": 0.3, "test_fraction": 0.3, "length_buckets": (7,)})
+    assert reads(data={"max_words": 7})
+    assert reads(data={"max_vocabulary": 7})
+    assert reads(data={"format": "jsonl"})
+    assert reads(data={"bad_rows": "skip"})
+    (folder / "dev.jsonl").write_bytes(jsonl([("dogs purr!", ["pet"])]))
+    assert reads()
+    assert not reads()
+    (folder / "dev.jsonl").unlink()
+    assert reads()
+    assert reads(seed=5)
+    assert reads(data={"validation_fraction": 0.3})
+    assert not reads(data={"test_fraction": 0.3})
+
+
+def test_a_folder_that_moved_is_not_read_again_and_its_new_place_is_said(folder, monkeypatch, tmp_path, capsys):
+    first = load_corpus(own(folder))
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ROWS:
+        (folder / name).rename(new / name)
+    capsys.readouterr()
+    monkeypatch.setattr(readers, "read_documents", refuse)
+    assert_same(first, load_corpus(own(new)))
+    assert f"1 no labels (first {new / 'train.jsonl'}:4)" in capsys.readouterr().out
+
+
+def test_a_damaged_one_is_read_again(folder, capsys):
+    first = load_corpus(own(folder))
+    words = loading.prepared_folder(own(folder)) / "train" / "words.npy"
+    content = bytearray(words.read_bytes())
+    content[-1] ^= 1
+    words.unlink()  # the first corpus still looks at it
+    words.write_bytes(content)
+    assert_same(first, load_corpus(own(folder)))
+    assert "train/words.npy is not as it was written; it is made anew" in capsys.readouterr().out
+
+
+def test_a_bad_row_leaves_nothing_behind(folder):
+    (folder / "dev.jsonl").write_text('{"text": "a", "labels": ["x"]}\n{"text": 3}\n')
+    with pytest.raises(UserError, match=r"dev\.jsonl:2"):
+        load_corpus(own(folder))
+    assert not loading.prepared_folder(own(folder)).exists()
+
+
 # --- corpora that need no files
 
 
@@ -189,6 +323,22 @@ def test_embedding_has_zero_padding_and_a_mean_unknown(vectors, capsys):
     assert table[3].any()
     np.testing.assert_allclose(table[1], table[2:].mean(axis=0), rtol=1e-6)
     assert capsys.readouterr().out == f"Word vectors {vectors}: 2 of 3 words found (66.7 %)\n"
+
+
+def test_embedding_is_made_once(vectors, monkeypatch, capsys):
+    first = load_embedding(Config(vectors=vectors), ["purr", "mice"])
+    said = capsys.readouterr().out
+    monkeypatch.setattr(loading.vectors, "load_vectors", refuse)
+    np.testing.assert_array_equal(load_embedding(Config(vectors=vectors), ["purr", "mice"]), first)
+    assert capsys.readouterr().out == said
+    for changed in ({"seed": 1}, {"vectors": "glove-50d"}):
+        with pytest.raises(AssertionError, match="read again"):
+            load_embedding(Config(**({"vectors": vectors} | changed)), ["purr", "mice"])
+    with pytest.raises(AssertionError, match="read again"):
+        load_embedding(Config(vectors=vectors), ["mice", "purr"])
+    Path(vectors).write_text("cats 1 2 3\npurr 3 4 6\n")
+    with pytest.raises(AssertionError, match="read again"):
+        load_embedding(Config(vectors=vectors), ["purr", "mice"])
 
 
 def test_embedding_without_vectors_has_the_size_asked_for(capsys):
