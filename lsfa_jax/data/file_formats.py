@@ -114,7 +114,8 @@ def _check_types(schema: pa.Schema, text: str, labels: str, name: str, options: 
             f"{name}: column '{labels}' holds numbers of classes ({kind}), expected their names, as lists of strings. "
             f"Write the names into the file: with Hugging Face datasets, features['{labels}'].feature.int2str in a map."
         )
-    if not (_is_text(kind) or (_is_list(kind) and _is_text(inner))):
+    # Lists that are all empty are lists of nothing.
+    if not (_is_text(kind) or (_is_list(kind) and (_is_text(inner) or pa.types.is_null(inner)))):
         raise UserError(
             f"{name}: column '{labels}' holds {kind}, expected lists of strings, or strings with a separator. Name "
             f"another with {options.prefix}labels-field; there are {', '.join(map(repr, schema.names))}."

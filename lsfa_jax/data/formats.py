@@ -346,7 +346,9 @@ def records(lines: Lines, layout: Layout) -> Iterator[tuple[int, list[str] | Bad
             again.extendleft(reversed(taken[1:]))
             reader = csv.reader(feed(), delimiter=layout.delimiter, strict=True)
             if not tabs:
-                expected = f"quotes that open and close a column and are doubled within it ({fault})"
+                expected = (
+                    f"quotes that open and close a column and are doubled within it ({str(fault).partition(' - ')[0]})"
+                )
                 yield number, BadRowError("wrong quotes", expected, line[:200]), ()
                 continue
             del taken[1:]

@@ -212,7 +212,7 @@ def _file_rows(source: Path | BinaryIO, options: ReadOptions) -> Placed:
 def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOptions) -> Placed:
     names = f"{', '.join(map(str, texts))}" + (f" with {labels}" if labels else "")
     with open_stream(texts[0]) as stream:
-        if stream.head().startswith(b".I ") and options.format in ("auto", "lyrl2004"):
+        if options.format == "lyrl2004" or (options.format == "auto" and stream.head().startswith(b".I ")):
             note(f"{names}: read as lyrl2004")
             yield from lyrl2004(texts, labels)
             return

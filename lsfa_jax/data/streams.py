@@ -179,6 +179,8 @@ class Stream:
                 )
             if number == 1:
                 line = line.removeprefix(_BOM)
+                if not line:
+                    return
             yield number, line.rstrip(b"\r\n")
 
 

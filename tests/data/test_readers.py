@@ -189,7 +189,7 @@ def test_finds_splits(tmp_path, validation):
         ),
         (
             ["train.jsonl", "test.jsonl", "dev.jsonl", "valid.jsonl"],
-            "dev.jsonl and valid.jsonl both could be the valid",
+            "valid.jsonl and dev.jsonl both could be the valid",
         ),
     ],
 )
