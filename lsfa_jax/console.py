@@ -18,8 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-# Notes, progress and tables all go to stdout, in order; errors go to stderr. File names and labels are printed as they
-# are: "[bold]" is no style and ":a:" no emoji.
+# Notes, progress and tables all go to stdout, in order (to stderr within `on_stderr`); errors go to stderr. File names
+# and labels are printed as they are: "[bold]" is no style and ":a:" no emoji.
 _out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 _err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
@@ -33,6 +33,17 @@ class UserError(Exception):
     The message says where (file and line, or setting), what was expected, and what to do. Commands print it without a
     traceback and exit with code 2.
     """
+
+
+@contextmanager
+def on_stderr() -> Iterator[None]:
+    """Within it, notes, warnings, progress and tables go to stderr: stdout belongs to what the command hands on."""
+    global _out
+    before, _out = _out, _err
+    try:
+        yield
+    finally:
+        _out = before
 
 
 def note(text: str) -> None:

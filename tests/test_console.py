@@ -144,3 +144,17 @@ def test_progress_does_not_swallow_errors(total):
 
     with pytest.raises(console.UserError, match="inside"):
         fail()
+
+
+def test_on_stderr_all_but_results_goes_there(clock, capsys):
+    with console.on_stderr():
+        console.note("note")
+        console.table("title", ["name"], [["row"]])
+        with console.progress("reading", None, "rows") as advance:
+            clock.now += 10
+            advance(10)
+    console.note("after")
+    printed = capsys.readouterr()
+    assert printed.out == "after\n"
+    assert printed.err.startswith("note\ntitle")
+    assert printed.err.endswith("reading: 10 rows, 1/s\n")
