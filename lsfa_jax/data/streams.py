@@ -56,7 +56,8 @@ class _Decoded(io.RawIOBase):
         self._read = cast(Callable[[int], bytes], getattr(raw, "read1", raw.read))
         self._consumed = self._produced = 0
         self._fault: _DamagedError | UserError | None = None
-        self._first = True
+        # Who types gets an answer to the first line, not to the first MiB.
+        self._first = not raw.isatty()
         self._ready = memoryview(b"")
         self._rest = b""
         self._new_decoder: Callable[[], Any] | None = None
