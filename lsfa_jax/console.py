@@ -1,9 +1,11 @@
 """What people see: errors they can act on, notes, progress with an ETA, tables."""
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
@@ -26,6 +28,9 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji
 # A line as often as this stands in for the moving bar where the output is not a terminal.
 _SECONDS_BETWEEN_LINES = 10.0
 
+# Set for a program's own thread: others, who did not ask for silence, go on printing.
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
 
 class UserError(Exception):
     """A fault that the person at the keyboard can mend.
@@ -46,13 +51,27 @@ def on_stderr() -> Iterator[None]:
         _out = before
 
 
+@contextmanager
+def quiet(active: bool = True) -> Iterator[None]:
+    """Within it, for code that a program calls, nothing is printed; what `warn` says becomes a Python warning."""
+    before = _quiet.set(active)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
+
+
 def note(text: str) -> None:
     """Prints one line for people to read."""
-    _out.print(text)
+    if not _quiet.get():
+        _out.print(text)
 
 
 def warn(text: str) -> None:
     """Prints one line about something that goes on, but not as asked."""
+    if _quiet.get():
+        warnings.warn(text, stacklevel=2)
+        return
     _out.print(f"warning: {text}", style="yellow")
 
 
@@ -77,6 +96,10 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
         unit: the plural of what is counted ('documents', 'MB'); rates are shown per second.
         done: units that an earlier run finished, which count for the bar but not for the rate.
     """
+    if _quiet.get():
+        yield lambda amount=1, status=None: None
+        return
+
     if _out.is_terminal:
         with Progress(
             TextColumn("{task.description}", markup=False),
@@ -136,6 +159,8 @@ def _duration(seconds: float) -> str:
 
 def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """Prints a table; the first column is text, the others are right-aligned figures."""
+    if _quiet.get():
+        return
     grid = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for index, name in enumerate(header):
         grid.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)

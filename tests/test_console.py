@@ -158,3 +158,23 @@ def test_on_stderr_all_but_results_goes_there(clock, capsys):
     assert printed.out == "after\n"
     assert printed.err.startswith("note\ntitle")
     assert printed.err.endswith("reading: 10 rows, 1/s\n")
+
+
+def test_within_quiet_nothing_is_printed_and_warnings_are_pythons(capsys):
+    with console.quiet():
+        console.note("a note")
+        console.table("t", ["name"], [["row"]])
+        with console.progress("working", 10) as advance, console.progress("counting", None) as count:
+            advance(5, "status")
+            count()
+        with pytest.warns(UserWarning, match="nearly full"):
+            console.warn("nearly full")
+        with console.quiet(False):
+            console.note("said all the same")
+        console.note("silent again")
+    console.note("after it")
+    assert capsys.readouterr().out == "said all the same\nafter it\n"
+    with pytest.raises(KeyboardInterrupt), console.quiet():
+        raise KeyboardInterrupt
+    console.note("after a fault")
+    assert capsys.readouterr().out == "after a fault\n"

@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,6 +124,20 @@ class HeadFeatures:
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
 
+@dataclass(frozen=True)
+class PairsInMemory:
+    """Features of head labels that are at hand, float32[pairs, D] and int32[pairs], as `make_stage` takes them."""
+
+    features: np.ndarray
+    label_ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label_ids)
+
+    def open(self) -> np.ndarray:
+        return self.features
+
+
 class PairBatch(NamedTuple):
     """Features of head labels with their prototypes' labels, padded to one shape."""
 
@@ -152,7 +167,7 @@ def make_pvae(config: Config, feature_size: int) -> pvae.Pvae:
 def init_variables(model: pvae.Pvae, key: jax.Array) -> tuple[Any, Any]:
     """Returns fresh parameters and the batch norm's statistics ({} without it)."""
     one = jnp.zeros((1, model.feature_size))
-    variables = model.init(key, one, one, jnp.zeros((1, model.latent_size)))
+    variables = jax.jit(model.init)(key, one, one, jnp.zeros((1, model.latent_size)))
     return variables["params"], variables.get("batch_stats", {})
 
 
@@ -189,7 +204,7 @@ def make_step(
 def make_stage(
     model: pvae.Pvae,
     config: Config,
-    features: HeadFeatures,
+    features: HeadFeatures | PairsInMemory,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     epochs: int,
