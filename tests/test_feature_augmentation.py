@@ -4,13 +4,13 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, f1_score
 from sklearn.multiclass import OneVsRestClassifier
 
 from lsfa_jax.feature_augmentation import FeatureAugmenter
 from tests import training_corpus
 
-L, D, RANK = 16, 12, 3
+L, D, RANK = 20, 16, 4
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,8 +20,8 @@ def _fast(tmp_path_factory):
         yield
 
 
-def pairs(seed, num=500):
-    """Features whose labels share their covariance, eight frequent labels and eight rare ones; and 2,000 to test on."""
+def pairs(seed, num=660):
+    """Features whose labels share their covariance, ten frequent labels and ten rare ones; and 2,000 to test on."""
     random = np.random.default_rng(seed)
     centres, shared = random.normal(size=(L, D)), 3 * random.normal(size=(RANK, D)) / np.sqrt(RANK)
 
@@ -37,7 +37,7 @@ def pairs(seed, num=500):
 
 
 def augmenter(**settings):
-    own = {"head_threshold": 20, "hidden_size": 32, "latent_size": 6, "batch_size": 64, "epochs": 60}
+    own = {"head_threshold": 20, "hidden_size": 32, "latent_size": 8, "batch_size": 64, "epochs": 100}
     return FeatureAugmenter(**own | settings)
 
 
@@ -60,22 +60,23 @@ def test_the_adjusted_head_is_better_for_rare_labels():
         # Of the few features that a rare label has the variance is known badly.
         assert 0.25 < own.diagnostics_["variance_ratio"] < 2.0
 
-        def precision(coef, intercept, own=own, test_features=test_features, test_labels=test_labels):
-            scores, rare = test_features @ coef.T + intercept, ~own.is_head_
-            truth = np.eye(L)[test_labels]
-            return [
-                average_precision_score(truth[:, group], scores[:, group], average="macro") for group in (rare, ~rare)
-            ]
+        def quality(coef, intercept, own=own, test_features=test_features, test_labels=test_labels):
+            """Mean average precision and macro F1 of the rare labels, then of the frequent ones."""
+            scores, truth = test_features @ coef.T + intercept, np.eye(L, dtype=int)[test_labels]
+            groups = [(truth[:, group], scores[:, group]) for group in (~own.is_head_, own.is_head_)]
+            precision = [average_precision_score(*group, average="macro") for group in groups]
+            f1 = [f1_score(truth, scores > 0, average="macro", zero_division=0) for truth, scores in groups]
+            return np.array([precision, f1])
 
-        before = precision(coef, intercept)
-        without = precision(*own.adjust(coef, intercept, features, truth, epochs=40, augmented_weight=0.0))
-        after = precision(*own.adjust(coef, intercept, features, truth, epochs=40))
-        # Better than it was, and than more training without generated features makes it; frequent labels lose nothing.
-        assert after[0] > without[0] > before[0] - 0.01
-        assert after[1] > before[1] - 0.01
-        changes.append(after[0] - before[0])
-        print(before, without, after)
-    assert np.mean(changes) > 0.015, changes
+        before = quality(coef, intercept)
+        without = quality(*own.adjust(coef, intercept, features, truth, epochs=40, augmented_weight=0.0))
+        after = quality(*own.adjust(coef, intercept, features, truth, epochs=40))
+        # Better than it was, and than more training without generated features makes it; frequent labels lose little.
+        assert np.all(after[:, 0] > before[:, 0]), seed
+        assert after[1, 0] > without[1, 0] + 0.03 > before[1, 0], seed
+        assert np.all(after[:, 1] > before[:, 1] - 0.02), seed
+        changes.append(after[:, 0] - before[:, 0])
+    assert np.all(np.mean(changes, axis=0) > [0.01, 0.1]), changes
 
 
 def test_prototypes_counts_and_groups(fitted):
@@ -89,14 +90,14 @@ def test_prototypes_counts_and_groups(fitted):
 def test_samples_vary_as_the_labels_features_do(fitted):
     features, labels, *_ = pairs(0)
     rare = np.flatnonzero(~fitted.is_head_)
-    made = fitted.sample(rare, 400)
-    assert made.shape == (len(rare), 400, D)
+    made = fitted.sample(rare, 300)
+    assert made.shape == (len(rare), 300, D)
     assert made.dtype == np.float32
-    within = np.cov(np.concatenate([features[labels == x] - fitted.prototypes_[x] for x in range(8)]).T)
+    within = np.cov(np.concatenate([features[labels == x] - fitted.prototypes_[x] for x in range(L // 2)]).T)
     axes = np.linalg.eigh(within)[1][:, ::-1]
     for label, own in zip(rare, made, strict=True):
         spread = np.var((own - own.mean(axis=0)) @ axes, axis=0)
-        real = np.var((features[labels < 8] - fitted.prototypes_[labels[labels < 8]]) @ axes, axis=0)
+        real = np.var((features[labels < L // 2] - fitted.prototypes_[labels[labels < L // 2]]) @ axes, axis=0)
         # Along the directions that labels share they spread as real ones do, across them hardly.
         assert 0.3 < spread[:RANK].sum() / real[:RANK].sum() < 1.6, label
         assert spread[RANK:].sum() < 0.3 * spread[:RANK].sum()
@@ -137,7 +138,6 @@ def test_nonnegative_features_stay_so():
     made = own.sample(np.arange(L), 20)
     assert made.min() == 0.0
     assert made.max() > 1.0
-    assert augmenter(epochs=3).fit(features, labels).sample(np.arange(L), 20).min() < 0
 
 
 def test_labels_in_any_form_and_a_head_without_intercept(fitted):
@@ -198,7 +198,7 @@ def test_bad_settings_and_bad_heads(fitted):
     coef, truth = np.zeros((L, D)), np.eye(L)[labels]
     for arguments, message in [
         ((coef[:, 1:], None, features, truth), "expected"),
-        ((coef[1:], None, features, truth[:, 1:]), "at least 16"),
+        ((coef[1:], None, features, truth[:, 1:]), "at least 20"),
         ((coef, np.zeros(3), features, truth), "intercept"),
         ((coef, None, features, truth[1:]), "documents"),
         ((coef, None, features, [[0]] * (len(features) - 1) + [[L]]), "label numbers"),
