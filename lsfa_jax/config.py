@@ -251,13 +251,14 @@ def validated(values: Mapping[str, Any], where: str) -> Config:
             key = next((name for name in sorted(known, key=len, reverse=True) if path.startswith(name)), path)
             if item["type"] == "extra_forbidden":
                 sections = sorted({name.split(".")[0] for name in known})
-                lines.append(f"{where}: unknown setting {path}{_nearest(path, [*sections, *known])}")
+                lines.append(f"{where}: unknown setting {path}{nearest(path, [*sections, *known])}")
             else:
                 lines.append(f"{where}: {key} = {item['input']!r}: {item['msg']}")
         raise UserError("\n".join(dict.fromkeys(lines))) from None
 
 
-def _nearest(word: str, words: list[str]) -> str:
+def nearest(word: str, words: list[str]) -> str:
+    """Returns ' (did you mean ...?)', or nothing where no word is near."""
     # A key in the wrong section is as common a slip as a misspelt one, so the last part is tried by itself too.
     found = difflib.get_close_matches(word, words, n=1) or [
         name for name in words if name.split(".")[-1] == word.split(".")[-1]
@@ -347,7 +348,7 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
         value = file.get(name, usual) if option is None else option
         if value not in valid:
             given = f"{where}: {name} = {value!r}" if option is None else f"--{name} {value}"
-            raise UserError(f"{given}: expected one of {', '.join(valid)}{_nearest(str(value), valid)}")
+            raise UserError(f"{given}: expected one of {', '.join(valid)}{nearest(str(value), valid)}")
         named[name] = value
     base = validated(merged(layered(**named), file), where)
     default = TrainArguments.model_validate({**base.model_dump(), **named})

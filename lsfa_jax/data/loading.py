@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from lsfa_jax import console
-from lsfa_jax.config import Config
+from lsfa_jax.config import Config, Data
 from lsfa_jax.console import UserError, note
 from lsfa_jax.data import building, prepared, readers, sources, synthetic, vectors
+from lsfa_jax.data.catalogue import what_to_give
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.readers import Document, Files, ReadOptions, ReadReport, Source
 from lsfa_jax.data.vocabulary import NUM_SPECIAL, PADDING
@@ -72,10 +73,7 @@ def _sources(config: Config) -> dict[str, list[Source]]:
         # The copy splits the official 23,149 training documents into train and dev.
         return {"train": [files["train"], files["dev"]], "test": [files["test"]]}
     if not config.data_dir:
-        raise UserError(
-            f"--dataset {config.dataset} needs --data-dir, a folder with train.jsonl and test.jsonl whose rows are "
-            '{"labels": ["name", ...], "text": "..."}; .gz and .xz are read too'
-        )
+        raise UserError(what_to_give(config.dataset))
     return {split: [source] for split, source in readers.find_splits(Path(config.data_dir).expanduser()).items()}
 
 
@@ -115,9 +113,8 @@ def _digest(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({fault.strerror}). Check the path.") from None
 
 
-def read_options(config: Config) -> ReadOptions:
+def read_options(data: Data) -> ReadOptions:
     """Returns what the settings say about the format of the files."""
-    data = config.data
     return ReadOptions(
         format=data.format,
         text_field=data.text_field,
@@ -129,7 +126,7 @@ def read_options(config: Config) -> ReadOptions:
 
 def _prepare(config: Config, splits: dict[str, list[Source]], folder: Path) -> None:
     reports: list[tuple[str, ReadReport]] = []
-    options = ReadOptions(bad_rows=config.data.bad_rows) if config.dataset == "rcv1" else read_options(config)
+    options = ReadOptions(bad_rows=config.data.bad_rows) if config.dataset == "rcv1" else read_options(config.data)
 
     def read(source: Source) -> Iterator[Document]:
         report = ReadReport()

@@ -1,0 +1,57 @@
+"""The row of a corpus in the paper's Table 1."""
+
+from dataclasses import astuple, dataclass
+
+from lsfa_jax.data.corpus import Corpus
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of Table 1. 'Training' is the published split, documents held out for validation included."""
+
+    num_train: int
+    """N_trn, training documents."""
+    num_test: int
+    """N_tst, test documents."""
+    num_words: int
+    """D_vocab, distinct words."""
+    num_labels: int
+    """L, labels that occur in any split."""
+    labels_per_document: float
+    """L_avg, labels a training document."""
+    documents_per_label: float
+    """N_avg, training documents a label, over the labels that training has."""
+    train_length: float
+    """W_trn, words a training document, whole texts."""
+    test_length: float
+    """W_tst, words a test document, whole texts."""
+
+    def shown(self) -> list[str]:
+        """Returns the figures for people, in the order of the table."""
+        return [f"{x:,}" if isinstance(x, int) else f"{x:,.2f}" for x in astuple(self)]
+
+
+HEADER = ("N_trn", "N_tst", "D_vocab", "L", "L_avg", "N_avg", "W_trn", "W_tst")
+
+PAPER = {
+    "aapd": TableRow(54_840, 1_000, 69_399, 54, 2.41, 2444.04, 163.42, 171.65),
+    "rcv1": TableRow(23_149, 781_265, 47_236, 103, 3.18, 729.67, 259.47, 269.23),
+    "eurlex4k": TableRow(11_585, 3_865, 171_120, 3_956, 5.32, 15.59, 1225.20, 1248.07),
+}
+"""Table 1 as printed; eurlex4k is its EUR-Lex."""
+
+
+def table_row(corpus: Corpus) -> TableRow:
+    """Computes the row; D_vocab are the words of the model's vocabulary, of texts cut to `max_words`."""
+    pairs = int(corpus.published_counts.sum())
+    documents, tests = corpus.published_documents, len(corpus.test)
+    return TableRow(
+        num_train=documents,
+        num_test=tests,
+        num_words=len(corpus.words),
+        num_labels=len(corpus.labels),
+        labels_per_document=pairs / documents,
+        documents_per_label=pairs / corpus.num_labels,
+        train_length=corpus.published_words / documents,
+        test_length=corpus.test_words / tests if tests else 0.0,
+    )
