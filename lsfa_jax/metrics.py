@@ -35,7 +35,8 @@ class Propensity(NamedTuple):
     b: float = 1.5
 
 
-_USUAL = Propensity()
+USUAL = Propensity()
+"""The constants of most corpora."""
 
 
 class LabelSets(NamedTuple):
@@ -201,7 +202,7 @@ def evaluate(
     label_counts: Integers,
     num_documents: int,
     places: Sequence[int] = PLACES,
-    propensity: Propensity = _USUAL,
+    propensity: Propensity = USUAL,
 ) -> dict[str, float]:
     """Computes every metric over all labels.
 
@@ -233,7 +234,7 @@ def evaluate_group(
     label_counts: Integers,
     num_documents: int,
     places: Sequence[int] = PLACES,
-    propensity: Propensity = _USUAL,
+    propensity: Propensity = USUAL,
 ) -> dict[str, float]:
     """Computes every metric over a group of labels, such as the head or the tail.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -59,6 +59,31 @@ def load_corpus(config: Config) -> Corpus:
     if config.dataset == "rcv1":
         _check_rcv1(corpus)
     return corpus
+
+
+def read_split(config: Config, split: Literal["train", "test"]) -> list[Document]:
+    """Reads the documents of the published training split or of the test split again, for what needs their texts.
+
+    Raises:
+        UserError: the files that the settings name are missing or cannot be read.
+    """
+    if config.dataset == "synthetic":
+        number, sizes = ("train", "test").index(split), (_SYNTHETIC_TRAIN, _SYNTHETIC_TEST)
+        return list(synthetic.documents(sizes[number], seed=config.seed, split=number))
+    splits = _sources(config)
+    reports: list[tuple[str, ReadReport]] = []
+    from_train = split == "test" and "test" not in splits
+    with console.progress(f"Reading {config.dataset} ({split})", None, unit="documents") as advance:
+        rows = chain.from_iterable(
+            _read(config, source, reports) for source in splits["train" if from_train else split]
+        )
+        documents = list(_counted(rows, advance))
+    for source, report in reports:
+        note(f"{source}: {report.summary()}")
+    if "test" in splits:
+        return documents
+    in_test = building.drawn(len(documents), config.data.test_fraction, config.seed)
+    return [document for document, drawn in zip(documents, in_test, strict=True) if drawn == from_train]
 
 
 def prepared_folder(config: Config) -> Path:
@@ -126,19 +151,13 @@ def read_options(data: Data) -> ReadOptions:
 
 def _prepare(config: Config, splits: dict[str, list[Source]], folder: Path) -> None:
     reports: list[tuple[str, ReadReport]] = []
-    options = ReadOptions(bad_rows=config.data.bad_rows) if config.dataset == "rcv1" else read_options(config.data)
-
-    def read(source: Source) -> Iterator[Document]:
-        report = ReadReport()
-        reports.append((str(source), report))
-        return readers.read_documents(source, options=options, report=report)
-
     with console.progress(f"Preparing {config.dataset}", None, unit="documents") as advance:
 
         def documents(split: str) -> Iterator[Document] | None:
             if split not in splits:
                 return None
-            return _counted(chain.from_iterable(map(read, splits[split])), advance)
+            rows = chain.from_iterable(_read(config, source, reports) for source in splits[split])
+            return _counted(rows, advance)
 
         building.write(
             folder,
@@ -154,6 +173,13 @@ def _prepare(config: Config, splits: dict[str, list[Source]], folder: Path) -> N
         )
     content = {"root": _root(config), "lines": [f"{source}: {report.summary()}" for source, report in reports]}
     (folder / "read.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _read(config: Config, source: Source, reports: list[tuple[str, ReadReport]]) -> Iterator[Document]:
+    options = ReadOptions(bad_rows=config.data.bad_rows) if config.dataset == "rcv1" else read_options(config.data)
+    report = ReadReport()
+    reports.append((str(source), report))
+    return readers.read_documents(source, options=options, report=report)
 
 
 def _counted(documents: Iterable[Document], advance: console.Advance) -> Iterator[Document]:

@@ -34,20 +34,35 @@ def make_ranker(model: Lsfa, is_head: np.ndarray) -> Ranker:
         the head labels, of the tail labels, best first; -1 where a group has fewer.
     """
     groups = jnp.asarray(np.stack([np.ones_like(is_head), is_head, ~is_head]))
-    kept = min(NUM_RANKED, model.num_labels)
 
     @jax.jit
     def rank(params: Any, words: jax.Array, lengths: jax.Array, groups: jax.Array) -> jax.Array:
         logits: Any = model.apply({"params": params}, words, lengths)
-
-        def best(group: jax.Array) -> jax.Array:
-            values, ids = jax.lax.top_k(jnp.where(group, logits, -jnp.inf), kept)
-            ids = jnp.where(values > -jnp.inf, ids, -1).astype(jnp.int32)
-            return jnp.pad(ids, ((0, 0), (0, NUM_RANKED - kept)), constant_values=-1)
-
-        return jax.vmap(best)(groups)
+        return best(logits, groups, NUM_RANKED)
 
     return lambda params, words, lengths: rank(params, words, lengths, groups)
+
+
+def best(logits: jax.Array, groups: jax.Array, num_ranked: int) -> jax.Array:
+    """Ranks labels within groups.
+
+    Args:
+        logits: float32[B, L].
+        groups: bool[G, L].
+        num_ranked: K.
+
+    Returns:
+        int32[G, B, K], best first; -1 where a group has fewer.
+    """
+    kept = min(num_ranked, logits.shape[1])
+
+    def of_group(group: jax.Array) -> jax.Array:
+        values, ids = jax.lax.top_k(jnp.where(group, logits, -jnp.inf), kept)
+        ids = jnp.where(values > -jnp.inf, ids, -1).astype(jnp.int32)
+        return jnp.pad(ids, ((0, 0), (0, num_ranked - kept)), constant_values=-1)
+
+    # One group after the other: the labels of all groups at once would need G x B x L.
+    return jax.lax.map(of_group, groups)
 
 
 def rank_split(ranker: Ranker, params: Any, batches: Batches, mesh: Mesh, title: str) -> np.ndarray:
