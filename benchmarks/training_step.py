@@ -19,28 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from rcv1_like import rcv1_like
 
 from lsfa_jax.config import Classifier, Config, Encoder
 from lsfa_jax.console import note, table
 from lsfa_jax.data.batches import Batches
-from lsfa_jax.data.corpus import Split
 from lsfa_jax.memory import keep_freed_memory
-from lsfa_jax.metrics import LabelSets
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training import representation
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.state import init_state
-
-
-def rcv1_like(num_documents: int, num_labels: int, vocabulary: int, max_words: int) -> Split:
-    """Documents with the lengths (log-normal, mean 138, median 102) and labels a document (3.18) of RCV1."""
-    random = np.random.default_rng(0)
-    lengths = np.clip(random.lognormal(np.log(102), 0.78, num_documents), 4, max_words).astype(np.int64)
-    labels = np.clip(random.poisson(3.18, num_documents), 1, 14)
-    ids = np.concatenate([random.choice(num_labels, size=k, replace=False) for k in labels]).astype(np.int32)
-    offsets = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in (lengths, labels)]
-    words = random.integers(2, vocabulary, offsets[0][-1]).astype(np.int32)
-    return Split(words, offsets[0], LabelSets(ids, offsets[1]))
 
 
 class Plain(torch.nn.Module):

@@ -234,8 +234,8 @@ def _pages(
 
     yield show
     pages.end()
-    further = f" and {pages.written - 1:,} further pages" if pages.written > 1 else ""
-    console.note(f"{arguments.explain}{further}: the words that each label attended to")
+    count = "one page" if pages.written == 1 else f"{pages.written:,} pages"
+    console.note(f"{arguments.explain}: {count} with the words that each label attended to")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -173,7 +173,7 @@ def test_pages_show_what_was_predicted(run, texts, expected, tmp_path, capfd):
     assert predict(run, texts, "--explain", page, "--explain-documents", "3", "--top", "2") == 0
     out, err = capfd.readouterr()
     check(json_lines(out), expected, top=2)
-    assert f"{page} and 1 further pages" in err
+    assert f"{page}: 2 pages with the words" in err
     first, second = page.read_text(), (tmp_path / "why-2.html").read_text()
     assert first.count("<article") == 3
     assert second.count("<article") == 1
