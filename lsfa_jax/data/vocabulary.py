@@ -16,6 +16,8 @@ NUM_SPECIAL = 2
 # no word of Hindi is whole. The lookahead spares the many characters below the first mark a search through the marks.
 _MARKS = "".join(mark for mark in map(chr, range(0x20000)) if unicodedata.category(mark).startswith("M"))
 _WORD = re.compile(rf"[^\W_]+(?:(?=[^\0-\u02ff])[{_MARKS}]+[^\W_]*)*")
+# Keeps ASCII letters and digits and makes spaces of the rest.
+_ASCII_WORDS = bytes(code if chr(code).isalnum() and code < 128 else ord(" ") for code in range(256))
 _LETTER, _MARK = 1, 2
 
 # How much of a text `first_words` looks at first, by the word wanted: few texts need a second look.
@@ -24,7 +26,14 @@ _LETTERS_A_WORD = 10
 
 def tokenize(text: str) -> list[str]:
     """Splits a text into words: lower-cased runs of letters, digits and their accents, of any script."""
-    return _WORD.findall(text.lower())
+    return _lowered_words(text.lower())
+
+
+def _lowered_words(text: str) -> list[str]:
+    if text.isascii():
+        # No accents to look for: what separates words becomes a space, in a sixth of the time.
+        return text.encode().translate(_ASCII_WORDS).decode().split()
+    return _WORD.findall(text)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -38,11 +47,11 @@ def first_words(text: str, limit: int) -> list[str]:
     end = _LETTERS_A_WORD * limit
     while end < len(text):
         # The cut may go through the last word: it is none of the first.
-        words = _WORD.findall(text[:end])[:-1]
+        words = _lowered_words(text[:end])[:-1]
         if len(words) >= limit:
             return words[:limit]
         end *= 2
-    return _WORD.findall(text)[:limit]
+    return _lowered_words(text)[:limit]
 
 
 def count_words(text: str) -> int:

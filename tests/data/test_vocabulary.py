@@ -1,3 +1,4 @@
+import re
 import unicodedata
 
 import numpy as np
@@ -51,6 +52,12 @@ def test_every_letter_and_digit_is_in_a_word_in_order(text):
         assert all(x.isalnum() or unicodedata.category(x)[0] == "M" for x in word)
     # Words as text give the same words again (a few letters change when they are lower-cased twice).
     assert tokenize(" ".join(words)) == [x for word in words for x in tokenize(word)]
+
+
+@given(st.text(st.characters(codec="ascii")))
+def test_words_of_plain_texts(text):
+    assert tokenize(text) == re.findall("[a-z0-9]+", text.lower())
+    assert tokenize(text + " é") == [*tokenize(text), "é"]
 
 
 def test_no_mark_is_below_the_lookahead():
