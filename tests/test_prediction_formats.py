@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax.prediction_formats import Predicted, writer
@@ -42,6 +42,7 @@ predicted = st.lists(st.tuples(names, st.floats(0, 1)), max_size=4).map(
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("csv", ","), ("tsv", "\t")])
+@settings(deadline=None)
 @given(rows=st.lists(st.tuples(names, predicted), max_size=5))
 def test_csv_and_tsv_are_read_back_as_they_were(name, delimiter, rows):
     documents = [document._replace(id=own) for own, document in rows]
