@@ -78,7 +78,11 @@ class PredictArguments(BaseModel):
     )
     batch_size: int = Field(0, ge=0, description="Documents computed at a time. 0: the run's report.batch_size.")
     format: str = Field("auto", description="Format of the texts. auto: by their content.")
-    text_field: str = Field("", description="Field or column that holds the text, where its name does not say so.")
+    text_field: str = Field(
+        "",
+        description="Field or column that holds the text, where its name does not say so. By default the run's "
+        "data.text_field.",
+    )
     labels_field: str = Field("", description="Field or column that holds labels; they are not used.")
     id_field: str = Field("", description="Field or column that holds the document's id, likewise.")
     label_separator: str = Field("", description="What stands between the labels of a document in one string.")
@@ -154,7 +158,7 @@ def _predictions(
 
     options = ReadOptions(
         format=arguments.format,
-        text_field=arguments.text_field,
+        text_field=arguments.text_field or predictor.model.config.data.text_field,
         labels_field=arguments.labels_field,
         id_field=arguments.id_field,
         label_separator=arguments.label_separator,

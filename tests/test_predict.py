@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -124,6 +125,15 @@ def test_columns_are_named_by_options(run, tmp_path, expected, capfd):
     rows = json_lines(capfd.readouterr().out)
     assert [row["id"] for row in rows] == ["k0", "k1", "k2", "k3"]
     check(rows, expected, top=5)
+
+
+def test_the_text_is_where_it_was_in_training(model, tmp_path, expected, capfd):
+    data = model.config.data.model_copy(update={"text_field": "words"})
+    model_folder.write(tmp_path, replace(model, config=model.config.model_copy(update={"data": data})))
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["words", "note"], *([text, "other"] for text in TEXTS)])
+    assert predict(tmp_path, tmp_path / "x.csv") == 0
+    check(json_lines(capfd.readouterr().out), expected, top=5)
 
 
 @pytest.mark.parametrize(("threshold", "probability"), [("0.4", 0.4), ("auto", 0.75), ("1", 1.0), ("0", 0.0)])
