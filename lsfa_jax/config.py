@@ -170,7 +170,9 @@ class Config(Section):
     """Everything that decides a run's figures."""
 
     dataset: str = Field(
-        "synthetic", description="synthetic, rcv1, aapd, eurlex4k, eurlex57k, or custom with --data-dir."
+        "synthetic",
+        description="synthetic, rcv1, synthetic-aapd, -rcv1 or -eurlex; aapd, eurlex4k, eurlex57k or custom with "
+        "--data-dir.",
     )
     preset: Literal["full", "quick"] = Field("full", description="full: the paper's sizes; quick: for a laptop.")
     profile: Literal["paper", "released"] = Field(

@@ -20,7 +20,7 @@ from lsfa_jax import config as settings
 from lsfa_jax import console, label_curve
 from lsfa_jax.config import Config, Data, Section
 from lsfa_jax.console import UserError, note, table
-from lsfa_jax.data import catalogue, checking, loading, prepared, sources, statistics
+from lsfa_jax.data import catalogue, checking, generated, loading, prepared, sources, statistics
 
 Preset = Literal["full", "quick"]
 Positional = Annotated[str, tyro.conf.Positional]
@@ -103,14 +103,58 @@ class DescribeArguments(CorpusArguments):
 
 
 class PrepareArguments(CorpusArguments):
-    """Prepares a corpus, so that bin/train starts at once.
+    """Prepares a corpus, so that bin/train starts at once; or makes one of any size, as files.
 
     Examples:
       bin/data prepare rcv1
       bin/data prepare eurlex57k --data-dir DIR --preset quick
+      bin/data prepare synthetic --num-labels 670000 --num-documents 500000 --output DIR
     """
 
+    output: str = Field("", description="Write a generated corpus's documents here as JSON Lines; prepare nothing.")
+    compression: generated.Compression = Field("zst", description="Of these files.")
+    num_documents: int | None = Field(None, gt=0, description="Training documents of synthetic (10,000).")
+    num_test: int | None = Field(None, ge=0, description="Its test documents (a tenth as many).")
+    num_labels: int | None = Field(None, gt=0, description="Its labels (1,000).")
+    labels_per_document: float | None = Field(None, ge=1, description="Its labels a document on average (5).")
+    mean_length: float | None = Field(None, ge=4, description="Its words a document on average (100).")
+    vocabulary: int | None = Field(None, ge=100, description="Its words, of which a small corpus uses some (50,000).")
+
     def run(self) -> None:
+        asked = [name for name in _SHAPE_OPTIONS if getattr(self, name) is not None]
+        if asked and self.name != "synthetic":
+            raise UserError(f"--{asked[0].replace('_', '-')}: only synthetic takes it; the others have their own shape")
+        if asked and not self.output:
+            raise UserError("--output DIR: say where the documents go, and train on them with --data-dir DIR")
+        if self.output:
+            self._write()
+        else:
+            self._prepare()
+
+    def shape(self) -> generated.Shape:
+        """What a generated corpus looks like."""
+        if self.name in generated.SHAPES:
+            return generated.SHAPES[self.name]
+        if self.name != "synthetic":
+            raise UserError(f"--output: {self.name} is no generated corpus; its files are what they are")
+        number, length = self.num_documents or 10_000, self.mean_length or 100.0
+        return generated.Shape(
+            num_train=number,
+            num_test=number // 10 if self.num_test is None else self.num_test,
+            num_labels=self.num_labels or 1_000,
+            labels_per_document=self.labels_per_document or 5.0,
+            train_length=length,
+            test_length=length,
+            vocabulary=self.vocabulary or 50_000,
+        )
+
+    def _write(self) -> None:
+        files = generated.write(self.shape(), self.seed, Path(self.output).expanduser(), self.compression)
+        for path in files:
+            note(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
+        note(f"Train on it: bin/train --data-dir {self.output}")
+
+    def _prepare(self) -> None:
         config = self.settings()
         corpus = loading.load_corpus(config)
         loading.load_embedding(config, corpus.words)
@@ -121,6 +165,9 @@ class PrepareArguments(CorpusArguments):
         if config.dataset != "synthetic":
             folder = loading.prepared_folder(config)
             note(f"Prepared: {folder} ({prepared.bytes_of(folder) / 1e6:,.0f} MB)")
+
+
+_SHAPE_OPTIONS = ("num_documents", "num_test", "num_labels", "labels_per_document", "mean_length", "vocabulary")
 
 
 class CheckArguments(Section):

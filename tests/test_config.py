@@ -18,6 +18,7 @@ from lsfa_jax.console import UserError
 
 ROOT = Path(__file__).parents[1]
 DATASETS = ("aapd", "custom", "eurlex4k", "eurlex57k", "rcv1", "synthetic")
+DATASETS += ("synthetic-aapd", "synthetic-eurlex", "synthetic-rcv1")
 
 
 def get(settings, key):
@@ -371,7 +372,7 @@ FILE_FAULTS = [
     ("[optimizer]\nbatch_size = 2.5", "optimizer.batch_size = 2.5: Input should be a valid integer"),
     ("data = 3", "data = 3: Input should be a valid dictionary"),
     ("seed = -1", "seed = -1: Input should be greater than or equal to 0"),
-    ("dataset = 3", "dataset = 3: expected one of aapd, custom, eurlex4k, eurlex57k, rcv1, synthetic"),
+    ("dataset = 3", "dataset = 3: expected one of aapd, custom, eurlex4k, eurlex57k, rcv1, synthetic,"),
     ("dataset = ''", "dataset = '': expected one of aapd"),
     ("dataset = 'rcv1x'", "(did you mean rcv1?)"),
     ("preset = 'quik'", "preset = 'quik': expected one of full, quick (did you mean quick?)"),

@@ -4,12 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lsfa_jax import data_command
 from lsfa_jax.config import Config, layered, validated
 from lsfa_jax.console import UserError
-from lsfa_jax.data import catalogue, sources
+from lsfa_jax.data import building, catalogue, sources
+from lsfa_jax.data.generated import SHAPES, Shape, documents
 from lsfa_jax.data.loading import load_corpus
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +86,56 @@ def test_prepare_the_built_in_corpus_needs_nothing(capsys, cache):
     assert run("prepare", "synthetic") == 0
     assert "2,160 training, 240 validation and 2,000 test documents" in capsys.readouterr().out
     assert list(cache.iterdir()) == []
+
+
+def test_prepare_writes_a_corpus_of_any_size(tmp_path, cache, capsys):
+    shape = ["--num-labels", 40, "--num-documents", 90, "--labels-per-document", 3, "--mean-length", 20]
+    output = tmp_path / "made"
+    assert run("prepare", "synthetic", *shape, "--vocabulary", 500, "--output", output, "--seed", 4) == 0
+    assert f"bin/train --data-dir {output}" in capsys.readouterr().out
+    assert sorted(path.name for path in output.iterdir()) == ["test.jsonl.zst", "train.jsonl.zst"]
+    assert list(cache.iterdir()) == []
+    corpus = load_corpus(Config(dataset="custom", data_dir=str(output)))
+    assert (corpus.published_documents, len(corpus.test), corpus.num_labels) == (90, 9, 40)
+    assert corpus.published_words / 90 == pytest.approx(20, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["synthetic", "--num-labels", "9"], "--output DIR: say where"),
+        (["synthetic-aapd", "--num-labels", "9", "--output", "x"], "--num-labels: only synthetic takes it"),
+        (["rcv1", "--output", "x"], "--output: rcv1 is no generated corpus"),
+        (["synthetic", "--num-labels", "999999", "--output", "x"], "999,999 labels cannot each occur"),
+    ],
+)
+def test_what_cannot_be_generated(argv, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("prepare", *argv) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_generated_corpus_is_prepared_by_its_name(monkeypatch, capsys):
+    shape = Shape(200, 50, 20, 2.0, 30.0, 30.0, 500)
+    monkeypatch.setitem(SHAPES, "synthetic-aapd", shape)
+    for seed in (0, 0, 1):
+        assert run("prepare", "synthetic-aapd", "--seed", seed) == 0
+        assert "190 training, 10 validation and 50 test documents, 20 labels" in capsys.readouterr().out
+    assert run("list") == 0
+    assert "54,840 + 1,000 54 made here free 2 x, 0 MB" in " ".join(capsys.readouterr().out.split())
+    config = Config(dataset="synthetic-aapd", seed=1)
+    built = building.build(
+        "synthetic-aapd",
+        documents(shape, 1, "train"),
+        documents(shape, 1, "test"),
+        None,
+        max_words=500,
+        max_vocabulary=500_000,
+        validation_fraction=0.05,
+        seed=1,
+    )
+    np.testing.assert_array_equal(load_corpus(config).train.words, built.train.words)
 
 
 def test_check(folder, capsys):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from lsfa_jax.data.generated import SHAPES
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -56,6 +58,10 @@ CATALOGUE = {
         ),
     ),
     "synthetic": Entry(documents="2,400 + 2,000", labels="60", origin="made here", licence="free"),
+    **{
+        name: Entry(f"{shape.num_train:,} + {shape.num_test:,}", f"{shape.num_labels:,}", "made here", "free")
+        for name, shape in SHAPES.items()
+    },
 }
 
 

@@ -3,8 +3,8 @@
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 from lsfa_jax import console
 from lsfa_jax.config import Config, Data
 from lsfa_jax.console import UserError, note
-from lsfa_jax.data import building, prepared, readers, sources, synthetic, vectors
+from lsfa_jax.data import building, generated, prepared, readers, sources, synthetic, vectors
 from lsfa_jax.data.catalogue import what_to_give
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.readers import Document, Files, ReadOptions, ReadReport, Source
@@ -25,7 +25,7 @@ _SYNTHETIC_TEST = 2_000
 # Raised by one when the same documents and settings would give other arrays.
 _FORMAT = 1
 
-_OWN_DOCUMENTS = ("synthetic", "rcv1")
+_OWN_DOCUMENTS = ("synthetic", "rcv1", *generated.SHAPES)
 
 
 def load_corpus(config: Config) -> Corpus:
@@ -74,10 +74,7 @@ def read_split(config: Config, split: Literal["train", "test"]) -> list[Document
     reports: list[tuple[str, ReadReport]] = []
     from_train = split == "test" and "test" not in splits
     with console.progress(f"Reading {config.dataset} ({split})", None, unit="documents") as advance:
-        rows = chain.from_iterable(
-            _read(config, source, reports) for source in splits["train" if from_train else split]
-        )
-        documents = list(_counted(rows, advance))
+        documents = list(_counted(_documents(config, splits, "train" if from_train else split, reports), advance))
     for source, report in reports:
         note(f"{source}: {report.summary()}")
     if "test" in splits:
@@ -92,7 +89,9 @@ def prepared_folder(config: Config) -> Path:
 
 
 def _sources(config: Config) -> dict[str, list[Source]]:
-    """Returns what each split that the corpus has is read from."""
+    """Returns what each split that the corpus has is read from; nothing where it is generated."""
+    if config.dataset in generated.SHAPES:
+        return {"train": [], "test": []}
     if config.dataset == "rcv1":
         files = sources.rcv1_files()
         # The copy splits the official 23,149 training documents into train and dev.
@@ -116,7 +115,7 @@ def _decides(config: Config, splits: dict[str, list[Source]]) -> dict[str, Any]:
     def content(split: str) -> list[tuple[str, str]]:
         return [(path.name, _digest(path)) for source in splits[split] for path in _files(source)]
 
-    data = config.data
+    data, shape = config.data, generated.SHAPES.get(config.dataset)
     draws = {"validation": data.validation_fraction, "test": data.test_fraction}
     held_out = {split: fraction for split, fraction in draws.items() if split not in splits}
     return {
@@ -124,6 +123,7 @@ def _decides(config: Config, splits: dict[str, list[Source]]) -> dict[str, Any]:
         "files": {split: sha256(json.dumps(content(split)).encode()).hexdigest() for split in sorted(splits)},
         "held_out": held_out,
         "seed": config.seed if held_out else None,
+        "generated": [generated.FORMAT, *astuple(shape), config.seed] if shape else None,
         # Batches are made from the prepared corpus: how they are padded changes nothing in it.
         "settings": data.model_dump(exclude={"length_buckets", "validation_fraction", "test_fraction"}),
         # Another version of Unicode may have other letters.
@@ -156,8 +156,7 @@ def _prepare(config: Config, splits: dict[str, list[Source]], folder: Path) -> N
         def documents(split: str) -> Iterator[Document] | None:
             if split not in splits:
                 return None
-            rows = chain.from_iterable(_read(config, source, reports) for source in splits[split])
-            return _counted(rows, advance)
+            return _counted(_documents(config, splits, split, reports), advance)
 
         building.write(
             folder,
@@ -175,11 +174,15 @@ def _prepare(config: Config, splits: dict[str, list[Source]], folder: Path) -> N
     (folder / "read.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def _read(config: Config, source: Source, reports: list[tuple[str, ReadReport]]) -> Iterator[Document]:
+def _documents(
+    config: Config, splits: dict[str, list[Source]], split: str, reports: list[tuple[str, ReadReport]]
+) -> Iterator[Document]:
+    if config.dataset in generated.SHAPES:
+        yield from generated.documents(generated.SHAPES[config.dataset], config.seed, split)
     options = ReadOptions(bad_rows=config.data.bad_rows) if config.dataset == "rcv1" else read_options(config.data)
-    report = ReadReport()
-    reports.append((str(source), report))
-    return readers.read_documents(source, options=options, report=report)
+    for source in splits[split]:
+        reports.append((str(source), ReadReport()))
+        yield from readers.read_documents(source, options=options, report=reports[-1][1])
 
 
 def _counted(documents: Iterable[Document], advance: console.Advance) -> Iterator[Document]:

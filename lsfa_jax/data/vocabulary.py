@@ -3,7 +3,9 @@
 import functools
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import repeat
 
 import numpy as np
 
@@ -78,12 +80,14 @@ class WordCounter:
     """Numbers words in the order in which they are first seen, so that a corpus is read once and held as integers."""
 
     def __init__(self) -> None:
-        self.ids: dict[str, int] = {}
+        self.ids: defaultdict[str, int] = defaultdict()
+        # A word that is looked up for the first time gets the next number.
+        self.ids.default_factory = self.ids.__len__
 
     def encode(self, text: str, max_words: int) -> np.ndarray:
         """Returns int32[<= max_words], the provisional ids of the first words of a text."""
-        ids = self.ids
-        return np.fromiter((ids.setdefault(word, len(ids)) for word in first_words(text, max_words)), np.int32)
+        words = first_words(text, max_words)
+        return np.fromiter(map(self.ids.__getitem__, words), np.int32, len(words))
 
     def most_frequent(self, counts: np.ndarray, limit: int) -> tuple[list[str], np.ndarray]:
         """Chooses the vocabulary.
@@ -106,7 +110,8 @@ class WordCounter:
 
 def encode(text: str, index: dict[str, int], max_words: int) -> np.ndarray:
     """Returns int32[<= max_words], the ids of the first words of a text in a finished vocabulary."""
-    return np.fromiter((index.get(word, UNKNOWN) for word in first_words(text, max_words)), np.int32)
+    words = first_words(text, max_words)
+    return np.fromiter(map(index.get, words, repeat(UNKNOWN)), np.int32, len(words))
 
 
 def word_index(words: Sequence[str]) -> dict[str, int]:

@@ -133,3 +133,9 @@ def test_the_first_words_of_a_text_are_those_of_the_whole(text, limit):
 @pytest.mark.parametrize("limit", [1, 2, 3, 499, 500, 501])
 def test_the_first_words_of_a_long_text(text, limit):
     assert first_words(text, limit) == tokenize(text)[:limit]
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_the_short_way_through_ascii_is_the_long_one(text):
+    # A letter beyond ASCII, set apart, sends the text the other way.
+    assert [*tokenize(text), "é"] == tokenize(text + " é")
