@@ -137,31 +137,57 @@ def _format(lines: list[bytes], name: str, options: ReadOptions) -> str:
     if first.startswith(b".I "):
         return "lyrl2004"
     # No two delimiters can both make a known text and a known labels column of one line.
-    for delimiters, table in (("\t", "tsv"), (",;", "csv")):
+    for delimiters, table in ((",;", "csv"), ("\t", "tsv")):
         if _is_clear(_header(lines, delimiters, options)[1], options):
             return table
-    tabs = [line.count(b"\t") for line in lines]
-    _, columns = _header(lines, "\t", options)
-    partly = [column for column in columns if column.lower() in (*TEXT_NAMES, *LABELS_NAMES, *ID_NAMES)]
-    if min(tabs) >= 1:
-        if options.labelled and not partly:
-            return "libmultilabel"
-        if options.labelled:
-            return "tsv"
+    tabs = min(line.count(b"\t") for line in lines) >= 1
+    if options.text_field or options.labels_field:
+        return "tsv" if tabs else "csv"
+    return _nameless(lines, tabs, name, options)
+
+
+def _nameless(lines: list[bytes], tabs: bool, name: str, options: ReadOptions) -> str:
+    """The format of lines whose first does not name the columns by names that are known."""
+    table = _header(lines, "\t" if tabs else ",;", options)
+    header = _looks_like_header(table, lines)
+    if options.labelled and not tabs:
+        if header or any(min(line.count(mark) for line in lines) >= 1 for mark in (b",", b";")):
+            # Which column is which is asked where columns are chosen.
+            return "csv"
+        shown = reprlib.repr(lines[0].decode("utf-8", "replace"))
         raise UserError(
-            f"{name}: every line holds tabs, so this could be libmultilabel ([id], labels, text), tsv with a header or "
-            f"txt (one document a line). Say which with {options.prefix}format."
+            f"{name}: the format is not clear from its first lines ({shown}). Expected one of {', '.join(FORMATS)}; "
+            f"give {options.prefix}format, or a file of labels beside one of texts, named like train_texts.txt and "
+            "train_labels.txt."
         )
-    if not options.labelled:
+    if options.labelled and {column.lower() for column in table[1]} & {*TEXT_NAMES, *LABELS_NAMES, *ID_NAMES}:
+        return "tsv"
+    if options.labelled and not header:
+        return "libmultilabel"
+    if not tabs and not header:
         return "txt"
-    if min(line.count(b",") for line in lines) >= 1 or min(line.count(b";") for line in lines) >= 1:
-        return "csv"
-    shown = reprlib.repr(lines[0].decode("utf-8", "replace"))
+    possible = ["libmultilabel ([id], labels, text; no header)"] if tabs else []
+    columns = f" with the columns {', '.join(map(repr, header))}" if header else ""
+    possible.append(("tsv" if tabs else "csv") + columns)
+    if not options.labelled:
+        possible.append("txt, one document a line")
     raise UserError(
-        f"{name}: the format is not clear from its first lines ({shown}). Expected one of {', '.join(FORMATS)}; give "
-        f"{options.prefix}format, or a file of labels beside one of texts, named like train_texts.txt and "
-        "train_labels.txt."
+        f"{name}: this could be {'; or '.join(possible)}. Say which with {options.prefix}format, or name the column of "
+        f"the text with {options.prefix}text-field."
     )
+
+
+def _looks_like_header(table: tuple[str, tuple[str, ...]], lines: list[bytes]) -> tuple[str, ...]:
+    """Returns the columns if the first row names them: short and different cells over rows as wide, with texts."""
+    delimiter, columns = table
+    if len(columns) < 2 or len(set(columns)) < len(columns) or not all(0 < len(name.split()) <= 3 for name in columns):
+        return ()
+    layout = Layout("csv", delimiter=delimiter, columns=columns)
+    rows = [fields for _, fields, _ in formats.records(iter(enumerate(lines, 1)), layout)][1:]
+    whole = [row for row in rows if not isinstance(row, BadRowError) and len(row) >= len(columns)]
+    texts = any(len(cell.split()) > 3 for row in whole for cell in row)
+    alike = delimiter == "\t" or (len(whole) == len(rows) and all(len(row) == len(columns) for row in whole))
+    return columns if texts and alike else ()
 
 
 def _is_json_start(lines: list[bytes]) -> bool:
@@ -274,7 +300,7 @@ def _table_layout(lines: list[bytes], name: str, options: ReadOptions, chosen: s
         return layout
     at = columns.index(labels)
     rows = [fields for _, fields, _ in formats.records(iter(enumerate(lines, 1)), layout)][1:]
-    cells = [fields[at] for fields in rows if not isinstance(fields, BadRowError) and len(fields) >= len(columns)]
+    cells = [fields[at] for fields in rows if not isinstance(fields, BadRowError) and len(fields) == len(columns)]
     return replace(layout, separator=choose_separator(cells, name, options))
 
 

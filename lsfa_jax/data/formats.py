@@ -286,7 +286,7 @@ def delimited(lines: Lines, layout: Layout) -> Parsed:
         if isinstance(fields, BadRowError):
             yield fields.at(number)
             continue
-        if not fields:
+        if not fields or (width > 1 and len(fields) == 1 and not fields[0].strip()):
             yield BlankLine(number)
             continue
         if len(fields) > width and layout.delimiter == "\t" and text_at == width - 1:
@@ -315,8 +315,8 @@ def records(lines: Lines, layout: Layout) -> Iterator[tuple[int, list[str] | Bad
     csv.field_size_limit(MAX_LINE)
     again: deque[tuple[int, bytes]] = deque()
     taken: list[tuple[int, bytes]] = []
-    # Lines up to here belonged to a record with broken quotes, and may be the rest of its text.
-    doubtful = 0
+    # Whether a record with broken quotes may go on: the next line with an odd number of quotes could be its end.
+    unended = False
 
     def feed() -> Iterator[str]:
         while (following := again.popleft() if again else next(lines, None)) is not None:
@@ -339,10 +339,13 @@ def records(lines: Lines, layout: Layout) -> Iterator[tuple[int, list[str] | Bad
         # A text that goes on in the next line hardly does so with just the tabs that a whole row has.
         if tabs and any(more.count(b"\t") >= len(layout.columns) - 1 for _, more in taken[1:]):
             fault = csv.Error("a quote that does not end in its line")
-        if fault is None and number <= doubtful and line.count(b'"') % 2 and len(taken) == 1 and not tabs:
-            fault = csv.Error("a line that is perhaps the rest of a broken row")
+        odd = line.count(b'"') % 2 == 1 and len(taken) == 1
+        if fault is None and unended and odd and not tabs:
+            fault = csv.Error("perhaps the rest of a broken row")
+            unended = False
+        elif fault is not None:
+            unended = line.count(b'"') % 2 == 1
         if fault is not None:
-            doubtful = max(doubtful, taken[-1][0])
             again.extendleft(reversed(taken[1:]))
             reader = csv.reader(feed(), delimiter=layout.delimiter, strict=True)
             if not tabs:

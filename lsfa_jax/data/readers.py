@@ -166,7 +166,7 @@ def _rows(source: Source, options: ReadOptions) -> Placed:
         note(f"{source}: read as eurlex57k, a JSON document a file")
         yield from file_formats.eurlex57k(source, options)
         return
-    if isinstance(source, Path) and options.labelled and options.format in ("auto", "pair"):
+    if isinstance(source, Path) and options.labelled and options.format in ("auto", "pair", "lyrl2004"):
         source = _with_labels(source)
     if isinstance(source, Files) and source.labels:
         yield from _paired_rows(source.texts, source.labels, options)
@@ -227,6 +227,9 @@ def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOpti
 def _with_labels(path: Path) -> Path | Files:
     """Adds the file of labels that lies beside a file of texts, by its name."""
     stem = _plain_name(path.name)
+    topics = _packed(path.parent, _TOPICS) if stem.startswith("lyrl2004_tokens_") else []
+    if len(topics) == 1:
+        return Files((path,), topics[0])
     if stem.endswith(".txt") or "." not in stem:
         for texts, labels in (("texts", "labels"), ("text", "label")):
             found = _packed(path.parent, stem.replace(texts, labels, 1)) if texts in stem else []
@@ -255,7 +258,7 @@ def find_splits(data_dir: Path) -> dict[str, Source]:
             missing.
     """
     if data_dir.is_file():
-        return {"train": data_dir}
+        return {"train": _with_labels(data_dir)}
     try:
         present = sorted(entry.name for entry in data_dir.iterdir())
     except OSError as error:

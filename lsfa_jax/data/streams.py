@@ -19,7 +19,7 @@ HEAD_SIZE = 2**20
 _BOM = b"\xef\xbb\xbf"
 
 # Compressed data are fed in small steps, since a step may grow 30,000-fold (zstd): that bounds the memory.
-_STEP = 2**11
+_STEP = 2**10
 _PLAIN_STEP = 2**18
 # What unpacks to more than this, and to more than so many times its own size, is taken for a decompression bomb.
 _BOMB_SIZE = 256 * 2**20

@@ -115,17 +115,19 @@ def lyrl2004(documents):
     return "\n".join(f".I {one.id}\n.W\n{one.text}\n" for one in documents).encode()
 
 
-WRITERS = {
-    "jsonl": lambda choice: (lambda rows: (rows, jsonl(rows)))(some_documents(choice)),
-    "csv": lambda choice: (lambda rows: (rows, table(rows, ",")))(some_documents(choice)),
-    "tsv": lambda choice: (lambda rows: (rows, table(rows, "\t")))(some_documents(choice)),
-    "libmultilabel": lambda choice: (lambda rows: (rows, libmultilabel(rows)))(
-        some_documents(choice, lines=True, spaces=False)
-    ),
-    "txt": lambda choice: (lambda rows: (rows, "\n".join(one.text for one in rows).encode()))(
-        some_documents(choice, lines=True)
-    ),
-}
+FORMATS = ("jsonl", "csv", "tsv", "libmultilabel", "txt")
+
+
+def written(choice, form):
+    """Some documents, and a file of them in a format of which each line or record is one."""
+    documents = some_documents(choice, lines=form in ("libmultilabel", "txt"), spaces=form != "libmultilabel")
+    if form == "jsonl":
+        return documents, jsonl(documents)
+    if form in ("csv", "tsv"):
+        return documents, table(documents, "," if form == "csv" else "\t")
+    if form == "libmultilabel":
+        return documents, libmultilabel(documents)
+    return [Document(one.text, ()) for one in documents], "\n".join(one.text for one in documents).encode()
 
 
 def mutated(choice, content):
@@ -182,13 +184,13 @@ def test_arbitrary_bytes(parts, data):
         read(io.BytesIO(content), format=form, labelled=choice.random() < 0.5, bad_rows=choice.choice(["stop", "skip"]))
 
 
-@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("form", FORMATS)
 @cases(250)
 @seeds
 def test_what_was_written_comes_back(form, seed):
     choice = random.Random(seed)
     for _ in range(BATCH):
-        expected, content = WRITERS[form](choice)
+        expected, content = written(choice, form)
         if choice.random() < 0.3:
             content = b"\xef\xbb\xbf" + content
         if choice.random() < 0.3 and form != "jsonl" and b"line\nend" not in content:
@@ -199,8 +201,6 @@ def test_what_was_written_comes_back(form, seed):
         separator = " " if form == "libmultilabel" else ""
         documents, report, fault = read(io.BytesIO(content), format=form, labelled=labelled, label_separator=separator)
         assert fault is None
-        if form == "txt":
-            expected = [Document(one.text, ()) for one in expected]
         assert documents == expected
         assert report.kept == len(expected)
 
@@ -211,7 +211,7 @@ def test_what_was_written_comes_back(form, seed):
 def test_broken_json_lines(form, seed):
     choice = random.Random(seed)
     for _ in range(BATCH):
-        content = mutated(choice, WRITERS["jsonl"](choice)[1])
+        content = mutated(choice, written(choice, "jsonl")[1])
         fields = {} if form == "auto" else {"text_field": "text", "labels_field": "labels"}
         documents, report, fault = read(io.BytesIO(content), format=form, bad_rows="skip", **fields)
         if fault and not report.read and (form == "auto" or "separates labels" in fault):
@@ -242,7 +242,7 @@ def test_broken_tables(delimiter, seed):
     choice = random.Random(seed)
     form = "csv" if delimiter == "," else "tsv"
     for _ in range(BATCH):
-        content = mutated(choice, WRITERS[form](choice)[1])
+        content = mutated(choice, written(choice, form)[1])
         options = {"format": form, "label_separator": "\x1f"}
         documents, report, fault = read(io.BytesIO(content), bad_rows="skip", **options)
         if fault and not report.read:
@@ -255,7 +255,9 @@ def test_broken_tables(delimiter, seed):
         rows = list(formats.delimited(iter(enumerate(lines, 1)), layout))
         kept = [row for row in rows if isinstance(row, Row)]
         assert [one.text for one in documents] == [row.text.replace("\0", " ") for row in kept]
-        _check_no_word_is_lost(lines, rows)
+        # A broken header may name one column more, which is nobody's.
+        if len(layout.columns) == 3:
+            _check_no_word_is_lost(lines, rows)
         # A carriage return on its own ends a line for the csv module, and is wrong here.
         expected = None if b"\r" in b"".join(lines) else _by_csv(lines, delimiter, len(layout.columns))
         if form == "csv" and expected is not None and layout.columns.count("") == 0:
@@ -295,7 +297,7 @@ def _by_csv(lines, delimiter, width):
 def test_broken_lines(form, seed):
     choice = random.Random(seed)
     for _ in range(BATCH):
-        content = mutated(choice, WRITERS[form](choice)[1])
+        content = mutated(choice, written(choice, form)[1])
         documents, report, fault = read(io.BytesIO(content), format=form, labelled=form != "txt", bad_rows="skip")
         if fault and not report.read:
             continue
@@ -310,9 +312,10 @@ def test_broken_lines(form, seed):
 
 def _is_utf8(line):
     try:
-        return bool(line.decode()) or True
+        line.decode()
     except UnicodeDecodeError:
         return False
+    return True
 
 
 @cases(1_000)
@@ -368,7 +371,7 @@ def test_broken_token_files(seed, tmp_path_factory):
 @seeds
 def test_damaged_archives(packer, seed):
     choice = random.Random(seed)
-    rows, content = WRITERS["jsonl"](choice)
+    rows, content = written(choice, "jsonl")
     packed = PACKERS[packer](content)
     for _ in range(BATCH):
         if choice.random() < 0.5:
