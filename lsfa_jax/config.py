@@ -67,6 +67,9 @@ class Classifier(Section):
 
     weights: Literal["per_label", "shared"] = Field("per_label", description="w_l per label, or one w for all labels.")
     bias: bool = Field(False, description="Add a bias to w_l . v_l.")
+    bias_start: Literal["zero", "prior"] = Field(
+        "zero", description="prior: the bias starts where every label has the labels' mean frequency."
+    )
 
 
 class Psc(Section):

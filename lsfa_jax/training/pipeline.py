@@ -238,6 +238,7 @@ class Pipeline:
             words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
             params = jax.jit(model.init)(self._key("model"), words, lengths)["params"]
             params["embedding"] = jnp.asarray(self.embedding)
+            params[CLASSIFIER] = self._at_prior(params[CLASSIFIER])
             extra = representation.no_prototypes(model)
             return init_state(self._key("representation"), params, optimizer, extra, average=True)
 
@@ -260,6 +261,17 @@ class Pipeline:
                     f"the contrastive loss never took part in {epochs:.3g} epochs: --psc.start-epoch is too late for it"
                 )
         return best_weights(state)
+
+    def _at_prior(self, own: Any) -> Any:
+        """Lets fresh classifiers start at the labels' mean frequency, if the settings say so.
+
+        Among thousands of labels, the first hundreds of steps are else spent on making all of them improbable, and
+        what this does to the features is slow to mend.
+        """
+        if not self.config.classifier.bias or self.config.classifier.bias_start == "zero":
+            return own
+        share = self.corpus.label_counts.sum() / (len(self.corpus.train) * self.corpus.num_labels)
+        return own | {"bias": jnp.full_like(own["bias"], np.log(share) - np.log1p(-min(share, 0.999)))}
 
     def _transfer(self, encoder: Any) -> TrainState:
         config, model, pvae = self.config, self.model, self.pvae
@@ -319,7 +331,7 @@ class Pipeline:
             own = encoder[CLASSIFIER]
             if config.adjust.init == "scratch":
                 words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-                own = model.init(self._key("scratch"), words, lengths)["params"][CLASSIFIER]
+                own = self._at_prior(model.init(self._key("scratch"), words, lengths)["params"][CLASSIFIER])
             # The loop gives the state's memory away at every step, and the encoder's classifiers are still needed.
             own = jax.tree.map(jnp.array, own)
             return init_state(self._key("adjustment"), own, optimizer, average=config.adjust.average)
