@@ -194,6 +194,9 @@ def _write_features(path: Path, features: Any, labels: LabelSets, num_labels: in
 # In a process of its own, which Ctrl-C ends and whose moving bar becomes ours.
 _TRAINING = "import sys, omikuji; omikuji.Model.train_on_data(sys.argv[1]).save(sys.argv[2])"
 
+# Its bars of examples and labels, which come first and go fast, begin with what they count.
+_PERCENT = re.compile(rb"\d+ / \d+ .* (\d+\.\d+) %")
+
 
 def _train_tree(data: Path, model: Path) -> None:
     command = [sys.executable, "-c", _TRAINING, str(data), str(model)]
@@ -204,12 +207,12 @@ def _train_tree(data: Path, model: Path) -> None:
         done, last = 0.0, b""
         try:
             while process.stderr and (said := os.read(process.stderr.fileno(), 2**16)):
-                # A bar for reading the examples comes before that of the training.
-                found = re.findall(rb"(?<!Examples )\b\d+ / \d+ [^%]*? (\d+\.\d+) %", said)
-                if found and float(found[-1]) > done:
-                    advance(float(found[-1]) - done)
-                    done = float(found[-1])
-                last = (last + said)[-500:]
+                # Each state of a bar ends in a carriage return.
+                *states, last = (last + said).split(b"\r")
+                found = [_PERCENT.match(state) for state in states]
+                percent = max([done, *(float(state[1]) for state in found if state)])
+                advance(percent - done)
+                done, last = percent, last[-500:]
         except BaseException:
             process.kill()
             raise

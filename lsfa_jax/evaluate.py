@@ -14,7 +14,7 @@ os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
 import numpy as np
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
 from lsfa_jax import baselines, console, decisions, evaluation_report, metrics, predictions
 from lsfa_jax.console import UserError, note
@@ -45,7 +45,8 @@ class EvaluateArguments(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[FILE]")] = Field(
-        "", description="Documents with labels, in any format that bin/train reads; the test split of the run's corpus."
+        "",
+        description="Documents with labels, in any format that bin/train reads; by default the run's own test split.",
     )
     run: str = Field("", description="Folder of a finished bin/train, or of a model that LSFA.save wrote.")
     predictions: str = Field("", description="File of predictions to score instead of a model.")
@@ -56,20 +57,26 @@ class EvaluateArguments(BaseModel):
         "", description="Training documents, a file or folder, for --baseline and label counts; the run's by default."
     )
     k: tuple[PositiveInt, ...] = Field(metrics.PLACES, description="Places at which rankings are cut off.")
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="Probability from which a label is given; the run's own by default, else 0.5."
+    threshold: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto", description="Probability from which a label is given. auto: the run's own, else 0.5."
     )
-    head_threshold: int | None = Field(
-        None, ge=1, description="N_t, labels with fewer training documents are the tail; the run's own, else 50."
+    head_threshold: Literal["auto"] | PositiveInt = Field(
+        "auto", description="N_t, labels with fewer training documents are the tail. auto: the run's own, else 50."
     )
     bins: tuple[PositiveInt, ...] = Field(BINS, description="Training counts at which a bin of labels begins.")
-    propensity_a: float | None = Field(None, ge=0, description="A of PSP; the run's own by default, else 0.55.")
-    propensity_b: float | None = Field(None, ge=0, description="B of PSP; the run's own by default, else 1.5.")
+    propensity_a: Literal["auto"] | NonNegativeFloat = Field(
+        "auto", description="A of PSP. auto: the run's own, else 0.55."
+    )
+    propensity_b: Literal["auto"] | NonNegativeFloat = Field(
+        "auto", description="B of PSP. auto: the run's own, else 1.5."
+    )
     output: str = Field("", description="File for all figures, unrounded, as JSON.")
     per_label: str = Field("", description="File for counts, precision and recall of each label, as TSV.")
     batch_size: int = Field(0, ge=0, description="Documents computed at a time. 0: the run's report.batch_size.")
     format: str = Field("auto", description="Format of FILE and --train. auto: by their content.")
-    text_field: str = Field("", description="Field or column that holds the text, where its name does not say so.")
+    text_field: str = Field(
+        "", description="Field or column that holds the text; the run's data.text_field by default."
+    )
     labels_field: str = Field("", description="Field or column that holds the labels, likewise.")
     id_field: str = Field("", description="Field or column that holds the document's id, likewise.")
     label_separator: str = Field("", description="What stands between the labels of a document in one string.")
@@ -174,20 +181,26 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     return report
 
 
-def _options(arguments: EvaluateArguments) -> Any:
+def _read(source: Any, arguments: EvaluateArguments, model: "TrainedModel | None") -> "list[Document]":
+    from lsfa_jax.config import Data
     from lsfa_jax.data.detection import ReadOptions
-
-    names = ("format", "text_field", "labels_field", "id_field", "label_separator", "bad_rows")
-    return ReadOptions(**{name: getattr(arguments, name) for name in names}, prefix="--")
-
-
-def _read(source: Any, arguments: EvaluateArguments) -> "list[Document]":
     from lsfa_jax.data.readers import ReadReport, read_documents
 
+    # What training was told of its files holds for others of the kind.
+    data = model.config.data if model else Data()
+    options = ReadOptions(
+        format=arguments.format,
+        text_field=arguments.text_field or data.text_field,
+        labels_field=arguments.labels_field or data.labels_field,
+        id_field=arguments.id_field,
+        label_separator=arguments.label_separator or data.label_separator,
+        bad_rows=arguments.bad_rows,
+        prefix="--",
+    )
     report = ReadReport()
     documents = []
     with console.progress(f"reading {source}", None, "documents") as advance:
-        for document in read_documents(source, options=_options(arguments), report=report):
+        for document in read_documents(source, options=options, report=report):
             documents.append(document)
             advance()
     note(f"{source}: {report.summary()}")
@@ -196,7 +209,7 @@ def _read(source: Any, arguments: EvaluateArguments) -> "list[Document]":
 
 def _truth(arguments: EvaluateArguments, model: "TrainedModel | None") -> "list[Document]":
     if arguments.file:
-        return _read(Path(arguments.file), arguments)
+        return _read(Path(arguments.file), arguments, model)
     from lsfa_jax.data.loading import read_split
 
     assert model is not None
@@ -214,7 +227,7 @@ def _training(arguments: EvaluateArguments, model: "TrainedModel | None") -> "li
         from lsfa_jax.data.readers import find_splits
 
         path = Path(arguments.train)
-        return _read(find_splits(path)["train"] if path.is_dir() else path, arguments)
+        return _read(find_splits(path)["train"] if path.is_dir() else path, arguments, model)
     if arguments.baseline == "none" or model is None:
         return None
     from lsfa_jax.data.loading import read_split
@@ -259,9 +272,12 @@ def _problem(
         training = Training(np.bincount(_label_sets(train, label_ids).indices, minlength=num_labels), len(train))
     else:
         note("Without --run or --train no training counts are known: no PSP, no head and tail, no bins")
-    own = model.config.pvae.head_threshold if model else _HEAD_THRESHOLD
-    threshold = arguments.threshold if arguments.threshold is not None else model.threshold if model else _THRESHOLD
-    whose = "" if arguments.threshold is not None else ", chosen on the run's validation documents" if model else ""
+    head_threshold, threshold, whose = arguments.head_threshold, arguments.threshold, ""
+    if head_threshold == "auto":
+        head_threshold = model.config.pvae.head_threshold if model else _HEAD_THRESHOLD
+    if threshold == "auto":
+        threshold = model.threshold if model else _THRESHOLD
+        whose = ", chosen on the run's validation documents" if model else ""
     note(
         f"{len(documents):,} documents, {num_labels:,} labels; a label is given from probability {threshold:.2g}{whose}"
     )
@@ -270,7 +286,7 @@ def _problem(
         truth=_label_sets(documents, label_ids),
         label_ids=label_ids,
         training=training,
-        groups=make_groups(num_labels, training, arguments.head_threshold or own, arguments.bins),
+        groups=make_groups(num_labels, training, head_threshold, arguments.bins),
         num_ranked=max(*arguments.k, metrics.MACRO_PLACE),
         threshold=threshold,
     )
@@ -348,7 +364,7 @@ def _score_baseline(baseline: baselines.Baseline, train: "list[Document]", probl
 def _propensity(arguments: EvaluateArguments, config: Any) -> Propensity:
     usual = Propensity(config.report.propensity_a, config.report.propensity_b) if config else metrics.USUAL
     a, b = arguments.propensity_a, arguments.propensity_b
-    return Propensity(usual.a if a is None else a, usual.b if b is None else b)
+    return Propensity(usual.a if a == "auto" else a, usual.b if b == "auto" else b)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,5 @@
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -106,3 +107,22 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatc
     with pytest.raises(UserError, match=r"pip install 'lsfa_jax\[baseline\]'"):
         baselines.check("tree")
     baselines.check("svm")
+
+
+def test_the_librarys_bar_becomes_ours(tmp_path, monkeypatch):
+    said = []
+
+    @contextmanager
+    def progress(title, total, unit):
+        yield said.append
+
+    states = ["Examples 5 / 5 [==>] 100.00 % 9/s ", "Labels 3 / 3 [==>] 100.00 % 9/s ", "1 / 4 [>--] 25.00 % 9/s 1s "]
+    states += ["3 / 4 [=>-] 75.00 % 9/s 1s ", "3 / 5 [=>-] 60.00 % 9/s 1s ", "5 / 5 [==>] 100.00 % 9/s "]
+    # In pieces, as a pipe hands them on.
+    piece = "import sys, time\nfor x in sys.argv[3:]: sys.stderr.write(x); sys.stderr.flush(); time.sleep(0.01)"
+    text = "".join(state + "\r" for state in states)
+    pieces = [text[i : i + 7] for i in range(0, len(text), 7)]
+    monkeypatch.setattr(baselines, "progress", progress)
+    monkeypatch.setattr(baselines, "_TRAINING", f"import sys; sys.argv += {pieces!r}\n{piece}")
+    baselines._train_tree(tmp_path, tmp_path)
+    assert np.cumsum([moved for moved in said if moved]).tolist() == [25, 75, 100]

@@ -213,6 +213,22 @@ def test_a_baseline_needs_no_model(data, tmp_path):
     assert found["systems"]["svm"]["all"]["P@1"] > 50
 
 
+def test_files_are_read_as_the_run_was_told(run, data, report, tmp_path):
+    rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    lines = (json.dumps({"words": row["text"], "about": "/".join(row["labels"]), "text": "no"}) + "\n" for row in rows)
+    (tmp_path / "test.jsonl").write_text("".join(lines))
+    model = model_folder.read(run)
+    settings = model.config.data.model_copy(
+        update={"text_field": "words", "labels_field": "about", "label_separator": "/"}
+    )
+    told = replace(model, config=model.config.model_copy(update={"data": settings}))
+    model_folder.write(tmp_path / "run", told)
+    arguments = EvaluateArguments(
+        run=str(tmp_path / "run"), file=str(tmp_path / "test.jsonl"), k=(1, 2, 5), bins=(1, 5, 10)
+    )
+    assert evaluate(arguments)["systems"] == report["systems"]
+
+
 def test_constants_and_threshold_can_be_others(run, report):
     other = evaluate(
         EvaluateArguments(run=str(run), k=(1, 2, 5), bins=(1, 5, 10), propensity_a=0.6, propensity_b=2.6, threshold=0.1)
