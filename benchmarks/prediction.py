@@ -11,7 +11,6 @@ the peak of processes of their own, with a small model, whose documents pass thr
 import argparse
 import json
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,6 @@ from rcv1_like import rcv1_like
 
 from lsfa_jax import console, inference, model_folder
 from lsfa_jax.config import Config, Encoder
-from lsfa_jax.memory import keep_freed_memory
 from lsfa_jax.model.lsfa import make_model
 from lsfa_jax.predict import parse, predict
 from lsfa_jax.training import devices
@@ -73,11 +71,11 @@ def command(folder: Path, number: int) -> None:
     predict(parse(["--run", str(folder), str(folder / f"{number}.jsonl"), "--output", str(folder / "out.jsonl")]))
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Times one call."""
-    start = time.perf_counter()
+def seconds(run: Callable[[], object]) -> np.ndarray:
+    """Times one call: wall clock, and processor time of all threads, which other work on the machine disturbs less."""
+    start = np.array([time.perf_counter(), time.process_time()])
     run()
-    return time.perf_counter() - start
+    return np.array([time.perf_counter(), time.process_time()]) - start
 
 
 def peak_mib() -> float:
@@ -93,8 +91,8 @@ def padded_batches(predictor: inference.Predictor, texts: list[str]) -> Iterator
             yield predictor._padded([chunk[row][1] for row in rows])
 
 
-def throughput(folder: Path, number: int, rounds: int) -> dict[str, list[float]]:
-    """Documents a second of each way in each round."""
+def throughput(folder: Path, number: int, rounds: int) -> dict[str, list[np.ndarray]]:
+    """Seconds a document of each way in each round, as `seconds` gives them."""
     write(folder / f"{number}.jsonl", number)
     write(folder / "1.jsonl", 1)
     in_memory = list(texts(number))
@@ -113,11 +111,11 @@ def throughput(folder: Path, number: int, rounds: int) -> dict[str, list[float]]
     }
     for run in ways.values():
         run()
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ways}
     for _ in range(rounds):
         start = seconds(lambda: command(folder, 1))
         for name, run in ways.items():
-            found[name].append(number / (seconds(run) - (start if name == "file to file" else 0)))
+            found[name].append((seconds(run) - (start if name == "file to file" else 0)) / number)
     return found
 
 
@@ -142,7 +140,6 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    keep_freed_memory()
     with console.on_stderr():
         if args.one:
             command(Path(args.one), args.documents)
@@ -152,14 +149,15 @@ def main() -> None:
             model_folder.write(Path(name), model(args.hidden, args.feature))
             found = throughput(Path(name), args.documents, args.rounds)
         peaks = memory(args.memory)
-    bare = found["padded batches"]
     rows = []
-    for name, rates in found.items():
-        ratios = [rate / alone for rate, alone in zip(rates, bare, strict=True)]
-        rows.append([name, f"{statistics.median(rates):,.0f}", f"{statistics.median(ratios):.2f}",
-                     f"{min(ratios):.2f}-{max(ratios):.2f}"])  # fmt: skip
+    for name, each in found.items():
+        wall, processor = np.median(each, axis=0)
+        ratios = np.array(found["padded batches"]) / np.array(each)
+        low, high = ratios[:, 0].min(), ratios[:, 0].max()
+        rows.append([name, f"{1 / wall:,.0f}", f"{np.median(ratios[:, 0]):.2f}", f"{low:.2f}-{high:.2f}",
+                     f"{1e3 * processor:.2f}", f"{np.median(ratios[:, 1]):.2f}"])  # fmt: skip
     title = f"Predicting {args.documents:,} documents, hidden {args.hidden}, {_LABELS} labels; medians of {args.rounds}"
-    console.table(title, ["", "documents/s", "ratio", "range"], rows)
+    console.table(title, ["", "documents/s", "ratio", "range", "CPU ms a document", "ratio"], rows)
     console.table("Memory", ["documents", "MiB at the peak"], [[f"{n:,}", f"{mib:,.0f}"] for n, mib in peaks.items()])
     console.note(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
 
