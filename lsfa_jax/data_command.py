@@ -42,9 +42,11 @@ class ListArguments(Section):
             rows.append((name, entry.documents, entry.labels, entry.origin, entry.licence, made))
         table("Corpora", ("--dataset", "documents", "labels", "from", "licence", "prepared"), rows)
         note(
-            "Documents: training + test. What is neither made nor fetched here needs --data-dir: bin/data prepare NAME"
+            "Documents: training + test as published. Those not made or fetched here need --data-dir; bin/data prepare"
         )
-        note(f"says which files. What is prepared is in {sources.cache_dir() / 'prepared'} and may be deleted.")
+        note(
+            f"NAME says what goes in it. What is prepared is in {sources.cache_dir() / 'prepared'}; it may be deleted."
+        )
 
 
 class CorpusArguments(Section):

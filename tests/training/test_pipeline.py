@@ -171,7 +171,7 @@ def test_weights_were_averaged_and_prototypes_collected(whole):
     # The padding's word vector is zero from the start, and no text moves it.
     assert not np.any(state["params"]["embedding"][0])
     assert np.all(np.any(state["params"]["embedding"][2:], axis=1))
-    assert set(last_state(whole.folder, "adjustment")["params"]) == {"weights"}
+    assert set(last_state(whole.folder, "adjustment")["params"]) == {"weights", "bias"}
 
 
 def test_settings_file_of_a_run_repeats_it(whole, tmp_path):
