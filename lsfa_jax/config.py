@@ -308,6 +308,7 @@ class TrainArguments(Config):
       bin/train --dataset rcv1 --preset quick           RCV1, fetched once, for a laptop
       bin/train --data-dir my_corpus --output runs/mine your own train.jsonl and test.jsonl
       bin/train --output runs/mine --resume             go on where it was interrupted
+      bin/train --baseline tree                         in the end, beside a linear label tree
     """
 
     output: str = Field("", description="Run folder; runs/DATASET-PRESET where none is given.")
@@ -316,6 +317,9 @@ class TrainArguments(Config):
     resume: bool = Field(False, description="Go on from the run folder's last complete checkpoint.")
     stages: tuple[Stage, ...] = Field(
         STAGES, description="Consecutive stages to run; earlier ones must be complete in the run folder."
+    )
+    baseline: Literal["none", "tree", "svm"] = Field(
+        "none", description="In the end, train a linear model on TF-IDF too and show it beside: label tree, or SVM."
     )
 
     def settings(self) -> Config:

@@ -15,13 +15,15 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 when done, 2 after a fault that the user can mend, 130 or 143 after SIGINT or SIGTERM.
     """
-    from lsfa_jax import console
+    from lsfa_jax import baselines, console
     from lsfa_jax.config import parse_train_arguments
     from lsfa_jax.memory import keep_freed_memory
 
     keep_freed_memory()
     try:
         arguments = parse_train_arguments(sys.argv[1:] if argv is None else argv)
+        if arguments.baseline != "none":
+            baselines.check(arguments.baseline)
         # Imported late, so that --help and a wrong option answer at once.
         from lsfa_jax.training import pipeline
         from lsfa_jax.training.interrupts import Interrupted
@@ -31,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     try:
+        arguments = pipeline.with_output(arguments)
         pipeline.train(arguments)
     except console.UserError as fault:
         console.error(str(fault))
@@ -40,7 +43,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.error("interrupted before there was anything to save")
         return 130
-    return 0
+    if arguments.baseline == "none":
+        return 0
+    from lsfa_jax import evaluate
+
+    return evaluate.main(["--run", arguments.output, "--baseline", arguments.baseline])
 
 
 if __name__ == "__main__":

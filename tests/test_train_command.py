@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from lsfa_jax import baselines
 from lsfa_jax.data.readers import Document
 from lsfa_jax.train import main
 from lsfa_jax.training import interrupts
@@ -169,6 +170,20 @@ def test_there_must_be_a_run_to_go_on_with(run, data, tmp_path, options):
     refused(run(*arguments(data, folder), *options), f"{folder}: no run here to go on with")
     refused(run("--data-dir", data, *options), "--output DIR")
     assert not folder.exists()
+
+
+def test_a_baseline_stands_beside_the_model_in_the_end(run, data, whole, tmp_path, monkeypatch):
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    line = ("--output", folder, "--resume", "--baseline")
+    code, out, err = run(*line, "svm")
+    assert (code, err) == (0, "")
+    tables = out[out.index("Before and after augmentation") :]
+    assert "all: model   all: svm" in tables
+    measured = json.loads((whole / "metrics.json").read_text())["test"]["P@1"]
+    shown = next(line.split() for line in tables[tables.index("all: model") :].splitlines() if " P@1 " in line)
+    assert shown[1] == f"{measured:.2f}"
+    monkeypatch.setattr(baselines, "find_spec", lambda name: None)
+    refused(run(*line, "tree"), "pip install 'lsfa_jax[baseline]'")
 
 
 def test_stages_must_be_neighbours(run, data, tmp_path):

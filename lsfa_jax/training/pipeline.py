@@ -42,7 +42,7 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
     """
     stages = _consecutive(arguments.stages)
     config = _with_absolute_paths(arguments.settings())
-    folder = RunFolder(_output(arguments, stages))
+    folder = RunFolder(Path(with_output(arguments).output))
     _claim(folder, config, stages, arguments.resume)
     corpus = load_corpus(config)
     folder.check_corpus(corpus.words, corpus.labels)
@@ -82,16 +82,17 @@ def _consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     return chosen
 
 
-def _output(arguments: TrainArguments, stages: Sequence[Stage]) -> Path:
+def with_output(arguments: TrainArguments) -> TrainArguments:
+    """Names a run folder that is free where the arguments name none."""
     if arguments.output:
-        return Path(arguments.output)
-    if arguments.resume or stages[0] != STAGES[0]:
+        return arguments
+    if arguments.resume or STAGES[0] not in arguments.stages:
         raise UserError("--output DIR: say which run folder to go on with")
     base = f"runs/{arguments.dataset}-{arguments.preset}"
     number = 1
     while (path := Path(base if number == 1 else f"{base}-{number}")).exists():
         number += 1
-    return path
+    return arguments.model_copy(update={"output": str(path)})
 
 
 def _claim(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
