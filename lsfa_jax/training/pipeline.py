@@ -177,7 +177,8 @@ class Pipeline:
                 adjusted = encoder | {CLASSIFIER: self._adjustment(encoder, learned)}
                 self._test("adjusted", adjusted)
                 self._write_model("adjusted", adjusted)
-        self._print_tables()
+        if len(self.test.split):
+            self._print_tables()
         return self.metrics
 
     def _describe(self) -> None:
@@ -359,12 +360,15 @@ class Pipeline:
         if "threshold" not in results.get(name, {}):
             results[name] = {"threshold": choose_threshold(self.model, params, self.validation, self.mesh)}
             for split, batches in (("validation", self.validation), ("test", self.test)):
+                if not len(batches.split):
+                    continue
                 top = evaluation.rank_split(self.ranker, params, batches, self.mesh, f"{name} on {split}")
                 results[name][split] = evaluation.measure(top, batches, self.corpus, self.config.report, self.is_head)
                 if split == "test":
                     size = self.config.report.bin_size
                     results[name]["macro_P@5_bins"] = evaluation.bins(top[0], batches, self.corpus, size)
-        self.metrics["test"] = results.get("adjusted", results[name])["test"]
+        if len(self.test.split):
+            self.metrics["test"] = results.get("adjusted", results[name])["test"]
         self.folder.write_metrics(self.metrics)
 
     def _write_model(self, name: str, params: Any) -> None:
