@@ -42,11 +42,9 @@ class ListArguments(Section):
             rows.append((name, entry.documents, entry.labels, entry.origin, entry.licence, made))
         table("Corpora", ("--dataset", "documents", "labels", "from", "licence", "prepared"), rows)
         note(
-            "Documents: training + test as published. Those not made or fetched here need --data-dir; bin/data prepare"
+            "Documents: training + test. What is neither made nor fetched here needs --data-dir: bin/data prepare NAME"
         )
-        note(
-            f"NAME says what goes in it. What is prepared is in {sources.cache_dir() / 'prepared'}; it may be deleted."
-        )
+        note(f"says which files. What is prepared is in {sources.cache_dir() / 'prepared'} and may be deleted.")
 
 
 class CorpusArguments(Section):

@@ -62,12 +62,14 @@ def as_picture(counts: np.ndarray, head_threshold: int, title: str, path: Path) 
     axes.plot(ranks, documents, color="#1f4e79", linewidth=2)
     axes.fill_between(ranks, documents, 0.5, where=documents < head_threshold, color="#1f4e79", alpha=0.12)
     axes.axhline(max(head_threshold, 0.5), color="#b5471b", linestyle="--", linewidth=1)
+    # At the left the curve is on one side of the line: the words stand on the other.
+    below = documents[0] >= head_threshold
     axes.annotate(
         f"N_t = {head_threshold:,}: {num_head:,} head and {len(counts) - num_head:,} tail labels",
-        (ranks[-1], max(head_threshold, 0.5)),
-        xytext=(0, 4),
+        (1, max(head_threshold, 0.5)),
+        xytext=(0, -4 if below else 4),
         textcoords="offset points",
-        ha="right",
+        va="top" if below else "bottom",
         color="#b5471b",
     )
     axes.set(xlabel="rank of the label", ylabel="training documents", ylim=(0.5, None))
