@@ -15,6 +15,7 @@ from lsfa_jax.config import parse_train_arguments
 from lsfa_jax.console import UserError
 from lsfa_jax.training import interrupts, loop, pipeline, transfer
 from lsfa_jax.training.interrupts import Interrupted
+from lsfa_jax.training.run_folder import RunFolder
 from tests import training_corpus
 from tests.reference.agreement import assert_equal
 
@@ -405,3 +406,17 @@ def test_bfloat16_trains_near_float32(whole, data, tmp_path):
     ours, theirs = (history(one)[0]["bce"] for one in (folder, whole.folder))
     assert ours != theirs
     assert ours == pytest.approx(theirs, rel=0.02)
+
+
+@pytest.mark.parametrize("weights", ["per_label", "shared"])
+def test_classifiers_start_where_every_label_has_the_mean_frequency(tiny, tmp_path, weights):
+    settings = training_corpus.config(classifier={"weights": weights, "bias": True, "bias_start": "prior"})
+    run = pipeline.Pipeline(settings, tiny, np.zeros((tiny.vocabulary_size, 3)), RunFolder(tmp_path), 60)
+    rows = 8 if weights == "per_label" else 1
+    start = run._at_prior({"weights": np.ones((rows, 5)), "bias": jnp.zeros(rows)})
+    pairs = sum(len(document.labels) for document in training_corpus.documents()["train"])
+    np.testing.assert_allclose(jax.nn.sigmoid(start["bias"]), np.full(rows, pairs / (36 * 8)), rtol=1e-6)
+    assert start["weights"].min() == 1
+    # With the paper's Eq. 5 there is nothing to start.
+    run.config = training_corpus.config()
+    assert set(run._at_prior({"weights": np.ones((rows, 5))})) == {"weights"}
