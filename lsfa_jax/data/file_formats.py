@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from lsfa_jax.console import UserError
 from lsfa_jax.data.detection import ReadOptions, choose_columns, choose_separator
 from lsfa_jax.data.formats import BadRow, BadRowError, Layout, Parsed, Row, check_labels, check_text, decode, fields_row
-from lsfa_jax.data.streams import MAX_LINE, open_stream
+from lsfa_jax.data.streams import MAX_LINE, open_stream, refuse_bomb
 
 PARQUET_MAGIC = b"PAR1"
-_BATCH = 256
+_BATCH = 64
 _NUM_CELLS = 1_000
 _READ_AHEAD = 2**20
 
@@ -52,8 +52,11 @@ class Parquet:
     def rows(self) -> Parsed:
         """Yields the rows, numbered from 1."""
         names = [name for name in (self.layout.text, self.layout.labels, self.layout.id) if name]
-        number = 0
+        number = unpacked = 0
+        packed = self._path.stat().st_size
         for batch in self._batches(list(dict.fromkeys(names)), _BATCH):
+            unpacked += batch.nbytes
+            refuse_bomb(str(self._path), unpacked, packed)
             columns = [_values(column) for column in batch.columns]
             for values in zip(*columns, strict=True):
                 number += 1

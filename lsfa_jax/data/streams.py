@@ -40,6 +40,15 @@ _LONGEST_MAGIC = 10
 _DECODER_ERRORS = (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError, OSError, MemoryError, ValueError)
 
 
+def refuse_bomb(name: str, unpacked: int, packed: int) -> None:
+    """Raises UserError where so many bytes come from so few that the file is taken for a decompression bomb."""
+    if unpacked > max(_BOMB_SIZE, _BOMB_RATIO * packed):
+        raise UserError(
+            f"{name}: unpacks to more than {_BOMB_SIZE / 2**20:.0f} MiB and {_BOMB_RATIO} times its own size, as only "
+            "a decompression bomb does. If you trust the file, unpack it first."
+        )
+
+
 class _DamagedError(Exception):
     """Nothing good follows in the file."""
 
@@ -125,11 +134,7 @@ class _Decoded(io.RawIOBase):
             if self._decoder.eof:
                 self._rest, self._decoder = self._decoder.unused_data, None
             self._produced += len(decoded)
-            if self._produced > max(_BOMB_SIZE, _BOMB_RATIO * self._consumed):
-                raise UserError(
-                    f"{self._name}: unpacks to more than {_BOMB_SIZE / 2**20:.0f} MiB and {_BOMB_RATIO} times its own "
-                    "size, as only a decompression bomb does. If you trust the file, unpack it first."
-                )
+            refuse_bomb(self._name, self._produced, self._consumed)
             if decoded:
                 return decoded
 

@@ -137,6 +137,17 @@ def test_parquet_that_is_damaged_compressed_or_in_a_pipe(tmp_path):
         read(path, format="parquet")
 
 
+def test_parquet_that_says_one_text_again_and_again_is_a_bomb(tmp_path, monkeypatch):
+    path = parquet(tmp_path / "x", text=["word " * 2_000] * 1000, labels=[["a"]] * 1000)
+    assert path.stat().st_size < 10_000
+    assert len(read(path)[0]) == 1000
+    monkeypatch.setattr(streams, "_BOMB_SIZE", 2**20)
+    report = ReadReport()
+    with pytest.raises(UserError, match="x: unpacks to more than 1 MiB and 200 times its own size"):
+        list(read_documents(path, options=ReadOptions(), report=report))
+    assert 0 < report.kept < 1000
+
+
 # --- EURLEX57K
 
 LAW = {
