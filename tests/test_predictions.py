@@ -133,9 +133,9 @@ def test_ids_that_cannot_be_matched_are_refused(tmp_path):
 
 
 def test_arrays_hold_rankings_and_what_reaches_the_threshold():
-    # 0.3 as float32 is above 0.3: what the model gave at its float32 threshold is given here too.
-    listed = [Listed("", ["y", "x"], [0.5, float(np.float32(0.3))]), Listed("", [], []), Listed("", ["z"], [0.1])]
-    ranked, given = as_arrays(listed, {"x": 0, "y": 1, "z": 2}, 0.3)
+    # As float32, in which a model's threshold was chosen, 0.3 is a little more: written as 0.3 it still reaches it.
+    listed = [Listed("", ["y", "x"], [0.5, 0.3]), Listed("", [], []), Listed("", ["z"], [0.1])]
+    ranked, given = as_arrays(listed, {"x": 0, "y": 1, "z": 2}, float(np.float32(0.3)))
     assert ranked.tolist() == [[1, 0], [-1, -1], [2, -1]]
     assert given.indices.tolist() == [1, 0]
     assert given.offsets.tolist() == [0, 2, 2, 2]
