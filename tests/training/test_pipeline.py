@@ -137,7 +137,8 @@ def test_the_run_folder_is_as_promised(whole, tiny):
 
 
 def test_the_figures_are_those_of_the_weights_that_were_best_on_validation(whole, tiny):
-    model = training_corpus.make_model(training_corpus.config())
+    # The settings of any corpus of one's own have a bias.
+    model = training_corpus.make_model(training_corpus.config(classifier={"bias": True}))
     encoder = last_state(whole.folder, "representation")["best"]
     adjusted = encoder | {"classifier": last_state(whole.folder, "adjustment")["best"]}
     assert np.any(encoder["classifier"]["weights"] != adjusted["classifier"]["weights"])
