@@ -39,7 +39,7 @@ class EvaluateArguments(BaseModel):
       bin/evaluate test.jsonl --predictions theirs.jsonl --train train.jsonl
 
     Predictions: JSON Lines {"id", "labels", "probabilities"} as bin/predict writes them, or TSV or CSV with the columns
-    document, rank, label, probability. Figures are percentages; docs/how_it_works.md says what each is exactly.
+    document, rank, label, probability. Figures are percentages; docs/metrics.md says what each is exactly.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
