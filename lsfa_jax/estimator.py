@@ -206,7 +206,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
     def score(self, X: Iterable[str], y: Any) -> float:
         """Computes mean nDCG@5, from 0 to 1; of single labels nDCG@1, which is accuracy.
 
-        nDCG@5 judges the five best labels of each text whatever the threshold; docs/how_it_works.md has the formula.
+        nDCG@5 judges the five best labels of each text whatever the threshold; docs/metrics.md has the formula.
         """
         texts, targets = self._checked(X), Targets.of(y)
         check_consistent_length(texts, targets.names)

@@ -84,12 +84,19 @@ def write(folder: Path, model: TrainedModel) -> None:
             partial.write_bytes(data)
             partial.replace(folder / name)
     except OSError as fault:
-        raise UserError(f"{folder}: cannot write there ({fault.strerror}); make room, or choose another") from fault
+        raise _unwritable(folder, fault) from fault
 
 
 def forget(folder: Path) -> None:
-    """Says that the folder's files are no model any more, because some of them are about to change."""
-    (folder / _MANIFEST).unlink(missing_ok=True)
+    """Says that the folder's files are no model any more, because some of them are about to change.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        (folder / _MANIFEST).unlink(missing_ok=True)
+    except OSError as fault:
+        raise _unwritable(folder, fault) from fault
 
 
 def read(folder: Path) -> TrainedModel:
@@ -159,6 +166,10 @@ def _arrays(folder: Path, data: bytes) -> dict[str, Any]:
         return dict(safetensors.numpy.load(data))
     except SafetensorError as fault:
         raise _damaged(folder / "weights.safetensors", str(fault)) from None
+
+
+def _unwritable(folder: Path, fault: OSError) -> UserError:
+    return UserError(f"{folder}: cannot write there ({fault.strerror}); make room, or choose another --output")
 
 
 def _damaged(path: Path, what: str) -> UserError:

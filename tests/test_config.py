@@ -278,7 +278,9 @@ def test_quick_is_smaller_in_every_size_and_keeps_the_method(dataset):
     assert all(get(quick, key) < get(full, key) for key in sizes)
     others = {"preset", "data.length_buckets", "optimizer.learning_rate", "optimizer.swa_start_epoch"}
     others |= {"optimizer.swa_every", "psc.start_epoch"}
-    assert set(differences(full.settings(), quick.settings())) == others | set(sizes)
+    # Corpora with thousands of labels.
+    others |= {"optimizer.batch_size", "encoder.label_block"}
+    assert set(sizes) <= set(differences(full.settings(), quick.settings())) <= others | set(sizes)
     assert max(quick.data.length_buckets) < quick.data.max_words
 
 
