@@ -83,16 +83,31 @@ class Predictor:
         self, compute: Any, texts: Iterable[str], top: int, result: Callable[[str, int, Sequence[np.ndarray]], T]
     ) -> Iterator[T]:
         top = min(top, len(self.model.labels))
-        for chunk in ahead(self._encoded(texts)):
-            ordered: list[T | None] = [None] * len(chunk)
-            lengths = np.array([len(words) for _, words in chunk])
-            for rows in self._batches(lengths):
-                padded = self._padded([chunk[row][1] for row in rows])
-                words, sizes = devices.split_rows(self._mesh, padded)
-                out = jax.device_get(compute(self._lsfa, top, self._params, words, sizes))
+
+        def collected(chunk: list[tuple[str, np.ndarray]], outs: list[tuple[np.ndarray, Any]]) -> Iterator[T]:
+            ordered: list[Any] = [None] * len(chunk)
+            for rows, out in outs:
+                arrays = jax.device_get(out)
                 for place, row in enumerate(rows):
-                    ordered[row] = result(chunk[row][0], int(lengths[row]), [array[place] for array in out])
-            yield from ordered  # type: ignore[misc]
+                    text, words = chunk[row]
+                    ordered[row] = result(text, len(words), [array[place] for array in arrays])
+            yield from ordered
+
+        started = None
+        for chunk in ahead(self._encoded(texts)):
+            outs = []
+            for rows in self._batches(np.array([len(words) for _, words in chunk])):
+                words, lengths = devices.split_rows(self._mesh, self._padded([chunk[row][1] for row in rows]))
+                outs.append((rows, compute(self._lsfa, top, self._params, words, lengths)))
+            if self._chunk == 1:
+                yield from collected(chunk, outs)
+                continue
+            # The device has this chunk to do while the caller takes the one before.
+            if started:
+                yield from collected(*started)
+            started = chunk, outs
+        if started:
+            yield from collected(*started)
 
     def _encoded(self, texts: Iterable[str]) -> Iterator[list[tuple[str, np.ndarray]]]:
         texts = iter(texts)

@@ -122,7 +122,8 @@ def predict(arguments: PredictArguments) -> None:
         on_screen = stream.isatty()
         batch_size = arguments.batch_size or model.config.report.batch_size
         # Who types wants an answer to each text, and who watches a screen wants the first ones soon.
-        predictor = Predictor(model, batch_size, chunk=1 if typed else batch_size if on_screen else None)
+        soon = on_screen or arguments.explain  # attention over all words of a text is large
+        predictor = Predictor(model, batch_size, chunk=1 if typed else batch_size if soon else None)
         write = prediction_formats.writer(_output_format(arguments, on_screen), stream)
         show = stack.enter_context(_pages(arguments, model, files)) if arguments.explain else None
         # On a screen the predictions themselves are the progress.
