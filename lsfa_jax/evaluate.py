@@ -133,6 +133,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
 
     model = model_folder.read(Path(arguments.run)) if arguments.run else None
     documents = _truth(arguments, model)
+    if not any(document.labels for document in documents):
+        raise UserError("none of the documents has a label, so there is nothing to measure; bin/predict needs none")
     train = _training(arguments, model)
     findings = predictions.Findings()
     listed = None

@@ -49,7 +49,7 @@ class PredictArguments(BaseModel):
 
     JSON Lines: {"id": ..., "labels": [...], "probabilities": [...]} for each document, in order. CSV and TSV: a row for
     each label, document,rank,label,probability; a document without labels has one row in which these are empty. A
-    document without an id of its own has its running number. Probabilities are of each label by itself.
+    document without an id of its own has the number of its row. Probabilities are of each label by itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -159,27 +159,28 @@ def _predictions(
 
     options = ReadOptions(
         format=arguments.format,
-        text_field=arguments.text_field or predictor.model.config.data.text_field,
+        text_field=arguments.text_field,
         labels_field=arguments.labels_field,
         id_field=arguments.id_field,
         label_separator=arguments.label_separator,
         bad_rows=arguments.bad_rows,
         labelled=False,
         prefix="--",
+        usual_text_field=predictor.model.config.data.text_field,
     )
-    # Texts that were read, and whose predictions are not there yet.
-    waiting: deque[Document] = deque()
+    # Texts that were read and whose predictions are not there yet, with the numbers of their rows.
+    waiting: deque[tuple[Document, int]] = deque()
 
     def texts() -> Iterator[str]:
         for document in read_documents(source, options=options, report=report):
-            waiting.append(document)
+            waiting.append((document, report.read))
             yield document.text
 
     threshold = arguments.threshold
     lowest = 0.0 if threshold == "none" else predictor.model.threshold if threshold == "auto" else threshold
     run: Any = predictor.explain if arguments.explain else predictor.predict
-    for number, result in enumerate(run(texts(), _top(arguments)), start=1):
-        document = waiting.popleft()
+    for result in run(texts(), _top(arguments)):
+        document, number = waiting.popleft()
         kept = int(np.count_nonzero(result.probabilities >= lowest))
         labels = [predictor.model.labels[label] for label in result.label_ids[:kept]]
         # The shortest decimal that is this float32.
@@ -216,6 +217,8 @@ def _output_format(arguments: PredictArguments, on_screen: bool) -> str:
     if arguments.output_format != "auto":
         return arguments.output_format
     suffix = Path(arguments.output).suffix.removeprefix(".").lower()
+    if suffix not in ("", "csv", "tsv", "jsonl", "json", "ndjson", "txt"):
+        raise UserError(f"--output {arguments.output}: expected .csv, .tsv or .jsonl; or say --output-format")
     return suffix if suffix in ("csv", "tsv") else "table" if on_screen else "jsonl"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lsfa_jax.console import UserError
+from lsfa_jax.console import UserError, note
 from lsfa_jax.data import formats
 from lsfa_jax.data.formats import BadRowError, Layout
 from lsfa_jax.data.streams import read_lines
@@ -158,6 +158,7 @@ def matched(listed: Sequence[Listed], ids: Sequence[str], path: Path, findings: 
                 f"{path}: {len(listed):,} documents with predictions, but {len(ids):,} with labels; without ids on "
                 "both sides they are taken in order, so the numbers must be equal"
             )
+        note(f"{path}: taken in the order of the documents, for ids are not on both sides")
         return list(listed)
     by_id = {one.id: one for one in listed}
     for names, what in (([one.id for one in listed], str(path)), (ids, "the file with the labels")):

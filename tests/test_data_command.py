@@ -141,6 +141,12 @@ def test_a_generated_corpus_is_prepared_by_its_name(monkeypatch, capsys):
 def test_check(folder, capsys):
     assert run("check", folder) == 0
     assert "train 40 40 0 0" in lines(capsys.readouterr().out)
+    (folder / "mine.csv").write_text('words,tags\n"a b","x;y"\nbad\nc,x\n')
+    options = ("--data.text-field", "words", "--data.label-separator", ";")
+    assert run("check", folder / "mine.csv", *options) == 0
+    out = capsys.readouterr().out
+    assert "stops at the first row that is skipped" in out
+    assert f"bin/train --data-dir {folder / 'mine.csv'} --data.text-field words --data.label-separator ';'" in out
     (folder / "train.jsonl").write_text('{"text": 1, "labels": []}\n')
     assert run("check", folder) == 2
     assert "holds no documents" in capsys.readouterr().err

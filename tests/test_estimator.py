@@ -299,7 +299,7 @@ def test_ctrl_c_stops_at_once_and_cleans_up(monkeypatch, tmp_path):
 
     def interrupt(*_):
         seen.append(list(tmp_path.iterdir()))
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(loop, "after_validation", interrupt)
     with pytest.raises(KeyboardInterrupt):

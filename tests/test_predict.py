@@ -134,6 +134,10 @@ def test_the_text_is_where_it_was_in_training(model, tmp_path, expected, capfd):
         csv.writer(file).writerows([["words", "note"], *([text, "other"] for text in TEXTS)])
     assert predict(tmp_path, tmp_path / "x.csv") == 0
     check(json_lines(capfd.readouterr().out), expected, top=5)
+    # Texts without columns are as welcome.
+    with standard_input("\n".join(text.replace("\n", " ") for text in TEXTS).encode()):
+        assert predict(tmp_path) == 0
+    check(json_lines(capfd.readouterr().out), expected, top=5)
 
 
 @pytest.mark.parametrize(("threshold", "probability"), [("0.4", 0.4), ("auto", 0.75), ("1", 1.0), ("0", 0.0)])
@@ -196,7 +200,7 @@ def test_pages_show_what_was_predicted(run, texts, expected, tmp_path, capfd):
 
 
 def test_a_bad_row_stops_and_leaves_no_file_or_is_skipped_and_counted(run, texts, tmp_path, capfd):
-    texts.write_text(texts.read_text() + '{"text": 5}\n' + json.dumps(ROWS[0]) + "\n")
+    texts.write_text(texts.read_text() + '{"text": 5}\n' + json.dumps(ROWS[1]) + "\n")
     output, page = tmp_path / "out.jsonl", tmp_path / "why.html"
     output.write_text("earlier")
     line = (texts, "--output", output, "--explain", page)
@@ -207,8 +211,14 @@ def test_a_bad_row_stops_and_leaves_no_file_or_is_skipped_and_counted(run, texts
 
     assert predict(run, *line, "--bad-rows", "skip") == 0
     assert "6 rows read, 5 kept; skipped: 1 " in capfd.readouterr().err
-    assert len(json_lines(output.read_text())) == 5
+    # Numbers are of rows, so that predictions are joined to the right ones.
+    assert [row["id"] for row in json_lines(output.read_text())] == ["first", 2, "third", 4, 6]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "texts.jsonl", "why.html"]
+
+
+def test_a_file_name_that_promises_another_format_is_refused(run, texts, tmp_path, capfd):
+    assert predict(run, texts, "--output", tmp_path / "out.parquet") == 2
+    assert "expected .csv, .tsv or .jsonl" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--output", "--explain"])

@@ -68,7 +68,7 @@ class Command:
 
     def end(self):
         """Returns the exit code once the command has ended."""
-        out, self.err = self.process.communicate(timeout=120)
+        out, self.err = self.process.communicate(timeout=400)
         self.out += out
         assert "Traceback" not in self.err
         return self.process.returncode

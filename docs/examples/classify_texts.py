@@ -2,7 +2,7 @@
 
     python docs/examples/classify_texts.py
 
-Some labels are frequent, some rare, as in any inbox. Takes about 20 seconds.
+Some labels are frequent, some rare, as in any inbox. Takes about a minute on a laptop.
 """
 
 import random

@@ -1,5 +1,6 @@
 """What is in people's files and what is wrong with them, before anything is trained on them."""
 
+import shlex
 from array import array
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -46,7 +47,14 @@ def check(path: Path, options: ReadOptions) -> dict[str, Findings]:
         note(f"{split}: {source}: {found[split].report.summary()}")
     _print_sizes(found)
     _print_labels(found)
-    note(f"Train on it: bin/train --data-dir {path}")
+    if any(findings.report.skipped for findings in found.values()):
+        warn("bin/train stops at the first row that is skipped here; mend them, or give it --data.bad-rows skip")
+    options_given = "".join(
+        f" --data.{name.replace('_', '-')} {shlex.quote(str(getattr(options, name)))}"
+        for name in ("format", "text_field", "labels_field", "label_separator")
+        if getattr(options, name) not in ("", "auto")
+    )
+    note(f"Train on it: bin/train --data-dir {shlex.quote(str(path))}{options_given}")
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lsfa_jax.console import UserError
+from lsfa_jax.console import UserError, warn
 from lsfa_jax.data import formats
 from lsfa_jax.data.formats import LIST, SEPARATORS, WHOLE, BadRowError, Layout
 from lsfa_jax.data.streams import HEAD_SIZE
@@ -36,6 +36,7 @@ class ReadOptions:
         bad_rows: whether a row that cannot be used stops the reading or is left out and counted.
         labelled: False reads no labels, and takes files without any, such as one text a line.
         prefix: how the options are spelled on the command line, for messages.
+        usual_text_field: a name by which the text is known too, where there is a column of that name.
     """
 
     format: str = "auto"
@@ -46,6 +47,12 @@ class ReadOptions:
     bad_rows: Literal["stop", "skip"] = "stop"
     labelled: bool = True
     prefix: str = "--data."
+    usual_text_field: str = ""
+
+    @property
+    def text_names(self) -> tuple[str, ...]:
+        """Names by which the text is known in any case, the first above the others."""
+        return (self.usual_text_field.lower(), *TEXT_NAMES) if self.usual_text_field else TEXT_NAMES
 
     def __post_init__(self) -> None:
         if self.format not in ("auto", *FORMATS):
@@ -160,7 +167,7 @@ def _nameless(lines: list[bytes], tabs: bool, name: str, options: ReadOptions) -
             f"give {options.prefix}format, or a file of labels beside one of texts, named like train_texts.txt and "
             "train_labels.txt."
         )
-    if options.labelled and {column.lower() for column in table[1]} & {*TEXT_NAMES, *LABELS_NAMES, *ID_NAMES}:
+    if options.labelled and {column.lower() for column in table[1]} & {*options.text_names, *LABELS_NAMES, *ID_NAMES}:
         return "tsv"
     if options.labelled and not header:
         return "libmultilabel"
@@ -208,7 +215,7 @@ def _header(lines: list[bytes], delimiters: str, options: ReadOptions) -> tuple[
 
 
 def _is_clear(columns: tuple[str, ...], options: ReadOptions) -> bool:
-    texts = [options.text_field] if options.text_field else TEXT_NAMES
+    texts = [options.text_field] if options.text_field else options.text_names
     labels = [options.labels_field] if options.labels_field else LABELS_NAMES
     lowered = {column.lower() for column in columns} | set(columns)
     return not lowered.isdisjoint(texts) and (not options.labelled or not lowered.isdisjoint(labels))
@@ -252,7 +259,7 @@ def choose_columns(columns: Iterable[str], name: str, options: ReadOptions) -> t
     """
     columns = list(columns)
     prefix = options.prefix
-    text = _choose(columns, "text-field", options.text_field, TEXT_NAMES, name, prefix)
+    text = _choose(columns, "text-field", options.text_field, options.text_names, name, prefix)
     labels = ""
     if options.labelled:
         labels = _choose(columns, "labels-field", options.labels_field, LABELS_NAMES, name, prefix)
@@ -266,7 +273,7 @@ def _json_layout(lines: list[bytes], name: str, options: ReadOptions) -> Layout:
     if not rows:
         # The rows themselves will say what is wrong with them.
         return Layout("jsonl", text or "text", (labels or "labels") if options.labelled else "", options.id_field)
-    text = text or _choose(columns, "text-field", "", TEXT_NAMES, name, options.prefix)
+    text = text or _choose(columns, "text-field", "", options.text_names, name, options.prefix)
     if not options.labelled:
         labels = ""
     elif not labels:
@@ -275,7 +282,7 @@ def _json_layout(lines: list[bytes], name: str, options: ReadOptions) -> Layout:
     values = [row[labels] for row in rows if labels in row]
     cells = [value for value in values if isinstance(value, str)]
     # A string among lists is a bad row.
-    if cells and len(cells) == len(values) and not separator:
+    if cells and len(cells) == len(values):
         separator = choose_separator(cells, name, options)
     return Layout("jsonl", text, labels, options.id_field or _choose_id(columns, options, name), separator)
 
@@ -294,9 +301,12 @@ def _table_layout(lines: list[bytes], name: str, options: ReadOptions, chosen: s
     delimiter, columns = _header(lines, "\t" if chosen == "tsv" else ",;", options)
     if not columns:
         raise UserError(f"{name}: holds no documents: no header can be read. Expected a header and rows.")
-    text, labels, own = choose_columns(columns, name, options)
+    try:
+        text, labels, own = choose_columns(columns, name, options)
+    except UserError as fault:
+        raise UserError(f"{fault} The first row is taken as the header; if it is none, add one.") from None
     layout = Layout(chosen, text, labels, own, options.label_separator or WHOLE, delimiter, columns)
-    if not labels or options.label_separator:
+    if not labels:
         return layout
     at = columns.index(labels)
     rows = [fields for _, fields, _ in formats.records(iter(enumerate(lines, 1)), layout)][1:]
@@ -311,8 +321,15 @@ def choose_separator(cells: list[str], name: str, options: ReadOptions) -> str:
         UserError: more than one separator is possible.
     """
     cells = [cell.strip() for cell in cells if cell.strip()]
-    if options.label_separator or not cells:
-        return options.label_separator or WHOLE
+    own = options.label_separator
+    if own or not cells:
+        others = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]
+        if own and others and not any(own in cell for cell in cells):
+            listed = " and ".join(map(repr, others))
+            warn(
+                f"{name}: {own!r} separates labels, but the first rows hold none, and {listed}: each cell is one label"
+            )
+        return own or WHOLE
     if all(cell.startswith("[") and cell.endswith("]") for cell in cells):
         try:
             for cell in cells:
@@ -329,7 +346,8 @@ def choose_separator(cells: list[str], name: str, options: ReadOptions) -> str:
     which = " and ".join(repr(separator) for separator in found) if found else "only white space"
     raise UserError(
         f"{name}: it is not clear what separates labels: they hold {which}, as in {reprlib.repr(example)}. Say it with "
-        f"{options.prefix}label-separator ';' (or another; one that never occurs makes each cell one label)."
+        f"{options.prefix}label-separator '{found[0] if found else ' '}' (or another; one that never occurs makes each "
+        "cell one label)."
     )
 
 

@@ -85,6 +85,20 @@ def test_what_is_not_clear_names_the_option(content, options, message):
         layout(content, **options)
 
 
+def test_a_separator_that_never_occurs_is_warned_of(capsys):
+    assert layout("text,labels\na,b;c", label_separator="|").separator == "|"
+    assert (
+        "'|' separates labels, but the first rows hold none, and ';': each cell is one label" in capsys.readouterr().out
+    )
+    assert layout("text,labels\na,b;c\nd,e|f", label_separator="|").separator == "|"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_without_a_header_is_told_what_is_missing():
+    with pytest.raises(UserError, match="The first row is taken as the header; if it is none, add one"):
+        layout("one text,a\nanother text,b", format="csv")
+
+
 def test_unknown_format():
     with pytest.raises(UserError, match=r"--data\.format xls: expected auto, jsonl, csv"):
         ReadOptions(format="xls")
