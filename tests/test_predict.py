@@ -269,7 +269,7 @@ def test_who_types_is_answered_text_by_text_and_can_interrupt(command):
     def wait_for(text):
         nonlocal shown
         while text not in shown:
-            assert select.select([ours], [], [], 60)[0], shown
+            assert select.select([ours], [], [], 180)[0], shown
             shown += os.read(ours, 4096).decode()
 
     wait_for("Type a text and press Enter")
@@ -278,7 +278,7 @@ def test_who_types_is_answered_text_by_text_and_can_interrupt(command):
         wait_for(f"\r\n{number}  ")
         assert text in shown.split(f"\r\n{number}  ")[1]
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(180) == 130
     while select.select([ours], [], [], 0)[0]:
         try:
             shown += os.read(ours, 4096).decode()
@@ -299,8 +299,8 @@ def test_endless_texts_are_predicted_until_nobody_reads_on(command, tmp_path):
     rows = [json.loads(process.stdout.readline()) for _ in range(300)]
     process.stdout.close()
     err = process.stderr.read().decode()
-    assert process.wait(60) == 141
-    endless.wait(60)
+    assert process.wait(180) == 141
+    endless.wait(180)
     assert [row["id"] for row in rows] == list(range(1, 301))
     assert err == "standard input: read as txt, one document a line\n"
     assert list(tmp_path.iterdir()) == []
