@@ -127,7 +127,7 @@ def test_parquet_that_is_damaged_compressed_or_in_a_pipe(tmp_path):
     path.write_bytes(altered)
     with pytest.raises(UserError, match="x: is no Parquet file that can be read"):
         read(path)
-    path.write_bytes(gzip.compress(content))
+    path.write_bytes(gzip.compress(content, mtime=0))
     with pytest.raises(UserError, match="a Parquet file that is compressed again"):
         read(path)
     with pytest.raises(UserError, match="standard input: a Parquet file that cannot be read from a pipe"):

@@ -34,7 +34,7 @@ def write(folder, **files):
 )
 def test_the_file_of_labels_is_found_beside_the_texts(tmp_path, names, capsys):
     for name, content in zip(names, ('one two\n\n{three, "3"\tx\n', "cs.AI math.CO\r\na\n\n"), strict=True):
-        packed = gzip.compress(content.encode()) if name.endswith(".gz") else content.encode()
+        packed = gzip.compress(content.encode(), mtime=0) if name.endswith(".gz") else content.encode()
         (tmp_path / name).write_bytes(packed)
     expected = [Document("one two", ("cs.AI", "math.CO")), Document("", ("a",)), Document('{three, "3"\tx', ())]
     splits = find_splits(tmp_path)
@@ -104,7 +104,9 @@ TOPICS = "E11 2286 1\nECAT 2286 1\nM11 2288 1\nM12 2288 0\nGCAT 99 1\n"
 def lyrl(tmp_path):
     write(tmp_path, **{f"lyrl2004_tokens_test_pt{i}__dat": f".I {i}\n.W\ntest\n" for i in range(4)})
     return write(
-        tmp_path, lyrl2004_tokens_train__dat__gz=gzip.compress(TOKENS.encode()), **{"rcv1-v2__topics__qrels": TOPICS}
+        tmp_path,
+        lyrl2004_tokens_train__dat__gz=gzip.compress(TOKENS.encode(), mtime=0),
+        **{"rcv1-v2__topics__qrels": TOPICS},
     )
 
 
