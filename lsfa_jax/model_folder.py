@@ -63,6 +63,9 @@ def write(folder: Path, model: TrainedModel) -> None:
     texts = text_files(model.words, model.labels) | {"config.toml": to_toml(model.config)}
     arrays = {_COUNTS: model.label_counts} | flatten_dict({"params": model.params}, sep="/")
     content = {name: text.encode() for name, text in texts.items()}
+    # A run's list goes on with labels that only its test documents have, and stays as it is.
+    if (folder / "labels").is_file() and (longer := (folder / "labels").read_bytes()).startswith(content["labels"]):
+        content["labels"] = longer
     content["weights.safetensors"] = safetensors.numpy.save(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     )
