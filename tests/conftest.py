@@ -1,4 +1,5 @@
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -6,6 +7,9 @@ import jax
 
 # Four devices on the CPU, asked for before the first array is made: what is split over devices is tested everywhere.
 jax.config.update("jax_num_cpu_devices", 4)
+
+# A shell starts its background jobs with SIGINT ignored, and processes inherit that: tests that interrupt would wait.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _own_cache() -> tempfile.TemporaryDirectory:

@@ -129,15 +129,13 @@ def test_ahead_makes_items_while_the_caller_works():
 
 
 def test_the_thread_of_ahead_ends_with_its_caller():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     items = inference.ahead(itertools.count(), depth=1)
     assert next(items) == 0
+    (thread,) = set(threading.enumerate()) - before
     items.close()
-    for _ in range(200):
-        if threading.active_count() == before:
-            break
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 @settings(max_examples=300)

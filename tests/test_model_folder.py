@@ -71,6 +71,16 @@ def test_labels_that_only_test_documents_have_are_no_labels_of_the_model(copy):
     assert model_folder.read(copy).labels == LABELS[:3]
 
 
+def test_a_runs_longer_list_of_labels_stays_and_another_list_goes(copy):
+    model_folder.write(copy, trained(labels=LABELS[:3]))
+    lines = (copy / "labels").read_text(newline="\n").split("\n")[:-1]
+    assert [json.loads(line) for line in lines] == LABELS
+    assert model_folder.read(copy).labels == LABELS[:3]
+    model_folder.write(copy, trained(labels=LABELS[1:3]))
+    assert model_folder.read(copy).labels == LABELS[1:3]
+    assert len((copy / "labels").read_bytes().splitlines()) == 2
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.999])
 def test_one_changed_byte_is_found_and_its_file_named(copy, name, share):
