@@ -73,7 +73,7 @@ def test_labels_that_only_test_documents_have_are_no_labels_of_the_model(copy):
 
 def test_a_runs_longer_list_of_labels_stays_and_another_list_goes(copy):
     model_folder.write(copy, trained(labels=LABELS[:3]))
-    lines = (copy / "labels").read_text(newline="\n").split("\n")[:-1]
+    lines = (copy / "labels").read_bytes().decode().split("\n")[:-1]
     assert [json.loads(line) for line in lines] == LABELS
     assert model_folder.read(copy).labels == LABELS[:3]
     model_folder.write(copy, trained(labels=LABELS[1:3]))
