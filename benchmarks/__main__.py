@@ -1,0 +1,82 @@
+"""Ours beside peers in one run: one table, times and memory.
+
+    python -m benchmarks --list
+    python -m benchmarks lstm label-attention step --json figures.json --plot figures.png
+    python -m benchmarks prediction --shape rcv1 --rounds 5
+
+Each implementation runs in a process of its own, and they take turns. Peers that are not installed become rows that say
+so: `pip install -e '.[peers]'`; LibMultiLabel wants an environment of its own, named with --peers-python.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.comparisons import TOPICS
+from benchmarks.shapes import SHAPES
+from benchmarks.turns import measure
+from lsfa_jax import console
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("topics", nargs="*", metavar="TOPIC", help="all where none is named")
+    parser.add_argument("--list", action="store_true", help="say which topics there are, and stop")
+    parser.add_argument("--shape", action="append", choices=list(SHAPES), help="instead of each topic's own shapes")
+    parser.add_argument("--rounds", type=int, default=3, help="calls of each after the first (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and documents (default 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, after each row")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that the JSON file has already")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the ratios")
+    parser.add_argument(
+        "--peers-python", default=sys.executable, metavar="PYTHON", help="interpreter with LibMultiLabel"
+    )
+    args = parser.parse_args(arguments)
+    if unknown := set(args.topics) - set(TOPICS):
+        parser.error(f"no topic {', '.join(sorted(unknown))}; there are {', '.join(TOPICS)}")
+    if args.resume and not args.json:
+        parser.error("--resume needs --json FILE")
+    if args.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    return args
+
+
+def main(arguments: list[str]) -> None:
+    """Measures what was asked for and prints the table."""
+    args = parse(arguments)
+    if args.list:
+        console.table(
+            "Topics", ["", "shapes", "what"], [[name, " ".join(t.shapes), t.about] for name, t in TOPICS.items()]
+        )
+        return
+    wanted = [
+        comparison
+        for name in args.topics or TOPICS
+        for shape in args.shape or TOPICS[name].shapes
+        for comparison in TOPICS[name].rows(shape)
+    ]
+    rows = json.loads(args.json.read_text())["rows"] if args.resume and args.json.exists() else []
+    written = report.document(rows, args.rounds, args.seed)
+    for number, comparison in enumerate(wanted, 1):
+        if any(made["key"] == comparison.key for made in rows):
+            continue
+        where = f"[{number}/{len(wanted)}] {comparison.key}"
+        found = measure(
+            comparison, args.rounds, args.seed, args.peers_python, lambda t, w=where: console.note(f"{w}: {t}")
+        )
+        rows.append(report.row(comparison, found))
+        written = report.document(rows, args.rounds, args.seed)
+        if args.json:
+            report.write_json(args.json, written)
+    report.print_table(written)
+    if args.plot:
+        report.write_plot(args.plot, rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

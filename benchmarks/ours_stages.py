@@ -1,0 +1,109 @@
+"""Our collection of prototypes, autoencoder and adjustment."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import ours_model, shapes
+from benchmarks.work import Work, each
+from lsfa_jax.data.batches import Batches
+from lsfa_jax.model import prototypes
+from lsfa_jax.model.lsfa import CLASSIFIER
+from lsfa_jax.training import adjustment, devices, transfer
+from lsfa_jax.training.optimizer import make_optimizer
+from lsfa_jax.training.state import init_state
+
+
+def collection(shape: str, seed: int) -> Work:
+    """Features and prototypes of some batches, a document."""
+    ours = ours_model.make(shape, seed)
+    own, mesh = ours.shape, devices.make_mesh()
+    rows = np.random.default_rng(seed).choice(len(ours.split), shapes.few(own), replace=False)
+    buckets = list(ours.batches().buckets)
+    batches = Batches(ours.split.take(rows), own.num_labels, own.batch, buckets)
+    collect = transfer.make_collector(ours.model)
+
+    def run() -> None:
+        sums = transfer.collect_features(collect, ours.params, batches, ours.model.feature_size, mesh)
+        jax.block_until_ready(sums)
+
+    return each(len(rows), run)
+
+
+def pvae(shape: str, seed: int) -> Work:
+    """Steps of the autoencoder on random features, a feature."""
+    ours = ours_model.make(shape, seed)
+    config, size = ours.config, ours.config.pvae.batch_size
+    model = transfer.make_pvae(config, ours.model.feature_size)
+    params, statistics = transfer.init_variables(model, jax.random.key(seed))
+    optimizer = make_optimizer(config.optimizer, config.pvae.learning_rate)
+    sums = prototypes.FeatureSums(
+        jax.random.uniform(jax.random.key(1), (ours.shape.num_labels, model.feature_size)),
+        jnp.ones(ours.shape.num_labels, jnp.int32),
+        jnp.ones(ours.shape.num_labels),
+    )
+    state = init_state(jax.random.key(2), params, optimizer, {"batch_stats": statistics, "sums": sums}, validated=False)
+    random = np.random.default_rng(seed)
+    number = 20 * size
+    features = random.random((number, model.feature_size), np.float32)
+    pairs = transfer.PairsInMemory(features, random.integers(0, ours.shape.num_labels, number).astype(np.int32))
+    stage = transfer.make_stage(model, config, pairs, optimizer, devices.make_mesh(), epochs=1)
+
+    def run() -> None:
+        nonlocal state
+        for batch in stage.batches(1, 0):
+            state = stage.step(state, batch, 1)
+        jax.block_until_ready(state.params)
+
+    return each(number, run)
+
+
+def adjustment_steps(ours: ours_model.Ours, seed: int, number: int) -> tuple[adjustment.Stage, Any]:
+    """Returns the last stage on some documents and the state that it starts from."""
+    own, config, mesh = ours.shape, ours.config, devices.make_mesh()
+    rows = np.random.default_rng(seed).choice(len(ours.split), number, replace=False)
+    batches = Batches(ours.split.take(rows), own.num_labels, own.batch, list(ours.batches().buckets))
+    model = transfer.make_pvae(config, ours.model.feature_size)
+    params, statistics = transfer.init_variables(model, jax.random.key(seed))
+    frozen = adjustment.Frozen(
+        encoder={name: x for name, x in ours.params.items() if name != CLASSIFIER},
+        prototypes=jax.random.uniform(jax.random.key(1), (own.num_labels, ours.model.feature_size)),
+        pvae=params,
+        pvae_statistics=statistics,
+        key=jax.random.key(seed),
+    )
+    optimizer = make_optimizer(config.optimizer, config.adjust.learning_rate)
+    state = init_state(
+        jax.random.key(0), ours.params[CLASSIFIER], optimizer, average=config.adjust.average, validated=False
+    )
+    # A share of the tail's labels as large as the documents' share of the corpus.
+    tail = np.arange(own.num_labels // 5, own.num_labels)[:: max(1, own.num_documents // number)]
+    stage = adjustment.make_stage(
+        ours.model,
+        config,
+        batches,
+        tail,
+        frozen,
+        lambda params, statistics: transfer.decoder(model, params, statistics),
+        optimizer,
+        mesh,
+        None,
+    )
+    return stage, state
+
+
+def adjust(shape: str, seed: int) -> Work:
+    """Steps of the last stage, frozen encoder and all, a document."""
+    ours = ours_model.make(shape, seed)
+    number = 2 * ours.shape.batch
+    stage, state = adjustment_steps(ours, seed, number)
+
+    def run() -> None:
+        nonlocal state
+        for batch in stage.batches(1, 0):
+            state = stage.step(state, batch, 1)
+        jax.block_until_ready(state.params)
+
+    return each(number, run)

@@ -1,0 +1,172 @@
+"""Takes turns: each implementation is a worker, and one runs at a time."""
+
+import json
+import os
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.comparisons import Comparison, Implementation
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+# No call is waited for longer (seconds), and no further round begun after so many.
+_LONGEST_CALL = 240
+_LONGEST_ROUNDS = 100
+
+# A peer whose first call is so many times slower than another peer's is not called again.
+_TOO_SLOW = 4
+
+
+class WorkerError(Exception):
+    """A worker that ended, or did not answer; the message is the last thing it said."""
+
+
+@dataclass
+class Measured:
+    """What a worker answered."""
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    """Of the whole work, one a round."""
+    spent: list[float] = field(default_factory=list)
+    """Really spent, one a round."""
+    first: float = 0.0
+    """Spent in the first call, which compiles."""
+    peak_mib: float = 0.0
+    device_mib: float = 0.0
+    before_mib: float = 0.0
+    """Peak before the first call: libraries, weights, documents."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    fault: str = ""
+    """Why there are no figures."""
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def compile_seconds(self) -> float:
+        """How much longer the first call took than the others, where the work does not say it itself."""
+        return self.facts.get("compile_s") or max(0.0, self.first - statistics.median(self.spent))
+
+
+class Worker:
+    """A process that runs one implementation."""
+
+    def __init__(self, name: str, implementation: Implementation, seed: int, peers_python: str) -> None:
+        self.measured = Measured(name)
+        python = peers_python if implementation.own_python else sys.executable
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        arguments = json.dumps(dict(implementation.arguments) | {"seed": seed})
+        path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        try:
+            self._process = subprocess.Popen(
+                [python, "-m", "benchmarks.worker", implementation.target, arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                env=os.environ | {"PYTHONPATH": path},
+            )
+        except OSError as fault:
+            raise WorkerError(str(fault)) from fault
+        try:
+            made = self._answer()
+            self.measured.facts, self.measured.versions = made["facts"], made["versions"]
+            self.measured.before_mib = made["peak_mib"]
+            self.measured.first = self._run()["spent"]
+        except WorkerError:
+            self.close()
+            raise
+
+    def _answer(self) -> dict[str, Any]:
+        stdout = self._process.stdout
+        assert stdout
+        if not select.select([stdout], [], [], _LONGEST_CALL)[0]:
+            raise WorkerError(f"no answer within {_LONGEST_CALL} s")
+        if line := stdout.readline():
+            return json.loads(line)
+        code = self._process.wait()
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        raise WorkerError(lines[-1][:200] if code > 0 and lines else f"ended with {code}")
+
+    def _run(self) -> dict[str, float]:
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(b"run\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the answer that does not come says why
+        found = self._answer()
+        self.measured.peak_mib, self.measured.device_mib = found["peak_mib"], found.get("device_mib", 0.0)
+        return found
+
+    def round(self) -> None:
+        """Runs once more."""
+        found = self._run()
+        self.measured.seconds.append(found["seconds"])
+        self.measured.spent.append(found["spent"])
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._said.close()
+
+
+def measure(
+    comparison: Comparison, rounds: int, seed: int, peers_python: str, said: Callable[[str], None]
+) -> dict[str, Measured]:
+    """Measures ours and its peers in turn; one that fails has a fault instead of figures.
+
+    Args:
+        comparison: what is compared.
+        rounds: calls of each after the first; fewer where they take long, one at least.
+        seed: of weights and documents.
+        peers_python: interpreter of peers that have one of their own.
+        said: is told what goes on.
+    """
+    found: dict[str, Measured] = {}
+    workers: dict[str, Worker] = {}
+    try:
+        for name, implementation in {"ours": comparison.ours, **comparison.peers}.items():
+            said(f"{name}: first call")
+            try:
+                workers[name] = Worker(name, implementation, seed, peers_python)
+                found[name] = workers[name].measured
+            except WorkerError as fault:
+                found[name] = Measured(name, fault=str(fault))
+        quickest = min((w.measured.first for name, w in workers.items() if name != "ours"), default=0.0)
+        for name in list(workers):
+            first = workers[name].measured.first
+            if name != "ours" and first > _TOO_SLOW * quickest:
+                found[
+                    name
+                ].fault = f"{first:.1f} s in its first call, {first / quickest:.0f} x another peer's: left out"
+                workers.pop(name).close()
+        spent = 0.0
+        for number in range(rounds):
+            if spent > _LONGEST_ROUNDS:
+                break
+            said(f"round {number + 1} of {rounds}")
+            # Who begins changes, so that what one leaves behind does not always meet the same other.
+            for name in sorted(workers, reverse=number % 2 == 1):
+                try:
+                    workers[name].round()
+                    spent += found[name].spent[-1]
+                except WorkerError as fault:
+                    found[name].fault = str(fault)
+                    workers.pop(name).close()
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return found

@@ -1,0 +1,85 @@
+"""One implementation in a process of its own: made, run when told to, timed, its memory read.
+
+    python -m benchmarks.worker MODULE:FUNCTION '{"shape": "tiny", "seed": 0}'
+
+`benchmarks.MODULE.FUNCTION(**arguments)` returns the `Work`. Once it is made, and then after each line of its standard
+input, the process answers with a line of JSON.
+"""
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.work import Work
+from lsfa_jax.memory import keep_freed_memory
+
+# Whose version is told where the implementation has imported it.
+_LIBRARIES = ("numpy", "jax", "jaxlib", "torch", "lightning", "libmultilabel", "omikuji")
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process alone (what the kernel says of a parent's children counts the parent's)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def _memory() -> dict[str, float]:
+    found = {"peak_mib": peak_mib()}
+    jax = sys.modules.get("jax")
+    statistics = jax.local_devices()[0].memory_stats() if jax else None
+    if statistics and "peak_bytes_in_use" in statistics:
+        found["device_mib"] = statistics["peak_bytes_in_use"] / 2**20
+    return found
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in _LIBRARIES if name in sys.modules}
+
+
+def run(work: Work) -> dict[str, float]:
+    """Runs each part once: seconds of the whole, added up, and seconds really spent."""
+    whole = spent = 0.0
+    for part in work.parts:
+        start = time.perf_counter()
+        part.run()
+        seconds = time.perf_counter() - start
+        whole, spent = whole + part.times * seconds, spent + seconds
+    return {"seconds": whole, "spent": spent}
+
+
+def main() -> None:
+    """Makes the work, then runs it once for each line that comes."""
+    # What libraries print must not stand between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(**found: Any) -> None:
+        answers.write(json.dumps(found) + "\n")
+        answers.flush()
+
+    target, arguments = sys.argv[1:]
+    module, name = target.split(":")
+    # Our commands do this; peers get the same.
+    keep_freed_memory()
+    make = getattr(importlib.import_module(f"benchmarks.{module}"), name)
+    if torch := sys.modules.get("torch"):
+        # Numbers that fade over padding become denormal, which takes PyTorch ten times as long and means nothing; XLA
+        # takes them for zero. Threads inherit this from the one that starts them, so it comes before the first of them.
+        torch.set_flush_denormal(True)
+    work: Work = make(**json.loads(arguments))
+    answer(facts=work.facts, versions=_versions(), **_memory())
+    for _ in sys.stdin:
+        answer(**run(work), **_memory())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Turns, table, JSON and plot of `python -m benchmarks`."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from benchmarks import __main__ as command
+from benchmarks import report, shapes, turns, worker
+from benchmarks.comparisons import TOPICS, Comparison, Implementation
+from benchmarks.turns import Measured
+from benchmarks.work import Part, Work
+
+
+def measured(name, *seconds, **more):
+    return Measured(name, seconds=list(seconds), spent=list(seconds), first=more.pop("first", 5.0), **more)
+
+
+def comparison(**more):
+    nowhere = Implementation("nowhere:nothing", {})
+    return Comparison("step", "tiny", "BCE", nowhere, {"slow": nowhere, "quick": nowhere}, **more)
+
+
+def test_the_best_peer_counts():
+    found = {
+        "ours": measured("ours", 1.0, 3.0, 2.0, peak_mib=50.0),
+        "slow": measured("slow", 9.0, 9.0, 9.0, peak_mib=10.0),
+        "quick": measured("quick", 4.0, 4.0, 2.0, peak_mib=200.0),
+    }
+    row = report.row(comparison(time=0.5, memory=0.2), found)
+    assert row["peer"] == "quick"
+    assert (row["ours_ms"], row["peer_ms"]) == (2000.0, 4000.0)
+    assert row["ratio"] == 0.5
+    assert row["range"] == [0.25, 1.0]
+    assert row["compile_s"] == 3.0
+    assert row["time_met"] is True
+    assert row["memory_ratio"] == 0.25
+    assert row["memory_met"] is False
+
+
+def test_memory_of_a_device_or_of_a_fact_instead_of_the_process():
+    found = {name: measured(name, 1.0, peak_mib=100.0, device_mib=7.0, facts={"temporary_mib": 3.0})
+             for name in ("ours", "slow", "quick")}  # fmt: skip
+    assert report.row(comparison(), found)["ours_mib"] == 7.0
+    assert report.row(comparison(memory_fact="temporary_mib"), found)["ours_mib"] == 3.0
+    assert report.row(comparison(most_mib=6.9), found)["most_met"] is False
+
+
+@pytest.mark.parametrize("failed", ["ours", "slow", "quick"])
+def test_what_fails_says_why_and_the_others_keep_their_figures(failed, tmp_path, capsys):
+    found = {name: measured(name, 1.0) for name in ("ours", "slow", "quick")}
+    found[failed] = Measured(failed, fault="no module named so")
+    row = report.row(comparison(time=0.5), found)
+    assert row["notes"] == [f"{failed}: no module named so"]
+    assert ("ratio" in row) == (failed != "ours")
+    written = report.document([row], 3, 0)
+    report.print_table(written)
+    assert "no module named so" in capsys.readouterr().out
+    report.write_json(tmp_path / "x.json", written)
+    assert json.loads((tmp_path / "x.json").read_text()) == written
+    report.write_plot(tmp_path / "x.png", [row])
+    assert Image.open(tmp_path / "x.png").width > 100
+
+
+def test_an_epoch_is_added_up_from_its_parts():
+    calls = []
+    found = worker.run(Work([Part(10, lambda: calls.append("a")), Part(0.5, lambda: calls.append("b"))]))
+    assert calls == ["a", "b"]
+    assert found["seconds"] > 0
+    assert found["spent"] > 0
+
+
+def test_a_peer_that_is_not_there_is_a_row():
+    nowhere = Implementation("nowhere:nothing", {})
+    found = turns.measure(Comparison("t", "tiny", "x", nowhere, {"peer": nowhere}), 1, 0, "no-such-python", str)
+    assert "nowhere" in found["ours"].fault
+    own = Implementation("nowhere:nothing", {}, own_python=True)
+    found = turns.measure(Comparison("t", "tiny", "x", own, {}), 1, 0, "/no/such/python", str)
+    assert "/no/such/python" in found["ours"].fault
+
+
+def test_documents_have_the_shape_that_is_asked_for():
+    shape = shapes.SHAPES["rcv1"]
+    made = shapes.documents(shape, 0)
+    assert made.scale == pytest.approx(23_149 / 12_000)
+    assert 125 < made.lengths.mean() < 145  # cut at 500 words
+    document, label = made.pairs(range(3))
+    assert len(set(zip(document, label, strict=True))) == len(label)
+    assert label.max() < shape.num_labels
+    rows = shapes.step_rows(made, shape)
+    assert made.lengths[rows].max() <= shape.step_words
+    assert made.lengths[rows].min() >= 0.75 * shape.step_words
+
+
+def test_every_row_has_a_name_of_its_own():
+    keys = [row.key for topic in TOPICS.values() for shape in shapes.SHAPES for row in topic.rows(shape)]
+    assert len(keys) == len(set(keys))
+
+
+def test_one_command_from_the_topic_to_the_plot(tmp_path, capsys):
+    line = ["lstm", "--shape", "tiny", "--rounds", "2", "--json", str(tmp_path / "a.json"), "--resume"]
+    command.main([*line, "--plot", str(tmp_path / "a.png")])
+    out = capsys.readouterr().out
+    assert "lstm, tiny: forward and backward" in out
+    written = json.loads((tmp_path / "a.json").read_text())
+    (row,) = written["rows"]
+    assert len(row["measured"]["ours"]["seconds"]) == 2
+    assert row["ours_ms"] > 0
+    assert row["ours_mib"] > 50
+    assert "jax" in written["versions"]
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    # What is there already is not measured again.
+    command.main(line)
+    assert json.loads((tmp_path / "a.json").read_text())["rows"] == [row]
+
+
+@pytest.mark.parametrize("line", [["nothing"], ["--resume"], ["--rounds", "0"], ["--shape", "round"]])
+def test_wrong_command_lines(line, capsys):
+    with pytest.raises(SystemExit):
+        command.parse(line)
+    assert "error" in capsys.readouterr().err
