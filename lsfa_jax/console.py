@@ -81,9 +81,13 @@ def error(text: str) -> None:
 
 
 class Advance(Protocol):
-    """Moves a progress bar on by `amount` units; `status` replaces the text behind the bar."""
+    """Moves a progress bar on by `amount` units; `status` replaces the text behind the bar.
 
-    def __call__(self, amount: float = 1, status: str | None = None) -> None: ...
+    `apart` are seconds that this amount took and that say nothing of the rest, as compiling does: rate and ETA leave
+    out both.
+    """
+
+    def __call__(self, amount: float = 1, status: str | None = None, apart: float = 0.0) -> None: ...
 
 
 @contextmanager
@@ -97,7 +101,7 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
         done: units that an earlier run finished, which count for the bar but not for the rate.
     """
     if _quiet.get():
-        yield lambda amount=1, status=None: None
+        yield lambda amount=1, status=None, apart=0.0: None
         return
 
     if _out.is_terminal:
@@ -116,9 +120,11 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
             task = bar.add_task(description, total=total, completed=done, rate="", status="")
             start, moved = time.monotonic(), 0.0
 
-            def advance(amount: float = 1, status: str | None = None) -> None:
-                nonlocal moved
-                moved += amount
+            def advance(amount: float = 1, status: str | None = None, apart: float = 0.0) -> None:
+                nonlocal start, moved
+                start += apart
+                moved += 0 if apart else amount
+                # The ETA is Rich's, of the last half minute, and begins after the first of these.
                 rate = f"{moved / max(time.monotonic() - start, 1e-9):,.0f}/s"
                 bar.update(task, advance=amount, rate=rate)
                 if status is not None:
@@ -129,18 +135,20 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
 
     start = last = time.monotonic()
     moved, text = 0.0, ""
-    # The rate is of the last minute: the first step compiles, and an ETA that counts it is far off for long.
+    # The rate is of the last minute, of what was not apart.
     marks = deque([(start, 0.0)], maxlen=6)
 
-    def advance_in_lines(amount: float = 1, status: str | None = None) -> None:
-        nonlocal moved, last, text
+    def advance_in_lines(amount: float = 1, status: str | None = None, apart: float = 0.0) -> None:
+        nonlocal moved, last, text, marks
         moved += amount
+        if apart:
+            marks = deque(((then + apart, before + amount) for then, before in marks), maxlen=6)
         text = text if status is None else status
         now = time.monotonic()
         if now - last < _SECONDS_BETWEEN_LINES:
             return
         last = now
-        rate = (moved - marks[0][1]) / (now - marks[0][0])
+        rate = (moved - marks[0][1]) / max(now - marks[0][0], 1e-9)
         marks.append((now, moved))
         of_total = eta = ""
         if total is not None:

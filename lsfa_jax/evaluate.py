@@ -148,6 +148,9 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     if listed is not None:
         systems["predictions"] = _score_predictions(listed, problem, findings)
     elif model is not None:
+        from lsfa_jax import compilation
+
+        compilation.keep_on_disk()
         systems["model"] = _score_model(model, problem, arguments.batch_size)
     if arguments.baseline != "none":
         systems[arguments.baseline] = _score_baseline(arguments.baseline, train or [], problem)

@@ -252,8 +252,8 @@ class FeatureAugmenter(BaseEstimator):
     def _trained(self, stage: Stage, state: TrainState) -> TrainState:
         with quiet(not self.verbose), progress(stage.name, stage.epochs * stage.items_per_epoch, stage.unit) as advance:
             for epoch in range(1, stage.epochs + 1):
-                for batch in stage.batches(epoch, 0):
-                    state = stage.step(state, batch, epoch)
+                for number, batch in enumerate(stage.batches(epoch, 0), (epoch - 1) * stage.steps_per_epoch + 1):
+                    state = stage.step(state, batch, epoch, number)
                 # Without the wait the host would queue up the whole training.
                 losses = np.asarray(state.loss_sums)
                 advance(stage.items_per_epoch)

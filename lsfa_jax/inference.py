@@ -1,9 +1,6 @@
 """A trained model and texts to labels with probabilities, streaming, and to what each label looked at."""
 
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +8,7 @@ import jax
 import numpy as np
 
 from lsfa_jax.data import vocabulary
+from lsfa_jax.data.ahead import ahead
 from lsfa_jax.model import encoder
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.model_folder import TrainedModel
@@ -150,38 +148,3 @@ def _best_labels_and_attention(
     mask = encoder.word_mask(lengths, words.shape[1])
     attention = encoder.label_attention(states, mask, params["label_queries"][label_ids], model.dtype)
     return label_ids, probabilities, attention
-
-
-def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """Yields the items while a thread makes up to `depth` further ones: reading goes on while the device computes."""
-    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
-    closed = threading.Event()
-
-    def put(kind: str, value: Any) -> None:
-        while not closed.is_set():
-            with suppress(queue.Full):
-                waiting.put((kind, value), timeout=0.1)
-                return
-
-    def produce() -> None:
-        try:
-            for item in items:
-                put("item", item)
-                if closed.is_set():
-                    return
-            put("end", None)
-        except BaseException as fault:
-            put("fault", fault)
-
-    # A daemon, so that a command whose input waits for a keyboard can still be interrupted.
-    threading.Thread(target=produce, daemon=True).start()
-    try:
-        while True:
-            kind, value = waiting.get()
-            if kind == "fault":
-                raise value
-            if kind == "end":
-                return
-            yield value
-    finally:
-        closed.set()

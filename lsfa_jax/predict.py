@@ -107,7 +107,7 @@ def predict(arguments: PredictArguments) -> None:
         UserError: no model, input that cannot be read, or a place that cannot be written.
     """
     # Imported late, so that --help and a wrong option answer at once.
-    from lsfa_jax import model_folder, prediction_formats
+    from lsfa_jax import compilation, model_folder, prediction_formats
     from lsfa_jax.data.readers import ReadReport
     from lsfa_jax.inference import Predictor
     from lsfa_jax.whole_files import WholeFiles
@@ -115,6 +115,7 @@ def predict(arguments: PredictArguments) -> None:
     source = _source(arguments)
     typed = not isinstance(source, Path) and source.isatty()
     model = model_folder.read(Path(arguments.run))
+    compilation.keep_on_disk()
     report = ReadReport()
     number = unlabelled = cut = 0
     with WholeFiles() as files, ExitStack() as stack:

@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.baseline != "none":
             baselines.check(arguments.baseline)
         # Imported late, so that --help and a wrong option answer at once.
+        from lsfa_jax import compilation
         from lsfa_jax.training import pipeline
         from lsfa_jax.training.interrupts import Interrupted
     except console.UserError as fault:
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     try:
         arguments = pipeline.with_output(arguments)
+        compilation.keep_on_disk()
         pipeline.train(arguments)
     except console.UserError as fault:
         console.error(str(fault))

@@ -1,6 +1,4 @@
 import itertools
-import threading
-import time
 
 import jax
 import numpy as np
@@ -109,33 +107,6 @@ def test_a_fault_of_the_texts_reaches_the_caller(model):
 
     with pytest.raises(OSError, match="the disk is gone"):
         list(inference.Predictor(model, chunk=1).predict(texts()))
-
-
-@given(st.lists(st.integers()), st.integers(1, 5))
-def test_ahead_changes_nothing_but_the_time(items, depth):
-    assert list(inference.ahead(iter(items), depth)) == items
-
-
-def test_ahead_makes_items_while_the_caller_works():
-    made = []
-    items = inference.ahead((made.append(i) or i for i in range(10)), depth=2)
-    assert next(items) == 0
-    for _ in range(100):
-        if len(made) >= 3:
-            break
-        time.sleep(0.01)
-    # One taken, two waiting, one in the thread's hands.
-    assert 3 <= len(made) <= 4
-
-
-def test_the_thread_of_ahead_ends_with_its_caller():
-    before = set(threading.enumerate())
-    items = inference.ahead(itertools.count(), depth=1)
-    assert next(items) == 0
-    (thread,) = set(threading.enumerate()) - before
-    items.close()
-    thread.join(60)
-    assert not thread.is_alive()
 
 
 @settings(max_examples=300)

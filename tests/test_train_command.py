@@ -91,7 +91,7 @@ def results(folder):
 
 def history(folder):
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if not name.endswith("/s")} for line in lines]
+    return [{name: value for name, value in line.items() if not name.endswith(("/s", "_wait"))} for line in lines]
 
 
 def test_killed_and_stopped_by_signals_and_resumed_a_run_gives_the_same(environment, data, whole, tmp_path):

@@ -61,6 +61,12 @@ class Batches:
         """Batches an epoch."""
         return int(sum(-(-count // self.batch_size) for count in np.bincount(self.bucket_of)))
 
+    @property
+    def padding(self) -> float:
+        """Words computed in an epoch, padding and all, for each real one."""
+        batches = -(-np.bincount(self.bucket_of, minlength=len(self.buckets)) // self.batch_size)
+        return float(self.rows * (batches @ self.buckets) / max(1, self.split.lengths.sum()))
+
     def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
         """Returns the rows of each batch of one epoch, shuffled; each document is in exactly one."""
         random = np.random.Generator(np.random.Philox(key=[seed, epoch]))

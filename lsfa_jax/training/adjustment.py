@@ -152,11 +152,11 @@ def make_stage(
         for batch, generated in zip(train.load(plan, start), dealt[start:], strict=True):
             yield devices.split_rows(mesh, (batch, generated))
 
-    def step(state: TrainState, batch: tuple[Batch, Generated], epoch: int) -> TrainState:
+    def step(state: TrainState, batch: tuple[Batch, Generated], epoch: int, number: int) -> TrainState:
         real, augment = takes_part(config, epoch) if augments else (True, False)
         state = train_step(state, batch, frozen, real, augment)
         # The classifiers start trained, so the average may begin at once.
-        if own.average and int(state.step) % config.optimizer.swa_every == 0:
+        if own.average and number % config.optimizer.swa_every == 0:
             state = averaged(state)
         return state
 

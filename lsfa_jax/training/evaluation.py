@@ -1,6 +1,8 @@
 """Ranks labels for documents and measures the ranking: for all labels, and within head and tail."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import chain, pairwise
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ from jax.sharding import Mesh
 from lsfa_jax import metrics
 from lsfa_jax.config import Report
 from lsfa_jax.console import progress
+from lsfa_jax.data.ahead import ahead
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.model.lsfa import Lsfa
@@ -68,18 +71,27 @@ def best(logits: jax.Array, groups: jax.Array, num_ranked: int) -> jax.Array:
 def rank_split(ranker: Ranker, params: Any, batches: Batches, mesh: Mesh, title: str) -> np.ndarray:
     """Ranks labels for every document of a split, int32[3, N, 5], in the split's order."""
     top = np.full((3, len(batches.split), NUM_RANKED), -1, np.int32)
-    for batch, words, lengths in over_split(batches, mesh, title):
-        here = batch.rows[batch.document_mask]
-        top[:, here] = np.asarray(ranker(params, words, lengths))[:, batch.document_mask]
+    for batch, ranked in over_split(lambda placed: ranker(params, placed.words, placed.lengths), batches, mesh, title):
+        top[:, batch.rows[batch.document_mask]] = ranked[:, batch.document_mask]
     return top
 
 
-def over_split(batches: Batches, mesh: Mesh, title: str) -> Iterator[tuple[Batch, jax.Array, jax.Array]]:
-    """Yields each batch of a split once, with its words and lengths on the devices, and shows the progress."""
-    with progress(title, len(batches.split), "documents") as advance:
-        for batch in batches.load(batches.in_order()):
+def over_split(
+    compute: Callable[[Batch], Any], batches: Batches, mesh: Mesh, title: str
+) -> Iterator[tuple[Batch, Any]]:
+    """Yields each batch of a split once, with what `compute` makes of it on the devices; shows the progress.
+
+    The next batches are made meanwhile, and one of them computed, so memory holds a few batches whatever N is.
+    """
+    with (
+        closing(ahead((batch, devices.split_rows(mesh, batch)) for batch in batches.load(batches.in_order()))) as made,
+        progress(title, len(batches.split), "documents") as advance,
+    ):
+        computed: Iterator[Any] = ((batch, compute(placed)) for batch, placed in made)
+        # The device has one batch to do while the host takes the one before.
+        for (batch, out), _ in pairwise(chain(computed, [None])):
             interrupts.check()
-            yield batch, *devices.split_rows(mesh, (batch.words, batch.lengths))
+            yield batch, jax.device_get(out)
             advance(int(batch.document_mask.sum()))
 
 

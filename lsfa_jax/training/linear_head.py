@@ -117,6 +117,6 @@ def make_stage(
         items_per_epoch=len(features),
         unit="documents",
         batches=batches,
-        step=lambda state, batch, epoch: step(state, batch, frozen),
+        step=lambda state, batch, epoch, number: step(state, batch, frozen),
         loss_names=("bce", "augmented"),
     )

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsfa_jax import compilation
 from lsfa_jax.console import UserError, note, progress
+from lsfa_jax.data.ahead import ahead
 from lsfa_jax.training import interrupts
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation
 
-# Looking at a loss makes the host wait for the device, so it is done now and then.
+# Looking at a loss makes the host wait for the device, so it is done now and then; in between the host may run so many
+# steps ahead.
 _STEPS_BETWEEN_LOOKS = 25
 
 
@@ -31,9 +35,9 @@ class Stage:
     unit: str
     """What the items are, in the plural."""
     batches: Callable[[int, int], Iterator[Any]]
-    """Makes the batches of an epoch, from a step of it on."""
-    step: Callable[[TrainState, Any, int], TrainState]
-    """Trains on one batch in an epoch."""
+    """Makes the batches of an epoch, from a step of it on. A thread asks for them, ahead of their use."""
+    step: Callable[[TrainState, Any, int, int], TrainState]
+    """Trains on one batch; the last two arguments are the epoch, and the steps that are done after it."""
     loss_names: tuple[str, str]
     before_epoch: Callable[[TrainState, int], TrainState] = lambda state, epoch: state
     """Called at the first step of an epoch; again, with the same result, where a run resumes there."""
@@ -61,33 +65,45 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
     every = stage.validate_every or steps
     # A line may stand there for the validation that this state is still to do.
     folder.forget_history(stage.name, int(state.validated))
-    batches: Iterator[Any] | None = None
-    started, first = time.monotonic(), step
     per_step = stage.items_per_epoch / steps
-    with progress(stage.name, round(total * per_step), stage.unit, done=round(step * per_step)) as advance:
+    first, waited, waited_before = step, 0.0, 0.0
+    started = since = time.monotonic()
+    with (
+        closing(ahead(_batches(stage, step))) as batches,
+        progress(stage.name, round(total * per_step), stage.unit, done=round(step * per_step)) as advance,
+    ):
         try:
             while True:
                 due = step > 0 and (step % every == 0 or step == total)
                 if due and int(state.validated) != step:
-                    state = _record(
-                        stage, state, step, folder, per_step * (step - first) / (time.monotonic() - started)
-                    )
+                    now = time.monotonic()
+                    speed = {
+                        f"{stage.unit}/s": per_step * (step - first) / max(now - started, 1e-9),
+                        "input_wait": (waited - waited_before) / max(now - since, 1e-9),
+                    }
+                    state = _record(stage, state, step, folder, speed)
+                    waited_before, since = waited, time.monotonic()
                 if step >= total:
                     break
                 if _has_waited(stage, state, step):
                     note(f"{stage.name}: stopped early, no better {stage.select} in {stage.patience} validations")
                     break
                 interrupts.check()
-                epoch, position = step // steps + 1, step % steps
-                if batches is None or position == 0:
-                    if position == 0:
-                        state = stage.before_epoch(state, epoch)
-                    batches = stage.batches(epoch, position)
-                state = stage.step(state, next(batches), epoch)
+                epoch = step // steps + 1
+                if step % steps == 0:
+                    state = stage.before_epoch(state, epoch)
+                asked = time.monotonic()
+                batch = next(batches)
+                given, programs = time.monotonic(), compilation.programs()
+                waited += given - asked
                 step += 1
+                state = stage.step(state, batch, epoch, step)
+                # A step of a shape that was not met before is compiled first, which says nothing of those to come.
+                compiling = time.monotonic() - given if compilation.programs() > programs else 0.0
+                status = None
                 if step % _STEPS_BETWEEN_LOOKS == 0 or step == first + 1:
-                    advance(0, f"epoch {epoch}/{stage.epochs} {_losses_text(stage, _losses(stage, state, step))}")
-                advance(per_step)
+                    status = f"epoch {epoch}/{stage.epochs} {_losses_text(stage, _losses(stage, state, step))}"
+                advance(per_step, status, compiling)
                 if time.monotonic() - checkpoints.last_save >= checkpoints.save_every:
                     _losses(stage, state, step)
                     checkpoints.save(state)
@@ -95,8 +111,17 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
             _losses(stage, state, step)
             checkpoints.save(state)
             raise
+    if step > first:
+        note(f"{stage.name}: waited for input {100 * waited / (time.monotonic() - started):.1f} % of the time")
     checkpoints.save(state, complete=True)
     return state
+
+
+def _batches(stage: Stage, step: int) -> Iterator[Any]:
+    """Makes all batches of a stage from a step of it on."""
+    for epoch in range(step // stage.steps_per_epoch + 1, stage.epochs + 1):
+        yield from stage.batches(epoch, step % stage.steps_per_epoch)
+        step = 0
 
 
 def _has_waited(stage: Stage, state: TrainState, step: int) -> bool:
@@ -127,11 +152,11 @@ def _losses_text(stage: Stage, losses: np.ndarray) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in zip(stage.loss_names, losses, strict=True) if name)
 
 
-def _record(stage: Stage, state: TrainState, step: int, folder: RunFolder, rate: float) -> TrainState:
+def _record(stage: Stage, state: TrainState, step: int, folder: RunFolder, speed: dict[str, float]) -> TrainState:
     losses = _losses(stage, state, step)
     line: dict[str, Any] = {"stage": stage.name, "step": step, "epoch": step / stage.steps_per_epoch}
     line |= {name: float(value) for name, value in zip(stage.loss_names, losses, strict=True) if name}
-    line[f"{stage.unit}/s"] = rate if math.isfinite(rate) else 0.0
+    line |= speed
     weights, metrics = stage.validate(state) if stage.validate else (None, {})
     score = metrics.get(stage.select, -math.inf)
     better = score > float(state.best_score)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsfa_jax import model_folder
+from lsfa_jax import compilation, model_folder
 from lsfa_jax.config import STAGES, Config, Stage, TrainArguments, differences
 from lsfa_jax.console import UserError, note, table, warn
 from lsfa_jax.data.batches import Batches
@@ -179,6 +179,7 @@ class Pipeline:
                 self._write_model("adjusted", adjusted)
         if len(self.test.split):
             self._print_tables()
+        note(compilation.summary())
         return self.metrics
 
     def _describe(self) -> None:
@@ -192,7 +193,7 @@ class Pipeline:
         )
         note(
             f"Devices: {self.mesh.size} x {', '.join(sorted(kinds))}; {self.config.precision}; "
-            f"texts padded to {', '.join(map(str, self.buckets))} words"
+            f"texts padded to {', '.join(map(str, self.buckets))} words, {self.train.padding:.2f} for each real one"
         )
 
     def _batches(self, split: Split, size: int) -> Batches:

@@ -98,9 +98,9 @@ def make_stage(
         for batch in train.load(train.epoch(config.seed, epoch), start):
             yield devices.split_rows(mesh, batch)
 
-    def step(state: TrainState, batch: Batch, epoch: int) -> TrainState:
+    def step(state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
         state = train_step(state, batch, uses_contrast(config, epoch))
-        if epoch >= swa.swa_start_epoch and int(state.step) % swa.swa_every == 0:
+        if epoch >= swa.swa_start_epoch and number % swa.swa_every == 0:
             state = averaged(state)
         return state
 

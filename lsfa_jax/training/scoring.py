@@ -8,11 +8,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lsfa_jax import decisions
-from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.figures import Scored
 from lsfa_jax.metrics import Bools
 from lsfa_jax.model.lsfa import Lsfa
-from lsfa_jax.training import devices
 from lsfa_jax.training.evaluation import best, over_split
 
 
@@ -36,9 +35,7 @@ def score_split(
     compute = _make_scorer(model, members[:, :known], num_ranked, threshold)
     top = np.full((len(members), len(batches.split), num_ranked), -1, np.int32)
     given, right = np.zeros((2, num_labels), np.int64)
-    for batch, words, lengths in over_split(batches, mesh, "scoring"):
-        pairs = devices.split_rows(mesh, (batch.label_ids, batch.label_mask, batch.document_mask))
-        ranked, counts = jax.device_get(compute(params, words, lengths, *pairs))
+    for batch, (ranked, counts) in over_split(lambda placed: compute(params, placed), batches, mesh, "scoring"):
         top[:, batch.rows[batch.document_mask]] = ranked[:, batch.document_mask]
         given[:known] += counts[0]
         right[:known] += counts[1]
@@ -50,14 +47,12 @@ def _make_scorer(model: Lsfa, members: Bools, num_ranked: int, threshold: float)
     groups, least = jnp.asarray(members), np.float32(threshold)
 
     @jax.jit
-    def compute(
-        params: Any, words: jax.Array, lengths: jax.Array, ids: jax.Array, mask: jax.Array, documents: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def compute(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Returns int32[G, B, K], the best labels, and int32[2, L], how often each is given and is so rightly."""
-        logits: Any = model.apply({"params": params}, words, lengths)
-        reached = (jax.nn.sigmoid(logits) >= least) & documents[:, None]
-        own = jnp.take_along_axis(reached, ids, axis=1) & mask
-        right = jnp.zeros(logits.shape[1], jnp.int32).at[ids].add(own)
+        logits: Any = model.apply({"params": params}, batch.words, batch.lengths)
+        reached = (jax.nn.sigmoid(logits) >= least) & batch.document_mask[:, None]
+        own = jnp.take_along_axis(reached, batch.label_ids, axis=1) & batch.label_mask
+        right = jnp.zeros(logits.shape[1], jnp.int32).at[batch.label_ids].add(own)
         return best(logits, groups, num_ranked), jnp.stack([reached.sum(axis=0, dtype=jnp.int32), right])
 
     return compute

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model.lsfa import Lsfa
-from lsfa_jax.training import devices
 from lsfa_jax.training.evaluation import over_split
 
 DEFAULT = 0.5
@@ -36,9 +35,7 @@ def choose_threshold(model: Lsfa, params: Any, batches: Batches, mesh: Mesh) -> 
     """
     given, right = np.zeros((2, len(GRID) + 1), np.int64)
     count = _make_counter(model)
-    for batch, words, lengths in over_split(batches, mesh, "threshold"):
-        pairs = devices.split_rows(mesh, (batch.label_ids, batch.label_mask, batch.document_mask))
-        counts = np.asarray(count(params, words, lengths, *pairs))
+    for _, counts in over_split(lambda placed: count(params, placed), batches, mesh, "threshold"):
         given += counts[0]
         right += counts[1]
     # Counts of probabilities by the number of thresholds they reach become counts by threshold reached.
@@ -65,17 +62,15 @@ def _make_counter(model: Lsfa) -> Any:
     grid = jnp.asarray(GRID)
 
     @jax.jit
-    def count(
-        params: Any, words: jax.Array, lengths: jax.Array, ids: jax.Array, mask: jax.Array, documents: jax.Array
-    ) -> jax.Array:
+    def count(params: Any, batch: Batch) -> jax.Array:
         """Counts all and the true probabilities by how many thresholds they reach, int32[2, 100]."""
-        logits: Any = model.apply({"params": params}, words, lengths)
+        logits: Any = model.apply({"params": params}, batch.words, batch.lengths)
         reached = jnp.searchsorted(grid, jax.nn.sigmoid(logits), side="right")
-        everywhere = jnp.broadcast_to(documents[:, None], reached.shape)
-        own = jnp.take_along_axis(reached, ids, axis=1)
+        everywhere = jnp.broadcast_to(batch.document_mask[:, None], reached.shape)
+        own = jnp.take_along_axis(reached, batch.label_ids, axis=1)
         tables = [
             jnp.zeros(len(GRID) + 1, jnp.int32).at[places].add(kept)
-            for places, kept in ((reached, everywhere), (own, mask))
+            for places, kept in ((reached, everywhere), (own, batch.label_mask))
         ]
         return jnp.stack(tables)
 

@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 
 from lsfa_jax.config import Config
 from lsfa_jax.console import UserError, progress
+from lsfa_jax.data.ahead import ahead
 from lsfa_jax.data.batches import Array, Batch, Batches
 from lsfa_jax.model import augmentation, prototypes, pvae
 from lsfa_jax.model.lsfa import Lsfa
@@ -66,12 +68,15 @@ def collect_features(
 ) -> prototypes.FeatureSums:
     """Adds up the features of every positive pair in one pass over a split; `keep` is shown each batch's features."""
     sums = devices.on_every_device(mesh, prototypes.no_features(batches.num_labels, feature_size))
-    with progress("collecting features", len(batches.split), "documents") as advance:
-        for batch in batches.load(batches.in_order()):
+    with (
+        closing(ahead((batch, devices.split_rows(mesh, batch)) for batch in batches.load(batches.in_order()))) as made,
+        progress("collecting features", len(batches.split), "documents") as advance,
+    ):
+        for batch, placed in made:
             interrupts.check()
             # One batch runs while the next is made; without the wait the host would queue up the whole corpus.
             jax.block_until_ready(sums)
-            sums, features = collect(params, devices.split_rows(mesh, batch), sums)
+            sums, features = collect(params, placed, sums)
             keep(batch, features)
             advance(int(batch.document_mask.sum()))
     return sums
@@ -231,7 +236,7 @@ def make_stage(
         items_per_epoch=len(features),
         unit="features",
         batches=batches,
-        step=lambda state, batch, epoch: train_step(state, batch),
+        step=lambda state, batch, epoch, number: train_step(state, batch),
         loss_names=("negative_elbo", "kl"),
     )
 

@@ -221,7 +221,7 @@ def begin():
 def test_a_step_is_asked_for_what_takes_part(tiny, monkeypatch):
     stage, asked = stage_of(tiny, monkeypatch, schedule="alternate", alternate_from=1)
     for epoch in (1, 2):
-        stage.step(begin(), None, epoch)
+        stage.step(begin(), None, epoch, 1)
     assert asked == [(True, False), (False, True)]
     assert stage.loss_names == ("bce", "augmented")
 
@@ -234,7 +234,7 @@ def test_a_step_is_asked_for_what_takes_part(tiny, monkeypatch):
 def test_without_augmentation_every_epoch_is_of_documents(tiny, monkeypatch, options):
     stage, asked = stage_of(tiny, monkeypatch, schedule="alternate", alternate_from=1, **options)
     for epoch in (1, 2):
-        stage.step(begin(), None, epoch)
+        stage.step(begin(), None, epoch, 1)
     assert asked == [(True, False)] * 2
     assert stage.loss_names == ("bce", "")
     assert len(list(stage.batches(1, 0))) == stage.steps_per_epoch
@@ -245,7 +245,7 @@ def test_weights_are_averaged_over_the_whole_stage(tiny, monkeypatch, average):
     stage, _ = stage_of(tiny, monkeypatch, average=average)
     state = begin()
     for step in range(10):
-        state = stage.step(state, None, 1 + step // 5)
+        state = stage.step(state, None, 1 + step // 5, step + 1)
     # The weight after a step is the number of that step; every third enters.
     assert int(state.num_averaged) == (3 if average else 0)
     assert float(state.average["weights"]) == (6.0 if average else 0.0)
@@ -268,14 +268,14 @@ def test_the_stage_does_not_stop_before_generated_features_had_their_turn(tiny, 
 def test_validation_is_of_the_encoder_with_the_adjusted_classifiers(tiny, monkeypatch):
     stage, _ = stage_of(tiny, monkeypatch, validate=lambda weights: {"N@5": 1.0, "seen": weights})
     state, tried = begin(), []
-    for _ in range(3):
-        state = stage.step(state, None, 1)
+    for number in (1, 2, 3):
+        state = stage.step(state, None, 1, number)
         weights, measured = stage.validate(state)
         assert measured["seen"] == {"head_bias": 1, CLASSIFIER: weights}
         tried.append(weights)
     # The current ones until the average begins.
     assert [float(weights["weights"]) for weights in tried] == [1.0, 2.0, 3.0]
-    state = stage.step(state, None, 1)
+    state = stage.step(state, None, 1, 4)
     assert float(stage.validate(state)[0]["weights"]) == 3.0
     assert stage_of(tiny, monkeypatch)[0].validate is None
 
@@ -316,8 +316,8 @@ def test_weights_are_averaged_over_the_stage(tiny, monkeypatch):
         None, config, training_corpus.batches(tiny.train), tail, None, None, None, devices.make_mesh(), None
     )
     state = init_state(jax.random.key(0), {"weights": jnp.zeros(3)}, optax.sgd(1.0), average=True)
-    for _ in range(6):
-        state = stage.step(state, None, 1)
+    for number in range(1, 7):
+        state = stage.step(state, None, 1, number)
     assert int(state.num_averaged) == 3
     np.testing.assert_allclose(state.average["weights"], np.full(3, np.mean([2, 4, 6])))
     np.testing.assert_allclose(state.params["weights"], np.full(3, 6.0))

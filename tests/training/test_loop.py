@@ -1,5 +1,9 @@
 import json
+import threading
+import time
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -59,8 +63,9 @@ class Toy:
     def batches(self, epoch, start):
         return iter([(epoch, position) for position in range(start, STEPS)])
 
-    def step(self, state, batch, epoch):
+    def step(self, state, batch, epoch, number):
         assert batch[0] == epoch == int(state.extra["epoch"])
+        assert number == int(state.step) + 1
         self.seen.append(batch)
         number = 100 * batch[0] + batch[1]
         state = replace(
@@ -87,10 +92,10 @@ class Toy:
 
 
 def history(folder):
-    """The lines of history.jsonl without the speed."""
+    """The lines of history.jsonl without the times."""
     path = folder / "history.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    assert all(line.pop("documents/s") >= 0 for line in lines)
+    assert all(line.pop("documents/s") >= 0 and 0 <= line.pop("input_wait") <= 1 for line in lines)
     return lines
 
 
@@ -192,8 +197,8 @@ def test_a_stage_of_no_epochs_is_complete_at_once(tmp_path):
 def test_what_is_not_a_number_stops_the_stage_and_is_not_saved(tmp_path, what, save_every):
     toy, kept = Toy([1.0]), Kept(begin(), save_every)
 
-    def step(state, batch, epoch):
-        state = toy.step(state, batch, epoch)
+    def step(state, batch, epoch, number):
+        state = toy.step(state, batch, epoch, number)
         if batch != (2, 1):
             return state
         if what == "loss":
@@ -267,9 +272,9 @@ def test_killed_anywhere_and_resumed_ends_where_the_uninterrupted_run_ends(tmp_p
             if count == kill_now:
                 raise Killed
 
-        def step(state, batch, epoch, toy=toy):
+        def step(state, batch, epoch, number, toy=toy):
             perhaps()
-            return toy.step(state, batch, epoch)
+            return toy.step(state, batch, epoch, number)
 
         def written(self, line):
             append(self, line)
@@ -294,3 +299,121 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
     toy.run(tmp_path, kept)
     assert [line["step"] for line in history(tmp_path)] == [4, 8, 12]
     assert history(tmp_path)[:2] == whole[:2]
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "ahead"]
+
+
+def test_the_share_of_time_spent_waiting_for_input_is_told(tmp_path, monkeypatch, capsys):
+    """A batch takes 3 s, a step 1 s, a validation 100 s, by a clock that moves only then."""
+    toy, now = Toy([1.0]), [0.0]
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def taking(seconds, function):
+        def call(*arguments):
+            now[0] += seconds
+            return function(*arguments)
+
+        return call
+
+    def slow(items):
+        for item in items:
+            now[0] += 3
+            yield item
+
+    monkeypatch.setattr(loop, "ahead", slow)
+    stage = replace(toy.stage, step=taking(1, toy.step), validate=taking(100, toy.validate))
+    loop.run(stage, begin(), Kept(begin()), RunFolder(tmp_path))
+    shares = [json.loads(line)["input_wait"] for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert shares == [0.75] * 3
+    # 36 of 12 x 4 + 3 x 100 seconds.
+    assert "toy: waited for input 10.3 % of the time\n" in capsys.readouterr().out
+
+
+def test_batches_are_made_while_the_loop_validates(tmp_path):
+    toy, asked = Toy([1.0]), []
+
+    def batches(epoch, start):
+        for batch in toy.batches(epoch, start):
+            asked.append(batch)
+            yield batch
+
+    def validate(state):
+        deadline = time.monotonic() + 10
+        while len(asked) < min(12, int(state.step) + 3) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert len(asked) == min(12, int(state.step) + 3)
+        return toy.validate(state)
+
+    loop.run(replace(toy.stage, batches=batches, validate=validate), begin(), Kept(begin()), RunFolder(tmp_path))
+    assert asked == toy.seen
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, Interrupted(2), UserError("wrong")])
+def test_no_thread_is_left_when_a_step_fails_or_a_signal_comes(tmp_path, fault):
+    toy, kept = Toy([1.0]), Kept(begin())
+
+    def step(state, batch, epoch, number):
+        assert threads()
+        if number == 6:
+            raise fault
+        return toy.step(state, batch, epoch, number)
+
+    with pytest.raises(fault if isinstance(fault, type) else type(fault)):
+        loop.run(replace(toy.stage, step=step), begin(), kept, RunFolder(tmp_path))
+    assert not threads()
+    assert int(kept.saved.step) == (5 if isinstance(fault, Interrupted) else 0)
+
+
+def test_no_thread_is_left_after_early_stopping_and_the_end(tmp_path):
+    _, _, state = run(tmp_path / "early", 5.0, 4.0, epochs=9, patience=1)
+    assert int(state.step) == 8
+    assert not threads()
+    run(tmp_path / "end")
+    assert not threads()
+
+
+def test_a_batch_that_cannot_be_made_stops_the_stage_in_its_place(tmp_path):
+    toy, kept = Toy([1.0]), Kept(begin())
+
+    def batches(epoch, start):
+        for batch in toy.batches(epoch, start):
+            if batch == (2, 1):
+                raise OSError("the disk is gone")
+            yield batch
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        loop.run(replace(toy.stage, batches=batches), begin(), kept, RunFolder(tmp_path))
+    assert toy.seen == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+    assert kept.saves == 0
+    assert not threads()
+
+
+def test_compiling_steps_are_told_apart_from_the_others(tmp_path, monkeypatch):
+    """Steps of a new shape are compiled; the bar is told so, and of no other step."""
+    told = []
+
+    @contextmanager
+    def progress(*_, **__):
+        yield lambda amount=1, status=None, apart=0.0: told.append(apart > 0)
+
+    monkeypatch.setattr(loop, "progress", progress)
+    add = jax.jit(lambda w, x: w + jnp.sum(x) * 0)
+
+    def run_with(shapes, folder):
+        toy = Toy()
+
+        def step(state, batch, epoch, number):
+            state = toy.step(state, batch, epoch, number)
+            return replace(state, params={"w": add(state.params["w"], np.zeros(shapes[number - 1]))})
+
+        folder.mkdir()
+        # On one device from the start, as a run's state is: arrays that are nowhere in particular are other arguments.
+        state = jax.device_put(begin(), jax.devices()[0])
+        loop.run(replace(toy.stage, step=step), state, Kept(begin()), RunFolder(folder))
+
+    run_with([1] * 12, tmp_path / "warm")
+    told.clear()
+    run_with([1, 2, 2, 1, 2, 1, 3, 3, 2, 1, 1, 4], tmp_path / "measured")
+    assert told == [number in (2, 7, 12) for number in range(1, 13)]

@@ -60,7 +60,7 @@ def last_state(folder, stage):
 
 def history(folder):
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if not name.endswith("/s")} for line in lines]
+    return [{name: value for name, value in line.items() if not name.endswith(("/s", "_wait"))} for line in lines]
 
 
 def results(folder):
@@ -131,9 +131,13 @@ def test_the_run_folder_is_as_promised(whole, tiny):
     }  # fmt: skip
     for line in lines:
         validated = {"validation"} if line["stage"] != "transfer" else set()
-        assert set(line) == {"stage", "step", "epoch", unit[line["stage"]]} | losses[line["stage"]] | validated
+        assert (
+            set(line)
+            == {"stage", "step", "epoch", "input_wait", unit[line["stage"]]} | losses[line["stage"]] | validated
+        )
         assert all(np.isfinite(line[name]) for name in losses[line["stage"]])
         assert line[unit[line["stage"]]] > 0
+        assert 0 <= line["input_wait"] <= 1
 
 
 def test_the_figures_are_those_of_the_weights_that_were_best_on_validation(whole, tiny):

@@ -247,8 +247,8 @@ def stage_of_counters(tiny, monkeypatch):
 def run_epochs(stage, state, epochs):
     for epoch in range(1, epochs + 1):
         state = stage.before_epoch(state, epoch)
-        for batch in stage.batches(epoch, 0):
-            state = stage.step(state, batch, epoch)
+        for number, batch in enumerate(stage.batches(epoch, 0), (epoch - 1) * stage.steps_per_epoch + 1):
+            state = stage.step(state, batch, epoch, number)
     return state
 
 

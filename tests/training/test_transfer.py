@@ -162,7 +162,7 @@ def test_a_step_is_the_gradient_of_equations_11_to_17(tiny, tmp_path, kl_weight)
         return reference_pvae.negative_elbo(features, made, mu, log_variance, mask, kl_weight), kl
 
     expected = losses(before)
-    after = stage.step(state, batch, 1)
+    after = stage.step(state, batch, 1, 1)
     np.testing.assert_allclose(after.loss_sums, expected, rtol=1e-4, atol=1e-4)
     for name in ("encoder_mu", "decoder_out"):
         slopes = np.zeros_like(before[name]["bias"])
