@@ -53,8 +53,8 @@ def pvae(shape: str, seed: int) -> Work:
 
     def run() -> None:
         nonlocal state
-        for batch in stage.batches(1, 0):
-            state = stage.step(state, batch, 1)
+        for done, batch in enumerate(stage.batches(1, 0), 1):
+            state = stage.step(state, batch, 1, done)
         jax.block_until_ready(state.params)
 
     return each(number, run)
@@ -102,8 +102,8 @@ def adjust(shape: str, seed: int) -> Work:
 
     def run() -> None:
         nonlocal state
-        for batch in stage.batches(1, 0):
-            state = stage.step(state, batch, 1)
+        for done, batch in enumerate(stage.batches(1, 0), 1):
+            state = stage.step(state, batch, 1, done)
         jax.block_until_ready(state.params)
 
     return each(number, run)
