@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
-from lsfa_jax.model import classifier, encoder
+from lsfa_jax.model import classifier, encoder, label_loss
 
 Array = jax.Array
 
@@ -82,10 +82,26 @@ class Lsfa(nn.Module):
         words = encoder.project_words(states, self.head, self.dtype)
         return encoder.label_features(states, words, mask, self.queries[label_ids], self.head, self.dtype)
 
+    def loss(
+        self, states: Array, lengths: Array, label_ids: Array, label_mask: Array, document_mask: Array,
+        label_weights: Array | None = None,
+    ) -> Array:  # fmt: skip
+        """Computes the sum of Eq. 6 over documents and all labels of token states, see `label_loss`."""
+        return label_loss.label_loss(
+            states,
+            encoder.project_words(states, self.head, self.dtype),
+            encoder.word_mask(lengths, states.shape[1]),
+            None if self.head is None else self.head["bias"],
+            label_loss.Labels(self.queries, self.classifiers["weights"], self.classifiers.get("bias")),
+            label_loss.Targets(label_ids, label_mask, document_mask, label_weights),
+            self.settings.label_block,
+            self.dtype,
+        )
+
     def scores(self, states: Array, lengths: Array) -> Array:
         """Computes Eq. 2-5 for all labels, the logits float32[B, L], in blocks of labels.
 
-        A block's features (B x block x D) are made, used and dropped; the backward pass makes them again.
+        A block's features (B x block x D) are made, used and dropped; `loss` trains, this is for predicting.
         """
         mask = encoder.word_mask(lengths, states.shape[1])
         words = encoder.project_words(states, self.head, self.dtype)
@@ -108,7 +124,7 @@ class Lsfa(nn.Module):
                 blocks, size, *x.shape[1:]
             )
 
-        parts = jax.lax.map(jax.checkpoint(block_scores), jax.tree.map(split, (self.queries, weights, bias)))
+        parts = jax.lax.map(block_scores, jax.tree.map(split, (self.queries, weights, bias)))
         return parts.swapaxes(0, 1).reshape(states.shape[0], blocks * size)[:, : self.num_labels]
 
     def __call__(self, words: Array, lengths: Array, train: bool = False) -> Array:

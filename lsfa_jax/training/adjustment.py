@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Array, Batch, Batches
 from lsfa_jax.model import augmentation
-from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.model.lsfa import CLASSIFIER, Lsfa, pair_weights
 from lsfa_jax.training import devices
 from lsfa_jax.training.loop import Stage
@@ -67,8 +66,12 @@ def make_step(
         bce = augmented = jnp.zeros(())
         if real:
             dropout: dict[str, Any] = {"rngs": {"dropout": key}, "train": True} if config.adjust.encoder_dropout else {}
-            logits: Any = model.apply({"params": params}, batch.words, batch.lengths, **dropout)
-            bce = binary_cross_entropy(logits, batch.label_ids, batch.label_mask, batch.document_mask) / cells
+            variables = {"params": params}
+            states: Any = model.apply(variables, batch.words, batch.lengths, **dropout, method=Lsfa.states)
+            targets = batch.label_ids, batch.label_mask, batch.document_mask
+            # Only the classifiers are trained: no other gradient is computed.
+            total: Any = model.apply(variables, states, batch.lengths, *targets, method=Lsfa.loss)
+            bce = total / cells
         if augment:
             features = augmentation.sample_features(
                 decoder(frozen.pvae, frozen.pvae_statistics),

@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model import prototypes
-from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.model.contrastive import prototypical_contrastive
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training import devices, transfer
@@ -36,10 +35,11 @@ def make_step(
         states: Any = model.apply(
             variables, batch.words, batch.lengths, train=True, rngs={"dropout": key}, method=Lsfa.states
         )
-        logits: Any = model.apply(variables, states, batch.lengths, method=Lsfa.scores)
         documents = jnp.maximum(jnp.sum(batch.document_mask), 1)
         cells = documents * model.num_labels
-        bce = binary_cross_entropy(logits, batch.label_ids, batch.label_mask, batch.document_mask) / cells
+        targets = batch.label_ids, batch.label_mask, batch.document_mask
+        total: Any = model.apply(variables, states, batch.lengths, *targets, method=Lsfa.loss)
+        bce = total / cells
         if not contrast:
             return bce, jnp.stack([bce, 0.0])
         features: Any = model.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)

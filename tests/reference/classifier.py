@@ -18,8 +18,11 @@ def log_sigmoid(z):
     return -np.logaddexp(0.0, -z)
 
 
-def binary_cross_entropy(logits, label_sets):
-    """Eq. 6 with its minus sign, summed over documents; a document whose set is None is no document."""
+def binary_cross_entropy(logits, label_sets, label_weights=None):
+    """Eq. 6 with its minus sign, summed over documents; a document whose set is None is no document.
+
+    A label's terms may count more or less than once.
+    """
     total = 0.0
     for row, labels in zip(logits, label_sets, strict=True):
         if labels is None:
@@ -27,5 +30,6 @@ def binary_cross_entropy(logits, label_sets):
         for label, z in enumerate(row):
             y = float(label in labels)
             # 1 - sigmoid(z) = sigmoid(-z)
-            total -= y * log_sigmoid(z) + (1 - y) * log_sigmoid(-z)
+            count = 1.0 if label_weights is None else label_weights[label]
+            total -= count * (y * log_sigmoid(z) + (1 - y) * log_sigmoid(-z))
     return total
