@@ -96,6 +96,35 @@ def test_rate_and_eta_are_of_the_last_minute(clock, capsys):
     assert lines[-1] == "stage: 601/2,000 steps, 10/s, ETA 0:02:20"
 
 
+def test_what_says_nothing_of_the_rest_counts_for_the_bar_and_not_for_the_eta(clock, capsys):
+    with console.progress("stage", 1_000, "steps") as advance:
+        for seconds, apart in ((8, 8), (1, 0), (9, 9), (1, 0)):
+            clock.now += seconds
+            advance(10, apart=apart)
+        # At 18 s: three times 10, of which 10 took the second that counts.
+        assert capsys.readouterr().out == "stage: 30/1,000 steps, 10/s, ETA 0:01:37\n"
+        clock.now += 9
+        advance(90)
+    # The mark of that line moved with nothing: 100 in 10 s.
+    assert capsys.readouterr().out == "stage: 130/1,000 steps, 10/s, ETA 0:01:27\n"
+
+
+def test_nothing_but_what_is_apart_has_no_eta(clock, capsys):
+    with console.progress("stage", 100, "steps") as advance:
+        clock.now += 30
+        advance(10, apart=30)
+    assert capsys.readouterr().out == "stage: 10/100 steps, 0/s, ETA ?\n"
+
+
+def test_bar_on_a_terminal_rates_what_is_not_apart(clock, terminal):
+    with console.progress("stage", 400, "steps") as advance:
+        clock.now += 50
+        advance(100, apart=50)
+        clock.now += 2
+        advance(14)
+    assert " 7/s" in terminal.getvalue()
+
+
 def test_progress_of_a_resumed_run_counts_but_does_not_rate_what_was_done(clock, capsys):
     with console.progress("stage", 10_000, "steps", done=9_000) as advance:
         clock.now += 10
