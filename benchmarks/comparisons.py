@@ -4,7 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from benchmarks.shapes import SHAPES
+
 Target = float | None
+
+SHORTLIST = 4_096
+"""Labels of a sampled step; a quarter of all where there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,10 @@ def _epoch(shape: str) -> list[Comparison]:
 
 
 def _shortlist(shape: str) -> list[Comparison]:
-    ours = Implementation("ours_training:step", {"shape": shape, "shortlist": True})
+    size = min(SHORTLIST, SHAPES[shape].num_labels // 4)
+    ours = Implementation("ours_training:step", {"shape": shape, "shortlist": size})
     if shape in ("131k", "670k"):
-        small = Implementation("ours_training:step", {"shape": "30k", "shortlist": True})
+        small = Implementation("ours_training:step", {"shape": "30k", "shortlist": size})
         limits = {"time": 3.0, "most_mib": 16 * 1024.0} if shape == "670k" else {}
         return [Comparison("shortlist", shape, "step beside 30,000 labels", ours, {"ours, 30k": small}, **limits)]
     peers = {"torch, all labels": _torch("training:step", shape=shape)}

@@ -9,79 +9,102 @@ import numpy as np
 
 from benchmarks import ours_model, shapes
 from benchmarks.work import Part, Work, once
-from lsfa_jax.data.batches import Batch
+from lsfa_jax.config import Psc, Representation
+from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.corpus import Split
 from lsfa_jax.model import prototypes
-from lsfa_jax.training import representation, transfer
+from lsfa_jax.training import devices, representation, transfer
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.state import init_state
 
 
-def _stepper(ours: ours_model.Ours, contrast: bool) -> Callable[[Batch], None]:
-    """Returns what trains on a batch and waits for it."""
-    extra = representation.no_prototypes(ours.model)
-    if contrast:
-        size = ours.shape.num_labels, ours.shape.feature
-        extra = {
-            "prototypes": jax.random.uniform(jax.random.key(1), size),
-            "present": jnp.ones(ours.shape.num_labels, bool),
-        }
-    optimizer = make_optimizer(ours.config.optimizer, ours.config.optimizer.learning_rate)
-    step = representation.make_step(ours.model, ours.config, optimizer)
-    # Without a copy of the best weights: the plain peer keeps none.
-    state = init_state(jax.random.key(0), ours.params, optimizer, extra, validated=False)
+class Trainer:
+    """Stage 1 on whatever batches it is given."""
 
-    def run(batch: Batch) -> None:
-        nonlocal state
-        state = step(state, batch, contrast)
-        jax.block_until_ready(state.params)
+    def __init__(self, ours: ours_model.Ours, contrast: bool) -> None:
+        own = ours.shape
+        self._ours, self._mesh = ours, devices.make_mesh()
+        self._config = ours.config if contrast else ours.config.model_copy(update={"psc": Psc(weight=0)})
+        self._optimizer = make_optimizer(self._config.optimizer, self._config.optimizer.learning_rate)
+        extra = representation.no_prototypes(ours.model)
+        if contrast:
+            extra = {
+                "prototypes": jax.random.uniform(jax.random.key(1), (own.num_labels, ours.model.feature_size)),
+                "present": jnp.ones(own.num_labels, bool),
+            }
+        # Without a copy of the best weights: the plain peer keeps none.
+        self._state = init_state(jax.random.key(0), ours.params, self._optimizer, extra, validated=False)
 
-    return run
+    def on(self, documents: Split, num_words: int) -> Callable[[], None]:
+        """Returns what trains on a batch of documents, padded to a length, and waits for it."""
+        batches = Batches(documents, self._ours.shape.num_labels, len(documents), [num_words])
+        # A batch is padded to the longest text of its split where that is shorter.
+        batches.buckets = np.array([num_words])
+        stage = representation.make_stage(self._ours.model, self._config, batches, self._optimizer, self._mesh, None)
+
+        def run() -> None:
+            for batch in stage.batches(1, 0):
+                self._state = stage.step(self._state, batch, 1)
+            jax.block_until_ready(self._state.params)
+
+        return run
 
 
-def step(shape: str, seed: int, contrast: bool = False, length: int | None = None, shortlist: bool = False) -> Work:
+def step(shape: str, seed: int, contrast: bool = False, length: int | None = None, shortlist: int = 0) -> Work:
     """Forward, backward and Adam on one batch of documents that nearly fill the padded length."""
+    sections = {}
     if shortlist:
-        raise NotImplementedError("there is no sampled shortlist yet")
-    ours = ours_model.make(shape, seed)
-    rows = shapes.step_rows(ours.documents, ours.shape, length)
-    batch = ours.batch(rows, length or ours.shape.step_words)
-    run = _stepper(ours, contrast)
-    ours = ours._replace(params=None)
-    return once(lambda: run(batch), computed_per_real_word=batch.words.size / batch.lengths.sum())
+        if "shortlist" not in Representation.model_fields:
+            raise NotImplementedError("there is no sampled shortlist yet")
+        sections["representation"] = Representation(shortlist=shortlist)
+    ours = ours_model.make(shape, seed, **sections)
+    documents = ours.split.take(shapes.step_rows(ours.documents, ours.shape, length))
+    num_words = length or ours.shape.step_words
+    computed = num_words * len(documents) / len(documents.words)
+    return once(Trainer(ours, contrast).on(documents, num_words), computed_per_real_word=computed)
 
 
 def epoch(shape: str, seed: int, contrast: bool = False) -> Work:
     """An epoch in length buckets, added up from a batch of each; with `contrast`, prototypes are collected first."""
     ours = ours_model.make(shape, seed)
     batches = ours.batches()
-    run = _stepper(ours, contrast)
-    parts: list[Part] = []
-    random = np.random.default_rng(seed)
-
-    def some(members: np.ndarray, size: int) -> Batch:
-        rows = random.choice(members, min(size, len(members)), replace=False)
-        return batches.gather(rows)
-
-    for bucket in range(len(batches.buckets)):
-        members = np.flatnonzero(batches.bucket_of == bucket)
-        if not len(members):
-            continue
-        times = -(-len(members) // batches.batch_size) * ours.documents.scale
-        parts.append(Part(times, lambda m=members: run(some(m, batches.batch_size))))  # type: ignore[misc]
+    trainer = Trainer(ours, contrast)
+    parts = []
+    for documents, size, times in _bucketed(ours, batches):
+        parts.append(Part(times, trainer.on(documents, size)))
         if contrast:
-            parts.append(Part(times, _collection(ours, lambda m=members: some(m, batches.batch_size))))  # type: ignore[misc]
+            parts.append(Part(times, _collection(ours, documents, size)))
     padded = sum(len(rows) * batches.buckets[batches.bucket_of[rows[0]]] for rows in batches.in_order())
-    return Work(parts, {"computed_per_real_word": float(padded / len(ours.split.words)), "batches": len(parts)})
+    return Work(
+        parts, {"computed_per_real_word": float(padded / len(ours.split.words)), "lengths": len(batches.buckets)}
+    )
 
 
-def _collection(ours: ours_model.Ours, some: Callable[[], Batch]) -> Callable[[], None]:
-    """Returns what adds the features of a batch to the sums."""
+def _bucketed(ours: ours_model.Ours, batches: Batches) -> list[tuple[Split, int, float]]:
+    """Returns a batch of each length bucket, the length, and how many such batches an epoch has."""
+    found = []
+    for bucket, size in enumerate(batches.buckets):
+        members = np.flatnonzero(batches.bucket_of == bucket)
+        if len(members):
+            # A bucket with few documents is measured with a whole batch of them, too.
+            documents = ours.split.take(np.resize(members, ours.shape.batch))
+            times = -(-len(members) * ours.documents.scale // ours.shape.batch)
+            found.append((documents, int(size), float(times)))
+    return found
+
+
+def _collection(ours: ours_model.Ours, documents: Split, num_words: int) -> Callable[[], None]:
+    """Returns what adds the features of a batch to the sums of their labels."""
     collect = transfer.make_collector(ours.model)
     sums = prototypes.no_features(ours.shape.num_labels, ours.model.feature_size)
+    batches = Batches(documents, ours.shape.num_labels, len(documents), [num_words])
+    batches.buckets = np.array([num_words])
+    # The weights before training: those are given away step by step.
+    params = jax.tree.map(jnp.copy, ours.params)
 
     def run() -> None:
         nonlocal sums
-        sums, features = collect(ours.params, some(), sums)
+        sums, features = collect(params, batches.gather(np.arange(len(documents))), sums)
         jax.block_until_ready((sums, features))
 
     return run
@@ -90,28 +113,16 @@ def _collection(ours: ours_model.Ours, some: Callable[[], Batch]) -> Callable[[]
 def lwan_epoch(shape: str, seed: int, equal: bool) -> Work:
     """An epoch of LibMultiLabel's LWAN on our code: no feature head, biases; as `epoch`, or all texts of one length."""
     ours = ours_model.make(shape, seed, lwan=True)
-    run = _stepper(ours, False)
-    batches = ours.batches()
+    trainer = Trainer(ours, contrast=False)
+    if not equal:
+        return Work(
+            [Part(times, trainer.on(documents, size)) for documents, size, times in _bucketed(ours, ours.batches())]
+        )
     own = ours.shape
-    if equal:
-        batch = equal_batch(ours)
-        return Work([Part(own.num_documents / own.batch, lambda: run(batch))])
-    parts = []
-    for bucket in range(len(batches.buckets)):
-        members = np.flatnonzero(batches.bucket_of == bucket)
-        if len(members) >= own.batch:
-            batch = batches.gather(members[: own.batch])
-            times = len(members) / own.batch * ours.documents.scale
-            parts.append(Part(times, lambda b=batch: run(b)))  # type: ignore[misc]
-    return Work(parts)
-
-
-def equal_batch(ours: ours_model.Ours) -> Batch:
-    """Returns a batch of documents that fill the step's length exactly."""
-    own = ours.shape
-    batch = ours.batch(shapes.step_rows(ours.documents, own), own.step_words)
-    words = np.random.default_rng(0).integers(2, own.vocabulary, batch.words.shape)
-    return batch._replace(words=words.astype(np.int32), lengths=np.full_like(batch.lengths, own.step_words))
+    documents = ours.split.take(np.arange(own.batch))
+    words = np.random.default_rng(0).integers(2, own.vocabulary, own.batch * own.step_words).astype(np.int32)
+    documents = Split(words, np.arange(own.batch + 1) * own.step_words, documents.labels)
+    return Work([Part(own.num_documents / own.batch, trainer.on(documents, own.step_words))])
 
 
 def weights(params: Any) -> dict[str, np.ndarray]:
