@@ -61,10 +61,14 @@ def _torch(function: str, **arguments: Any) -> Implementation:
 
 
 def _lstm(shape: str) -> list[Comparison]:
+    ours = Implementation("ours_layers:lstm", {"shape": shape})
+    plain = {"torch": _torch("training:lstm", shape=shape, keep_freed_memory=False)}
+    same = {"torch, our allocation": _torch("training:lstm", shape=shape)}
+    what = "forward and backward"
     return [
-        Comparison("lstm", shape, "forward and backward", Implementation("ours_layers:lstm", {"shape": shape}),
-                   {"torch": _torch("training:lstm", shape=shape)}, time=1.0)
-    ]  # fmt: skip
+        Comparison("lstm", shape, what, ours, plain, time=1.0),
+        Comparison("lstm", shape, f"{what}, memory kept on both sides", ours, same, time=1.0),
+    ]
 
 
 def _label_attention(shape: str) -> list[Comparison]:

@@ -10,7 +10,6 @@ import numpy as np
 from benchmarks import ours_model, shapes
 from benchmarks.work import Work, once
 from lsfa_jax.model import encoder
-from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.model.lsfa import Lsfa
 
 
@@ -51,10 +50,7 @@ def label_attention(shape: str, seed: int) -> Work:
     def loss(own: Any, states: Any, rest: Any, lengths: Any, label_ids: Any, label_mask: Any) -> Any:
         variables = {"params": rest | own}
         rows = jnp.ones(len(lengths), bool)
-        if hasattr(Lsfa, "loss"):
-            return ours.model.apply(variables, states, lengths, label_ids, label_mask, rows, method=Lsfa.loss)
-        logits: Any = ours.model.apply(variables, states, lengths, method=Lsfa.scores)
-        return binary_cross_entropy(logits, label_ids, label_mask, rows)
+        return ours.model.apply(variables, states, lengths, label_ids, label_mask, rows, method=Lsfa.loss)
 
     states, *labels = arguments
     return compiled(jax.value_and_grad(loss, argnums=(0, 1)), (own, states, rest, *labels))

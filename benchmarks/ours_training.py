@@ -43,8 +43,8 @@ class Trainer:
         stage = representation.make_stage(self._ours.model, self._config, batches, self._optimizer, self._mesh, None)
 
         def run() -> None:
-            for batch in stage.batches(1, 0):
-                self._state = stage.step(self._state, batch, 1)
+            for number, batch in enumerate(stage.batches(1, 0), 1):
+                self._state = stage.step(self._state, batch, 1, number)
             jax.block_until_ready(self._state.params)
 
         return run

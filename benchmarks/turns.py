@@ -37,6 +37,8 @@ class Measured:
     """Of the whole work, one a round."""
     spent: list[float] = field(default_factory=list)
     """Really spent, one a round."""
+    processor: list[float] = field(default_factory=list)
+    """Of all processors, one a round."""
     first: float = 0.0
     """Spent in the first call, which compiles."""
     peak_mib: float = 0.0
@@ -115,6 +117,7 @@ class Worker:
         found = self._run()
         self.measured.seconds.append(found["seconds"])
         self.measured.spent.append(found["spent"])
+        self.measured.processor.append(found["processor"])
 
     def close(self) -> None:
         """Ends the process."""

@@ -46,14 +46,15 @@ def _versions() -> dict[str, str]:
 
 
 def run(work: Work) -> dict[str, float]:
-    """Runs each part once: seconds of the whole, added up, and seconds really spent."""
+    """Runs each part once: seconds of the whole, added up, seconds really spent, and those of all processors."""
     whole = spent = 0.0
+    processor = time.process_time()
     for part in work.parts:
         start = time.perf_counter()
         part.run()
         seconds = time.perf_counter() - start
         whole, spent = whole + part.times * seconds, spent + seconds
-    return {"seconds": whole, "spent": spent}
+    return {"seconds": whole, "spent": spent, "processor": time.process_time() - processor}
 
 
 def main() -> None:
@@ -68,14 +69,16 @@ def main() -> None:
 
     target, arguments = sys.argv[1:]
     module, name = target.split(":")
-    # Our commands do this; peers get the same.
-    keep_freed_memory()
+    arguments = json.loads(arguments)
+    # Our commands do this. Peers get the same, but for those that are to be as their users have them.
+    if arguments.pop("keep_freed_memory", True):
+        keep_freed_memory()
     make = getattr(importlib.import_module(f"benchmarks.{module}"), name)
     if torch := sys.modules.get("torch"):
         # Numbers that fade over padding become denormal, which takes PyTorch ten times as long and means nothing; XLA
         # takes them for zero. Threads inherit this from the one that starts them, so it comes before the first of them.
         torch.set_flush_denormal(True)
-    work: Work = make(**json.loads(arguments))
+    work: Work = make(**arguments)
     answer(facts=work.facts, versions=_versions(), **_memory())
     for _ in sys.stdin:
         answer(**run(work), **_memory())

@@ -98,15 +98,15 @@ def test_every_row_has_a_name_of_its_own():
 
 
 def test_one_command_from_the_topic_to_the_plot(tmp_path, capsys):
-    line = ["lstm", "--shape", "tiny", "--rounds", "2", "--json", str(tmp_path / "a.json"), "--resume"]
+    line = ["label-attention", "--shape", "tiny", "--rounds", "2", "--json", str(tmp_path / "a.json"), "--resume"]
     command.main([*line, "--plot", str(tmp_path / "a.png")])
     out = capsys.readouterr().out
-    assert "lstm, tiny: forward and backward" in out
+    assert "label-attention, tiny: loss and gradients (plain JAX)" in out
     written = json.loads((tmp_path / "a.json").read_text())
     (row,) = written["rows"]
     assert len(row["measured"]["ours"]["seconds"]) == 2
     assert row["ours_ms"] > 0
-    assert row["ours_mib"] > 50
+    assert row["ours_mib"] > 0
     assert "jax" in written["versions"]
     assert (tmp_path / "a.png").stat().st_size > 1000
     # What is there already is not measured again.
