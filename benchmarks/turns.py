@@ -18,7 +18,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 # No call is waited for longer (seconds), and no further round begun after so many.
 _LONGEST_CALL = 240
-_LONGEST_ROUNDS = 100
+_LONGEST_ROUNDS = 45
 
 # A peer whose first call is so many times slower than another peer's is not called again.
 _TOO_SLOW = 4
