@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
-from lsfa_jax.model import classifier, encoder, label_loss
+from lsfa_jax.model import all_labels, encoder
 
 Array = jax.Array
 
 CLASSIFIER = "classifier"
 """The name under which the parameters that stage 3 adjusts stand; all others belong to the encoder."""
+
+
+# Words whose attention a CPU computes at a time: with fewer its matrix products are small, with more caches overflow.
+_CPU_WORDS = 512
 
 
 def _uniform(scale: float) -> nn.initializers.Initializer:
@@ -82,50 +86,32 @@ class Lsfa(nn.Module):
         words = encoder.project_words(states, self.head, self.dtype)
         return encoder.label_features(states, words, mask, self.queries[label_ids], self.head, self.dtype)
 
+    def _tables(self) -> all_labels.Labels:
+        return all_labels.Labels(self.queries, self.classifiers["weights"], self.classifiers.get("bias"))
+
+    def _words(self, states: Array, lengths: Array) -> all_labels.Words:
+        values = encoder.project_words(states, self.head, self.dtype)
+        return all_labels.Words(states, values, encoder.word_mask(lengths, states.shape[1]))
+
     def loss(
         self, states: Array, lengths: Array, label_ids: Array, label_mask: Array, document_mask: Array,
         label_weights: Array | None = None,
     ) -> Array:  # fmt: skip
-        """Computes the sum of Eq. 6 over documents and all labels of token states, see `label_loss`."""
-        return label_loss.label_loss(
-            states,
-            encoder.project_words(states, self.head, self.dtype),
-            encoder.word_mask(lengths, states.shape[1]),
-            None if self.head is None else self.head["bias"],
-            label_loss.Labels(self.queries, self.classifiers["weights"], self.classifiers.get("bias")),
-            label_loss.Targets(label_ids, label_mask, document_mask, label_weights),
-            self.settings.label_block,
-            self.dtype,
-        )
+        """Computes the sum of Eq. 6 over documents and all labels of token states, as `all_labels.loss` does."""
+        words, head_bias = self._words(states, lengths), None if self.head is None else self.head["bias"]
+        targets = all_labels.Targets(label_ids, label_mask, document_mask)
+        return all_labels.loss(words, head_bias, self._tables(), targets, self._tile, self.dtype, label_weights)
 
     def scores(self, states: Array, lengths: Array) -> Array:
-        """Computes Eq. 2-5 for all labels, the logits float32[B, L], in blocks of labels.
+        """Computes Eq. 2-5 for all labels of token states, the logits float32[B, L]."""
+        words, head_bias = self._words(states, lengths), None if self.head is None else self.head["bias"]
+        return all_labels.scores(words, head_bias, self._tables(), self._tile, self.dtype)
 
-        A block's features (B x block x D) are made, used and dropped; `loss` trains, this is for predicting.
-        """
-        mask = encoder.word_mask(lengths, states.shape[1])
-        words = encoder.project_words(states, self.head, self.dtype)
-
-        def block_scores(block: tuple[Array, Array, Array | None]) -> Array:
-            queries, weights, bias = block
-            features = encoder.label_features(states, words, mask, queries, self.head, self.dtype)
-            return classifier.scores(features, weights, bias)
-
-        weights, bias = self.classifiers["weights"], self.classifiers.get("bias")
-        size = self.settings.label_block
-        if self.num_labels <= size:
-            return block_scores((self.queries, weights, bias))
-        blocks = -(-self.num_labels // size)
-
-        def split(x: Array) -> Array:
-            if len(x) == 1:  # shared by all labels
-                return jnp.broadcast_to(x, (blocks, *x.shape))
-            return jnp.pad(x, ((0, blocks * size - len(x)), *((0, 0),) * (x.ndim - 1))).reshape(
-                blocks, size, *x.shape[1:]
-            )
-
-        parts = jax.lax.map(block_scores, jax.tree.map(split, (self.queries, weights, bias)))
-        return parts.swapaxes(0, 1).reshape(states.shape[0], blocks * size)[:, : self.num_labels]
+    @property
+    def _tile(self) -> all_labels.Tile:
+        # A CPU's caches hold a few hundred words; other devices want many at a time.
+        on_cpu = jax.default_backend() == "cpu"
+        return all_labels.Tile(self.settings.label_block, _CPU_WORDS if on_cpu else 0, jax.local_device_count())
 
     def __call__(self, words: Array, lengths: Array, train: bool = False) -> Array:
         """Computes the logits float32[B, L] of word ids int32[B, T] and lengths int32[B]."""
