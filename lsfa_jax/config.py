@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import tomli_w
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from lsfa_jax.console import UserError
 
@@ -114,6 +114,11 @@ class Representation(Section):
         True, description="Never stop early before SWA and the contrastive loss had their turn."
     )
     select: Metric = Field("N@5", description="Validation metric that chooses the weights that are kept.")
+    shortlist: Literal["auto"] | NonNegativeInt = Field(
+        "auto",
+        description="Labels a step looks at, sampled, at a cost that does not grow with their number; 0: all of them; "
+        "auto: all up to 30,000, then 4,096.",
+    )
 
 
 class Pvae(Section):

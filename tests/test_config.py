@@ -317,7 +317,8 @@ def other_value(key):
         return field.default + 1
     if isinstance(field.default, float):
         return field.default / 2
-    return {"data.length_buckets": (10, 20), "pvae.kl_weight": 0.5}.get(key, "somewhere")
+    others = {"data.length_buckets": (10, 20), "pvae.kl_weight": 0.5, "representation.shortlist": 512}
+    return others.get(key, "somewhere")
 
 
 @pytest.mark.parametrize("key", list(keys(Config)))

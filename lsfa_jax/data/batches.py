@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lsfa_jax.data.candidates import Candidates
 from lsfa_jax.data.corpus import Split
 
 Array = Any
@@ -26,6 +27,8 @@ class Batch(NamedTuple):
     """bool[B], false at padding rows."""
     rows: Array
     """int32[B], each document's number in its split; 0 at padding rows."""
+    candidates: Candidates | None = None
+    """Labels that a sampled loss may look at; None where the loss is over all."""
 
 
 class Batches:

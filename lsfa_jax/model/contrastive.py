@@ -59,6 +59,7 @@ def prototypical_contrastive(
     temperature: float,
     normalize: bool = True,
     denominator: Denominator = "all",
+    label_weights: Array | None = None,
 ) -> Array:
     """Computes Eq. 9 without alpha, every pair against the prototypes, with the minus sign that the paper leaves out.
 
@@ -72,6 +73,8 @@ def prototypical_contrastive(
         normalize: cosine similarity instead of the plain inner product.
         denominator: `all` counts each label once; `exclude_positive` leaves the positive out (Eq. 9 as printed);
             `double_positive` counts it twice (the released code).
+        label_weights: float32[L], for how many labels each one stands in the denominator where the L are a sample; 1
+            for the labels of pairs.
 
     Returns:
         float32 scalar, a sum over pairs; a pair whose label has no prototype adds 0.
@@ -80,6 +83,10 @@ def prototypical_contrastive(
     v, p = (unit(features), unit(prototypes)) if normalize else (features, prototypes)
     similarity = jnp.where(present, v @ p.T / temperature, _NEVER)
     positive = jnp.take_along_axis(similarity, label_ids[:, None], axis=1)
+    if label_weights is not None:
+        # w exp(s) = exp(s + log w).
+        counts = label_weights > 0
+        similarity = jnp.where(counts, similarity + jnp.log(jnp.where(counts, label_weights, 1.0)), _NEVER)
     if denominator == "exclude_positive":
         is_positive = jnp.arange(len(prototypes)) == label_ids[:, None]
         among = jnp.where(is_positive, _NEVER, similarity)

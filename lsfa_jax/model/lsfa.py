@@ -102,6 +102,19 @@ class Lsfa(nn.Module):
         targets = all_labels.Targets(label_ids, label_mask, document_mask)
         return all_labels.loss(words, head_bias, self._tables(), targets, self._tile, self.dtype, label_weights)
 
+    def estimates(self, states: Array, lengths: Array, label_ids: Array) -> Array:
+        """Computes logits float32[B, M] of the labels int32[M] from what their features would be without attention.
+
+        Every label gets the feature of a document's mean word, so a label costs D operations instead of T x 2H.
+        """
+        mean = jnp.sum(states, axis=1, keepdims=True) / jnp.maximum(lengths, 1)[:, None, None]
+        features = encoder.project_words(mean, self.head, self.dtype)[:, 0]
+        if self.head is not None:
+            features = jax.nn.relu(features + self.head["bias"])
+        weights, bias = pair_weights({CLASSIFIER: self.classifiers}, label_ids)
+        logits = encoder.product("bd,md->bm", features, weights, self.dtype)
+        return logits if bias is None else logits + bias
+
     def scores(self, states: Array, lengths: Array) -> Array:
         """Computes Eq. 2-5 for all labels of token states, the logits float32[B, L]."""
         words, head_bias = self._words(states, lengths), None if self.head is None else self.head["bias"]
@@ -128,6 +141,21 @@ def make_model(settings: config.Config, vocabulary_size: int, embedding_size: in
         classifier_settings=settings.classifier,
         dtype=jnp.dtype(settings.precision),
     )
+
+
+def word_side(params: Any) -> dict[str, Any]:
+    """Returns the parameters of Eq. 1, which make token states of words; all others read these states."""
+    return {name: value for name, value in params.items() if name == "embedding" or name.startswith("lstm_")}
+
+
+def label_rows(model: Lsfa, params: Any, label_ids: Array | None) -> Any:
+    """Returns a tree like `params`: `label_ids` for arrays that have a row for each label, None for the others."""
+
+    def rows(name: str) -> Array | None:
+        own = name == "label_queries" or (name == CLASSIFIER and model.classifier_settings.weights == "per_label")
+        return label_ids if own else None
+
+    return {name: jax.tree.map(lambda _, name=name: rows(name), value) for name, value in params.items()}
 
 
 def pair_weights(params: Any, label_ids: Array) -> tuple[Array, Array | None]:

@@ -10,15 +10,20 @@ import optax
 from jax.sharding import Mesh
 
 from lsfa_jax.config import Config
+from lsfa_jax.data import candidates
 from lsfa_jax.data.batches import Batch, Batches
-from lsfa_jax.model import prototypes
+from lsfa_jax.data.candidates import Candidates
+from lsfa_jax.model import prototypes, shortlist
 from lsfa_jax.model.contrastive import prototypical_contrastive
-from lsfa_jax.model.lsfa import Lsfa
-from lsfa_jax.training import devices, transfer
+from lsfa_jax.model.lsfa import Lsfa, label_rows, word_side
+from lsfa_jax.training import devices, rows, transfer
 from lsfa_jax.training.loop import Stage
-from lsfa_jax.training.state import TrainState, after_step, averaged, weights_to_use
+from lsfa_jax.training.state import TrainState, averaged, weights_to_use
 
 NAME = "representation"
+
+# Up to so many labels the loss is over all of them, beyond it over a shortlist of so many.
+_MOST_LABELS, _SHORTLIST = 30_000, 4096
 
 
 def make_step(
@@ -26,23 +31,23 @@ def make_step(
 ) -> Callable[[TrainState, Batch, bool], TrainState]:
     """Compiles one training step; its last argument says whether the contrastive loss takes part.
 
-    Losses are sums divided by documents x labels, so that alpha weighs them as in the paper.
+    Losses are sums divided by documents x labels, so that alpha weighs them as in the paper. Where the batch has
+    candidates, a shortlist of labels stands for all of them, and only its rows are read and written.
     """
     psc = config.psc
 
-    def loss(params: Any, batch: Batch, key: jax.Array, extra: dict[str, Any], contrast: bool) -> tuple[Any, Any]:
-        variables = {"params": params}
-        states: Any = model.apply(
-            variables, batch.words, batch.lengths, train=True, rngs={"dropout": key}, method=Lsfa.states
-        )
+    def loss(
+        params: Any, states: jax.Array, batch: Batch, extra: Any, weights: jax.Array | None, contrast: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        variables, here = {"params": params}, model.clone(num_labels=len(params["label_queries"]))
         documents = jnp.maximum(jnp.sum(batch.document_mask), 1)
         cells = documents * model.num_labels
         targets = batch.label_ids, batch.label_mask, batch.document_mask
-        total: Any = model.apply(variables, states, batch.lengths, *targets, method=Lsfa.loss)
+        total: Any = here.apply(variables, states, batch.lengths, *targets, weights, method=Lsfa.loss)
         bce = total / cells
         if not contrast:
             return bce, jnp.stack([bce, 0.0])
-        features: Any = model.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
+        features: Any = here.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
         mask = batch.label_mask.reshape(-1)
         total = prototypical_contrastive(
             features.reshape(-1, model.feature_size),
@@ -53,18 +58,48 @@ def make_step(
             psc.temperature,
             psc.normalize,
             psc.denominator,
+            weights,
         )
         per = cells if psc.reduction == "sum" else jnp.maximum(jnp.sum(mask), 1) * documents
         return bce + psc.weight * total / per, jnp.stack([bce, total / jnp.maximum(jnp.sum(mask), 1)])
 
+    def chosen(params: Any, states: jax.Array, batch: Batch, candidates: Candidates) -> shortlist.Shortlist:
+        logits: Any = model.apply({"params": params}, states, batch.lengths, candidates.pool, method=Lsfa.estimates)
+        hardness = shortlist.hardness(logits, batch.document_mask)
+        return shortlist.choose(*candidates, hardness, model.num_labels)
+
     def step(state: TrainState, batch: Batch, contrast: bool) -> TrainState:
-        key = jax.random.fold_in(state.key, state.step)
-        grads, losses = jax.grad(loss, has_aux=True)(state.params, batch, key, state.extra, contrast)
+        params, extra = state.params, state.extra
+        dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
+
+        def encode(own: Any) -> Any:
+            variables = {"params": params | own}
+            return model.apply(variables, batch.words, batch.lengths, train=True, rngs=dropout, method=Lsfa.states)
+
+        # Two parts: the token states choose the labels, in whose rows the loss is then differentiated.
+        states, pull_back = jax.vjp(encode, word_side(params))
+        label_ids = weights = None
+        if batch.candidates is not None:
+            label_ids, weights = chosen(params, states, batch, batch.candidates)
+            extra = rows.taken(extra, dict.fromkeys(extra, label_ids))
+            batch = batch._replace(label_ids=shortlist.places(batch.candidates.positives, batch.label_ids))
+        own_rows = label_rows(model, params, label_ids)
+        gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
+        (grads, d_states), losses = gradient(rows.taken(params, own_rows), states, batch, extra, weights, contrast)
+        grads |= pull_back(d_states)[0]
         if config.encoder.embedding_trainable == "after_collection":
             grads["embedding"] *= jnp.any(state.extra["present"])
-        return after_step(state, grads, losses, optimizer)
+        return rows.after_sparse_step(state, grads, losses, optimizer, own_rows)
 
     return jax.jit(step, static_argnums=2, donate_argnums=0)
+
+
+def shortlist_size(config: Config, num_labels: int) -> int:
+    """Returns S, the labels that a step looks at; 0 where it is all of them."""
+    size = config.representation.shortlist
+    if size == "auto":
+        size = _SHORTLIST if num_labels > _MOST_LABELS else 0
+    return size if size < num_labels else 0
 
 
 def uses_contrast(config: Config, epoch: int) -> bool:
@@ -93,10 +128,16 @@ def make_stage(
     train_step = make_step(model, config, optimizer)
     collect = transfer.make_collector(model)
     swa = config.optimizer
+    size = shortlist_size(config, model.num_labels)
 
     def batches(epoch: int, start: int) -> Iterator[Batch]:
-        for batch in train.load(train.epoch(config.seed, epoch), start):
-            yield devices.split_rows(mesh, batch)
+        for number, batch in enumerate(train.load(train.epoch(config.seed, epoch), start), start):
+            placed = devices.split_rows(mesh, batch)
+            if size:
+                label_ids = batch.label_ids[batch.label_mask]
+                drawn = candidates.draw(label_ids, model.num_labels, size, config.seed, epoch, number)
+                placed = placed._replace(candidates=devices.on_every_device(mesh, drawn))
+            yield placed
 
     def step(state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
         state = train_step(state, batch, uses_contrast(config, epoch))

@@ -64,7 +64,7 @@ def check(batch, rows, batches, lengths, label_sets):
     assert batch.label_ids.shape == batch.label_mask.shape
     assert batch.label_ids.shape[1] in batches.slots
     dtypes = Batch(*[np.dtype(np.int32)] * 3, np.dtype(bool), np.dtype(bool), np.dtype(np.int32))
-    assert Batch(*(array.dtype for array in batch)) == dtypes
+    assert Batch(*(array.dtype for array in batch if array is not None)) == dtypes
     assert batch.document_mask.tolist() == [i < len(rows) for i in range(num_rows)]
     for i in range(num_rows):
         length = lengths[rows[i]] if i < len(rows) else 0

@@ -69,6 +69,21 @@ def test_prototypical_contrastive_is_equation_9(label_ids, mask, present, normal
     )
 
 
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+def test_a_label_that_stands_for_three_is_three_labels_in_the_denominator(denominator):
+    prototypes, present = normal(5, D, seed=1), np.array([True, True, False, True, True])
+    # Labels 3 and 4 stand for three and for none; label 2, which is absent, for two.
+    weights, copies = np.array([1.0, 1.0, 2.0, 3.0, 0.0], np.float32), [0, 1, 2, 3, 3, 3]
+    rest = (0.3, True, denominator)
+    assert_agrees(
+        lambda v: contrastive.prototypical_contrastive(v, LABELS, REAL, prototypes, present, *rest, weights),
+        lambda v: reference.prototypical_contrastive(
+            v, LABELS, REAL, prototypes[copies].astype(np.float64), present[copies], *rest
+        ),
+        normal(P, D),
+    )
+
+
 @functools.partial(jax.jit, static_argnames=("normalize", "denominator"))
 def gradients(v, prototypes, label_ids, mask, present, temperature, normalize=True, denominator="all"):
     """The loss, and its gradient in features and prototypes."""

@@ -1,3 +1,5 @@
+import functools
+import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,7 +10,9 @@ import optax
 import pytest
 
 from lsfa_jax.config import Config
+from lsfa_jax.data import candidates
 from lsfa_jax.training import devices, representation, transfer
+from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.state import init_state
 from tests import training_corpus
 from tests.reference import classifier, contrastive, encoder
@@ -310,3 +314,198 @@ def test_before_the_first_collection_no_label_has_a_prototype():
     extra = representation.no_prototypes(training_corpus.make_model(settings()))
     assert extra["prototypes"].shape == (L, D)
     assert not np.any(extra["present"])
+
+
+def listed(batch, size, step=0, num_labels=L):
+    """The batch with candidates for a shortlist."""
+    label_ids = batch.label_ids[batch.label_mask]
+    return batch._replace(candidates=candidates.draw(label_ids, num_labels, size, 0, 1, step))
+
+
+def copied(state):
+    """A copy that a step may take."""
+    return jax.tree.map(jnp.array, state)
+
+
+def alone(batch, labels):
+    """The batch with labels of its first document only."""
+    label_ids, label_mask = np.zeros_like(batch.label_ids), np.zeros_like(batch.label_mask)
+    label_ids[0, : len(labels)], label_mask[0, : len(labels)] = labels, True
+    return batch._replace(label_ids=label_ids, label_mask=label_mask)
+
+
+def gradient(before, after):
+    """What gradient descent at rate 1 took off."""
+    return jax.tree.map(lambda a, b: np.asarray(a, np.float64) - b, before.params, after.params)
+
+
+ALL_ON_THE_LIST = {
+    "classifier per label, contrastive sum": ({"bias": True}, CASES["sum"][0]),
+    "shared classifier, contrastive mean": ({"weights": "shared", "bias": True}, CASES["released"][0]),
+}
+
+
+@pytest.mark.parametrize(("own", "psc"), ALL_ON_THE_LIST.values(), ids=ALL_ON_THE_LIST)
+def test_a_shortlist_of_all_labels_is_the_full_loss(tiny, own, psc):
+    step, state = make(settings(classifier=own, psc=psc))
+    batch = batch_of(tiny)
+    empty = batch._replace(document_mask=np.zeros_like(batch.document_mask), lengths=np.zeros_like(batch.lengths))
+    for here in (batch, alone(batch, []), alone(batch, [3]), alone(batch, range(L)), alone(empty, [])):
+        expected = step(copied(state), here, True)
+        # Of 8 labels, with room for 16.
+        after = step(copied(state), listed(here, 16), True)
+        np.testing.assert_allclose(after.loss_sums, expected.loss_sums, rtol=1e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6),
+            gradient(state, after),
+            gradient(state, expected),
+        )
+
+
+def test_whole_steps_of_adam_behind_the_clip_are_those_of_the_full_loss(tiny):
+    config = training_corpus.config()
+    model, optimizer = training_corpus.make_model(config), make_optimizer(config.optimizer, 0.05)
+    extra = {"prototypes": jnp.asarray(PROTOTYPES), "present": jnp.asarray(PRESENT)}
+    full = init_state(jax.random.key(5), training_corpus.init_params(model), optimizer, extra, average=True)
+    short = copied(full)
+    step = representation.make_step(model, config, optimizer)
+    for number in range(4):
+        batch = batch_of(tiny, number)
+        full, short = step(full, batch, True), step(short, listed(batch, 16, number), True)
+    # Adam divides by the gradient's size, so where that is next to nothing its rounding shows.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), replace(short, key=0), replace(full, key=0)
+    )
+
+
+def test_rows_that_are_not_on_the_list_stay_bit_for_bit(tiny, compiled_fast):
+    config = settings(classifier={"bias": True})
+    model, optimizer = training_corpus.make_model(config), make_optimizer(config.optimizer, 0.05)
+    extra = {"prototypes": jnp.asarray(PROTOTYPES), "present": jnp.asarray(PRESENT)}
+    state = init_state(jax.random.key(5), training_corpus.init_params(model), optimizer, extra)
+    step = representation.make_step(model, config, optimizer)
+    batch = alone(batch_of(tiny), [6])
+    # All labels have moments after the first step.
+    states = [step(state, listed(batch, 16), True)]
+
+    def tables(state):
+        """Queries, classifiers and biases, with their moments."""
+        adam = state.opt_state[1][0]
+        trees = [[tree["label_queries"], tree["classifier"]] for tree in (state.params, adam.mu, adam.nu)]
+        return [np.array(x).reshape(L, -1) for x in jax.tree.leaves(trees)]
+
+    before = tables(states[0])
+    after = tables(step(states[0], listed(batch, 4), True))
+    changed = [np.flatnonzero(np.any(old != new, axis=1)).tolist() for old, new in zip(before, after, strict=True)]
+    assert len(changed) == 3 * 3
+    for own in changed:
+        assert own == changed[0]
+        assert len(own) == 4
+        assert 6 in own
+
+
+def test_the_mean_over_all_draws_is_the_full_loss_and_its_gradient(tiny):
+    """Exactly: every pool in every order is as likely as any, and all of them are tried."""
+    step, state = make(settings())
+    # Two hard ones of the list's four, one, none.
+    for own in ([], [2, 7], [0, 2, 5]):
+        batch = alone(batch_of(tiny), own)
+        expected = step(copied(state), batch, False)
+        positives = np.array([*own, *[L] * (4 - len(own))], np.int32)
+        others = [label for label in range(L) if label not in own]
+        losses, total = [], jax.tree.map(np.zeros_like, gradient(state, expected))
+        for pool in itertools.permutations(others, 3):
+            here = batch._replace(candidates=candidates.Candidates(positives, np.array(pool, np.int32)))
+            after = step(copied(state), here, False)
+            losses.append(float(after.loss_sums[0]))
+            total = jax.tree.map(np.add, total, gradient(state, after))
+        assert np.std(losses) > 1e-3
+        np.testing.assert_allclose(np.mean(losses), expected.loss_sums[0], rtol=1e-5)
+        mean = jax.tree.map(functools.partial(np.multiply, 1 / len(losses)), total)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6), mean, gradient(state, expected)
+        )
+
+
+def test_the_step_needs_no_memory_that_grows_with_the_labels(tiny):
+    config = settings()
+    optimizer = make_optimizer(config.optimizer, 0.1)
+    batch, needed = batch_of(tiny), []
+    for num_labels in (1_000, 100_000):
+        model = training_corpus.make_model(config).clone(num_labels=num_labels)
+        words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+
+        def init(model=model, words=words, lengths=lengths):
+            params = model.init(jax.random.key(0), words, lengths)["params"]
+            return init_state(jax.random.key(0), params, optimizer, representation.no_prototypes(model), average=True)
+
+        state = jax.eval_shape(init)
+        step = representation.make_step(model, config, optimizer)
+        memory = step.lower(state, listed(batch, 16, num_labels=num_labels), True).compile().memory_analysis()
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(replace(state, key=jnp.zeros(2, jnp.uint32))))
+        # The state is written where it stood.
+        assert memory.alias_size_in_bytes == pytest.approx(size, rel=0.01)
+        needed.append(memory.temp_size_in_bytes)
+    assert needed[1] < 1.1 * needed[0]
+
+
+@pytest.mark.parametrize(
+    ("shortlist", "num_labels", "size"),
+    [
+        ("auto", 30_000, 0),
+        ("auto", 30_001, 4096),
+        (0, 10**6, 0),
+        (512, 513, 512),
+        (512, 512, 0),
+        (4096, 10, 0),
+    ],
+)
+def test_how_long_the_shortlist_is(shortlist, num_labels, size):
+    config = Config.model_validate({"representation": {"shortlist": shortlist}})
+    assert representation.shortlist_size(config, num_labels) == size
+
+
+def test_a_stage_with_a_shortlist_goes_on_bit_for_bit(tiny, compiled_fast):
+    config = training_corpus.config(representation={"shortlist": 4}, encoder={"encoder_dropout": 0.5})
+    model, optimizer = training_corpus.make_model(config), make_optimizer(config.optimizer, 0.05)
+    mesh = devices.make_mesh()
+    stage = representation.make_stage(model, config, training_corpus.batches(tiny.train), optimizer, mesh, None)
+
+    def fresh():
+        params, extra = training_corpus.init_params(model), representation.no_prototypes(model)
+        state = init_state(jax.random.key(1), params, optimizer, extra, average=True)
+        return devices.on_every_device(mesh, state)
+
+    def run(state, first, last):
+        for number in range(first, last):
+            epoch, position = number // stage.steps_per_epoch + 1, number % stage.steps_per_epoch
+            if position == 0:
+                state = stage.before_epoch(state, epoch)
+            batch = next(stage.batches(epoch, position))
+            state = stage.step(state, batch, epoch, number + 1)
+        return state
+
+    whole = run(fresh(), 0, 2 * stage.steps_per_epoch)
+    half = run(fresh(), 0, 7)
+    # Through the host, as a checkpoint.
+    stopped = replace(devices.host(replace(half, key=0)), key=half.key)
+    resumed = run(devices.on_every_device(mesh, stopped), 7, 2 * stage.steps_per_epoch)
+    assert_equal(devices.host(replace(resumed, key=0)), devices.host(replace(whole, key=0)))
+    drawn = [np.asarray(batch.candidates.pool) for batch in stage.batches(1, 0)]
+    assert all(np.any(a != b) for a, b in itertools.pairwise(drawn))
+
+
+def test_several_devices_choose_and_train_as_one(tiny):
+    config = settings(representation={"shortlist": 6})
+    batches = training_corpus.batches(tiny.train, 8, 4)
+    results = []
+    for count in (1, 4):
+        mesh = devices.make_mesh(jax.local_devices()[:count])
+        step, state = make(config)
+        model = training_corpus.make_model(config)
+        stage = representation.make_stage(model, config, batches, optax.sgd(1.0), mesh, None)
+        batch = next(stage.batches(1, 0))
+        assert batch.candidates is not None
+        after = step(devices.on_every_device(mesh, state), batch, True)
+        results.append(devices.host((after.params, after.loss_sums)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
