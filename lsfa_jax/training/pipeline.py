@@ -334,7 +334,7 @@ class Pipeline:
             own = encoder[CLASSIFIER]
             if config.adjust.init == "scratch":
                 words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-                own = self._at_prior(model.init(self._key("scratch"), words, lengths)["params"][CLASSIFIER])
+                own = self._at_prior(jax.jit(model.init)(self._key("scratch"), words, lengths)["params"][CLASSIFIER])
             # The loop gives the state's memory away at every step, and the encoder's classifiers are still needed.
             own = jax.tree.map(jnp.array, own)
             return init_state(self._key("adjustment"), own, optimizer, average=config.adjust.average)
