@@ -92,6 +92,7 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
                 epoch = step // steps + 1
                 if step % steps == 0:
                     state = stage.before_epoch(state, epoch)
+                # A device that still has steps to do works on meanwhile: it stands idle at most so long.
                 asked = time.monotonic()
                 batch = next(batches)
                 given, programs = time.monotonic(), compilation.programs()
