@@ -19,8 +19,7 @@ from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation
 
-# Looking at a loss makes the host wait for the device, so it is done now and then; in between the host may run so many
-# steps ahead.
+# Looking at a loss makes the host wait for the device, so it is done now and then.
 _STEPS_BETWEEN_LOOKS = 25
 
 
@@ -66,7 +65,7 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
     # A line may stand there for the validation that this state is still to do.
     folder.forget_history(stage.name, int(state.validated))
     per_step = stage.items_per_epoch / steps
-    first, waited, waited_before = step, 0.0, 0.0
+    first, waited, waited_before, done = step, 0.0, 0.0, step
     started = since = time.monotonic()
     with (
         closing(ahead(_batches(stage, step))) as batches,
@@ -92,7 +91,6 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
                 epoch = step // steps + 1
                 if step % steps == 0:
                     state = stage.before_epoch(state, epoch)
-                # A device that still has steps to do works on meanwhile: it stands idle at most so long.
                 asked = time.monotonic()
                 batch = next(batches)
                 given, programs = time.monotonic(), compilation.programs()
@@ -101,6 +99,10 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
                 state = stage.step(state, batch, epoch, step)
                 # A step of a shape that was not met before is compiled first, which says nothing of those to come.
                 compiling = time.monotonic() - given if compilation.programs() > programs else 0.0
+                # The device has one step to do while the host prepares the next; further ones would only hold memory.
+                # A copy, for the state is given away to the next step.
+                jax.block_until_ready(done)
+                done = state.step + 0
                 status = None
                 if step % _STEPS_BETWEEN_LOOKS == 0 or step == first + 1:
                     status = f"epoch {epoch}/{stage.epochs} {_losses_text(stage, _losses(stage, state, step))}"
