@@ -65,7 +65,8 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
     # A line may stand there for the validation that this state is still to do.
     folder.forget_history(stage.name, int(state.validated))
     per_step = stage.items_per_epoch / steps
-    first, waited, waited_before, done = step, 0.0, 0.0, step
+    first, waited, waited_before = step, 0.0, 0.0
+    done: Any = None
     started = since = time.monotonic()
     with (
         closing(ahead(_batches(stage, step))) as batches,

@@ -350,6 +350,24 @@ def test_batches_are_made_while_the_loop_validates(tmp_path):
     assert asked == toy.seen
 
 
+def test_the_host_waits_for_the_step_before_the_last(tmp_path, monkeypatch):
+    toy, waited = Toy(), [0]
+    block = jax.block_until_ready
+
+    def waiting(x):
+        waited.append(int(x or 0))
+        return block(x)
+
+    def step(state, batch, epoch, number):
+        # The one before may still run on the device, none else.
+        assert waited[-1] == max(0, number - 2)
+        return toy.step(state, batch, epoch, number)
+
+    monkeypatch.setattr(jax, "block_until_ready", waiting)
+    loop.run(replace(toy.stage, step=step), begin(), Kept(begin()), RunFolder(tmp_path))
+    assert waited[1:] == list(range(12))
+
+
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, Interrupted(2), UserError("wrong")])
 def test_no_thread_is_left_when_a_step_fails_or_a_signal_comes(tmp_path, fault):
     toy, kept = Toy([1.0]), Kept(begin())
