@@ -87,6 +87,9 @@ def _step(shape: str) -> list[Comparison]:
         arguments = {"shape": shape, "contrast": contrast}
         ours = Implementation("ours_training:step", arguments)
         peers = {"torch": _torch("training:step", **arguments)}
+        if shape == "eurlex" and not contrast:
+            # For its memory: what is kept is not given back.
+            peers["torch, memory not kept"] = _torch("training:step", **arguments, keep_freed_memory=False)
         rows.append(
             Comparison("step", shape, "with PSC" if contrast else "BCE", ours, peers, **({} if contrast else target))
         )

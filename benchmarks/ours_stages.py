@@ -44,12 +44,14 @@ def pvae(shape: str, seed: int) -> Work:
         jnp.ones(ours.shape.num_labels, jnp.int32),
         jnp.ones(ours.shape.num_labels),
     )
-    state = init_state(jax.random.key(2), params, optimizer, {"batch_stats": statistics, "sums": sums}, validated=False)
+    extra = {"batch_stats": statistics, "sums": sums}
+    mesh = devices.make_mesh()
+    state = devices.on_every_device(mesh, init_state(jax.random.key(2), params, optimizer, extra, validated=False))
     random = np.random.default_rng(seed)
     number = 20 * size
     features = random.random((number, model.feature_size), np.float32)
     pairs = transfer.PairsInMemory(features, random.integers(0, ours.shape.num_labels, number).astype(np.int32))
-    stage = transfer.make_stage(model, config, pairs, optimizer, devices.make_mesh(), epochs=1)
+    stage = transfer.make_stage(model, config, pairs, optimizer, mesh, epochs=1)
 
     def run() -> None:
         nonlocal state
@@ -91,7 +93,7 @@ def adjustment_steps(ours: ours_model.Ours, seed: int, number: int) -> tuple[adj
         mesh,
         None,
     )
-    return stage, state
+    return stage, devices.on_every_device(mesh, state)
 
 
 def adjust(shape: str, seed: int) -> Work:

@@ -33,7 +33,9 @@ class Trainer:
                 "present": jnp.ones(own.num_labels, bool),
             }
         # Without a copy of the best weights: the plain peer keeps none.
-        self._state = init_state(jax.random.key(0), ours.params, self._optimizer, extra, validated=False)
+        state = init_state(jax.random.key(0), ours.params, self._optimizer, extra, validated=False)
+        # As the pipeline places it: elsewhere, the second step would be compiled anew.
+        self._state = devices.on_every_device(self._mesh, state)
 
     def on(self, documents: Split, num_words: int) -> Callable[[], None]:
         """Returns what trains on a batch of documents, padded to a length, and waits for it."""
