@@ -20,6 +20,8 @@ def row(comparison: Comparison, found: dict[str, Measured]) -> dict[str, Any]:
     ours = found["ours"]
     peers = [found[name] for name in comparison.peers if name in found]
     notes = [f"{each.name}: {each.fault}" for each in found.values() if each.fault]
+    if any(each.disturbed for each in found.values()):
+        notes.append("somebody else used the processors in all rounds: figures to be measured again")
     peer = min((each for each in peers if each.seconds), key=lambda each: each.median, default=None)
     made: dict[str, Any] = {
         "key": comparison.key,

@@ -20,6 +20,10 @@ _ROOT = Path(__file__).resolve().parents[1]
 _LONGEST_CALL = 240
 _LONGEST_ROUNDS = 45
 
+# A round in which somebody else used more of a processor is disturbed, and done again while there is time. PyTorch's
+# threads wait for each other without sleeping: one that has no processor to itself makes all ten times slower.
+_DISTURBED = 0.2
+
 # A peer whose first call is so many times slower than another peer's is not called again.
 _TOO_SLOW = 4
 
@@ -39,6 +43,8 @@ class Measured:
     """Really spent, one a round."""
     processor: list[float] = field(default_factory=list)
     """Of all processors, one a round."""
+    others: list[float] = field(default_factory=list)
+    """Processors that somebody else used meanwhile, one a round."""
     first: float = 0.0
     """Spent in the first call, which compiles."""
     peak_mib: float = 0.0
@@ -49,6 +55,16 @@ class Measured:
     versions: dict[str, str] = field(default_factory=dict)
     fault: str = ""
     """Why there are no figures."""
+
+    disturbed: bool = False
+    """Whether all rounds were."""
+
+    def keep(self, rounds: list[int]) -> None:
+        """Keeps the given rounds, or all where none is given."""
+        self.disturbed = bool(self.seconds) and not rounds
+        for name in ("seconds", "spent", "processor", "others"):
+            old = getattr(self, name)
+            setattr(self, name, [old[number] for number in rounds if number < len(old)] if rounds else old)
 
     @property
     def median(self) -> float:
@@ -118,6 +134,7 @@ class Worker:
         self.measured.seconds.append(found["seconds"])
         self.measured.spent.append(found["spent"])
         self.measured.processor.append(found["processor"])
+        self.measured.others.append(found["others"])
 
     def close(self) -> None:
         """Ends the process."""
@@ -133,7 +150,8 @@ def measure(
 
     Args:
         comparison: what is compared.
-        rounds: calls of each after the first; fewer where they take long, one at least.
+        rounds: calls of each after the first that nobody disturbs; fewer where they take long, one at least. Where all
+            are disturbed, they stand, and `disturbed` says so.
         seed: of weights and documents.
         peers_python: interpreter of peers that have one of their own.
         said: is told what goes on.
@@ -152,23 +170,25 @@ def measure(
         for name in list(workers):
             first = workers[name].measured.first
             if name != "ours" and first > _TOO_SLOW * quickest:
-                found[
-                    name
-                ].fault = f"{first:.1f} s in its first call, {first / quickest:.0f} x another peer's: left out"
+                factor = first / quickest
+                found[name].fault = f"{first:.1f} s in its first call, {factor:.0f} x another peer's: left out"
                 workers.pop(name).close()
-        spent = 0.0
-        for number in range(rounds):
-            if spent > _LONGEST_ROUNDS:
-                break
-            said(f"round {number + 1} of {rounds}")
+        spent, calm, number = 0.0, [], 0
+        while len(calm) < rounds and number < 3 * rounds and spent <= _LONGEST_ROUNDS:
+            number += 1
+            said(f"round {number}, {len(calm)} of {rounds} are done")
             # Who begins changes, so that what one leaves behind does not always meet the same other.
-            for name in sorted(workers, reverse=number % 2 == 1):
+            for name in sorted(workers, reverse=number % 2 == 0):
                 try:
                     workers[name].round()
                     spent += found[name].spent[-1]
                 except WorkerError as fault:
                     found[name].fault = str(fault)
                     workers.pop(name).close()
+            if all(found[name].others[-1] <= _DISTURBED for name in workers):
+                calm.append(number - 1)
+        for measured in found.values():
+            measured.keep(calm)
     finally:
         for worker in workers.values():
             worker.close()

@@ -45,16 +45,32 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in _LIBRARIES if name in sys.modules}
 
 
+def _busy_seconds() -> float:
+    """Seconds that all processors worked for anybody, or were taken by a virtual machine's host; 0 where unknown."""
+    statistics = Path("/proc/stat")
+    if not statistics.exists():
+        return 0.0
+    user, nice, system, _, _, interrupts, soft, steal = map(int, statistics.read_text().split()[1:9])
+    return (user + nice + system + interrupts + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def run(work: Work) -> dict[str, float]:
-    """Runs each part once: seconds of the whole, added up, seconds really spent, and those of all processors."""
+    """Runs each part once.
+
+    Returns:
+        `seconds` of the whole, added up; `spent`, really; `processor` seconds; `others`, how many processors worked for
+        somebody else meanwhile.
+    """
     whole = spent = 0.0
-    processor = time.process_time()
+    busy, processor = _busy_seconds(), time.process_time()
     for part in work.parts:
         start = time.perf_counter()
         part.run()
         seconds = time.perf_counter() - start
         whole, spent = whole + part.times * seconds, spent + seconds
-    return {"seconds": whole, "spent": spent, "processor": time.process_time() - processor}
+    processor = time.process_time() - processor
+    others = max(0.0, _busy_seconds() - busy - processor) / spent
+    return {"seconds": whole, "spent": spent, "processor": processor, "others": others}
 
 
 def main() -> None:

@@ -1,6 +1,9 @@
 """Turns, table, JSON and plot of `python -m benchmarks`."""
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 from PIL import Image
@@ -119,3 +122,24 @@ def test_wrong_command_lines(line, capsys):
     with pytest.raises(SystemExit):
         command.parse(line)
     assert "error" in capsys.readouterr().err
+
+
+def test_rounds_that_were_disturbed_do_not_count():
+    one = measured("ours", 1.0, 2.0, 3.0, processor=[1.0] * 3, others=[0.0, 0.9, 0.0])
+    one.keep([0, 2])
+    assert (one.seconds, one.spent, one.others, one.disturbed) == ([1.0, 3.0], [1.0, 3.0], [0.0, 0.0], False)
+    one.keep([])
+    assert (one.seconds, one.disturbed) == ([1.0, 3.0], True)
+
+
+def test_others_are_seen():
+    started = time.perf_counter()
+
+    def wait():
+        # Another process works meanwhile; this one sleeps.
+        busy = "import time; t = time.perf_counter()\nwhile time.perf_counter() < t + 0.6: pass"
+        subprocess.run([sys.executable, "-c", busy], check=True)
+
+    found = worker.run(Work([Part(1, wait)]))
+    assert found["spent"] == pytest.approx(time.perf_counter() - started, rel=0.2)
+    assert found["others"] > 0.2
