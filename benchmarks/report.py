@@ -23,6 +23,11 @@ def row(comparison: Comparison, found: dict[str, Measured]) -> dict[str, Any]:
     if any(each.disturbed for each in found.values()):
         notes.append("somebody else used the processors in all rounds: figures to be measured again")
     peer = min((each for each in peers if each.seconds), key=lambda each: each.median, default=None)
+    if ours.seconds:
+        for each in peers:
+            if each.seconds and each is not peer:
+                its = f"{each.median * 1e3:,.4g} ms and {_mib(comparison, each):,.0f} MiB"
+                notes.append(f"beside {each.name}, {its}, the ratio is {ours.median / each.median:.2f}")
     made: dict[str, Any] = {
         "key": comparison.key,
         "topic": comparison.topic,

@@ -21,6 +21,9 @@ from lsfa_jax.memory import keep_freed_memory
 # Whose version is told where the implementation has imported it.
 _LIBRARIES = ("numpy", "jax", "jaxlib", "torch", "lightning", "libmultilabel", "omikuji")
 
+# Of a shorter call nobody can tell whether it was disturbed.
+_TOO_SHORT = 0.2
+
 
 def peak_mib() -> float:
     """Peak resident memory of this process alone (what the kernel says of a parent's children counts the parent's)."""
@@ -69,7 +72,8 @@ def run(work: Work) -> dict[str, float]:
         seconds = time.perf_counter() - start
         whole, spent = whole + part.times * seconds, spent + seconds
     processor = time.process_time() - processor
-    others = max(0.0, _busy_seconds() - busy - processor) / spent
+    # The kernel counts in hundredths of a second.
+    others = max(0.0, _busy_seconds() - busy - processor) / spent if spent > _TOO_SHORT else 0.0
     return {"seconds": whole, "spent": spent, "processor": processor, "others": others}
 
 

@@ -39,6 +39,7 @@ def test_the_best_peer_counts_in_time_and_in_memory():
     assert row["time_met"] is True
     assert row["memory_ratio"] == 5.0  # beside the slow one, which needs less
     assert row["memory_met"] is False
+    assert row["notes"] == ["beside slow, 9,000 ms and 10 MiB, the ratio is 0.22"]
 
 
 def test_memory_of_a_device_or_of_a_fact_instead_of_the_process():
@@ -54,7 +55,7 @@ def test_what_fails_says_why_and_the_others_keep_their_figures(failed, tmp_path,
     found = {name: measured(name, 1.0) for name in ("ours", "slow", "quick")}
     found[failed] = Measured(failed, fault="no module named so")
     row = report.row(comparison(time=0.5), found)
-    assert row["notes"] == [f"{failed}: no module named so"]
+    assert row["notes"][0] == f"{failed}: no module named so"
     assert ("ratio" in row) == (failed != "ours")
     written = report.document([row], 3, 0)
     report.print_table(written)
