@@ -54,12 +54,7 @@ class Trainer:
 
 def step(shape: str, seed: int, contrast: bool = False, length: int | None = None, shortlist: int = 0) -> Work:
     """Forward, backward and Adam on one batch of documents that nearly fill the padded length."""
-    sections = {}
-    if shortlist:
-        if "shortlist" not in Representation.model_fields:
-            raise NotImplementedError("there is no sampled shortlist yet")
-        sections["representation"] = Representation(shortlist=shortlist)
-    ours = ours_model.make(shape, seed, **sections)
+    ours = ours_model.make(shape, seed, representation=Representation(shortlist=shortlist))
     documents = ours.split.take(shapes.step_rows(ours.documents, ours.shape, length))
     num_words = length or ours.shape.step_words
     computed = num_words * len(documents) / len(documents.words)
