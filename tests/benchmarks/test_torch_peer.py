@@ -119,11 +119,11 @@ def test_plain_label_attention(ours):
     targets = plain_attention.dense_targets(label_ids, label_mask, ours.shape.num_labels)
 
     def mine(own, states):
-        logits = ours.model.apply({"params": rest | own}, states, lengths, method=Lsfa.scores)
-        return binary_cross_entropy(logits, label_ids, label_mask, np.ones(len(lengths), bool))
+        labels = label_ids, label_mask, np.ones(len(lengths), bool)
+        return ours.model.apply({"params": rest | own}, states, lengths, *labels, method=Lsfa.loss)
 
-    value, gradients = jax.value_and_grad(mine, argnums=(0, 1))(own, states)
-    expected = jax.value_and_grad(plain_attention.loss, argnums=(0, 1))(own, states, lengths, targets)
+    value, gradients = jax.jit(jax.value_and_grad(mine, argnums=(0, 1)))(own, states)
+    expected = jax.jit(jax.value_and_grad(plain_attention.loss, argnums=(0, 1)))(own, states, lengths, targets)
     np.testing.assert_allclose(value, expected[0], rtol=1e-5)
     for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected[1]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
