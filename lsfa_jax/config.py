@@ -163,6 +163,11 @@ class Adjust(Section):
         "pretrained", description="Start from stage 1's classifiers or anew."
     )
     encoder_dropout: bool = Field(False, description="Keep the frozen encoder's dropout on (parity).")
+    cache_states: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="Keep the encoder's token states in the run folder for all epochs, in half precision, and not "
+        "compute them anew; auto: where they fit in half of the disk's free room. Not with encoder_dropout.",
+    )
 
 
 class Report(Section):

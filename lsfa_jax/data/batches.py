@@ -16,7 +16,7 @@ class Batch(NamedTuple):
     """Documents padded to one shape. B rows, T words, K label slots."""
 
     words: Array
-    """int32[B, T], ids; 0 beyond the length."""
+    """int32[B, T], ids; or float16[B, T, 2H], what an encoder has made of each word; 0 beyond the length."""
     lengths: Array
     """int32[B], words of each document; 0 for padding rows."""
     label_ids: Array
@@ -99,16 +99,15 @@ class Batches:
         padded = np.zeros(self.rows, np.int32)
         padded[: len(rows)] = rows
         document_mask = np.arange(self.rows) < len(rows)
-        words, word_mask = _padded(self.split.words, self.split.word_offsets, padded, num_words)
-        word_mask &= document_mask[:, None]
+        words, lengths = _padded(self.split.words, self.split.word_offsets, rows, self.rows, num_words)
         labels = self.split.labels
         most = int((labels.offsets[rows + 1] - labels.offsets[rows]).max(initial=0))
         slots = next(size for size in self.slots if size >= most)
-        label_ids, label_mask = _padded(labels.indices, labels.offsets, padded, slots)
-        label_mask &= document_mask[:, None] & (label_ids < self.num_labels)
+        label_ids, counts = _padded(labels.indices, labels.offsets, rows, self.rows, slots)
+        label_mask = (np.arange(slots) < counts[:, None]) & (label_ids < self.num_labels)
         return Batch(
-            words=np.where(word_mask, words, 0),
-            lengths=word_mask.sum(axis=1, dtype=np.int32),
+            words=words,
+            lengths=lengths,
             label_ids=np.where(label_mask, label_ids, 0),
             label_mask=label_mask,
             document_mask=document_mask,
@@ -116,12 +115,17 @@ class Batches:
         )
 
 
-def _padded(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    column = np.arange(width)
-    mask = column < (offsets[rows + 1] - offsets[rows])[:, None]
-    if not len(values):
-        return np.zeros(mask.shape, np.int32), mask
-    return values[np.minimum(offsets[rows][:, None] + column, len(values) - 1)], mask
+def _padded(
+    values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, num_rows: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Copies rows of a ragged array into [num_rows, width, ...], 0 beyond each; second come their sizes, int32."""
+    padded = np.zeros((num_rows, width, *values.shape[1:]), values.dtype)
+    sizes = np.zeros(num_rows, np.int32)
+    for place, row in enumerate(rows):
+        here = values[offsets[row] : offsets[row + 1]]
+        padded[place, : len(here)] = here
+        sizes[place] = len(here)
+    return padded, sizes
 
 
 def label_slots(split: Split) -> list[int]:

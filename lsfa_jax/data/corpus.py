@@ -16,7 +16,7 @@ class Split:
     """
 
     words: np.ndarray
-    """int32[all words], ids."""
+    """int32[all words], ids; or float16[all words, 2H], what an encoder has made of each word."""
     word_offsets: np.ndarray
     """int64[N + 1]."""
     labels: LabelSets

@@ -73,7 +73,12 @@ class Lsfa(nn.Module):
         self.encoder_dropout = nn.Dropout(self.settings.encoder_dropout)
 
     def states(self, words: Array, lengths: Array, train: bool = False) -> Array:
-        """Computes Eq. 1, float32[B, T, 2H], of word ids int32[B, T] and lengths int32[B]."""
+        """Computes Eq. 1, float32[B, T, 2H], of word ids int32[B, T] and lengths int32[B].
+
+        In place of the words their states may be given, float16[B, T, 2H], where they were computed before.
+        """
+        if words.ndim == 3:
+            return words.astype(jnp.float32)
         table = self.embedding
         if self.settings.embedding_trainable == "no":
             table = jax.lax.stop_gradient(table)

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, init_state, weights_to_use
 from lsfa_jax.training.threshold import choose_threshold
+from lsfa_jax.training.token_states import TokenStates
 
 # The settings that no stage before this one looks at.
 _OWN_SECTIONS = {"transfer": ("pvae",), "adjustment": ("adjust",)}
@@ -131,6 +132,8 @@ def _forget(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: 
     for stage in anew:
         shutil.rmtree(folder.checkpoints(stage), ignore_errors=True)
         folder.forget_history(stage, -1)
+    if "adjustment" in anew:
+        folder.token_states.unlink(missing_ok=True)
     # Another N_t makes other labels head and tail, other constants another PSP, in the results of the first stage too.
     changed = differences(folder.read_config(), config)
     measured_anew = any(key in changed for key in ("pvae.head_threshold", "report.propensity_a", "report.propensity_b"))
@@ -156,6 +159,7 @@ class Pipeline:
         self.embedding = embedding
         self.model = make_model(config, corpus.vocabulary_size, self.embedding.shape[1], corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
+        self.states = TokenStates(folder.token_states, corpus.train, 2 * config.encoder.hidden_size)
         self.ranker = evaluation.make_ranker(self.model, self.is_head)
         self.metrics = folder.read_metrics() | {
             "dataset": corpus.name,
@@ -172,7 +176,7 @@ class Pipeline:
         self._test("representation", encoder)
         self._write_model("representation", encoder)
         if "transfer" in stages or "adjustment" in stages:
-            learned = self._transfer(encoder)
+            learned = self._transfer(encoder, keep_states="adjustment" in stages)
             if "adjustment" in stages:
                 adjusted = encoder | {CLASSIFIER: self._adjustment(encoder, learned)}
                 self._test("adjusted", adjusted)
@@ -276,7 +280,18 @@ class Pipeline:
         share = self.corpus.label_counts.sum() / (len(self.corpus.train) * self.corpus.num_labels)
         return own | {"bias": jnp.full_like(own["bias"], np.log(share) - np.log1p(-min(share, 0.999)))}
 
-    def _transfer(self, encoder: Any) -> TrainState:
+    def _collect(self, encoder: Any, *files: transfer.HeadFeatures | TokenStates) -> prototypes.FeatureSums:
+        """Runs the encoder over the training documents, once for all that is to be kept of it."""
+        collect = transfer.make_collector(self.model)
+        with ExitStack() as until_whole:
+            keeps = [until_whole.enter_context(file.filling()) for file in files]
+            return transfer.collect_features(collect, encoder, self.train, self.model.feature_size, self.mesh, *keeps)
+
+    def _states_wanted(self) -> bool:
+        own = self.config.adjust
+        return not own.encoder_dropout and self.states.wanted(own.cache_states)
+
+    def _transfer(self, encoder: Any, keep_states: bool) -> TrainState:
         config, model, pvae = self.config, self.model, self.pvae
         optimizer = make_optimizer(config.optimizer, config.pvae.learning_rate)
         features = transfer.HeadFeatures(
@@ -296,17 +311,14 @@ class Pipeline:
             extra = {"sums": sums, "batch_stats": statistics}
             return init_state(self._key("transfer"), params, optimizer, extra, validated=False)
 
-        def collected(keep: Callable[[Any, jax.Array], None]) -> prototypes.FeatureSums:
-            collect = transfer.make_collector(model)
-            return transfer.collect_features(collect, encoder, self.train, model.feature_size, self.mesh, keep)
-
         epochs = config.pvae.epochs if trains else 0
         stage = transfer.make_stage(pvae, config, features, optimizer, self.mesh, epochs)
         with self._checkpoints(stage.name) as checkpoints:
             fresh = not (checkpoints.exists and checkpoints.is_complete())
             empty = prototypes.no_features(model.num_labels, model.feature_size)
             if fresh and not (checkpoints.exists and features.path.exists()):
-                sums = features.fill(collected)
+                also = keep_states and self._states_wanted() and not self.states.decided
+                sums = self._collect(encoder, features, *([self.states] if also else []))
                 if not checkpoints.exists:
                     checkpoints.save(self._place(init(sums)))
             state = self._run_stage(stage, lambda: init(empty), checkpoints)
@@ -341,19 +353,26 @@ class Pipeline:
 
         # A label that only held-out documents have has no prototype to vary around.
         tail = np.flatnonzero(~self.is_head & (np.asarray(sums.counts) > 0)) if self.is_head.any() else np.zeros(0, int)
-        stage = adjustment.make_stage(
-            model,
-            config,
-            self.train,
-            tail,
-            frozen,
-            lambda params, statistics: transfer.decoder(self.pvae, params, statistics),
-            optimizer,
-            self.mesh,
-            self._validate if len(self.validation.split) else None,
-        )
-        with self._checkpoints(stage.name) as checkpoints:
-            return best_weights(self._run_stage(stage, init, checkpoints))
+        with self._checkpoints(adjustment.NAME) as checkpoints:
+            train = self.train
+            if not (checkpoints.exists and checkpoints.is_complete()) and self._states_wanted():
+                if not self.states.decided:
+                    self._collect(encoder, self.states)
+                train = self._batches(self.states.split(), config.optimizer.batch_size)
+            stage = adjustment.make_stage(
+                model,
+                config,
+                train,
+                tail,
+                frozen,
+                lambda params, statistics: transfer.decoder(self.pvae, params, statistics),
+                optimizer,
+                self.mesh,
+                self._validate if len(self.validation.split) else None,
+            )
+            state = self._run_stage(stage, init, checkpoints)
+        self.states.remove()
+        return best_weights(state)
 
     def _test(self, name: str, params: Any) -> None:
         """Chooses the threshold on validation documents, measures on these and on test documents; once."""

@@ -32,6 +32,11 @@ class RunFolder:
         """Where a stage's checkpoints are."""
         return self.path / "checkpoints" / stage
 
+    @property
+    def token_states(self) -> Path:
+        """Where the third stage's token states are, while it needs them."""
+        return self.path / "checkpoints" / "states.npy"
+
     def check_corpus(self, words: list[str], labels: list[str]) -> None:
         """Raises UserError where the folder holds a run on other words or labels."""
         for name, text in model_folder.text_files(words, labels).items():

@@ -1,9 +1,8 @@
 """Stage 2: features and prototypes of the training documents, and the PVAE on head labels (Eq. 10-17)."""
 
 import functools
-import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +14,13 @@ import optax
 from jax.sharding import Mesh
 
 from lsfa_jax.config import Config
-from lsfa_jax.console import UserError, progress
+from lsfa_jax.console import progress
 from lsfa_jax.data.ahead import ahead
 from lsfa_jax.data.batches import Array, Batch, Batches
 from lsfa_jax.model import augmentation, prototypes, pvae
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training import devices, interrupts
+from lsfa_jax.training.array_files import ArrayFile
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step
 
@@ -29,7 +29,10 @@ NAME = "transfer"
 # Features generated of each label for the two diagnostics.
 _DIAGNOSTIC_SAMPLES = 128
 
-Collector = Callable[[Any, Batch, prototypes.FeatureSums], tuple[prototypes.FeatureSums, jax.Array]]
+Collector = Callable[[Any, Batch, prototypes.FeatureSums], tuple[prototypes.FeatureSums, jax.Array, jax.Array]]
+
+Keep = Callable[[Batch, jax.Array, jax.Array], None]
+"""Takes a batch, its features float32[B, K, D] and its token states float16[B, T, 2H]."""
 
 
 @functools.cache
@@ -39,11 +42,14 @@ def make_collector(model: Lsfa) -> Collector:
     The first stage and this one ask for the same: it is made once for a model, and compiled once for a length.
 
     Returns:
-        A function of params, batch and sums that gives the new sums and the batch's features float32[B, K, D].
+        A function of params, batch and sums that gives the new sums, the batch's features float32[B, K, D] and its
+        token states float16[B, T, 2H].
     """
 
     @jax.jit
-    def collect(params: Any, batch: Batch, sums: prototypes.FeatureSums) -> tuple[prototypes.FeatureSums, jax.Array]:
+    def collect(
+        params: Any, batch: Batch, sums: prototypes.FeatureSums
+    ) -> tuple[prototypes.FeatureSums, jax.Array, jax.Array]:
         variables = {"params": params}
         states: Any = model.apply(variables, batch.words, batch.lengths, method=Lsfa.states)
         features: Any = model.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
@@ -53,7 +59,7 @@ def make_collector(model: Lsfa) -> Collector:
             batch.label_mask.reshape(-1),
             model.num_labels,
         )
-        return jax.tree.map(jnp.add, sums, new), features
+        return jax.tree.map(jnp.add, sums, new), features, states.astype(jnp.float16)
 
     return collect
 
@@ -64,9 +70,9 @@ def collect_features(
     batches: Batches,
     feature_size: int,
     mesh: Mesh,
-    keep: Callable[[Batch, jax.Array], None] = lambda batch, features: None,
+    *keeps: Keep,
 ) -> prototypes.FeatureSums:
-    """Adds up the features of every positive pair in one pass over a split; `keep` is shown each batch's features."""
+    """Adds up the features of every positive pair in one pass over a split; `keeps` are shown each batch's outcome."""
     sums = devices.on_every_device(mesh, prototypes.no_features(batches.num_labels, feature_size))
     with (
         closing(ahead((batch, devices.split_rows(mesh, batch)) for batch in batches.load(batches.in_order()))) as made,
@@ -76,8 +82,9 @@ def collect_features(
             interrupts.check()
             # One batch runs while the next is made; without the wait the host would queue up the whole corpus.
             jax.block_until_ready(sums)
-            sums, features = collect(params, placed, sums)
-            keep(batch, features)
+            sums, features, states = collect(params, placed, sums)
+            for keep in keeps:
+                keep(batch, features, states)
             advance(int(batch.document_mask.sum()))
     return sums
 
@@ -93,40 +100,30 @@ class HeadFeatures:
         self.label_ids = ids[in_head]
         # Where each pair of the split stands in the file.
         self._row_of = np.where(in_head, np.cumsum(in_head) - 1, -1)
-        self._shape = (len(self.label_ids), feature_size)
+        self._file = ArrayFile(path, (len(self.label_ids), feature_size), np.float32)
 
     def __len__(self) -> int:
         return len(self.label_ids)
 
-    def fill(self, collected: Callable[[Callable[[Batch, jax.Array], None]], prototypes.FeatureSums]) -> Any:
-        """Writes the file while `collected` hands over batches; it is there under its name once it is whole."""
-        partial = self.path.with_suffix(".partial")
-        try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            if not len(self):
-                return collected(lambda batch, features: None)
-            file = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=self._shape)
-            # A mapped page that finds the disk full would kill the process, so room is asked for now.
-            if hasattr(os, "posix_fallocate"):
-                with partial.open("r+b") as whole:
-                    os.posix_fallocate(whole.fileno(), 0, partial.stat().st_size)
+    @contextmanager
+    def filling(self) -> Iterator[Keep]:
+        """Yields what takes each batch of the split in a collection; the file is there when the block has ended."""
+        if not len(self):
+            yield lambda batch, features, states: None
+            return
+        with self._file.filling() as array:
 
-            def keep(batch: Batch, features: jax.Array) -> None:
+            def keep(batch: Batch, features: jax.Array, states: jax.Array) -> None:
                 rows, slots = np.nonzero(batch.label_mask)
                 places = self._row_of[self._offsets[batch.rows[rows]] + slots]
                 wanted = places >= 0
-                file[places[wanted]] = np.asarray(features)[rows[wanted], slots[wanted]]
+                array[places[wanted]] = np.asarray(features)[rows[wanted], slots[wanted]]
 
-            sums = collected(keep)
-            file.flush()
-            partial.rename(self.path)
-        except OSError as fault:
-            raise UserError(f"{partial}: {fault.strerror or fault}; make room, then go on with --resume") from fault
-        return sums
+            yield keep
 
     def open(self) -> np.ndarray:
         """Maps the file."""
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return self._file.open()
 
 
 @dataclass(frozen=True)

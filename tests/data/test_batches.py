@@ -78,6 +78,24 @@ def check(batch, rows, batches, lengths, label_sets):
         assert not batch.label_ids[i][~batch.label_mask[i]].any()
 
 
+@given(problems(), st.integers(0, 5))
+def test_what_stands_for_each_word_is_batched_as_the_words_are(problem, epoch):
+    batches = problem[0]
+    split = batches.split
+    # For each word the pair of its number and a half; 0 is padding.
+    states = np.stack([split.words, np.full(len(split.words), 0.5)], axis=-1)
+    other = Batches(
+        Split(states, split.word_offsets, split.labels), 40, batches.batch_size, batches.buckets, batches.rows
+    )
+    plan = batches.epoch(7, epoch)
+    for ours, theirs in zip(other.load(plan), batches.load(plan), strict=True):
+        count = len(theirs.rows)
+        np.testing.assert_array_equal(ours.words[:count, :, 0], theirs.words)
+        np.testing.assert_array_equal(ours.words[:count, :, 1], np.where(theirs.words, 0.5, 0.0))
+        np.testing.assert_array_equal(ours.lengths[:count], theirs.lengths)
+        assert not ours.words[count:].any()
+
+
 @pytest.mark.parametrize(("batch_size", "multiple", "rows"), [(40, 1, 40), (40, 8, 40), (40, 3, 42), (1, 8, 8)])
 def test_rows_are_a_multiple_of_the_devices(batch_size, multiple, rows):
     batches = Batches(make_split([3] * 100), 1, batch_size, [4], multiple)

@@ -66,6 +66,20 @@ def test_logits_and_gradients_in_all_parameters_are_equations_1_to_5(options):
     )
 
 
+def test_states_may_be_given_in_place_of_the_words():
+    model, params = make(bias=True)
+    states = apply(model, params, WORDS, LENGTHS, method="states")
+    half = np.asarray(states).astype(np.float16)
+    np.testing.assert_array_equal(apply(model, params, half, LENGTHS, method="states"), half.astype(np.float32))
+    # Only the label's part is left of the gradient.
+    grads = jax.grad(lambda params: jnp.sum(apply(model, params, states, LENGTHS)))(params)
+    for name, value in grads.items():
+        assert any(map(np.any, jax.tree.leaves(value))) == (not name.startswith(("lstm", "embedding"))), name
+    np.testing.assert_array_equal(
+        apply(model, params, states, LENGTHS), apply(model, params, states, LENGTHS, method="scores")
+    )
+
+
 @pytest.mark.parametrize("weights", ["per_label", "shared"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("feature_head", [True, False])

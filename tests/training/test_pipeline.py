@@ -1,5 +1,7 @@
+import errno
 import json
 import math
+import os
 import shutil
 import sys
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import pytest
 from lsfa_jax import model_folder
 from lsfa_jax.config import parse_train_arguments
 from lsfa_jax.console import UserError
-from lsfa_jax.training import interrupts, loop, pipeline, transfer
+from lsfa_jax.training import adjustment, interrupts, loop, pipeline, transfer
 from lsfa_jax.training.interrupts import Interrupted
 from lsfa_jax.training.run_folder import RunFolder
 from tests import training_corpus
@@ -252,6 +254,112 @@ def test_stages_one_by_one_are_the_whole_run(whole, data, tmp_path):
     assert last_state(folder, "adjustment") is None
     train("--output", folder, "--resume")
     assert_same_run(folder, whole.folder)
+
+
+def forgotten(whole, tmp_path, *stages):
+    """A copy of the run from which the given last stages are gone, as if they had never begun."""
+    folder = copied(whole, tmp_path)
+    for stage in stages:
+        shutil.rmtree(folder / "checkpoints" / stage)
+    lines = (folder / "history.jsonl").read_text().splitlines()
+    (folder / "history.jsonl").write_text(
+        "".join(line + "\n" for line in lines if json.loads(line)["stage"] not in stages)
+    )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = metrics | {"stages": {"representation": metrics["stages"]["representation"]}}
+    if "transfer" in stages:
+        del metrics["pvae"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+def interrupted_in_adjustment(monkeypatch, *line, steps_before=0):
+    """Trains until a signal comes at the third step of the adjustment, the earlier stages having so many to do."""
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupts, "check", Signal("run", steps_before + 3))
+        with pytest.raises(Interrupted):
+            train(*line)
+
+
+def no_room(folder):
+    return SimpleNamespace(free=1)
+
+
+def test_the_adjustment_reads_token_states_that_stage_two_left(whole, tmp_path, monkeypatch):
+    folder, seen = forgotten(whole, tmp_path, *STAGES[1:]), []
+    make_stage = adjustment.make_stage
+    monkeypatch.setattr(
+        adjustment, "make_stage", lambda *parts: seen.append(parts[2].split.words) or make_stage(*parts)
+    )
+    train("--output", folder, "--resume")
+    (words,) = seen
+    assert (words.dtype, words.shape[1]) == (np.float16, 8)
+    assert_same_run(folder, whole.folder)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["kept", "lost"])
+def test_token_states_are_found_again_or_made_again(whole, tmp_path, monkeypatch, lost):
+    folder = forgotten(whole, tmp_path, "adjustment")
+    interrupted_in_adjustment(monkeypatch, "--output", folder, "--resume")
+    states = folder / "checkpoints" / "states.npy"
+    words = int(training_corpus.build().train.word_offsets[-1])
+    assert np.load(states, mmap_mode="r").shape == (words, 8)
+    if lost:
+        states.unlink()
+    collected = []
+    collect = transfer.collect_features
+    monkeypatch.setattr(transfer, "collect_features", lambda *parts: collected.append(1) or collect(*parts))
+    train("--output", folder, "--resume")
+    assert len(collected) == lost
+    assert not states.exists()
+    assert_same_run(folder, whole.folder)
+
+
+def test_without_token_states_the_result_is_nearly_the_same_and_resumes(whole, tmp_path, monkeypatch):
+    folder, again = (copied(whole, tmp_path / name) for name in ("one", "two"))
+    line = ("--stages", "adjustment", "--adjust.cache-states", "no")
+    train("--output", folder, *line)
+    ours, theirs = (last_state(one, "adjustment")["params"] for one in (folder, whole.folder))
+    assert not np.array_equal(ours["weights"], theirs["weights"])
+    for name, value in ours.items():
+        np.testing.assert_allclose(value, theirs[name], rtol=0, atol=2e-3)
+    for one, other in zip(history(folder), history(whole.folder), strict=True):
+        if one["stage"] == "adjustment":
+            assert one["bce"] == pytest.approx(other["bce"], rel=1e-4)
+            assert one["validation"]["N@5"] == pytest.approx(other["validation"]["N@5"], abs=2.0)
+    interrupted_in_adjustment(monkeypatch, "--output", again, *line)
+    assert not (again / "checkpoints" / "states.npy").exists()
+    train("--output", again, "--resume")
+    assert_same_run(again, folder)
+
+    # Where there is no room for them, the run goes on as it began, also when room has come.
+    full = forgotten(whole, tmp_path, *STAGES[1:])
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", no_room)
+        interrupted_in_adjustment(patch, "--output", full, "--resume", steps_before=8)
+    train("--output", full, "--resume")
+    assert_same_run(full, folder)
+
+
+def test_token_states_that_must_be_kept_need_room(whole, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = copied(whole, tmp_path)
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    with pytest.raises(UserError, match=r"states\.npy: No space left .*--adjust.cache-states no"):
+        train("--output", folder, "--stages", "adjustment", "--adjust.cache-states", "yes")
+
+
+def test_dropout_in_adjustment_needs_the_encoder_in_each_step(whole, tmp_path, monkeypatch):
+    seen = []
+    make_stage = adjustment.make_stage
+    monkeypatch.setattr(
+        adjustment, "make_stage", lambda *parts: seen.append(parts[2].split.words.dtype) or make_stage(*parts)
+    )
+    line = ("--adjust.encoder-dropout", "--adjust.cache-states", "yes", "--adjust.epochs", 1)
+    train("--output", copied(whole, tmp_path), "--stages", "adjustment", *line)
+    assert seen == [np.int32]
 
 
 def test_a_moved_folder_resumes(whole, data, tmp_path, monkeypatch):

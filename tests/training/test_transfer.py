@@ -1,13 +1,9 @@
-import errno
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from lsfa_jax.console import UserError
 from lsfa_jax.model import prototypes, pvae
 from lsfa_jax.training import devices, transfer
 from lsfa_jax.training.state import init_state
@@ -40,12 +36,12 @@ def pairs(tiny):
     return params, np.array(features)
 
 
-def collected(corpus, params, count, size=8, keep=lambda batch, features: None):
+def collected(corpus, params, count, *keeps, size=8):
     """Collects over the first devices."""
     mesh = devices.make_mesh(jax.local_devices()[:count])
     batches = training_corpus.batches(corpus.train, size, count)
     collect = transfer.make_collector(training_corpus.make_model(training_corpus.config()))
-    return transfer.collect_features(collect, devices.on_every_device(mesh, params), batches, D, mesh, keep)
+    return transfer.collect_features(collect, devices.on_every_device(mesh, params), batches, D, mesh, *keeps)
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -64,7 +60,8 @@ def test_features_of_head_labels_stand_in_the_file_in_the_splits_order(tiny, pai
     params, features = pairs
     path = tmp_path / "new" / "features.npy"
     stored = transfer.HeadFeatures(path, training_corpus.batches(tiny.train), IS_HEAD, D)
-    sums = stored.fill(lambda keep: collected(tiny, params, 4, keep=keep))
+    with stored.filling() as keep:
+        sums = collected(tiny, params, 4, keep)
     of_head = IS_HEAD[tiny.train.labels.indices]
     np.testing.assert_array_equal(stored.label_ids, tiny.train.labels.indices[of_head])
     assert len(stored) == of_head.sum() < len(features)
@@ -76,7 +73,8 @@ def test_features_of_head_labels_stand_in_the_file_in_the_splits_order(tiny, pai
 def test_without_head_labels_there_is_no_file(tiny, tmp_path):
     path = tmp_path / "features.npy"
     stored = transfer.HeadFeatures(path, training_corpus.batches(tiny.train), np.zeros(L, bool), D)
-    assert stored.fill(lambda keep: keep(None, None) or "sums") == "sums"
+    with stored.filling() as keep:
+        keep(None, None, None)
     assert len(stored) == 0
     assert not path.exists()
 
@@ -85,24 +83,9 @@ def test_a_collection_that_stops_leaves_no_file_under_its_name(tiny, tmp_path):
     path = tmp_path / "features.npy"
     stored = transfer.HeadFeatures(path, training_corpus.batches(tiny.train), IS_HEAD, D)
 
-    def stops(keep):
+    with pytest.raises(KeyboardInterrupt), stored.filling():
         raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stored.fill(stops)
     assert not path.exists()
-
-
-def test_a_full_disk_is_found_before_a_page_is_written(tiny, tmp_path, monkeypatch):
-    def full(handle, start, size):
-        # All that the file will hold is asked for.
-        assert size > len(stored) * D * 4
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    stored = transfer.HeadFeatures(tmp_path / "features.npy", training_corpus.batches(tiny.train), IS_HEAD, D)
-    with pytest.raises(UserError, match=r"features\.partial: No space left on device.*--resume"):
-        stored.fill(lambda keep: pytest.fail("collected all the same"))
 
 
 def make_stage(tiny, tmp_path, size=16, count=1, **own):
