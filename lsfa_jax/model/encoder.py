@@ -189,3 +189,26 @@ def label_features(
     """
     features = product("blt,btd->bld", label_attention(states, mask, queries, dtype), words, dtype)
     return features if head is None else jax.nn.relu(features + head["bias"])
+
+
+def few_label_features(
+    states: Array, mask: Array, queries: Array, head: Params | None, dtype: Any = jnp.float32
+) -> Array:
+    """Computes what `label_features` does, for labels that are few beside the words of a document.
+
+    The head's matrix is applied to K attended states and not to T words.
+
+    Args:
+        states: float32[B, T, 2H], word representations x.
+        mask: bool[B, T], false at padding.
+        queries: float32[B, K, 2H], of the labels of each document.
+        head: as for `label_features`.
+        dtype: of the matrix products.
+
+    Returns:
+        float32[B, K, D].
+    """
+    attended = product("bkt,bth->bkh", label_attention(states, mask, queries, dtype), states, dtype)
+    if head is None:
+        return attended
+    return jax.nn.relu(product("bkh,hd->bkd", attended, head["kernel"], dtype) + head["bias"])

@@ -88,8 +88,7 @@ class Lsfa(nn.Module):
     def positive_features(self, states: Array, lengths: Array, label_ids: Array) -> Array:
         """Computes Eq. 2-4 for the given labels of each document only, float32[B, K, D], label_ids int32[B, K]."""
         mask = encoder.word_mask(lengths, states.shape[1])
-        words = encoder.project_words(states, self.head, self.dtype)
-        return encoder.label_features(states, words, mask, self.queries[label_ids], self.head, self.dtype)
+        return encoder.few_label_features(states, mask, self.queries[label_ids], self.head, self.dtype)
 
     def _tables(self) -> all_labels.Labels:
         return all_labels.Labels(self.queries, self.classifiers["weights"], self.classifiers.get("bias"))

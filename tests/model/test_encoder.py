@@ -191,6 +191,19 @@ def test_label_features_attend_first_and_apply_the_head_after(with_head, shape):
     )
 
 
+@pytest.mark.parametrize("with_head", [True, False])
+def test_features_of_few_labels_are_the_same(with_head):
+    _, mask = some_states_and_mask(RAGGED)
+    head = {"kernel": normal(2 * H, D), "bias": np.array([0.1, -0.5, 0.3], np.float32)} if with_head else None
+    assert_agrees(
+        lambda states, queries, head: encoder.few_label_features(states, mask, queries, head),
+        lambda states, queries, head: reference.label_features(states, RAGGED, queries, head),
+        normal(B, T, 2 * H),
+        normal(B, 2, 2 * H),
+        head,
+    )
+
+
 def test_a_text_without_words_has_the_feature_of_nothing():
     states, mask = some_states_and_mask(np.zeros(B, int))
     head = {"kernel": normal(2 * H, D), "bias": np.array([0.5, -0.5, 0.0], np.float32)}
