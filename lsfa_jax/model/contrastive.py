@@ -1,5 +1,6 @@
 """Eq. 7-9: supervised contrastive losses over positive feature-label pairs."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -98,3 +99,34 @@ def prototypical_contrastive(
     # With one label alone, "all but the positive" is empty: there is nothing to be told apart from.
     counted = mask & present[label_ids] & (jnp.max(among, axis=1) > _NEVER / 2)
     return jnp.sum(jnp.where(counted, each, 0.0))
+
+
+def over_pairs(
+    loss: Callable[[Array, Array, Array], Array], features: Array, label_ids: Array, mask: Array, size: int = 128
+) -> Array:
+    """Adds up a loss over pairs, block by block: it costs what the pairs cost, and not what they are padded to.
+
+    Padding is sorted behind the pairs, and a block of nothing else is not computed. Memory is a block's: the backward
+    pass computes it again.
+
+    Args:
+        loss: of features, label ids and mask, a sum over pairs to which a pair under a false mask adds 0.
+        features: float32[P, D].
+        label_ids: int32[P].
+        mask: bool[P], false where the pair is padding.
+        size: pairs a block.
+
+    Returns:
+        float32 scalar.
+    """
+    blocks = -(-len(mask) // size)
+    order = jnp.argsort(~mask, stable=True)
+
+    def split(x: Array) -> Array:
+        padding = ((0, blocks * size - len(x)), *((0, 0),) * (x.ndim - 1))
+        return jnp.pad(x[order], padding).reshape(blocks, size, *x.shape[1:])
+
+    def add(total: Array, block: tuple[Array, ...]) -> tuple[Array, None]:
+        return total + jax.lax.cond(block[2][0], jax.checkpoint(loss), lambda *_: jnp.zeros(()), *block), None
+
+    return jax.lax.scan(add, jnp.zeros(()), tuple(map(split, (features, label_ids, mask))))[0]

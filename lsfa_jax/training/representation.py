@@ -14,7 +14,7 @@ from lsfa_jax.data import candidates
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.candidates import Candidates
 from lsfa_jax.model import prototypes, shortlist
-from lsfa_jax.model.contrastive import prototypical_contrastive
+from lsfa_jax.model.contrastive import over_pairs, prototypical_contrastive
 from lsfa_jax.model.lsfa import Lsfa, label_rows, word_side
 from lsfa_jax.training import devices, rows, transfer
 from lsfa_jax.training.loop import Stage
@@ -49,16 +49,21 @@ def make_step(
             return bce, jnp.stack([bce, 0.0])
         features: Any = here.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
         mask = batch.label_mask.reshape(-1)
-        total = prototypical_contrastive(
+        total = over_pairs(
+            lambda features, label_ids, mask: prototypical_contrastive(
+                features,
+                label_ids,
+                mask,
+                extra["prototypes"],
+                extra["present"],
+                psc.temperature,
+                psc.normalize,
+                psc.denominator,
+                weights,
+            ),
             features.reshape(-1, model.feature_size),
             batch.label_ids.reshape(-1),
             mask,
-            extra["prototypes"],
-            extra["present"],
-            psc.temperature,
-            psc.normalize,
-            psc.denominator,
-            weights,
         )
         per = cells if psc.reduction == "sum" else jnp.maximum(jnp.sum(mask), 1) * documents
         return bce + psc.weight * total / per, jnp.stack([bce, total / jnp.maximum(jnp.sum(mask), 1)])
