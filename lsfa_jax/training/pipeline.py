@@ -318,7 +318,7 @@ class Pipeline:
             empty = prototypes.no_features(model.num_labels, model.feature_size)
             if fresh and not (checkpoints.exists and features.path.exists()):
                 also = keep_states and self._states_wanted() and not self.states.decided
-                sums = self._collect(encoder, features, *([self.states] if also else []))
+                sums = self._collect(encoder, *([self.states] if also else []), features)
                 if not checkpoints.exists:
                     checkpoints.save(self._place(init(sums)))
             state = self._run_stage(stage, lambda: init(empty), checkpoints)
