@@ -101,7 +101,7 @@ def _collection(ours: ours_model.Ours, documents: Split, num_words: int) -> Call
 
     def run() -> None:
         nonlocal sums
-        sums, features = collect(params, batches.gather(np.arange(len(documents))), sums)
+        sums, features, _ = collect(params, batches.gather(np.arange(len(documents))), sums)
         jax.block_until_ready((sums, features))
 
     return run
