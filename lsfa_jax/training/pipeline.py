@@ -30,6 +30,9 @@ from lsfa_jax.training.token_states import TokenStates
 # The settings that no stage before this one looks at.
 _OWN_SECTIONS = {"transfer": ("pvae",), "adjustment": ("adjust",)}
 
+# The splits that the adjustment reads again and again.
+_KEPT_SPLITS = ("train", "validation")
+
 # What the seed is folded with for each use of randomness.
 _KEYS = {"model": 0, "representation": 1, "pvae": 2, "transfer": 3, "augmentation": 4, "adjustment": 5, "scratch": 6}
 
@@ -133,7 +136,8 @@ def _forget(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: 
         shutil.rmtree(folder.checkpoints(stage), ignore_errors=True)
         folder.forget_history(stage, -1)
     if "adjustment" in anew:
-        folder.token_states.unlink(missing_ok=True)
+        for split in _KEPT_SPLITS:
+            folder.token_states(split).unlink(missing_ok=True)
     # Another N_t makes other labels head and tail, other constants another PSP, in the results of the first stage too.
     changed = differences(folder.read_config(), config)
     measured_anew = any(key in changed for key in ("pvae.head_threshold", "report.propensity_a", "report.propensity_b"))
@@ -159,7 +163,10 @@ class Pipeline:
         self.embedding = embedding
         self.model = make_model(config, corpus.vocabulary_size, self.embedding.shape[1], corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
-        self.states = TokenStates(folder.token_states, corpus.train, 2 * config.encoder.hidden_size)
+        self.states = {
+            name: TokenStates(folder.token_states(name), getattr(corpus, name), 2 * config.encoder.hidden_size)
+            for name in _KEPT_SPLITS
+        }
         self.ranker = evaluation.make_ranker(self.model, self.is_head)
         self.metrics = folder.read_metrics() | {
             "dataset": corpus.name,
@@ -209,9 +216,14 @@ class Pipeline:
     def _place(self, tree: Any) -> Any:
         return devices.on_every_device(self.mesh, tree)
 
-    def _validate(self, params: Any) -> dict[str, float]:
-        top = evaluation.rank_split(self.ranker, params, self.validation, self.mesh, "validation")
-        return evaluation.measure(top, self.validation, self.corpus, self.config.report)
+    def _validator(self, batches: Batches) -> Callable[[Any], dict[str, float]] | None:
+        """Returns what measures weights on the validation documents; None without any."""
+
+        def validate(params: Any) -> dict[str, float]:
+            top = evaluation.rank_split(self.ranker, params, batches, self.mesh, "validation")
+            return evaluation.measure(top, batches, self.corpus, self.config.report)
+
+        return validate if len(batches.split) else None
 
     def _run_stage(self, stage: loop.Stage, init: Callable[[], TrainState], checkpoints: Checkpoints) -> TrainState:
         """Runs a stage from its last checkpoint or from the start; a complete one is only read."""
@@ -249,7 +261,7 @@ class Pipeline:
             extra = representation.no_prototypes(model)
             return init_state(self._key("representation"), params, optimizer, extra, average=True)
 
-        validate = self._validate if len(self.validation.split) else None
+        validate = self._validator(self.validation)
         if validate is None:
             warn("no validation documents: every epoch runs, and the last weights are kept")
         stage = representation.make_stage(model, config, self.train, optimizer, self.mesh, validate)
@@ -280,16 +292,26 @@ class Pipeline:
         share = self.corpus.label_counts.sum() / (len(self.corpus.train) * self.corpus.num_labels)
         return own | {"bias": jnp.full_like(own["bias"], np.log(share) - np.log1p(-min(share, 0.999)))}
 
-    def _collect(self, encoder: Any, *files: transfer.HeadFeatures | TokenStates) -> prototypes.FeatureSums:
-        """Runs the encoder over the training documents, once for all that is to be kept of it."""
-        collect = transfer.make_collector(self.model)
+    def _collect(
+        self, encoder: Any, split: Split, *files: transfer.HeadFeatures | TokenStates
+    ) -> prototypes.FeatureSums:
+        """Runs the encoder over documents, once for all that is to be kept of it."""
+        collect, batches = transfer.make_collector(self.model), self._batches(split, self.config.optimizer.batch_size)
         with ExitStack() as until_whole:
             keeps = [until_whole.enter_context(file.filling()) for file in files]
-            return transfer.collect_features(collect, encoder, self.train, self.model.feature_size, self.mesh, *keeps)
+            return transfer.collect_features(collect, encoder, batches, self.model.feature_size, self.mesh, *keeps)
 
-    def _states_wanted(self) -> bool:
+    def _keeps(self, states: TokenStates) -> bool:
         own = self.config.adjust
-        return not own.encoder_dropout and self.states.wanted(own.cache_states)
+        return not own.encoder_dropout and states.wanted(own.cache_states)
+
+    def _encoded(self, encoder: Any, batches: Batches, states: TokenStates) -> Batches:
+        """Returns the batches with token states in place of the words, if these are kept."""
+        if not self._keeps(states):
+            return batches
+        if not states.decided:
+            self._collect(encoder, batches.split, states)
+        return self._batches(states.split(), batches.batch_size)
 
     def _transfer(self, encoder: Any, keep_states: bool) -> TrainState:
         config, model, pvae = self.config, self.model, self.pvae
@@ -317,8 +339,9 @@ class Pipeline:
             fresh = not (checkpoints.exists and checkpoints.is_complete())
             empty = prototypes.no_features(model.num_labels, model.feature_size)
             if fresh and not (checkpoints.exists and features.path.exists()):
-                also = keep_states and self._states_wanted() and not self.states.decided
-                sums = self._collect(encoder, *([self.states] if also else []), features)
+                states = self.states["train"]
+                also = keep_states and self._keeps(states) and not states.decided
+                sums = self._collect(encoder, self.corpus.train, *([states] if also else []), features)
                 if not checkpoints.exists:
                     checkpoints.save(self._place(init(sums)))
             state = self._run_stage(stage, lambda: init(empty), checkpoints)
@@ -354,11 +377,10 @@ class Pipeline:
         # A label that only held-out documents have has no prototype to vary around.
         tail = np.flatnonzero(~self.is_head & (np.asarray(sums.counts) > 0)) if self.is_head.any() else np.zeros(0, int)
         with self._checkpoints(adjustment.NAME) as checkpoints:
-            train = self.train
-            if not (checkpoints.exists and checkpoints.is_complete()) and self._states_wanted():
-                if not self.states.decided:
-                    self._collect(encoder, self.states)
-                train = self._batches(self.states.split(), config.optimizer.batch_size)
+            train, validation = self.train, self.validation
+            if not (checkpoints.exists and checkpoints.is_complete()):
+                train = self._encoded(encoder, train, self.states["train"])
+                validation = self._encoded(encoder, validation, self.states["validation"])
             stage = adjustment.make_stage(
                 model,
                 config,
@@ -368,10 +390,11 @@ class Pipeline:
                 lambda params, statistics: transfer.decoder(self.pvae, params, statistics),
                 optimizer,
                 self.mesh,
-                self._validate if len(self.validation.split) else None,
+                self._validator(validation),
             )
             state = self._run_stage(stage, init, checkpoints)
-        self.states.remove()
+        for states in self.states.values():
+            states.remove()
         return best_weights(state)
 
     def _test(self, name: str, params: Any) -> None:

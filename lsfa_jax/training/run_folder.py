@@ -32,10 +32,9 @@ class RunFolder:
         """Where a stage's checkpoints are."""
         return self.path / "checkpoints" / stage
 
-    @property
-    def token_states(self) -> Path:
-        """Where the third stage's token states are, while it needs them."""
-        return self.path / "checkpoints" / "states.npy"
+    def token_states(self, split: str) -> Path:
+        """Where a split's token states are, while the third stage needs them."""
+        return self.path / "checkpoints" / f"{split}-states.npy"
 
     def check_corpus(self, words: list[str], labels: list[str]) -> None:
         """Raises UserError where the folder holds a run on other words or labels."""

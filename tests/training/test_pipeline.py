@@ -301,7 +301,7 @@ def test_the_adjustment_reads_token_states_that_stage_two_left(whole, tmp_path, 
 def test_token_states_are_found_again_or_made_again(whole, tmp_path, monkeypatch, lost):
     folder = forgotten(whole, tmp_path, "adjustment")
     interrupted_in_adjustment(monkeypatch, "--output", folder, "--resume")
-    states = folder / "checkpoints" / "states.npy"
+    states = folder / "checkpoints" / "train-states.npy"
     words = int(training_corpus.build().train.word_offsets[-1])
     assert np.load(states, mmap_mode="r").shape == (words, 8)
     if lost:
@@ -328,7 +328,7 @@ def test_without_token_states_the_result_is_nearly_the_same_and_resumes(whole, t
             assert one["bce"] == pytest.approx(other["bce"], rel=1e-4)
             assert one["validation"]["N@5"] == pytest.approx(other["validation"]["N@5"], abs=2.0)
     interrupted_in_adjustment(monkeypatch, "--output", again, *line)
-    assert not (again / "checkpoints" / "states.npy").exists()
+    assert not (again / "checkpoints" / "train-states.npy").exists()
     train("--output", again, "--resume")
     assert_same_run(again, folder)
 
@@ -347,7 +347,7 @@ def test_token_states_that_must_be_kept_need_room(whole, tmp_path, monkeypatch):
 
     folder = copied(whole, tmp_path)
     monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
-    with pytest.raises(UserError, match=r"states\.npy: No space left .*--adjust.cache-states no"):
+    with pytest.raises(UserError, match=r"train-states\.npy: No space left .*--adjust.cache-states no"):
         train("--output", folder, "--stages", "adjustment", "--adjust.cache-states", "yes")
 
 
