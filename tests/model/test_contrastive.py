@@ -48,7 +48,7 @@ def test_supervised_contrastive_is_equations_7_and_8(label_ids, mask, normalize)
     "mask", [REAL, ~REAL, np.zeros(P, bool), np.ones(P, bool)], ids=["ragged", "one pair", "all padding", "no padding"]
 )
 def test_pairs_in_blocks_give_the_same_loss_and_computed_are_those_with_a_pair(mask, size):
-    prototypes, present = normal(L, D, seed=1), np.ones(L, bool)
+    prototypes, present = normal(L, D, seed=1), jnp.ones(L, bool)
     # No pair's loss reads what stands at padding.
     features = np.where(mask[:, None], normal(P, D), 1e30).astype(np.float32)
     computed = []
