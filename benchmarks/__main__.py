@@ -5,7 +5,8 @@
     python -m benchmarks prediction --shape rcv1 --rounds 5
 
 Each implementation runs in a process of its own, and they take turns. Peers that are not installed become rows that say
-so: `pip install -e '.[peers]'`; LibMultiLabel wants an environment of its own, named with --peers-python.
+so: `pip install -e '.[peers]'`; LibMultiLabel wants an environment of its own, named with --peers-python:
+`pip install torch==2.13.0 'libmultilabel[nn]==0.10.0' 'setuptools<81'` (its metrics need an old setuptools).
 """
 
 import argparse
