@@ -32,7 +32,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="calls of each after the first (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and documents (default 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, after each row")
-    parser.add_argument("--resume", action="store_true", help="keep the rows that the JSON file has already")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the rows with a ratio that the JSON file has already"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the ratios")
     parser.add_argument(
         "--peers-python", default=sys.executable, metavar="PYTHON", help="interpreter with LibMultiLabel"
@@ -62,6 +64,8 @@ def main(arguments: list[str]) -> None:
         for comparison in TOPICS[name].rows(shape)
     ]
     rows = json.loads(args.json.read_text())["rows"] if args.resume and args.json.exists() else []
+    # What failed is tried again.
+    rows = [made for made in rows if "ratio" in made]
     written = report.document(rows, args.rounds, args.seed)
     for number, comparison in enumerate(wanted, 1):
         if any(made["key"] == comparison.key for made in rows):
