@@ -152,11 +152,18 @@ def write_plot(path: Path, rows: list[dict[str, Any]]) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.35 * max(1, len(drawn))))
     for place, made in enumerate(drawn):
         met = made.get("time_met")
-        axes.barh(place, made["ratio"], color={True: "tab:green", False: "tab:red", None: "tab:grey"}[met], height=0.6)
+        axes.barh(
+            place,
+            made["ratio"] - 1,
+            left=1,
+            color={True: "tab:green", False: "tab:red", None: "tab:grey"}[met],
+            height=0.6,
+        )
         axes.plot(made["range"], [place, place], color="black", linewidth=1)
         if made["time_target"] is not None:
             axes.plot([made["time_target"]] * 2, [place - 0.4, place + 0.4], color="black", linewidth=2)
     axes.set_yticks(range(len(drawn)), [f"{made['key']} ({made['peer']})" for made in drawn])
+    axes.set_xscale("log")
     axes.axvline(1, color="grey", linewidth=0.5)
     axes.invert_yaxis()
     axes.set_xlabel("time, ours / peer; line: range over rounds; mark: target")
