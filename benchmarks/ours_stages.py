@@ -1,5 +1,7 @@
 """Our collection of prototypes, autoencoder and adjustment."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,11 +11,13 @@ import numpy as np
 from benchmarks import ours_model, shapes
 from benchmarks.work import Work, each
 from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.corpus import Split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import CLASSIFIER
 from lsfa_jax.training import adjustment, devices, transfer
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.state import init_state
+from lsfa_jax.training.token_states import TokenStates
 
 
 def collection(shape: str, seed: int) -> Work:
@@ -62,11 +66,22 @@ def pvae(shape: str, seed: int) -> Work:
     return each(number, run)
 
 
+def with_states(ours: ours_model.Ours, batches: Batches) -> Split:
+    """Returns the split with token states in a file, which lives as long as it is mapped, in place of the words."""
+    with tempfile.TemporaryDirectory() as folder:
+        states = TokenStates(Path(folder) / "states.npy", batches.split, 2 * ours.config.encoder.hidden_size)
+        collect, mesh = transfer.make_collector(ours.model), devices.make_mesh()
+        with states.filling() as keep:
+            transfer.collect_features(collect, ours.params, batches, ours.model.feature_size, mesh, keep)
+        return states.split()
+
+
 def adjustment_steps(ours: ours_model.Ours, seed: int, number: int) -> tuple[adjustment.Stage, Any]:
     """Returns the last stage on some documents and the state that it starts from."""
     own, config, mesh = ours.shape, ours.config, devices.make_mesh()
     rows = np.random.default_rng(seed).choice(len(ours.split), number, replace=False)
     batches = Batches(ours.split.take(rows), own.num_labels, own.batch, list(ours.batches().buckets))
+    batches = Batches(with_states(ours, batches), own.num_labels, own.batch, list(batches.buckets))
     model = transfer.make_pvae(config, ours.model.feature_size)
     params, statistics = transfer.init_variables(model, jax.random.key(seed))
     frozen = adjustment.Frozen(
@@ -97,7 +112,7 @@ def adjustment_steps(ours: ours_model.Ours, seed: int, number: int) -> tuple[adj
 
 
 def adjust(shape: str, seed: int) -> Work:
-    """Steps of the last stage, frozen encoder and all, a document."""
+    """Steps of the last stage, which reads the frozen encoder's states, a document."""
     ours = ours_model.make(shape, seed)
     number = 2 * ours.shape.batch
     stage, state = adjustment_steps(ours, seed, number)

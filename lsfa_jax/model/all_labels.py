@@ -100,8 +100,8 @@ def loss(
 ) -> Array:
     """Computes the sum of Eq. 6 over documents and all labels, with Eq. 2-5 before it.
 
-    Equal to `classifier.binary_cross_entropy` of the scores of `encoder.label_features`, without holding more than a
-    tile. Gradients of inputs that are not trained are not computed.
+    Equal to `classifier.binary_cross_entropy` of `scores`, without holding more than a tile. Gradients of inputs that
+    are not trained are not computed.
 
     Args:
         words: the documents' words.
@@ -188,12 +188,11 @@ def _sum_and_gradients(
     return total, _Gradients(d_states, d_values, d_head_bias, d_labels)
 
 
-def _logits(words: Words, head_bias: Array | None, labels: Labels, dtype: Any) -> tuple[Array, Array, Array, Array]:
-    """Returns attention [G, C, T], what is attended to and features [G, C, D], and logits [G, C]."""
+def _logits(words: Words, head_bias: Array | None, labels: Labels, dtype: Any) -> tuple[Array, Array, Array]:
+    """Returns attention [G, C, T], features [G, C, D] and logits [G, C]."""
     attention = encoder.label_attention(words.states, words.mask, labels.queries, dtype)
-    attended = encoder.product("blt,btd->bld", attention, words.values, dtype)
-    features = attended if head_bias is None else jax.nn.relu(attended + head_bias)
-    return attention, attended, features, classifier.scores(features, labels.weights, labels.bias)
+    features = encoder.label_features(attention, words.values, head_bias, dtype)
+    return attention, features, classifier.scores(features, labels.weights, labels.bias)
 
 
 def _tile(
@@ -204,7 +203,7 @@ def _tile(
 
     What nobody wants of them, the compiler leaves out.
     """
-    attention, attended, features, logits = _logits(words, head_bias, labels, dtype)
+    attention, features, logits = _logits(words, head_bias, labels, dtype)
     same = targets.label_ids[..., None] == label_ids
     right = jnp.any(same & targets.label_mask[..., None], axis=1).astype(jnp.float32)
     counts = targets.document_mask[:, None] * counted
@@ -215,6 +214,8 @@ def _tile(
     d_attended = d_features if head_bias is None else jnp.where(features > 0, d_features, 0.0)
     d_attention = encoder.product("bld,btd->blt", d_attended, words.values, dtype)
     # Of a softmax: the sum of alpha_t d_alpha_t over t is the inner product of what was attended and its gradient.
+    # Where that gradient is not cut off, the features are what was attended and the bias.
+    attended = features if head_bias is None else features - head_bias
     d_scores = attention * (d_attention - jnp.sum(d_attended * attended, axis=-1, keepdims=True))
     return total, _Gradients(
         states=encoder.product("blt,lh->bth", d_scores, labels.queries, dtype),

@@ -95,7 +95,9 @@ def _lstm_backward(saved: tuple[Array, ...], d_hidden: Array) -> tuple[Array, Ar
 
     zero = jnp.zeros_like(h0)
     (dh0, dc0), dz = jax.lax.scan(step, (zero, zero), (d_hidden, cells, cells_before, gates), reverse=True)
-    d_w = product("tbh,tbg->hg", before, dz, w_hidden.dtype).astype(w_hidden.dtype)
+    # Two-dimensional, which a CPU does in 0.7 of the time of the same sum over two axes.
+    flat = before.reshape(-1, before.shape[-1]), dz.reshape(-1, dz.shape[-1])
+    d_w = product("nh,ng->hg", *flat, w_hidden.dtype).astype(w_hidden.dtype)
     return dz, d_w, dh0, dc0
 
 
@@ -169,40 +171,36 @@ def project_words(states: Array, head: Params | None, dtype: Any = jnp.float32) 
     return states if head is None else product("bth,hd->btd", states, head["kernel"], dtype)
 
 
-def label_features(
-    states: Array, words: Array, mask: Array, queries: Array, head: Params | None, dtype: Any = jnp.float32
-) -> Array:
+def label_features(attention: Array, words: Array, head_bias: Array | None, dtype: Any = jnp.float32) -> Array:
     """Computes Eq. 2-3, the label-specific features v_l = relu(alpha_l (x W) + b).
 
     Linear layer W, b and ReLU are the feature head that the released code adds to the paper's v_l = alpha_l x.
 
     Args:
-        states: float32[B, T, 2H], word representations x, which decide the attention.
-        words: float32[B, T, D], what `project_words` makes of them, which is attended to.
-        mask: bool[B, T], false at padding.
-        queries: float32[L, 2H], or [B, K, 2H] for other labels in each document (the positive pairs).
-        head: `kernel` [2H, D] and `bias` [D]; None for the paper's bare attention (then D = 2H).
+        attention: float32[B, L, T], alpha of `label_attention`.
+        words: float32[B, T, D], what `project_words` makes of the words, which is attended to.
+        head_bias: float32[D]; None for the paper's bare attention (then D = 2H).
         dtype: of the matrix products.
 
     Returns:
-        float32[B, L or K, D]. A document without words has relu(b), or 0 without the head.
+        float32[B, L, D]. A document without words has relu(b), or 0 without the head.
     """
-    features = product("blt,btd->bld", label_attention(states, mask, queries, dtype), words, dtype)
-    return features if head is None else jax.nn.relu(features + head["bias"])
+    features = product("blt,btd->bld", attention, words, dtype)
+    return features if head_bias is None else jax.nn.relu(features + head_bias)
 
 
 def few_label_features(
     states: Array, mask: Array, queries: Array, head: Params | None, dtype: Any = jnp.float32
 ) -> Array:
-    """Computes what `label_features` does, for labels that are few beside the words of a document.
+    """Computes Eq. 2-4 for some labels of each document, few beside its words.
 
-    The head's matrix is applied to K attended states and not to T words.
+    The same as `label_features`, but the head's matrix is applied to K attended states and not to T words.
 
     Args:
         states: float32[B, T, 2H], word representations x.
         mask: bool[B, T], false at padding.
         queries: float32[B, K, 2H], of the labels of each document.
-        head: as for `label_features`.
+        head: `kernel` [2H, D] and `bias` [D] of the feature head; None without one.
         dtype: of the matrix products.
 
     Returns:

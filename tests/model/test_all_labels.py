@@ -58,8 +58,9 @@ def reference(trained, lengths, targets, label_weights):
 
 def dense_scores(trained, lengths):
     """The same of whole arrays."""
-    words, _, (queries, weights, bias) = inputs(trained, lengths, jnp.float32)
-    return classifier.scores(encoder.label_features(*words, queries, trained.get("head")), weights, bias)
+    words, head_bias, (queries, weights, bias) = inputs(trained, lengths, jnp.float32)
+    attention = encoder.label_attention(words.states, words.mask, queries)
+    return classifier.scores(encoder.label_features(attention, words.values, head_bias), weights, bias)
 
 
 def dense(trained, lengths, targets, label_weights):

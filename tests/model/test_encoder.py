@@ -141,12 +141,16 @@ def test_label_attention_is_a_softmax_over_the_words(shape):
     )
 
 
+def label_features(states, words, mask, queries, head):
+    return encoder.label_features(encoder.label_attention(states, mask, queries), words, head and head["bias"])
+
+
 @jax.jit
 def features_and_gradients(states, mask, queries, head):
     def run(states, queries, head):
         words = encoder.project_words(states, head)
         attention = encoder.label_attention(states, mask, queries)
-        return attention, encoder.label_features(states, words, mask, queries, head)
+        return attention, label_features(states, words, mask, queries, head)
 
     values, pullback = jax.vjp(run, states, queries, head)
     return values, pullback((normal(B, L, T, seed=5), normal(B, L, D, seed=6)))
@@ -181,9 +185,7 @@ def test_label_features_attend_first_and_apply_the_head_after(with_head, shape):
     # A large bias of both signs, so that the ReLU cuts some and not others.
     head = {"kernel": normal(2 * H, D), "bias": np.array([0.1, -0.5, 0.3], np.float32)} if with_head else None
     assert_agrees(
-        lambda states, queries, head: encoder.label_features(
-            states, encoder.project_words(states, head), mask, queries, head
-        ),
+        lambda states, queries, head: label_features(states, encoder.project_words(states, head), mask, queries, head),
         lambda states, queries, head: reference.label_features(states, RAGGED, queries, head),
         normal(B, T, 2 * H),
         normal(*shape),
@@ -208,9 +210,9 @@ def test_a_text_without_words_has_the_feature_of_nothing():
     states, mask = some_states_and_mask(np.zeros(B, int))
     head = {"kernel": normal(2 * H, D), "bias": np.array([0.5, -0.5, 0.0], np.float32)}
     queries = normal(L, 2 * H)
-    features = encoder.label_features(states, encoder.project_words(states, head), mask, queries, head)
+    features = label_features(states, encoder.project_words(states, head), mask, queries, head)
     np.testing.assert_array_equal(features, np.broadcast_to(np.float32([0.5, 0.0, 0.0]), (B, L, D)))
-    assert not np.any(encoder.label_features(states, states, mask, queries, None))
+    assert not np.any(label_features(states, states, mask, queries, None))
 
 
 def test_a_documents_own_queries_give_its_columns_of_the_full_features():
@@ -218,8 +220,8 @@ def test_a_documents_own_queries_give_its_columns_of_the_full_features():
     head = {"kernel": normal(2 * H, D), "bias": normal(D)}
     words, queries = encoder.project_words(states, head), normal(L, 2 * H)
     label_ids = np.array([[0, 4], [2, 2], [1, 3], [4, 0]])
-    every = encoder.label_features(states, words, mask, queries, head)
-    own = encoder.label_features(states, words, mask, queries[label_ids], head)
+    every = label_features(states, words, mask, queries, head)
+    own = label_features(states, words, mask, queries[label_ids], head)
     np.testing.assert_allclose(own, np.asarray(every)[np.arange(B)[:, None], label_ids], rtol=1e-6, atol=1e-6)
 
 
