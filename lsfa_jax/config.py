@@ -59,7 +59,7 @@ class Encoder(Section):
     )
     embedding_dropout: float = Field(0.2, ge=0, lt=1, description="Dropout on the word vectors.")
     encoder_dropout: float = Field(0.5, ge=0, lt=1, description="Dropout on the token states.")
-    label_block: int = Field(1024, gt=0, description="Labels attended at a time; bounds memory, changes no figure.")
+    label_block: int = Field(4096, gt=0, description="Labels attended at a time; bounds memory, changes no figure.")
 
 
 class Classifier(Section):

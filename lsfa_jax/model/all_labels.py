@@ -58,7 +58,7 @@ class Tile(NamedTuple):
     """How much is computed at a time; bounds memory, changes no figure."""
 
     labels: int
-    """C."""
+    """C, or somewhat less, so that blocks are even."""
     words: int
     """Words of the documents at a time (G x T); 0: all documents. A CPU likes tiles that its caches hold."""
     shards: int = 1
@@ -239,8 +239,9 @@ class _Deal:
 
     def __init__(self, shape: tuple[int, ...], num_labels: int, tile: Tile) -> None:
         self.num_labels = num_labels
-        self._size = min(tile.labels, num_labels)
-        self._blocks = -(-num_labels // self._size)
+        self._blocks = -(-num_labels // tile.labels)
+        # As even as can be: a last block of few labels would cost what a whole one does.
+        self._size = -(-num_labels // self._blocks)
         self._group = tile.documents(*shape)
         self._turns = shape[0] // self._group
 

@@ -15,8 +15,8 @@ CLASSIFIER = "classifier"
 """The name under which the parameters that stage 3 adjusts stand; all others belong to the encoder."""
 
 
-# Words whose attention a CPU computes at a time: with fewer its matrix products are small, with more caches overflow.
-_CPU_WORDS = 512
+# Words whose attention a CPU computes at a time: with fewer its products are small, with more its caches overflow.
+_CPU_WORDS = 1024
 
 
 def _uniform(scale: float) -> nn.initializers.Initializer:
@@ -126,7 +126,7 @@ class Lsfa(nn.Module):
 
     @property
     def _tile(self) -> all_labels.Tile:
-        # A CPU's caches hold a few hundred words; other devices want many at a time.
+        # Other devices want all documents at a time.
         on_cpu = jax.default_backend() == "cpu"
         return all_labels.Tile(self.settings.label_block, _CPU_WORDS if on_cpu else 0, jax.local_device_count())
 

@@ -182,3 +182,11 @@ def test_a_tile_takes_as_many_documents_as_its_bound_allows(B, T, words, shards)
         assert here * T <= words or here == shards
         larger = [n for n in range(here + 1, B + 1) if B % n == 0 and n % shards == 0]
         assert all(n * T > words for n in larger)
+
+
+def test_blocks_are_even():
+    """Nine labels, at most four at a time: three blocks of three, and no row is put in."""
+    shape = make(1, 2, 2, 9)
+    text = jax.make_jaxpr(lambda trained: ours(trained, *shape[1:], Tile(4, 0)))(shape[0]).pretty_print()
+    assert "f32[3,3,6]" in text  # queries, as blocks
+    assert "f32[3,4,6]" not in text
