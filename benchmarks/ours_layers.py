@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks import ours_model, shapes
 from benchmarks.work import Work, once
-from lsfa_jax.model import encoder
+from lsfa_jax.model import bilstm
 from lsfa_jax.model.lsfa import Lsfa
 
 
@@ -37,7 +37,7 @@ def lstm(shape: str, seed: int) -> Work:
 
     @jax.jit
     def gradients(params: Any, x: jax.Array, lengths: jax.Array, d_states: jax.Array) -> Any:
-        return jax.grad(lambda p, x: jnp.sum(encoder.bilstm(p, x, lengths) * d_states), argnums=(0, 1))(params, x)
+        return jax.grad(lambda p, x: jnp.sum(bilstm.bilstm(p, x, lengths) * d_states), argnums=(0, 1))(params, x)
 
     return once(lambda: jax.block_until_ready(gradients(params, x, lengths, d_states)))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
-from lsfa_jax.model import all_labels, encoder
+from lsfa_jax.model import all_labels, bilstm, encoder
 
 Array = jax.Array
 
@@ -83,7 +83,7 @@ class Lsfa(nn.Module):
         if self.settings.embedding_trainable == "no":
             table = jax.lax.stop_gradient(table)
         x = self.embedding_dropout(table[words], deterministic=not train)
-        return self.encoder_dropout(encoder.bilstm(self.lstm, x, lengths, self.dtype), deterministic=not train)
+        return self.encoder_dropout(bilstm.bilstm(self.lstm, x, lengths, self.dtype), deterministic=not train)
 
     def positive_features(self, states: Array, lengths: Array, label_ids: Array) -> Array:
         """Computes Eq. 2-4 for the given labels of each document only, float32[B, K, D], label_ids int32[B, K]."""

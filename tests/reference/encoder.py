@@ -24,12 +24,6 @@ def lstm(projected, w_hidden, h0, c0):
     return states
 
 
-def lstm_batch(projected, w_hidden, h0, c0):
-    """[T, B, 4H] -> [T, B, H], each document by itself."""
-    documents = [lstm(projected[:, b], w_hidden, h0[b], c0[b]) for b in range(projected.shape[1])]
-    return np.stack(documents, axis=1)
-
-
 def bilstm(params, x, lengths):
     """Eq. 1: each document is cut at its length and read from both ends; the rest of the row is zero."""
     hidden_size = len(params["forward"]["h0"])

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lsfa_jax.model import encoder, prototypes, pvae
+from lsfa_jax.model import bilstm, prototypes, pvae
 from lsfa_jax.training import devices
 from tests.reference.agreement import assert_equal
 
@@ -51,9 +51,9 @@ def test_pmapped_encoder_is_the_encoder(count):
         for seed, side in enumerate(("forward", "backward"))
     }
     x, lengths = normal(count, 6, 3), (np.arange(count) * 3 % 7).astype(np.int32)
-    mapped = devices.pmapped(lambda params, x, lengths: encoder.bilstm(params, x, lengths))(params, x, lengths)
+    mapped = devices.pmapped(lambda params, x, lengths: bilstm.bilstm(params, x, lengths))(params, x, lengths)
     assert mapped.shape == (count, 6, 4)
-    np.testing.assert_allclose(mapped, jax.jit(encoder.bilstm)(params, x, lengths), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mapped, jax.jit(bilstm.bilstm)(params, x, lengths), rtol=1e-5, atol=1e-6)
 
 
 SHAPES = {"w_input": (3, 8), "w_hidden": (2, 8), "bias": (8,), "h0": (2,), "c0": (2,)}
