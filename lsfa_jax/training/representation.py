@@ -31,23 +31,28 @@ def make_step(
 ) -> Callable[[TrainState, Batch, bool], TrainState]:
     """Compiles one training step; its last argument says whether the contrastive loss takes part.
 
-    Losses are sums divided by documents x labels, so that alpha weighs them as in the paper. Where the batch has
-    candidates, a shortlist of labels stands for all of them, and only its rows are read and written.
+    Losses are sums divided by documents x labels, so that alpha weighs them as in the paper. Of the word vectors, only
+    those of the batch's words are read and written. Where the batch has candidates, a shortlist of labels stands for
+    all of them, and the same holds for its rows.
     """
     psc = config.psc
+
+    def apply(params: Any, *arguments: Any, **options: Any) -> Any:
+        # Some rows of the tables make a model of so many words and labels.
+        own = model.clone(vocabulary_size=len(params["embedding"]), num_labels=len(params["label_queries"]))
+        return own.apply({"params": params}, *arguments, **options)
 
     def loss(
         params: Any, states: jax.Array, batch: Batch, extra: Any, weights: jax.Array | None, contrast: bool
     ) -> tuple[jax.Array, jax.Array]:
-        variables, here = {"params": params}, model.clone(num_labels=len(params["label_queries"]))
         documents = jnp.maximum(jnp.sum(batch.document_mask), 1)
         cells = documents * model.num_labels
         targets = batch.label_ids, batch.label_mask, batch.document_mask
-        total: Any = here.apply(variables, states, batch.lengths, *targets, weights, method=Lsfa.loss)
+        total = apply(params, states, batch.lengths, *targets, weights, method=Lsfa.loss)
         bce = total / cells
         if not contrast:
             return bce, jnp.stack([bce, 0.0])
-        features: Any = here.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
+        features = apply(params, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
         mask = batch.label_mask.reshape(-1)
         total = over_pairs(
             lambda features, label_ids, mask: prototypical_contrastive(
@@ -69,17 +74,19 @@ def make_step(
         return bce + psc.weight * total / per, jnp.stack([bce, total / jnp.maximum(jnp.sum(mask), 1)])
 
     def chosen(params: Any, states: jax.Array, batch: Batch, candidates: Candidates) -> shortlist.Shortlist:
-        logits: Any = model.apply({"params": params}, states, batch.lengths, candidates.pool, method=Lsfa.estimates)
+        logits = apply(params, states, batch.lengths, candidates.pool, method=Lsfa.estimates)
         hardness = shortlist.hardness(logits, batch.document_mask)
         return shortlist.choose(*candidates, hardness, model.num_labels)
 
     def step(state: TrainState, batch: Batch, contrast: bool) -> TrainState:
-        params, extra = state.params, state.extra
+        word_ids, places = rows.distinct(batch.words, model.vocabulary_size)
+        batch, extra = batch._replace(words=places), state.extra
+        params = state.params | {"embedding": rows.taken(state.params["embedding"], word_ids)}
         dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
 
         def encode(own: Any) -> Any:
-            variables = {"params": params | own}
-            return model.apply(variables, batch.words, batch.lengths, train=True, rngs=dropout, method=Lsfa.states)
+            words = batch.words, batch.lengths
+            return apply(params | own, *words, train=True, rngs=dropout, method=Lsfa.states)
 
         # Two parts: the token states choose the labels, in whose rows the loss is then differentiated.
         states, pull_back = jax.vjp(encode, word_side(params))
@@ -94,7 +101,7 @@ def make_step(
         grads |= pull_back(d_states)[0]
         if config.encoder.embedding_trainable == "after_collection":
             grads["embedding"] *= jnp.any(state.extra["present"])
-        return rows.after_sparse_step(state, grads, losses, optimizer, own_rows)
+        return rows.after_sparse_step(state, grads, losses, optimizer, own_rows | {"embedding": word_ids})
 
     return jax.jit(step, static_argnums=2, donate_argnums=0)
 

@@ -4,9 +4,25 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from lsfa_jax.training.state import TrainState, after_step
+
+
+def distinct(row_ids: jax.Array, num_rows: int) -> tuple[jax.Array, jax.Array]:
+    """Says which rows are named, each once, and where each name's row then stands.
+
+    Args:
+        row_ids: int32[...], R of them in all, rows of a table; a row may be named often.
+        num_rows: rows of the table.
+
+    Returns:
+        int32[R], the named rows in ascending order, then `num_rows` and more, all different; and places in it, shaped
+        as `row_ids`.
+    """
+    found, places = jnp.unique(row_ids, return_inverse=True, size=row_ids.size, fill_value=num_rows)
+    return jnp.where(found < num_rows, found, num_rows + jnp.arange(row_ids.size)), places
 
 
 def taken(tree: Any, rows: Any) -> Any:
@@ -32,8 +48,9 @@ def after_sparse_step(
 ) -> TrainState:
     """Returns the state after one optimiser step on some rows.
 
-    Adam is lazy here, like PyTorch's SparseAdam: a row that takes no part keeps its value and its moments, where the
-    dense one would move it on by fading momentum. The bias correction counts all steps, also for a row's first one.
+    Adam is lazy here, like PyTorch's SparseAdam (AttentionXML and the released LSFA code train word vectors so): a row
+    that takes no part keeps its value and its moments, where the dense one would move it on by fading momentum. The
+    bias correction counts all steps, also for a row's first one.
 
     Args:
         state: whose `params` are the whole tables.

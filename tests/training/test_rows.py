@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lsfa_jax.config import Optimizer
 from lsfa_jax.training import rows
@@ -81,6 +83,17 @@ def test_without_rows_it_is_the_dense_step_bit_for_bit():
         rows.after_sparse_step(state, grads, LOSSES, optimizer, none).params,
         after_step(state, grads, LOSSES, optimizer).params,
     )
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, L - 1), min_size=1, max_size=8))
+def test_distinct_names_each_row_once_and_tells_where_it_stands(row_ids):
+    row_ids = np.array([row_ids, row_ids[::-1]], np.int32)
+    found, places = rows.distinct(row_ids, L)
+    assert found.shape == (row_ids.size,)
+    assert len(set(found.tolist())) == row_ids.size
+    assert set(found[found < L].tolist()) == set(row_ids.ravel().tolist())
+    np.testing.assert_array_equal(found[places], row_ids)
 
 
 def test_no_row_is_read_or_written_beyond_the_end():
