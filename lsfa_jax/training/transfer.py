@@ -22,6 +22,7 @@ from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training import devices, interrupts
 from lsfa_jax.training.array_files import ArrayFile
 from lsfa_jax.training.loop import Stage
+from lsfa_jax.training.rows import distinct
 from lsfa_jax.training.state import TrainState, after_step
 
 NAME = "transfer"
@@ -42,24 +43,26 @@ def make_collector(model: Lsfa) -> Collector:
     The first stage and this one ask for the same: it is made once for a model, and compiled once for a length.
 
     Returns:
-        A function of params, batch and sums that gives the new sums, the batch's features float32[B, K, D] and its
-        token states float16[B, T, 2H].
+        A function of params, batch and sums, whose memory it takes over, that gives the new sums, the batch's features
+        float32[B, K, D] and its token states float16[B, T, 2H].
     """
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=2)
     def collect(
         params: Any, batch: Batch, sums: prototypes.FeatureSums
     ) -> tuple[prototypes.FeatureSums, jax.Array, jax.Array]:
         variables = {"params": params}
         states: Any = model.apply(variables, batch.words, batch.lengths, method=Lsfa.states)
         features: Any = model.apply(variables, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
+        # Of few labels beside L: their rows alone are read and written.
+        label_ids, places = distinct(batch.label_ids.reshape(-1), model.num_labels)
         new = prototypes.feature_sums(
-            features.reshape(-1, model.feature_size),
-            batch.label_ids.reshape(-1),
-            batch.label_mask.reshape(-1),
-            model.num_labels,
+            features.reshape(-1, model.feature_size), places, batch.label_mask.reshape(-1), len(label_ids)
         )
-        return jax.tree.map(jnp.add, sums, new), features, states.astype(jnp.float16)
+        total = jax.tree.map(
+            lambda all_labels, own: all_labels.at[label_ids].add(own, mode="drop", unique_indices=True), sums, new
+        )
+        return total, features, states.astype(jnp.float16)
 
     return collect
 

@@ -1,0 +1,45 @@
+"""The time of a run's first stage to a label tree's P@5."""
+
+import numpy as np
+import pytest
+
+from benchmarks import time_to_quality
+from lsfa_jax.data.corpus import Corpus, Split
+from lsfa_jax.metrics import LabelSets
+
+
+def line(step, precision, stage="representation", rate=20.0):
+    return {"stage": stage, "step": step, "documents/s": rate, "validation": {"P@5": precision}}
+
+
+def test_the_first_validation_that_is_good_enough_counts_with_all_that_was_done_before_it():
+    history = [
+        line(5, 40.0),
+        {"stage": "representation", "step": 10, "documents/s": 20.0},
+        line(15, 60.0, "transfer"),
+        line(20, 50.0, rate=25.0),
+        line(30, 55.0),
+    ]
+    assert time_to_quality.seconds_to(history, 8.0, 50.0) == pytest.approx(20 * 8 / 25)
+    assert time_to_quality.seconds_to(history, 8.0, 40.0) == pytest.approx(5 * 8 / 20)
+    assert time_to_quality.seconds_to(history, 8.0, 55.1) is None
+
+
+def test_a_tree_learns_a_corpus_whose_words_say_its_labels():
+    label = np.tile(np.arange(12, dtype=np.int32), 10)
+    words = np.stack([2 + label, 2 + label, np.full(120, 14)], axis=1).astype(np.int32).ravel()
+    split = Split(words, np.arange(121) * 3, LabelSets(label, np.arange(121)))
+    corpus = Corpus(
+        "made",
+        split,
+        split.take(np.arange(24)),
+        split,
+        list("abcdefghijklm"),
+        list("nopqrstuvwxy"),
+        12,
+        np.bincount(label),
+    )
+    seconds, precision = time_to_quality.tree(corpus)
+    assert seconds > 0
+    # One right label of five.
+    assert precision == pytest.approx(20.0)
