@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
             baselines.check(arguments.baseline)
         # Imported late, so that --help and a wrong option answer at once.
         from lsfa_jax import compilation
-        from lsfa_jax.training import pipeline
+        from lsfa_jax.training import pipeline, starting
         from lsfa_jax.training.interrupts import Interrupted
     except console.UserError as fault:
         console.error(str(fault))
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     try:
-        arguments = pipeline.with_output(arguments)
+        arguments = starting.with_output(arguments)
         compilation.keep_on_disk()
         pipeline.train(arguments)
     except console.UserError as fault:

@@ -1,6 +1,5 @@
 """The three stages in order, each resumable, into one run folder; the table at the end."""
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -12,26 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsfa_jax import compilation, model_folder
-from lsfa_jax.config import STAGES, Config, Stage, TrainArguments, differences
+from lsfa_jax.config import Config, Stage, TrainArguments
 from lsfa_jax.console import UserError, note, table, warn
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.loading import load_corpus, load_embedding
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import CLASSIFIER, make_model
-from lsfa_jax.training import adjustment, devices, evaluation, interrupts, loop, representation, transfer
+from lsfa_jax.training import adjustment, devices, evaluation, interrupts, loop, representation, starting, transfer
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, init_state, weights_to_use
 from lsfa_jax.training.threshold import choose_threshold
 from lsfa_jax.training.token_states import TokenStates
-
-# The settings that no stage before this one looks at.
-_OWN_SECTIONS = {"transfer": ("pvae",), "adjustment": ("adjust",)}
-
-# The splits that the adjustment reads again and again.
-_KEPT_SPLITS = ("train", "validation")
 
 # What the seed is folded with for each use of randomness.
 _KEYS = {"model": 0, "representation": 1, "pvae": 2, "transfer": 3, "augmentation": 4, "adjustment": 5, "scratch": 6}
@@ -44,15 +37,15 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
         UserError: something is wrong with the data, the settings or the run folder.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
-    stages = _consecutive(arguments.stages)
-    config = _with_absolute_paths(arguments.settings())
-    folder = RunFolder(Path(with_output(arguments).output))
-    _claim(folder, config, stages, arguments.resume)
+    stages = starting.consecutive(arguments.stages)
+    config = starting.with_absolute_paths(arguments.settings())
+    folder = RunFolder(Path(starting.with_output(arguments).output))
+    starting.claim(folder, config, stages, arguments.resume)
     corpus = load_corpus(config)
     folder.check_corpus(corpus.words, corpus.labels)
     # Read before the folder is touched, so that a wrong file takes nothing with it.
     embedding = load_embedding(config, corpus.words)
-    _forget(folder, config, stages, arguments.resume)
+    starting.forget(folder, config, stages, arguments.resume)
     folder.create(config, corpus.words, corpus.labels)
     note(f"Run folder: {folder.path}")
     try:
@@ -61,88 +54,6 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
     except interrupts.Interrupted:
         note(f"Interrupted, all is saved. Go on with: bin/train --output {folder.path} --resume")
         raise
-
-
-def _with_absolute_paths(config: Config) -> Config:
-    """Makes paths absolute, so that the run's config.toml repeats it from any folder."""
-
-    def absolute(path: str) -> str:
-        return str(Path(path).expanduser().absolute())
-
-    named = config.vectors in ("none", "glove-50d")
-    return config.model_copy(
-        update={
-            "data_dir": absolute(config.data_dir) if config.data_dir else "",
-            "vectors": config.vectors if named else absolute(config.vectors),
-        }
-    )
-
-
-def _consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    chosen = tuple(stage for stage in STAGES if stage in stages)
-    first = STAGES.index(chosen[0]) if chosen else 0
-    if not chosen or STAGES[first : first + len(chosen)] != chosen:
-        raise UserError(f"--stages {' '.join(stages)}: expected one or more neighbours of {', '.join(STAGES)}")
-    return chosen
-
-
-def with_output(arguments: TrainArguments) -> TrainArguments:
-    """Names a run folder that is free where the arguments name none."""
-    if arguments.output:
-        return arguments
-    if arguments.resume or STAGES[0] not in arguments.stages:
-        raise UserError("--output DIR: say which run folder to go on with")
-    base = f"runs/{arguments.dataset}-{arguments.preset}"
-    number = 1
-    while (path := Path(base if number == 1 else f"{base}-{number}")).exists():
-        number += 1
-    return arguments.model_copy(update={"output": str(path)})
-
-
-def _claim(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
-    """Makes sure that the run folder is free, or holds a run that the arguments may go on with."""
-    if not folder.config_file.is_file():
-        if resume or stages[0] != STAGES[0]:
-            raise UserError(f"{folder.path}: no run here to go on with (no config.toml)")
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-            raise UserError(f"{folder.path}: exists and is not a run folder; choose another --output")
-        return
-    if not resume and stages[0] == STAGES[0]:
-        raise UserError(f"{folder.path}: holds another run; go on with it by --resume, or choose another --output")
-    changed = differences(folder.read_config(), config)
-    fixed = []
-    for key in changed:
-        section = key.split(".")[0]
-        if section == "report":
-            continue
-        stage = next((name for name, own in _OWN_SECTIONS.items() if section in own), STAGES[0])
-        # A stage that starts anew may have new settings of its own.
-        anew = stage in stages and not (resume and folder.checkpoints(stage).exists())
-        if stage == STAGES[0] or not anew:
-            fixed.append(key)
-    if fixed:
-        raise UserError(
-            f"{folder.path}: the run there has other settings ({', '.join(fixed)}); leave them as they are, "
-            "or choose another --output"
-        )
-
-
-def _forget(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
-    """Drops from a run what its stages that start anew had given."""
-    if not folder.config_file.is_file():
-        return
-    anew = () if resume else STAGES[STAGES.index(stages[0]) :]
-    for stage in anew:
-        shutil.rmtree(folder.checkpoints(stage), ignore_errors=True)
-        folder.forget_history(stage, -1)
-    if "adjustment" in anew:
-        for split in _KEPT_SPLITS:
-            folder.token_states(split).unlink(missing_ok=True)
-    # Another N_t makes other labels head and tail, other constants another PSP, in the results of the first stage too.
-    changed = differences(folder.read_config(), config)
-    measured_anew = any(key in changed for key in ("pvae.head_threshold", "report.propensity_a", "report.propensity_b"))
-    if anew or measured_anew:
-        folder.forget_metrics(anew, measured_anew)
 
 
 class Pipeline:
@@ -165,7 +76,7 @@ class Pipeline:
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.states = {
             name: TokenStates(folder.token_states(name), getattr(corpus, name), 2 * config.encoder.hidden_size)
-            for name in _KEPT_SPLITS
+            for name in starting.KEPT_SPLITS
         }
         self.ranker = evaluation.make_ranker(self.model, self.is_head)
         self.metrics = folder.read_metrics() | {
