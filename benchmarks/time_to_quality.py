@@ -43,7 +43,8 @@ def tree(corpus: Corpus) -> tuple[float, float]:
 
     def counts(split: Split) -> csr_matrix:
         ones = np.ones(len(split.words), np.float32)
-        found = csr_matrix((ones, split.words, split.word_offsets), (len(split), corpus.vocabulary_size))
+        # A copy: the words are a mapped file.
+        found = csr_matrix((ones, split.words, split.word_offsets), (len(split), corpus.vocabulary_size), copy=True)
         found.sum_duplicates()
         return found
 

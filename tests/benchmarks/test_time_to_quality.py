@@ -28,6 +28,7 @@ def test_the_first_validation_that_is_good_enough_counts_with_all_that_was_done_
 def test_a_tree_learns_a_corpus_whose_words_say_its_labels():
     label = np.tile(np.arange(12, dtype=np.int32), 10)
     words = np.stack([2 + label, 2 + label, np.full(120, 14)], axis=1).astype(np.int32).ravel()
+    words.flags.writeable = False  # as a mapped file is
     split = Split(words, np.arange(121) * 3, LabelSets(label, np.arange(121)))
     corpus = Corpus(
         "made",
