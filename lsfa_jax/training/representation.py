@@ -31,15 +31,14 @@ def make_step(
 ) -> Callable[[TrainState, Batch, bool], TrainState]:
     """Compiles one training step; its last argument says whether the contrastive loss takes part.
 
-    Losses are sums divided by documents x labels, so that alpha weighs them as in the paper. Of the word vectors, only
-    those of the batch's words are read and written. Where the batch has candidates, a shortlist of labels stands for
-    all of them, and the same holds for its rows.
+    Losses are sums divided by documents x labels, so that alpha weighs them as in the paper. Where the batch has
+    candidates, a shortlist of labels stands for all of them, and only its rows are read and written.
     """
     psc = config.psc
 
     def apply(params: Any, *arguments: Any, **options: Any) -> Any:
-        # Some rows of the tables make a model of so many words and labels.
-        own = model.clone(vocabulary_size=len(params["embedding"]), num_labels=len(params["label_queries"]))
+        # Some rows of the label tables make a model of so many labels.
+        own = model.clone(num_labels=len(params["label_queries"]))
         return own.apply({"params": params}, *arguments, **options)
 
     def loss(
@@ -79,9 +78,7 @@ def make_step(
         return shortlist.choose(*candidates, hardness, model.num_labels)
 
     def step(state: TrainState, batch: Batch, contrast: bool) -> TrainState:
-        word_ids, places = rows.distinct(batch.words, model.vocabulary_size)
-        batch, extra = batch._replace(words=places), state.extra
-        params = state.params | {"embedding": rows.taken(state.params["embedding"], word_ids)}
+        params, extra = state.params, state.extra
         dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
 
         def encode(own: Any) -> Any:
@@ -101,7 +98,7 @@ def make_step(
         grads |= pull_back(d_states)[0]
         if config.encoder.embedding_trainable == "after_collection":
             grads["embedding"] *= jnp.any(state.extra["present"])
-        return rows.after_sparse_step(state, grads, losses, optimizer, own_rows | {"embedding": word_ids})
+        return rows.after_sparse_step(state, grads, losses, optimizer, own_rows)
 
     return jax.jit(step, static_argnums=2, donate_argnums=0)
 

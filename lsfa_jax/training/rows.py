@@ -48,9 +48,8 @@ def after_sparse_step(
 ) -> TrainState:
     """Returns the state after one optimiser step on some rows.
 
-    Adam is lazy here, like PyTorch's SparseAdam (AttentionXML and the released LSFA code train word vectors so): a row
-    that takes no part keeps its value and its moments, where the dense one would move it on by fading momentum. The
-    bias correction counts all steps, also for a row's first one.
+    Adam is lazy here, like PyTorch's SparseAdam: a row that takes no part keeps its value and its moments, where the
+    dense one would move it on by fading momentum. The bias correction counts all steps, also for a row's first one.
 
     Args:
         state: whose `params` are the whole tables.

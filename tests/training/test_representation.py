@@ -170,31 +170,6 @@ def test_word_vectors_learn_when_the_settings_say_so(tiny, trainable, collected,
     assert np.any(before["head_kernel"] != after["head_kernel"])
 
 
-def test_word_vectors_that_a_batch_does_not_have_stay_bit_for_bit(tiny, compiled_fast):
-    config = settings()
-    model, optimizer = training_corpus.make_model(config), make_optimizer(config.optimizer, 0.05)
-    extra = {"prototypes": jnp.asarray(PROTOTYPES), "present": jnp.asarray(PRESENT)}
-    state = init_state(jax.random.key(5), training_corpus.init_params(model), optimizer, extra)
-    step = representation.make_step(model, config, optimizer)
-    first, second = batch_of(tiny, 0), batch_of(tiny, -1)
-    state = step(state, first, True)
-
-    def tables(state):
-        """Word vectors with their moments."""
-        adam = state.opt_state[1][0]
-        return [np.array(tree["embedding"]) for tree in (state.params, adam.mu, adam.nu)]
-
-    before = tables(state)
-    after = tables(step(state, second, True))
-    own = np.unique(second.words)
-    # Words that have moments from the first step.
-    assert len(np.setdiff1d(first.words, own))
-    for old, new in zip(before, after, strict=True):
-        changed = np.flatnonzero(np.any(old != new, axis=1))
-        # Padding is read too, and has no gradient.
-        assert set(own[own > 0]) <= set(changed) <= set(own)
-
-
 def test_dropout_differs_from_step_to_step_and_repeats_with_the_seed(tiny):
     batch = batch_of(tiny)
     step, state = make(training_corpus.config())
