@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import omikuji
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfTransformer
 
@@ -29,17 +28,24 @@ from lsfa_jax.training.run_folder import RunFolder
 _PLACE = 5
 
 
-def seconds_to(history: list[dict[str, Any]], documents_a_step: float, goal: float) -> float | None:
-    """Returns the seconds to the first validation of stage 1 with a P@5 of `goal` or more; None: there is none."""
+def seconds_to(history: list[dict[str, Any]], documents: int, goal: float) -> float | None:
+    """Returns the seconds to the first validation of stage 1 with a P@5 of `goal` or more; None: there is none.
+
+    Args:
+        history: lines of history.jsonl of that stage, each with a validation; of a run that was not interrupted.
+        documents: of an epoch.
+        goal: percent.
+    """
     for line in history:
-        if line["stage"] == "representation" and line.get("validation", {}).get("P@5", -1.0) >= goal:
+        if line["validation"]["P@5"] >= goal:
             # The rate is over all that was done up to here.
-            return line["step"] * documents_a_step / line["documents/s"]
+            return line["epoch"] * documents / line["documents/s"]
     return None
 
 
 def tree(corpus: Corpus) -> tuple[float, float]:
     """Returns the seconds in which Omikuji's tree is trained, and its P@5 on the validation documents."""
+    import omikuji
 
     def counts(split: Split) -> csr_matrix:
         ones = np.ones(len(split.words), np.float32)
@@ -73,13 +79,19 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     folder = RunFolder(parser.parse_args(arguments).run)
+    baselines.check("tree")
     config = folder.read_config()
+    file = folder.path / "history.jsonl"
+    history = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    validated = [line for line in history if line["stage"] == "representation" and "validation" in line]
+    if not validated:
+        raise console.UserError(
+            f"{file}: no validation of the first stage yet; let bin/train come to the end of an epoch"
+        )
     corpus = load_corpus(config)
-    history = [json.loads(line) for line in (folder.path / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     seconds, goal = tree(corpus)
-    batches = -(-len(corpus.train) // config.optimizer.batch_size)
-    ours = seconds_to(history, len(corpus.train) / batches, goal)
-    best = max((line["validation"]["P@5"] for line in history if line["stage"] == "representation"), default=0.0)
+    ours = seconds_to(validated, len(corpus.train), goal)
+    best = max(line["validation"]["P@5"] for line in validated)
     rows = [
         ["label tree", f"{goal:.2f}", f"{seconds:.1f} s"],
         [f"this run (best P@5 {best:.2f})", f"{goal:.2f}", "not reached" if ours is None else f"{ours:.1f} s"],
@@ -91,4 +103,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except console.UserError as fault:
-        sys.exit(f"error: {fault}")
+        console.error(str(fault))
+        sys.exit(2)

@@ -4,25 +4,30 @@ import numpy as np
 import pytest
 
 from benchmarks import time_to_quality
+from lsfa_jax.config import Config, to_toml
+from lsfa_jax.console import UserError
 from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.metrics import LabelSets
 
 
-def line(step, precision, stage="representation", rate=20.0):
-    return {"stage": stage, "step": step, "documents/s": rate, "validation": {"P@5": precision}}
+def line(epoch, precision, rate=20.0):
+    return {"stage": "representation", "epoch": epoch, "documents/s": rate, "validation": {"P@5": precision}}
 
 
 def test_the_first_validation_that_is_good_enough_counts_with_all_that_was_done_before_it():
-    history = [
-        line(5, 40.0),
-        {"stage": "representation", "step": 10, "documents/s": 20.0},
-        line(15, 60.0, "transfer"),
-        line(20, 50.0, rate=25.0),
-        line(30, 55.0),
-    ]
-    assert time_to_quality.seconds_to(history, 8.0, 50.0) == pytest.approx(20 * 8 / 25)
-    assert time_to_quality.seconds_to(history, 8.0, 40.0) == pytest.approx(5 * 8 / 20)
-    assert time_to_quality.seconds_to(history, 8.0, 55.1) is None
+    history = [line(0.5, 40.0), line(1.0, 50.0, rate=25.0), line(1.5, 55.0)]
+    assert time_to_quality.seconds_to(history, 80, 50.0) == pytest.approx(80 / 25)
+    assert time_to_quality.seconds_to(history, 80, 40.0) == pytest.approx(0.5 * 80 / 20)
+    assert time_to_quality.seconds_to(history, 80, 55.1) is None
+
+
+def test_a_folder_without_a_run_or_without_a_validation_is_told_of(tmp_path):
+    with pytest.raises(UserError, match="no such settings file"):
+        time_to_quality.main([str(tmp_path)])
+    (tmp_path / "config.toml").write_text(to_toml(Config()), encoding="utf-8")
+    (tmp_path / "history.jsonl").write_text('{"stage": "transfer", "epoch": 1}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="no validation of the first stage"):
+        time_to_quality.main([str(tmp_path)])
 
 
 def test_a_tree_learns_a_corpus_whose_words_say_its_labels():
