@@ -146,7 +146,7 @@ def write_plot(path: Path, rows: list[dict[str, Any]]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     drawn = [made for made in rows if "ratio" in made]
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.35 * max(1, len(drawn))))
@@ -164,6 +164,9 @@ def write_plot(path: Path, rows: list[dict[str, Any]]) -> None:
             axes.plot([made["time_target"]] * 2, [place - 0.4, place + 0.4], color="black", linewidth=2)
     axes.set_yticks(range(len(drawn)), [f"{made['key']} ({made['peer']})" for made in drawn])
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.axvline(1, color="grey", linewidth=0.5)
     axes.invert_yaxis()
     axes.set_xlabel("time, ours / peer; line: range over rounds; mark: target")
