@@ -11,8 +11,8 @@ from benchmarks.turns import Measured
 from lsfa_jax import console
 from lsfa_jax.whole_files import WholeFiles
 
-HEADER = ["", "ours ms", "peer ms", "ratio", "range", "target", "met", "compile s",
-          "ours MiB", "peer MiB", "ratio", "target", "met"]  # fmt: skip
+HEADER = ["", "ours ms", "peer ms", "time ratio", "range", "target", "met", "compile s",
+          "ours MiB", "peer MiB", "memory ratio", "target", "met"]  # fmt: skip
 
 
 def row(comparison: Comparison, found: dict[str, Measured]) -> dict[str, Any]:
@@ -111,6 +111,14 @@ def document(rows: list[dict[str, Any]], rounds: int, seed: int) -> dict[str, An
         for measured in made["measured"].values():
             versions |= measured["versions"]
     return {"machine": machine(), "versions": versions, "rounds": rounds, "seed": seed, "rows": rows}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Reads the rows of a JSON file that `write_json` wrote; raises UserError where it is another file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["rows"]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as fault:
+        raise console.UserError(f"{path}: not figures of this command ({fault}); name another file") from None
 
 
 def write_json(path: Path, written: dict[str, Any]) -> None:

@@ -143,6 +143,14 @@ class Worker:
         self._said.close()
 
 
+def _remedy(fault: str, implementation: Implementation) -> str:
+    if "No module named" not in fault:
+        return ""
+    if implementation.own_python:
+        return "; --peers-python names an interpreter that has it, see --help"
+    return f"; install the peers: {sys.executable} -m pip install -e '.[peers]'"
+
+
 def measure(
     comparison: Comparison, rounds: int, seed: int, peers_python: str, said: Callable[[str], None]
 ) -> dict[str, Measured]:
@@ -165,7 +173,7 @@ def measure(
                 workers[name] = Worker(name, implementation, seed, peers_python)
                 found[name] = workers[name].measured
             except WorkerError as fault:
-                found[name] = Measured(name, fault=str(fault))
+                found[name] = Measured(name, fault=f"{fault}{_remedy(str(fault), implementation)}")
         quickest = min((w.measured.first for name, w in workers.items() if name != "ours"), default=0.0)
         for name in list(workers):
             first = workers[name].measured.first

@@ -116,8 +116,8 @@ class Representation(Section):
     select: Metric = Field("N@5", description="Validation metric that chooses the weights that are kept.")
     shortlist: Literal["auto"] | NonNegativeInt = Field(
         "auto",
-        description="Labels a step looks at, sampled, at a cost that does not grow with their number; 0: all of them; "
-        "auto: all up to 30,000, then 4,096.",
+        description="Labels a step looks at, sampled, at a cost that does not grow with their number (doubled until a "
+        "batch's own labels fill half at most); 0: all of them; auto: all up to 30,000, then 4,096.",
     )
 
 

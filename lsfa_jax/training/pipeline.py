@@ -117,6 +117,8 @@ class Pipeline:
             f"Devices: {self.mesh.size} x {', '.join(sorted(kinds))}; {self.config.precision}; "
             f"texts padded to {', '.join(map(str, self.buckets))} words, {self.train.padding:.2f} for each real one"
         )
+        if size := representation.shortlist_size(self.config, corpus.num_labels):
+            note(f"Representation: {size:,} labels a step stand for all {corpus.num_labels:,}, at random")
 
     def _batches(self, split: Split, size: int) -> Batches:
         return Batches(split, self.corpus.num_labels, size, self.buckets, self.mesh.size)

@@ -13,6 +13,7 @@ from benchmarks import report, shapes, turns, worker
 from benchmarks.comparisons import TOPICS, Comparison, Implementation
 from benchmarks.turns import Measured
 from benchmarks.work import Part, Work
+from lsfa_jax.console import UserError
 
 
 def measured(name, *seconds, **more):
@@ -123,6 +124,35 @@ def test_wrong_command_lines(line, capsys):
     with pytest.raises(SystemExit):
         command.parse(line)
     assert "error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_a_file_that_cannot_be_written_is_told_of_before_the_measurement(option, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        command.parse(["lstm", option, str(tmp_path / "no" / "x")])
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_an_interpreter_that_is_not_there_is_told_of(capsys):
+    with pytest.raises(SystemExit):
+        command.parse(["lstm", "--peers-python", "/no/such/python"])
+    assert "is no interpreter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["a,b\n", "{}", "[]", '{"row": 1}'])
+def test_rows_of_another_file_are_not_read(text, tmp_path):
+    (tmp_path / "x").write_text(text)
+    with pytest.raises(UserError, match="not figures of this command"):
+        report.read_rows(tmp_path / "x")
+
+
+def test_what_installs_a_missing_peer_is_said():
+    own = Implementation("nowhere:nothing", {})
+    found = turns.measure(Comparison("t", "tiny", "x", own, {"peer": own}), 1, 0, sys.executable, str)
+    assert "pip install -e '.[peers]'" in found["peer"].fault
+    elsewhere = Implementation("nowhere:nothing", {}, own_python=True)
+    found = turns.measure(Comparison("t", "tiny", "x", own, {"peer": elsewhere}), 1, 0, sys.executable, str)
+    assert "--peers-python" in found["peer"].fault
 
 
 def test_rounds_that_were_disturbed_do_not_count():
