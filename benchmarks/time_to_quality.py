@@ -11,17 +11,14 @@ compilation and the validations up to then; the tree's does not include its feat
 import argparse
 import json
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from lsfa_jax import baselines, console, metrics
-from lsfa_jax.data.corpus import Corpus, Split
+from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.loading import load_corpus
 from lsfa_jax.training.run_folder import RunFolder
 
@@ -45,29 +42,20 @@ def seconds_to(history: list[dict[str, Any]], documents: int, goal: float) -> fl
 
 def tree(corpus: Corpus) -> tuple[float, float]:
     """Returns the seconds in which Omikuji's tree is trained, and its P@5 on the validation documents."""
-    import omikuji
+    from benchmarks.omikuji_tree import train_tree, word_counts
 
-    def counts(split: Split) -> csr_matrix:
-        ones = np.ones(len(split.words), np.float32)
-        # A copy: the words are a mapped file.
-        found = csr_matrix((ones, split.words, split.word_offsets), (len(split), corpus.vocabulary_size), copy=True)
-        found.sum_duplicates()
-        return found
-
-    weigh = TfidfTransformer(sublinear_tf=True).fit(counts(corpus.train))
-    with tempfile.TemporaryDirectory(prefix="lsfa-benchmark-") as folder:
-        path, model_path = Path(folder) / "train.txt", Path(folder) / "model"
-        baselines._write_features(path, weigh.transform(counts(corpus.train)), corpus.train.labels, len(corpus.labels))
-        started = time.monotonic()
-        baselines._train_tree(path, model_path)
-        seconds = time.monotonic() - started
-        model = omikuji.Model.load(str(model_path))
+    train, validation = (
+        word_counts(split.words, split.word_offsets, corpus.vocabulary_size)
+        for split in (corpus.train, corpus.validation)
+    )
+    weigh = TfidfTransformer(sublinear_tf=True)
+    model, seconds = train_tree(weigh.fit_transform(train), corpus.train.labels, len(corpus.labels))
     top = np.full((len(corpus.validation), _PLACE), -1, np.int32)
-    for row, own in enumerate(weigh.transform(counts(corpus.validation))):
-        found = model.predict(list(zip(own.indices.tolist(), own.data.tolist(), strict=True)), top_k=top.shape[1])
-        top[row, : len(found)] = [label for label, _ in found]
-    found = metrics.evaluate(top, corpus.validation.labels, corpus.label_counts, len(corpus.train))
-    return seconds, found[f"P@{_PLACE}"]
+    for row, own in enumerate(weigh.transform(validation)):
+        listed = model.predict(list(zip(own.indices.tolist(), own.data.tolist(), strict=True)), top_k=_PLACE)
+        top[row, : len(listed)] = [label for label, _ in listed]
+    figures = metrics.evaluate(top, corpus.validation.labels, corpus.label_counts, len(corpus.train))
+    return seconds, figures[f"P@{_PLACE}"]
 
 
 def main(arguments: list[str]) -> None:
