@@ -20,7 +20,7 @@ from benchmarks import report
 from benchmarks.comparisons import TOPICS
 from benchmarks.shapes import SHAPES
 from benchmarks.turns import measure
-from lsfa_jax import console
+from lsfa_jax.util import console
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -96,8 +96,8 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except console.UserError as fault:
-        console.error(str(fault))
+    except console.UserError as error:
+        console.error(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         console.error("interrupted; with --json FILE, --resume goes on after the rows that are there")

@@ -10,8 +10,8 @@ from scipy.sparse import csr_matrix
 
 from benchmarks import shapes
 from benchmarks.work import Work, each
-from lsfa_jax import baselines
-from lsfa_jax.metrics import LabelSets
+from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.sparse import baselines
 
 _TRAINING = 2_000
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks import ours_model, shapes
 from benchmarks.work import Work, once
-from lsfa_jax.model import bilstm
+from lsfa_jax.model.encoders import bilstm
 from lsfa_jax.model.lsfa import Lsfa
 
 

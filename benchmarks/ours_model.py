@@ -10,7 +10,7 @@ from benchmarks import shapes
 from lsfa_jax.config import Classifier, Config, Encoder, Psc
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Split
-from lsfa_jax.metrics import LabelSets
+from lsfa_jax.evaluation.ranking import LabelSets
 from lsfa_jax.model.lsfa import Lsfa, make_model
 
 

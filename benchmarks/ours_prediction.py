@@ -10,9 +10,10 @@ import numpy as np
 
 from benchmarks import ours_model, shapes
 from benchmarks.work import Part, Work, each
-from lsfa_jax import console, inference, model_folder
-from lsfa_jax.predict import parse, predict
-from lsfa_jax.training import devices
+from lsfa_jax.cli.predict import parse, predict
+from lsfa_jax.serving.predictor import Predictor
+from lsfa_jax.training import model_folder
+from lsfa_jax.util import console, sharding
 
 _TOP = 5
 
@@ -39,7 +40,7 @@ def _texts(ours: ours_model.Ours, seed: int, number: int) -> list[str]:
 
 def _model_alone(trained: model_folder.TrainedModel, texts: list[str]) -> Callable[[], None]:
     """Returns what computes the predictor's batches, padded already."""
-    predictor = inference.Predictor(trained)
+    predictor = Predictor(trained)
     batches = [
         predictor._padded([chunk[row][1] for row in rows])
         for chunk in predictor._encoded(texts)
@@ -48,8 +49,8 @@ def _model_alone(trained: model_folder.TrainedModel, texts: list[str]) -> Callab
 
     def run() -> None:
         for words, lengths in batches:
-            arrays = devices.split_rows(predictor._mesh, (words, lengths))
-            jax.block_until_ready(inference._best_labels(predictor._lsfa, _TOP, predictor._params, *arrays))
+            arrays = sharding.split_rows(predictor._mesh, (words, lengths))
+            jax.block_until_ready(predictor._best_labels(predictor._lsfa, _TOP, predictor._params, *arrays))
 
     return run
 

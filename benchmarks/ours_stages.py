@@ -14,16 +14,17 @@ from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import CLASSIFIER
-from lsfa_jax.training import adjustment, devices, transfer
 from lsfa_jax.training.optimizer import make_optimizer
+from lsfa_jax.training.stages import adjustment, transfer
 from lsfa_jax.training.state import init_state
 from lsfa_jax.training.token_states import TokenStates
+from lsfa_jax.util import sharding
 
 
 def collection(shape: str, seed: int) -> Work:
     """Features and prototypes of some batches, a document."""
     ours = ours_model.make(shape, seed)
-    own, mesh = ours.shape, devices.make_mesh()
+    own, mesh = ours.shape, sharding.make_mesh()
     rows = np.random.default_rng(seed).choice(len(ours.split), shapes.few(own), replace=False)
     buckets = list(ours.batches().buckets)
     batches = Batches(ours.split.take(rows), own.num_labels, own.batch, buckets)
@@ -49,8 +50,8 @@ def pvae(shape: str, seed: int) -> Work:
         jnp.ones(ours.shape.num_labels),
     )
     extra = {"batch_stats": statistics, "sums": sums}
-    mesh = devices.make_mesh()
-    state = devices.on_every_device(mesh, init_state(jax.random.key(2), params, optimizer, extra, validated=False))
+    mesh = sharding.make_mesh()
+    state = sharding.on_every_device(mesh, init_state(jax.random.key(2), params, optimizer, extra, validated=False))
     random = np.random.default_rng(seed)
     number = 20 * size
     features = random.random((number, model.feature_size), np.float32)
@@ -70,7 +71,7 @@ def with_states(ours: ours_model.Ours, batches: Batches) -> Split:
     """Returns the split with token states in a file, which lives as long as it is mapped, in place of the words."""
     with tempfile.TemporaryDirectory() as folder:
         states = TokenStates(Path(folder) / "states.npy", batches.split, 2 * ours.config.encoder.hidden_size)
-        collect, mesh = transfer.make_collector(ours.model), devices.make_mesh()
+        collect, mesh = transfer.make_collector(ours.model), sharding.make_mesh()
         with states.filling() as keep:
             transfer.collect_features(collect, ours.params, batches, ours.model.feature_size, mesh, keep)
         return states.split()
@@ -78,7 +79,7 @@ def with_states(ours: ours_model.Ours, batches: Batches) -> Split:
 
 def adjustment_steps(ours: ours_model.Ours, seed: int, number: int) -> tuple[adjustment.Stage, Any]:
     """Returns the last stage on some documents and the state that it starts from."""
-    own, config, mesh = ours.shape, ours.config, devices.make_mesh()
+    own, config, mesh = ours.shape, ours.config, sharding.make_mesh()
     rows = np.random.default_rng(seed).choice(len(ours.split), number, replace=False)
     batches = Batches(ours.split.take(rows), own.num_labels, own.batch, list(ours.batches().buckets))
     batches = Batches(with_states(ours, batches), own.num_labels, own.batch, list(batches.buckets))
@@ -108,7 +109,7 @@ def adjustment_steps(ours: ours_model.Ours, seed: int, number: int) -> tuple[adj
         mesh,
         None,
     )
-    return stage, devices.on_every_device(mesh, state)
+    return stage, sharding.on_every_device(mesh, state)
 
 
 def adjust(shape: str, seed: int) -> Work:

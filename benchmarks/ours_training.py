@@ -13,9 +13,10 @@ from lsfa_jax.config import Psc, Representation
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.model import prototypes
-from lsfa_jax.training import devices, representation, transfer
 from lsfa_jax.training.optimizer import make_optimizer
+from lsfa_jax.training.stages import representation, transfer
 from lsfa_jax.training.state import init_state
+from lsfa_jax.util import sharding
 
 
 class Trainer:
@@ -23,7 +24,7 @@ class Trainer:
 
     def __init__(self, ours: ours_model.Ours, contrast: bool) -> None:
         own = ours.shape
-        self._ours, self._mesh = ours, devices.make_mesh()
+        self._ours, self._mesh = ours, sharding.make_mesh()
         self._config = ours.config if contrast else ours.config.model_copy(update={"psc": Psc(weight=0)})
         self._optimizer = make_optimizer(self._config.optimizer, self._config.optimizer.learning_rate)
         extra = representation.no_prototypes(ours.model)
@@ -35,7 +36,7 @@ class Trainer:
         # Without a copy of the best weights: the plain peer keeps none.
         state = init_state(jax.random.key(0), ours.params, self._optimizer, extra, validated=False)
         # As the pipeline places it: elsewhere, the second step would be compiled anew.
-        self._state = devices.on_every_device(self._mesh, state)
+        self._state = sharding.on_every_device(self._mesh, state)
 
     def on(self, documents: Split, num_words: int) -> Callable[[], None]:
         """Returns what trains on a batch of documents, padded to a length, and waits for it."""

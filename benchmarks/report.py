@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.comparisons import Comparison
 from benchmarks.turns import Measured
-from lsfa_jax import console
-from lsfa_jax.whole_files import WholeFiles
+from lsfa_jax.util import console
+from lsfa_jax.util.atomic import WholeFiles
 
 HEADER = ["", "ours ms", "peer ms", "time ratio", "range", "target", "met", "compile s",
           "ours MiB", "peer MiB", "memory ratio", "target", "met"]  # fmt: skip
@@ -19,7 +19,7 @@ def row(comparison: Comparison, found: dict[str, Measured]) -> dict[str, Any]:
     """Makes a row, with numbers where there are any; the least time and the least memory of the peers count."""
     ours = found["ours"]
     peers = [found[name] for name in comparison.peers if name in found]
-    notes = [f"{each.name}: {each.fault}" for each in found.values() if each.fault]
+    notes = [f"{each.name}: {each.error}" for each in found.values() if each.error]
     if any(each.disturbed for each in found.values()):
         notes.append("somebody else used the processors in all rounds: figures to be measured again")
     peer = min((each for each in peers if each.seconds), key=lambda each: each.median, default=None)
@@ -117,8 +117,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Reads the rows of a JSON file that `write_json` wrote; raises UserError where it is another file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))["rows"]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as fault:
-        raise console.UserError(f"{path}: not figures of this command ({fault}); name another file") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise console.UserError(f"{path}: not figures of this command ({error}); name another file") from None
 
 
 def write_json(path: Path, written: dict[str, Any]) -> None:

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfTransformer
 
-from lsfa_jax import baselines, console, metrics
 from lsfa_jax.data.corpus import Corpus
-from lsfa_jax.data.loading import load_corpus
+from lsfa_jax.data.load import load_corpus
+from lsfa_jax.evaluation import ranking
+from lsfa_jax.sparse import baselines
 from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.util import console
 
 _PLACE = 5
 
@@ -54,7 +56,7 @@ def tree(corpus: Corpus) -> tuple[float, float]:
     for row, own in enumerate(weigh.transform(validation)):
         listed = model.predict(list(zip(own.indices.tolist(), own.data.tolist(), strict=True)), top_k=_PLACE)
         top[row, : len(listed)] = [label for label, _ in listed]
-    figures = metrics.evaluate(top, corpus.validation.labels, corpus.label_counts, len(corpus.train))
+    figures = ranking.evaluate(top, corpus.validation.labels, corpus.label_counts, len(corpus.train))
     return seconds, figures[f"P@{_PLACE}"]
 
 
@@ -90,6 +92,6 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except console.UserError as fault:
-        console.error(str(fault))
+    except console.UserError as error:
+        console.error(str(error))
         sys.exit(2)

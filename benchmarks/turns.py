@@ -53,7 +53,7 @@ class Measured:
     """Peak before the first call: libraries, weights, documents."""
     facts: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    fault: str = ""
+    error: str = ""
     """Why there are no figures."""
 
     disturbed: bool = False
@@ -94,8 +94,8 @@ class Worker:
                 stderr=self._said,
                 env=os.environ | {"PYTHONPATH": path},
             )
-        except OSError as fault:
-            raise WorkerError(str(fault)) from fault
+        except OSError as error:
+            raise WorkerError(str(error)) from error
         try:
             made = self._answer()
             self.measured.facts, self.measured.versions = made["facts"], made["versions"]
@@ -143,8 +143,8 @@ class Worker:
         self._said.close()
 
 
-def _remedy(fault: str, implementation: Implementation) -> str:
-    if "No module named" not in fault:
+def _remedy(error: str, implementation: Implementation) -> str:
+    if "No module named" not in error:
         return ""
     if implementation.own_python:
         return "; --peers-python names an interpreter that has it, see --help"
@@ -154,7 +154,7 @@ def _remedy(fault: str, implementation: Implementation) -> str:
 def measure(
     comparison: Comparison, rounds: int, seed: int, peers_python: str, said: Callable[[str], None]
 ) -> dict[str, Measured]:
-    """Measures ours and its peers in turn; one that fails has a fault instead of figures.
+    """Measures ours and its peers in turn; one that fails has an error instead of figures.
 
     Args:
         comparison: what is compared.
@@ -172,14 +172,14 @@ def measure(
             try:
                 workers[name] = Worker(name, implementation, seed, peers_python)
                 found[name] = workers[name].measured
-            except WorkerError as fault:
-                found[name] = Measured(name, fault=f"{fault}{_remedy(str(fault), implementation)}")
+            except WorkerError as error:
+                found[name] = Measured(name, error=f"{error}{_remedy(str(error), implementation)}")
         quickest = min((w.measured.first for name, w in workers.items() if name != "ours"), default=0.0)
         for name in list(workers):
             first = workers[name].measured.first
             if name != "ours" and first > _TOO_SLOW * quickest:
                 factor = first / quickest
-                found[name].fault = f"{first:.1f} s in its first call, {factor:.0f} x another peer's: left out"
+                found[name].error = f"{first:.1f} s in its first call, {factor:.0f} x another peer's: left out"
                 workers.pop(name).close()
         spent, calm, number = 0.0, [], 0
         while len(calm) < rounds and number < 3 * rounds and spent <= _LONGEST_ROUNDS:
@@ -190,8 +190,8 @@ def measure(
                 try:
                     workers[name].round()
                     spent += found[name].spent[-1]
-                except WorkerError as fault:
-                    found[name].fault = str(fault)
+                except WorkerError as error:
+                    found[name].error = str(error)
                     workers.pop(name).close()
             if all(found[name].others[-1] <= _DISTURBED for name in workers):
                 calm.append(number - 1)

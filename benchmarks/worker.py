@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.work import Work
-from lsfa_jax.memory import keep_freed_memory
+from lsfa_jax.util.malloc import keep_freed_memory
 
 # Whose version is told where the implementation has imported it.
 _LIBRARIES = ("numpy", "jax", "jaxlib", "torch", "lightning", "libmultilabel", "omikuji")

@@ -15,7 +15,7 @@ import tomli_w
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from lsfa_jax.console import UserError
+from lsfa_jax.util.console import UserError
 
 Metric = Literal["P@1", "P@3", "P@5", "N@1", "N@3", "N@5", "PSP@1", "PSP@3", "PSP@5", "macro_P@5"]
 
@@ -223,13 +223,13 @@ def dataset_names() -> list[str]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Reads a settings file; raises UserError with the line of a fault."""
+    """Reads a settings file; raises UserError with the line of an error."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such settings file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as fault:
-        raise UserError(f"{path}: not a TOML settings file: {fault}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: not a TOML settings file: {error}") from None
 
 
 def layered(dataset: str, preset: str, profile: str) -> dict[str, Any]:
@@ -257,10 +257,10 @@ def validated(values: Mapping[str, Any], where: str) -> Config:
     """Makes a Config of nested dicts; raises UserError that names the key, what was expected, and the nearest key."""
     try:
         return Config.model_validate(values)
-    except ValidationError as fault:
+    except ValidationError as error:
         known = list(keys(Config))
         lines = []
-        for item in fault.errors():
+        for item in error.errors():
             # A union's branches add their own names to the path ('auto', 'float'): keep the part that is a key.
             path = ".".join(str(part) for part in item["loc"])
             key = next((name for name in sorted(known, key=len, reverse=True) if path.startswith(name)), path)
@@ -375,5 +375,5 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
         # Without a description of its own, tyro takes the docstring but not its examples.
         description = inspect.getdoc(TrainArguments)
         return tyro.cli(TrainArguments, default=default, args=argv, prog="bin/train", description=description)
-    except ValidationError as fault:
-        raise UserError("; ".join(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in fault.errors())) from None
+    except ValidationError as error:
+        raise UserError("; ".join(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None

@@ -1,9 +1,11 @@
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import pytest
 
 # Four devices on the CPU, asked for before the first array is made: what is split over devices is tested everywhere.
 jax.config.update("jax_num_cpu_devices", 4)
@@ -17,11 +19,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def _own_cache() -> tempfile.TemporaryDirectory:
     """A cache with what the user's has fetched, so that what tests prepare is not kept."""
-    from lsfa_jax.data import sources
+    from lsfa_jax.data import download
 
     folder = tempfile.TemporaryDirectory(prefix="lsfa-tests-")
-    for artifact in (sources.RCV1, sources.GLOVE_50D):
-        fetched = sources.cache_dir() / artifact.folder
+    for artifact in (download.RCV1, download.GLOVE_50D):
+        fetched = download.cache_dir() / artifact.folder
         if fetched.is_dir():
             (Path(folder.name) / artifact.folder).symlink_to(fetched)
     os.environ["LSFA_DATA"] = folder.name
@@ -30,3 +32,32 @@ def _own_cache() -> tempfile.TemporaryDirectory:
 
 # Before the tests' modules are imported; it goes with the process.
 _cache = _own_cache()
+
+
+from tests import training_corpus  # noqa: E402 - after the cache is chosen
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Equal programs are compiled once in all tests."""
+    training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
+
+
+@pytest.fixture(scope="module")
+def shared_steps() -> Iterator[None]:
+    """Runs of the module with equal settings share their compiled steps."""
+    with training_corpus.shared_steps():
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The tiny corpus."""
+    return training_corpus.build()
+
+
+@pytest.fixture
+def compiled_fast(_compiled) -> Iterator[None]:
+    """Runs take one device and hasty compilation."""
+    with training_corpus.compiled_fast():
+        yield

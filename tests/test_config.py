@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from lsfa_jax import config
 from lsfa_jax.config import Config, differences, keys, parse_train_arguments, to_toml, validated
-from lsfa_jax.console import UserError
+from lsfa_jax.util.console import UserError
 
 ROOT = Path(__file__).parents[1]
 DATASETS = ("aapd", "custom", "eurlex4k", "eurlex57k", "rcv1", "synthetic")
@@ -47,7 +47,7 @@ def run(*command):
 
 
 def train(*arguments):
-    return run(sys.executable, "-m", "lsfa_jax.train", *arguments)
+    return run(sys.executable, "-m", "lsfa_jax.cli.train", *arguments)
 
 
 # The settings' own values, drawn from what the fields declare.
@@ -351,7 +351,7 @@ def test_seeds_are_all_different_to_jax():
         validated({"seed": 2**32}, "x")
 
 
-# --- faults
+# --- errors
 
 FILE_FAULTS = [
     ("[psc]\nwieght = 1", "unknown setting psc.wieght (did you mean psc.weight?)"),
@@ -386,16 +386,16 @@ FILE_FAULTS = [
 @pytest.mark.parametrize(("text", "message"), FILE_FAULTS, ids=[text.replace("\n", " ") for text, _ in FILE_FAULTS])
 def test_fault_in_a_file_names_file_key_and_what_was_expected(tmp_path, text, message):
     file = write(tmp_path, text)
-    with pytest.raises(UserError) as fault:
+    with pytest.raises(UserError) as error:
         parse_train_arguments(["--config", file])
-    assert str(fault.value).startswith(f"{file}: ")
-    assert message in str(fault.value)
+    assert str(error.value).startswith(f"{file}: ")
+    assert message in str(error.value)
 
 
 def test_all_faults_of_a_file_are_told_at_once(tmp_path):
-    with pytest.raises(UserError) as fault:
+    with pytest.raises(UserError) as error:
         parse_train_arguments(["--config", write(tmp_path, "[psc]\nwieght = 1\ntemperature = 0\n[pvae]\nepochs = 'x'")])
-    assert [line.split(": ")[1] for line in str(fault.value).splitlines()] == [
+    assert [line.split(": ")[1] for line in str(error.value).splitlines()] == [
         "psc.temperature = 0",
         "unknown setting psc.wieght (did you mean psc.weight?)",
         "pvae.epochs = 'x'",
@@ -408,9 +408,9 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path):
 def test_file_that_cannot_be_read(tmp_path, name, content):
     if content:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"no such settings file|not a TOML settings file") as fault:
+    with pytest.raises(UserError, match=r"no such settings file|not a TOML settings file") as error:
         parse_train_arguments(["--config", str(tmp_path / name)])
-    assert str(fault.value).startswith(str(tmp_path / name))
+    assert str(error.value).startswith(str(tmp_path / name))
 
 
 OPTION_FAULTS = [

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from lsfa_jax.config import Config, merged
-from lsfa_jax.data import building, corpus
+from lsfa_jax.data import build_corpus, corpus
 from lsfa_jax.data.batches import Batches
-from lsfa_jax.data.readers import Document
+from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.evaluation import scorer
 from lsfa_jax.model.lsfa import Lsfa
-from lsfa_jax.training import adjustment, devices, evaluation, representation, transfer
+from lsfa_jax.training.stages import adjustment, representation, transfer
+from lsfa_jax.util import sharding
 
 NUM_LABELS = 8
 SIZES = {"train": 36, "test": 12, "validation": 12}
@@ -81,7 +83,7 @@ def arguments(data: Path, output: Path, *more: object) -> list[str]:
 
 def build() -> corpus.Corpus:
     """The documents as a corpus."""
-    return building.build(
+    return build_corpus.build(
         "tiny", **documents(), max_words=16, max_vocabulary=40, validation_fraction=0.0, seed=0
     )  # fmt: skip
 
@@ -132,11 +134,11 @@ def compiled_fast() -> Iterator[None]:
 
     What was compiled in haste rounds otherwise, so afterwards all programs are made, or read, anew.
     """
-    one = devices.make_mesh(jax.local_devices()[:1])
+    one = sharding.make_mesh(jax.local_devices()[:1])
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(devices, "make_mesh", lambda: one)
+            patch.setattr(sharding, "make_mesh", lambda: one)
             yield
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
@@ -167,7 +169,7 @@ def shared_steps() -> Iterator[None]:
         once(transfer, "make_step", settings)
         once(adjustment, "make_step", settings)
         once(transfer, "make_collector", lambda model: model)
-        once(evaluation, "make_ranker", lambda model, is_head: (model, is_head.tobytes()))
+        once(scorer, "make_ranker", lambda model, is_head: (model, is_head.tobytes()))
         yield
 
 

@@ -49,8 +49,8 @@ def main() -> None:
     print(f"nDCG@5 on {len(new_texts)} new messages: {classifier.score(new_texts, new_labels):.3f}")
 
     example = ["the beamer has no hdmi and its lamp is dark", "my password expired and the vpn is offline"]
-    for text, found in zip(example, classifier.predict(example), strict=True):
-        print(f"{text!r}: {', '.join(found)}")
+    for text, predicted in zip(example, classifier.predict(example), strict=True):
+        print(f"{text!r}: {', '.join(predicted)}")
 
     with tempfile.TemporaryDirectory() as folder:
         classifier.save(folder)

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lsfa_jax.data.candidates import Candidates
 from lsfa_jax.data.corpus import Split
+from lsfa_jax.data.negative_sampling import Candidates
 
 Array = Any
 """NumPy's on the host; JAX's once a batch is on the device."""

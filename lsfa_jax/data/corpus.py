@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lsfa_jax.data import vocabulary
-from lsfa_jax.metrics import LabelSets
+from lsfa_jax.evaluation.ranking import LabelSets
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import IO, Literal
 import numpy as np
 import zstandard
 
-from lsfa_jax import console
-from lsfa_jax.console import UserError
-from lsfa_jax.data.readers import Document
+from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.util import console
+from lsfa_jax.util.console import UserError
 
 FORMAT = 1
 """Raised by one when the same shape and seed give other documents."""
@@ -105,8 +105,8 @@ def write(shape: Shape, seed: int, folder: Path, compression: Compression) -> li
                     if number % _BLOCK == 0:
                         advance(_BLOCK)
             partial.replace(path)
-    except OSError as fault:
-        raise UserError(f"{folder}: cannot be written ({fault.strerror}); make room, or name another folder") from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); make room, or name another folder") from None
     return list(files)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lsfa_jax.data.readers import Document
+from lsfa_jax.data.reading.documents import Document
 
 _NUM_ANGLES = 6
 _WORDS_PER_LABEL = 12

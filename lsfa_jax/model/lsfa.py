@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
-from lsfa_jax.model import all_labels, bilstm, encoder
+from lsfa_jax.model import attention, label_loss
+from lsfa_jax.model.encoders import bilstm
 
 Array = jax.Array
 
@@ -87,24 +88,24 @@ class Lsfa(nn.Module):
 
     def positive_features(self, states: Array, lengths: Array, label_ids: Array) -> Array:
         """Computes Eq. 2-4 for the given labels of each document only, float32[B, K, D], label_ids int32[B, K]."""
-        mask = encoder.word_mask(lengths, states.shape[1])
-        return encoder.few_label_features(states, mask, self.queries[label_ids], self.head, self.dtype)
+        mask = attention.word_mask(lengths, states.shape[1])
+        return attention.few_label_features(states, mask, self.queries[label_ids], self.head, self.dtype)
 
-    def _tables(self) -> all_labels.Labels:
-        return all_labels.Labels(self.queries, self.classifiers["weights"], self.classifiers.get("bias"))
+    def _tables(self) -> label_loss.Labels:
+        return label_loss.Labels(self.queries, self.classifiers["weights"], self.classifiers.get("bias"))
 
-    def _words(self, states: Array, lengths: Array) -> all_labels.Words:
-        values = encoder.project_words(states, self.head, self.dtype)
-        return all_labels.Words(states, values, encoder.word_mask(lengths, states.shape[1]))
+    def _words(self, states: Array, lengths: Array) -> label_loss.Words:
+        values = attention.project_words(states, self.head, self.dtype)
+        return label_loss.Words(states, values, attention.word_mask(lengths, states.shape[1]))
 
     def loss(
         self, states: Array, lengths: Array, label_ids: Array, label_mask: Array, document_mask: Array,
         label_weights: Array | None = None,
     ) -> Array:  # fmt: skip
-        """Computes the sum of Eq. 6 over documents and all labels of token states, as `all_labels.loss` does."""
+        """Computes the sum of Eq. 6 over documents and all labels of token states, as `label_loss.loss` does."""
         words, head_bias = self._words(states, lengths), None if self.head is None else self.head["bias"]
-        targets = all_labels.Targets(label_ids, label_mask, document_mask)
-        return all_labels.loss(words, head_bias, self._tables(), targets, self._tile, self.dtype, label_weights)
+        targets = label_loss.Targets(label_ids, label_mask, document_mask)
+        return label_loss.loss(words, head_bias, self._tables(), targets, self._tile, self.dtype, label_weights)
 
     def estimates(self, states: Array, lengths: Array, label_ids: Array) -> Array:
         """Computes logits float32[B, M] of the labels int32[M] from what their features would be without attention.
@@ -112,23 +113,23 @@ class Lsfa(nn.Module):
         Every label gets the feature of a document's mean word, so a label costs D operations instead of T x 2H.
         """
         mean = jnp.sum(states, axis=1, keepdims=True) / jnp.maximum(lengths, 1)[:, None, None]
-        features = encoder.project_words(mean, self.head, self.dtype)[:, 0]
+        features = attention.project_words(mean, self.head, self.dtype)[:, 0]
         if self.head is not None:
             features = jax.nn.relu(features + self.head["bias"])
         weights, bias = pair_weights({CLASSIFIER: self.classifiers}, label_ids)
-        logits = encoder.product("bd,md->bm", features, weights, self.dtype)
+        logits = attention.product("bd,md->bm", features, weights, self.dtype)
         return logits if bias is None else logits + bias
 
     def scores(self, states: Array, lengths: Array) -> Array:
         """Computes Eq. 2-5 for all labels of token states, the logits float32[B, L]."""
         words, head_bias = self._words(states, lengths), None if self.head is None else self.head["bias"]
-        return all_labels.scores(words, head_bias, self._tables(), self._tile, self.dtype)
+        return label_loss.scores(words, head_bias, self._tables(), self._tile, self.dtype)
 
     @property
-    def _tile(self) -> all_labels.Tile:
+    def _tile(self) -> label_loss.Tile:
         # Other devices want all documents at a time.
         on_cpu = jax.default_backend() == "cpu"
-        return all_labels.Tile(self.settings.label_block, _CPU_WORDS if on_cpu else 0, jax.local_device_count())
+        return label_loss.Tile(self.settings.label_block, _CPU_WORDS if on_cpu else 0, jax.local_device_count())
 
     def __call__(self, words: Array, lengths: Array, train: bool = False) -> Array:
         """Computes the logits float32[B, L] of word ids int32[B, T] and lengths int32[B]."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from lsfa_jax.console import UserError
+from lsfa_jax.util.console import UserError
 
-# Orbax reports every file that it writes, and each fault with its traceback before it raises it.
+# Orbax reports every file that it writes, and each error with its traceback before it raises it.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
@@ -50,12 +50,12 @@ class Checkpoints:
             with _one_report():
                 self._manager.save(number, args=items, force=True)
                 self._manager.wait_until_finished()
-        except (OSError, ValueError) as fault:
+        except (OSError, ValueError) as error:
             # TensorStore wraps a full disk into a ValueError.
             raise UserError(
-                f"{self.folder}: the checkpoint could not be written ({_first_line(fault)}); the one before is kept. "
+                f"{self.folder}: the checkpoint could not be written ({_first_line(error)}); the one before is kept. "
                 "Make room or mend the folder, then go on with --resume"
-            ) from fault
+            ) from error
         self.last_save = time.monotonic()
 
     @property
@@ -84,21 +84,21 @@ class Checkpoints:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             with _one_report():
                 return self._manager.restore(number, args=items)["state"]
-        except (ValueError, KeyError, TypeError, OSError) as fault:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(
-                f"{self.folder}/{number}: the checkpoint cannot be read with these settings ({_first_line(fault)})"
-            ) from fault
+                f"{self.folder}/{number}: the checkpoint cannot be read with these settings ({_first_line(error)})"
+            ) from error
 
 
 @contextmanager
 def _one_report() -> Iterator[None]:
-    """Leaves it to the exception to report a fault: Orbax's threads print theirs as well, some of them later."""
+    """Leaves it to the exception to report an error: Orbax's threads print theirs as well, some of them later."""
     before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     yield
-    sys.unraisablehook = before  # not after a fault
+    sys.unraisablehook = before  # not after an error
 
 
-def _first_line(fault: BaseException) -> str:
-    line = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+def _first_line(error: BaseException) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     # TensorStore names its files at length, twice, and then says what is wrong.
     return line if len(line) <= 300 else f"{line[:120]} ... {line[-160:]}"

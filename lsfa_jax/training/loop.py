@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsfa_jax import compilation
-from lsfa_jax.console import UserError, note, progress
-from lsfa_jax.data.ahead import ahead
-from lsfa_jax.training import interrupts
+from lsfa_jax.data.prefetch import ahead
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation
+from lsfa_jax.util import compilation_cache, interrupts
+from lsfa_jax.util.console import UserError, note, progress
 
 # Looking at a loss makes the host wait for the device, so it is done now and then.
 _STEPS_BETWEEN_LOOKS = 25
@@ -94,12 +93,12 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
                     state = stage.before_epoch(state, epoch)
                 asked = time.monotonic()
                 batch = next(batches)
-                given, programs = time.monotonic(), compilation.programs()
+                given, programs = time.monotonic(), compilation_cache.programs()
                 waited += given - asked
                 step += 1
                 state = stage.step(state, batch, epoch, step)
                 # A step of a shape that was not met before is compiled first, which says nothing of those to come.
-                compiling = time.monotonic() - given if compilation.programs() > programs else 0.0
+                compiling = time.monotonic() - given if compilation_cache.programs() > programs else 0.0
                 # The device has one step to do while the host prepares the next; further ones would only hold memory.
                 # A copy, for the state is given away to the next step.
                 jax.block_until_ready(done)

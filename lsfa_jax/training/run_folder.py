@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
-from lsfa_jax import model_folder
 from lsfa_jax.config import Config, read_toml, to_toml, validated
-from lsfa_jax.console import UserError
+from lsfa_jax.training import model_folder
+from lsfa_jax.util.console import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -97,8 +97,8 @@ class RunFolder:
         try:
             with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        except OSError as fault:
-            raise _unwritable(self.path, fault) from fault
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def forget_history(self, stage: str, step: int) -> None:
         """Drops the lines of a stage beyond a step, which a resumed run writes again."""
@@ -121,12 +121,12 @@ class RunFolder:
             partial = self.path / f".{name}.partial"
             partial.write_text(text, encoding="utf-8")
             partial.replace(self.path / name)
-        except OSError as fault:
-            raise _unwritable(self.path, fault) from fault
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
 
-def _unwritable(path: Path, fault: OSError) -> UserError:
-    return UserError(f"{path}: cannot write there ({fault.strerror}); make room, or choose another --output")
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot write there ({error.strerror}); make room, or choose another --output")
 
 
 def _git_commit() -> str | None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lsfa_jax.config import STAGES, Config, Stage, TrainArguments, differences
-from lsfa_jax.console import UserError
 from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.util.console import UserError
 
 # The settings that no stage before this one looks at.
 _OWN_SECTIONS = {"transfer": ("pvae",), "adjustment": ("adjust",)}

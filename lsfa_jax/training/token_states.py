@@ -11,11 +11,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lsfa_jax.console import UserError, note
 from lsfa_jax.data.batches import Batch
 from lsfa_jax.data.corpus import Split
-from lsfa_jax.training.array_files import ArrayFile
-from lsfa_jax.training.transfer import Keep
+from lsfa_jax.training.stages.transfer import Keep
+from lsfa_jax.util.array_file import ArrayFile
+from lsfa_jax.util.console import UserError, note
 
 
 class TokenStates:
@@ -48,11 +48,11 @@ class TokenStates:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             # Room that there is and that this user may not have is found here.
             self._file.reserve()
-        except OSError as fault:
+        except OSError as error:
             self._file.drop_partial()
-            why = f"{path}: {fault.strerror} for {size / 2**20:,.0f} MiB of token states"
+            why = f"{path}: {error.strerror} for {size / 2**20:,.0f} MiB of token states"
             if choice == "yes":
-                raise UserError(f"{why}; make room, or set --adjust.cache-states no") from fault
+                raise UserError(f"{why}; make room, or set --adjust.cache-states no") from error
             note(f"{why}; the encoder will run in every epoch of adjustment instead")
             path.touch()
             return False

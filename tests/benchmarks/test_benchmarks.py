@@ -13,7 +13,7 @@ from benchmarks import report, shapes, turns, worker
 from benchmarks.comparisons import TOPICS, Comparison, Implementation
 from benchmarks.turns import Measured
 from benchmarks.work import Part, Work
-from lsfa_jax.console import UserError
+from lsfa_jax.util.console import UserError
 
 
 def measured(name, *seconds, **more):
@@ -54,7 +54,7 @@ def test_memory_of_a_device_or_of_a_fact_instead_of_the_process():
 @pytest.mark.parametrize("failed", ["ours", "slow", "quick"])
 def test_what_fails_says_why_and_the_others_keep_their_figures(failed, tmp_path, capsys):
     found = {name: measured(name, 1.0) for name in ("ours", "slow", "quick")}
-    found[failed] = Measured(failed, fault="no module named so")
+    found[failed] = Measured(failed, error="no module named so")
     row = report.row(comparison(time=0.5), found)
     assert row["notes"][0] == f"{failed}: no module named so"
     assert ("ratio" in row) == (failed != "ours")
@@ -78,10 +78,10 @@ def test_an_epoch_is_added_up_from_its_parts():
 def test_a_peer_that_is_not_there_is_a_row():
     nowhere = Implementation("nowhere:nothing", {})
     found = turns.measure(Comparison("t", "tiny", "x", nowhere, {"peer": nowhere}), 1, 0, "no-such-python", str)
-    assert "nowhere" in found["ours"].fault
+    assert "nowhere" in found["ours"].error
     own = Implementation("nowhere:nothing", {}, own_python=True)
     found = turns.measure(Comparison("t", "tiny", "x", own, {}), 1, 0, "/no/such/python", str)
-    assert "/no/such/python" in found["ours"].fault
+    assert "/no/such/python" in found["ours"].error
 
 
 def test_documents_have_the_shape_that_is_asked_for():
@@ -149,10 +149,10 @@ def test_rows_of_another_file_are_not_read(text, tmp_path):
 def test_what_installs_a_missing_peer_is_said():
     own = Implementation("nowhere:nothing", {})
     found = turns.measure(Comparison("t", "tiny", "x", own, {"peer": own}), 1, 0, sys.executable, str)
-    assert "pip install -e '.[peers]'" in found["peer"].fault
+    assert "pip install -e '.[peers]'" in found["peer"].error
     elsewhere = Implementation("nowhere:nothing", {}, own_python=True)
     found = turns.measure(Comparison("t", "tiny", "x", own, {"peer": elsewhere}), 1, 0, sys.executable, str)
-    assert "--peers-python" in found["peer"].fault
+    assert "--peers-python" in found["peer"].error
 
 
 def test_rounds_that_were_disturbed_do_not_count():

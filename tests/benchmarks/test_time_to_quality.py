@@ -5,9 +5,9 @@ import pytest
 
 from benchmarks import time_to_quality
 from lsfa_jax.config import Config, to_toml
-from lsfa_jax.console import UserError
 from lsfa_jax.data.corpus import Corpus, Split
-from lsfa_jax.metrics import LabelSets
+from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.util.console import UserError
 
 
 def line(epoch, precision, rate=20.0):

@@ -9,7 +9,7 @@ from benchmarks import ours_layers, ours_model, ours_training, plain_attention, 
 from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.model.contrastive import prototypical_contrastive
 from lsfa_jax.model.lsfa import Lsfa
-from lsfa_jax.training import transfer
+from lsfa_jax.training.stages import transfer
 
 torch = pytest.importorskip("torch", reason="the extra `peers` is not installed")
 torch_model = pytest.importorskip("benchmarks.torch_model")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from lsfa_jax.data.batches import Batch, Batches, label_slots
 from lsfa_jax.data.corpus import Split
-from lsfa_jax.metrics import LabelSets
+from lsfa_jax.evaluation.ranking import LabelSets
 
 
 def ragged(rows):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsfa_jax.data.corpus import Split, take_ragged
-from lsfa_jax.metrics import LabelSets
+from lsfa_jax.evaluation.ranking import LabelSets
 
 
 def ragged(rows):

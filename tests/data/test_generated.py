@@ -12,11 +12,11 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.svm import LinearSVC
 
-from lsfa_jax.console import UserError
 from lsfa_jax.data import generated
 from lsfa_jax.data.generated import SHAPES, Shape, documents, write
-from lsfa_jax.data.readers import ReadOptions, ReadReport, find_splits, read_documents
+from lsfa_jax.data.reading.documents import ReadOptions, ReadReport, find_splits, read_documents
 from lsfa_jax.data.vocabulary import tokenize
+from lsfa_jax.util.console import UserError
 
 SMALL = Shape(3000, 500, 400, 4.0, 60.0, 80.0, 5000)
 

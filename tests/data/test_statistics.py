@@ -1,7 +1,7 @@
 import pytest
 
-from lsfa_jax.data.building import build
-from lsfa_jax.data.readers import Document
+from lsfa_jax.data.build_corpus import build
+from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.statistics import HEADER, PAPER, table_row
 
 

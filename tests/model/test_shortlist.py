@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsfa_jax.data import candidates
+from lsfa_jax.data import negative_sampling
 from lsfa_jax.model import shortlist
 
 CHOOSE = jax.jit(shortlist.choose, static_argnums=3)
@@ -22,7 +22,9 @@ def problems(draw):
     """Labels of a batch, a drawn pool and how hard it is, and L. Few shapes, so that few programs are compiled."""
     num_labels = draw(st.sampled_from([1, 5, 40]))
     label_ids = np.array(draw(st.lists(st.integers(0, num_labels - 1), max_size=6)), np.int32)
-    found = candidates.draw(label_ids, num_labels, draw(st.sampled_from([1, 4, 16])), 0, 1, draw(st.integers(0, 99)))
+    found = negative_sampling.draw(
+        label_ids, num_labels, draw(st.sampled_from([1, 4, 16])), 0, 1, draw(st.integers(0, 99))
+    )
     size = len(found.pool)
     hardness = draw(st.lists(st.sampled_from([0.0, 1.0, 2.0, 3e38]), min_size=size, max_size=size))
     return found, np.array(hardness, np.float32), num_labels
@@ -91,7 +93,7 @@ def test_hard_ones_that_are_hard_make_the_estimate_surer():
     def spread(hardness):
         estimates = []
         for step in range(200):
-            positives, pool = candidates.draw(np.zeros(0, int), 200, 12, 0, 1, step)
+            positives, pool = negative_sampling.draw(np.zeros(0, int), 200, 12, 0, 1, step)
             label_ids, weights = CHOOSE(positives, pool, hardness[np.minimum(pool, 199)], 200)
             estimates.append(float(weights @ values[np.minimum(label_ids, 199)]))
         return np.std(estimates)

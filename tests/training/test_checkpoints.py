@@ -9,11 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from lsfa_jax.console import UserError
-from lsfa_jax.training import devices
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.optimizer import clip_by_running_norm
 from lsfa_jax.training.state import init_state
+from lsfa_jax.util import sharding
+from lsfa_jax.util.console import UserError
 from tests.reference.agreement import assert_equal
 
 pytestmark = [
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
 ]
 OPTIMIZER = optax.chain(clip_by_running_norm(5.0), optax.adam(0.1))
-MESH = devices.make_mesh()
+MESH = sharding.make_mesh()
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def make(seed, size=3):
         "b": jnp.float32(seed),
     }
     state = init_state(jax.random.key(seed), params, OPTIMIZER, {"present": jnp.array([True, False])}, average=True)
-    return devices.on_every_device(MESH, replace(state, step=jnp.int32(seed), loss_sums=jnp.array([0.1, seed / 3])))
+    return sharding.on_every_device(MESH, replace(state, step=jnp.int32(seed), loss_sums=jnp.array([0.1, seed / 3])))
 
 
 def abstract(size=3):
-    return devices.abstract(MESH, jax.eval_shape(lambda: make_shapes(size)))
+    return sharding.abstract(MESH, jax.eval_shape(lambda: make_shapes(size)))
 
 
 def make_shapes(size):

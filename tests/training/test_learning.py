@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsfa_jax import metrics
 from lsfa_jax.config import Config
-from lsfa_jax.data.loading import load_corpus
+from lsfa_jax.data.load import load_corpus
+from lsfa_jax.evaluation import ranking
 
 SEEDS = (0, 1, 2)
 
 
 def train(folder: Path, *options: str) -> dict:
-    """Runs the command on one device, as a user has it, and returns metrics.json."""
+    """Runs the command on one device, as a user has it, and returns ranking.json."""
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
-    command = [sys.executable, "-m", "lsfa_jax.train", "--output", str(folder), *options]
+    command = [sys.executable, "-m", "lsfa_jax.cli.train", "--output", str(folder), *options]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    return json.loads((folder / "metrics.json").read_text())
+    return json.loads((folder / "ranking.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_beats_the_most_frequent_labels_by_a_wide_margin(runs):
     for seed, (whole, _) in zip(SEEDS, runs, strict=True):
         corpus = load_corpus(Config(seed=seed))
         top = np.tile(np.arange(5, dtype=np.int32), (len(corpus.test), 1))
-        baseline = metrics.evaluate(top, corpus.test.labels, corpus.published_counts, corpus.published_documents)
+        baseline = ranking.evaluate(top, corpus.test.labels, corpus.published_counts, corpus.published_documents)
         for name, margin in (("P@1", 40), ("N@5", 40), ("PSP@5", 40)):
             assert whole["test"][name] > baseline[name] + margin, (seed, name)
 

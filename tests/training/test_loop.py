@@ -11,11 +11,12 @@ import numpy as np
 import optax
 import pytest
 
-from lsfa_jax.console import UserError
-from lsfa_jax.training import interrupts, loop
-from lsfa_jax.training.interrupts import Interrupted
+from lsfa_jax.training import loop
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import averaged, init_state
+from lsfa_jax.util import interrupts
+from lsfa_jax.util.console import UserError
+from lsfa_jax.util.interrupts import Interrupted
 from tests.reference.agreement import assert_equal
 
 STEPS = 4
@@ -205,9 +206,9 @@ def test_what_is_not_a_number_stops_the_stage_and_is_not_saved(tmp_path, what, s
             return replace(state, loss_sums=jnp.array([jnp.inf, 1.0]))
         return replace(state, params={"w": jnp.array([1.0, jnp.nan])})
 
-    with pytest.raises(UserError, match="Lower the learning rate") as fault:
+    with pytest.raises(UserError, match="Lower the learning rate") as error:
         loop.run(replace(toy.stage, step=step), begin(), kept, RunFolder(tmp_path))
-    message = str(fault.value)
+    message = str(error.value)
     assert ("a loss is inf" if what == "loss" else "the weights are no longer numbers") in message
     assert f"at step {8 if save_every > 0 else 6}" in message
     assert not kept.complete
@@ -368,20 +369,20 @@ def test_the_host_waits_for_the_step_before_the_last(tmp_path, monkeypatch):
     assert waited[1:] == list(range(12))
 
 
-@pytest.mark.parametrize("fault", [KeyboardInterrupt, Interrupted(2), UserError("wrong")])
-def test_no_thread_is_left_when_a_step_fails_or_a_signal_comes(tmp_path, fault):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Interrupted(2), UserError("wrong")])
+def test_no_thread_is_left_when_a_step_fails_or_a_signal_comes(tmp_path, error):
     toy, kept = Toy([1.0]), Kept(begin())
 
     def step(state, batch, epoch, number):
         assert threads()
         if number == 6:
-            raise fault
+            raise error
         return toy.step(state, batch, epoch, number)
 
-    with pytest.raises(fault if isinstance(fault, type) else type(fault)):
+    with pytest.raises(error if isinstance(error, type) else type(error)):
         loop.run(replace(toy.stage, step=step), begin(), kept, RunFolder(tmp_path))
     assert not threads()
-    assert int(kept.saved.step) == (5 if isinstance(fault, Interrupted) else 0)
+    assert int(kept.saved.step) == (5 if isinstance(error, Interrupted) else 0)
 
 
 def test_no_thread_is_left_after_early_stopping_and_the_end(tmp_path):

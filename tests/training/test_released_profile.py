@@ -13,9 +13,11 @@ import pytest
 from lsfa_jax import config
 from lsfa_jax.config import Config, merged, parse_train_arguments
 from lsfa_jax.model import pvae
-from lsfa_jax.training import devices, interrupts, loop, pipeline, representation, transfer
+from lsfa_jax.training import loop, run
 from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.training.stages import representation, transfer
 from lsfa_jax.training.state import init_state
+from lsfa_jax.util import interrupts, sharding
 from tests import training_corpus
 from tests.reference.agreement import assert_equal
 
@@ -130,7 +132,7 @@ def test_a_run_with_the_profile_resumes_with_the_decoders_statistics(tmp_path, m
     short += ("--psc.start-epoch", 9, "--representation.validate-every", 0, "--pvae.learning-rate", 0.01)
 
     def train(*line):
-        return pipeline.train(parse_train_arguments([str(word) for word in line]))
+        return run.train(parse_train_arguments([str(word) for word in line]))
 
     def stop_at(call):
         def check():
@@ -180,7 +182,7 @@ def test_11_early_stopping_comes_before_averaging_and_the_contrastive_loss(tiny,
 
     monkeypatch.setattr(representation, "make_step", lambda *_: step)
     monkeypatch.setattr(transfer, "collect_features", lambda *_: transfer.prototypes.no_features(1, 1))
-    monkeypatch.setattr(devices, "split_rows", lambda mesh, batch: batch)
+    monkeypatch.setattr(sharding, "split_rows", lambda mesh, batch: batch)
     own = settings(profile)
     # 579 steps an epoch, as RCV1 has, on documents that are not looked at.
     batches = training_corpus.batches(tiny.train)
@@ -191,7 +193,7 @@ def test_11_early_stopping_comes_before_averaging_and_the_contrastive_loss(tiny,
         own,
         batches,
         None,
-        devices.make_mesh(jax.local_devices()[:1]),
+        sharding.make_mesh(jax.local_devices()[:1]),
         lambda weights: {"N@5": 50.0},
     )
     state = init_state(jax.random.key(0), jnp.zeros(()), optax.sgd(1.0), average=True)

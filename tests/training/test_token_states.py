@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from lsfa_jax.console import UserError
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
-from lsfa_jax.metrics import LabelSets
-from lsfa_jax.training import devices, transfer
+from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.training.stages import transfer
 from lsfa_jax.training.token_states import TokenStates
+from lsfa_jax.util import sharding
+from lsfa_jax.util.console import UserError
 from tests import training_corpus
 from tests.reference import encoder as reference_encoder
 from tests.reference.agreement import float64
@@ -42,12 +43,12 @@ def params(model):
 
 
 def filled(path, split, model, params, count=1):
-    mesh = devices.make_mesh(jax.local_devices()[:count])
+    mesh = sharding.make_mesh(jax.local_devices()[:count])
     states = TokenStates(path, split, STATES)
     collect = transfer.make_collector(model)
     with states.filling() as keep:
         batches = Batches(split, L, 4, [4, 16], count)
-        transfer.collect_features(collect, devices.on_every_device(mesh, params), batches, 5, mesh, keep)
+        transfer.collect_features(collect, sharding.on_every_device(mesh, params), batches, 5, mesh, keep)
     return states
 
 

@@ -1,0 +1,1 @@
+"""Eq. 1: encoders behind one interface, token ids to states."""

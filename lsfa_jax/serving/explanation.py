@@ -1,0 +1,161 @@
+"""Pages that show which words each predicted label attended to: HTML without scripts and without anything from outside.
+
+A page holds its texts once. A word carries the attention of each label as a CSS variable, and the radio button of a
+label chooses which of them colours the words.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import jinja2
+import numpy as np
+
+from lsfa_jax.util.atomic import WholeFiles
+
+_TEMPLATE = "explanation.html"
+# Less than this share of the label's strongest word nobody sees.
+_FAINTEST = 0.02
+_WORDS_NAMED = 5
+# A text can be a whole book: what was not read is only shown as far as a reader needs to see where the reading ended.
+_UNREAD_SHOWN = 2000
+
+
+@dataclass(frozen=True)
+class About:
+    """What stands at the head of each page."""
+
+    title: str
+    model: str
+    source: str
+    max_words: int
+
+
+class Explained(NamedTuple):
+    """A document with its K predicted labels, best first."""
+
+    name: str
+    text: str
+    labels: Sequence[str]
+    probabilities: Sequence[float]
+    spans: Sequence[tuple[int, int]]
+    """Where each of the W words that were read stands in the text, start and end."""
+    attention: np.ndarray
+    """float32[K, W], how much each label attends to each word."""
+
+
+class _Label(NamedTuple):
+    name: str
+    probability: str
+    words: list[tuple[str, str]]
+
+
+class _Document(NamedTuple):
+    name: str
+    labels: list[_Label]
+    pieces: list[tuple[str, str]]
+    unread: str
+
+
+class Pages:
+    """Writes documents as pages that link to each other: out.html, out-2.html and so on."""
+
+    def __init__(self, path: Path, per_page: int, about: About, files: WholeFiles) -> None:
+        """Takes the name of the first page, documents a page, and what writes the files."""
+        self._path = path
+        self._per_page = per_page
+        self._about = about
+        self._files = files
+        self._waiting: list[Explained] = []
+        self.written = 0
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+        )
+        self._template = environment.get_template(_TEMPLATE)
+
+    def add(self, document: Explained) -> None:
+        """Takes the next document; once a page is full and another document comes, the page is written."""
+        if len(self._waiting) == self._per_page:
+            self._write(last=False)
+        self._waiting.append(document)
+
+    def end(self) -> None:
+        """Writes the last page."""
+        self._write(last=True)
+
+    def _write(self, last: bool) -> None:
+        number = self.written + 1
+        page = self._template.generate(
+            about=self._about,
+            number=number,
+            previous=_link(self._path, number - 1) if number > 1 else "",
+            next="" if last else _link(self._path, number + 1),
+            documents=[_shown(document, self._about.max_words) for document in self._waiting],
+            most_labels=max((len(document.labels) for document in self._waiting), default=0),
+        )
+        with self._files.open(_numbered(self._path, number)) as stream:
+            stream.writelines(page)
+        self.written = number
+        self._waiting = []
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _link(path: Path, number: int) -> str:
+    return "./" + quote(_numbered(path, number).name)
+
+
+def _shown(document: Explained, max_words: int) -> _Document:
+    # In a text without words there is no strongest one.
+    strongest = np.maximum(document.attention.max(axis=1, initial=0), 1e-30)
+    depths = (document.attention / strongest[:, None]).T
+    labels = [
+        _Label(name, f"{probability:.2f}", _strongest_words(document, attention))
+        for name, probability, attention in zip(
+            document.labels, document.probabilities, document.attention, strict=True
+        )
+    ]
+    read_to = document.spans[-1][1] if len(document.spans) >= max_words else len(document.text)
+    return _Document(
+        document.name, labels, list(_pieces(document, depths, read_to)), _shortened(document.text[read_to:])
+    )
+
+
+def _strongest_words(document: Explained, attention: np.ndarray) -> list[tuple[str, str]]:
+    """Lists the words with most of a label's attention and their shares of it, repeated words added up."""
+    shares: Counter[str] = Counter()
+    for (start, end), share in zip(document.spans, attention.tolist(), strict=True):
+        shares[document.text[start:end].lower()] += share
+    return [(word, f"{share:.0%}") for word, share in shares.most_common(_WORDS_NAMED) if share >= 0.005]
+
+
+def _pieces(document: Explained, depths: np.ndarray, read_to: int) -> Iterator[tuple[str, str]]:
+    """Cuts the text that was read into words with a style and what stands between them without one."""
+    plain_from = 0
+    for (start, end), word_depths in zip(document.spans, depths, strict=True):
+        shown = np.flatnonzero(word_depths >= _FAINTEST)
+        if not len(shown):
+            continue
+        if start > plain_from:
+            yield document.text[plain_from:start], ""
+        yield document.text[start:end], _style(shown, word_depths[shown])
+        plain_from = end
+    if read_to > plain_from:
+        yield document.text[plain_from:read_to], ""
+
+
+def _style(labels: np.ndarray, depths: np.ndarray) -> str:
+    pairs: Iterable[tuple[int, float]] = zip(labels.tolist(), depths.tolist(), strict=True)
+    return ";".join(f"--a{label + 1}:{depth:.2g}" for label, depth in pairs)
+
+
+def _shortened(unread: str) -> str:
+    unread = unread.rstrip()
+    if len(unread) <= _UNREAD_SHOWN:
+        return unread
+    return f"{unread[:_UNREAD_SHOWN]} … ({len(unread) - _UNREAD_SHOWN:,} more characters)"

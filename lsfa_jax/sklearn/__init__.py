@@ -1,0 +1,1 @@
+"""LSFA and FeatureAugmenter in scikit-learn's manner."""

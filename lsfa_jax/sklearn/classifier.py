@@ -1,0 +1,368 @@
+"""LSFA in the manner of scikit-learn: texts and labels in, a classifier that cross_val_score and Pipeline can use."""
+
+import json
+import math
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from lsfa_jax.config import STAGES, Config, layered, merged, validated
+from lsfa_jax.data import build_corpus
+from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.data.load import load_embedding
+from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.evaluation import ranking
+from lsfa_jax.serving.predictor import Predictor
+from lsfa_jax.sklearn.label_formats import Targets
+from lsfa_jax.training import model_folder
+from lsfa_jax.training.run import Pipeline
+from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.util.console import UserError, quiet
+
+_ESTIMATOR_FILE = "estimator.json"
+
+# Which setting a constructor argument stands for, where it is not None.
+_SETTINGS = {
+    "epochs": "representation.epochs",
+    "max_words": "data.max_words",
+    "hidden_size": "encoder.hidden_size",
+    "feature_size": "encoder.feature_size",
+    "head_threshold": "pvae.head_threshold",
+    "num_augmented": "adjust.num_augmented",
+    "psc_weight": "psc.weight",
+    "augmented_weight": "adjust.augmented_weight",
+    "learning_rate": "optimizer.learning_rate",
+    "batch_size": "optimizer.batch_size",
+    "vectors": "vectors",
+    "validation_fraction": "data.validation_fraction",
+}
+
+# A corpus below this size gets smaller batches, and so many epochs that there are this many steps, if not too many.
+_SMALL_CORPUS = 10_000
+_SMALL_BATCH = 16
+_STEPS = 1_000
+_MOST_EPOCHS = 40
+
+# Labels looked at where a threshold decides how many are predicted.
+_MOST_LABELS = 128
+
+
+class LSFA(ClassifierMixin, BaseEstimator):
+    """Long-tailed multi-label text classifier: all three stages of LSFA behind `fit` and `predict`.
+
+    An argument that is None takes the preset's value (`bin/train --help` shows each setting), except where it says
+    otherwise here.
+
+    Args:
+        preset: 'quick', for a laptop, or 'full', the paper's sizes.
+        epochs: passes over the training texts at most; None: the preset's, or in a small corpus as many as make 1,000
+            steps, at most 40. Training stops early where validation no longer improves.
+        max_words: words kept of each text.
+        hidden_size: LSTM units a direction.
+        feature_size: D, size of a label's feature.
+        head_threshold: N_t; labels with fewer training texts are rare and get generated features. None: the mean number
+            of training texts a label has, 2 at least, which comes near the paper's choices for its corpora.
+        num_augmented: N_a, features generated for each rare label.
+        psc_weight: alpha, weight of the contrastive loss.
+        augmented_weight: gamma, weight of the generated features.
+        learning_rate: Adam's.
+        batch_size: texts a step; None: the preset's, but 16 below 10,000 texts.
+        vectors: word vectors: 'none', 'glove-50d' (fetched once), or a GloVe or word2vec text file.
+        validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`.
+        top_k: probabilities that `predict_proba` keeps of each text.
+        random_state: the seed; the same gives the same model on the same kind of device.
+        verbose: print what `bin/train` prints. If not, warnings are Python warnings.
+        settings: any other settings by their dotted names, such as {"psc.temperature": 0.1}.
+
+    Attributes:
+        classes_: the labels in sorted order; column numbers where `fit` was given an indicator matrix.
+        threshold_: the probability from which a label is predicted, chosen on validation texts for the best micro F1.
+        model_: the trained model, `lsfa_jax.model_folder.TrainedModel`.
+    """
+
+    def __init__(
+        self,
+        *,
+        preset: Literal["quick", "full"] = "quick",
+        epochs: int | None = None,
+        max_words: int | None = None,
+        hidden_size: int | None = None,
+        feature_size: int | None = None,
+        head_threshold: int | None = None,
+        num_augmented: int | None = None,
+        psc_weight: float | None = None,
+        augmented_weight: float | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        vectors: str = "none",
+        validation_fraction: float = 0.1,
+        top_k: int = 20,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: bool = False,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.preset = preset
+        self.epochs = epochs
+        self.max_words = max_words
+        self.hidden_size = hidden_size
+        self.feature_size = feature_size
+        self.head_threshold = head_threshold
+        self.num_augmented = num_augmented
+        self.psc_weight = psc_weight
+        self.augmented_weight = augmented_weight
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.vectors = vectors
+        self.validation_fraction = validation_fraction
+        self.top_k = top_k
+        self.random_state = random_state
+        self.verbose = verbose
+        self.settings = settings
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def fit(self, X: Iterable[str], y: Any) -> "LSFA":
+        """Trains on texts.
+
+        Args:
+            X: N texts.
+            y: their labels: N lists, tuples or sets of label names; N single labels (strings or integers); or an
+                indicator matrix [N, L], dense or scipy sparse. What `predict` returns has the same form.
+
+        Raises:
+            ValueError: a text is not a string, a label is empty, the numbers of texts and labels differ, there is
+                nothing to learn from, or a setting is not known.
+        """
+        texts, targets = _texts(X), Targets.of(y)
+        check_consistent_length(texts, targets.names)
+        if not texts:
+            raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: there is no text.")
+        with _as_value_errors(), quiet(not self.verbose), tempfile.TemporaryDirectory(prefix="lsfa_jax_") as folder:
+            base, chosen = self._preset(), self._chosen()
+            own = _nested(chosen)
+            first = validated(merged(base, own), "LSFA")
+            documents = (Document(text, names) for text, names in zip(texts, targets.names, strict=True))
+            built = build_corpus.build(
+                "texts",
+                documents,
+                (),
+                None,
+                max_words=first.data.max_words,
+                max_vocabulary=first.data.max_vocabulary,
+                validation_fraction=first.data.validation_fraction,
+                seed=first.seed,
+            )
+            config = validated(merged(merged(base, fitting(first, built, chosen)), own), "LSFA")
+            run = RunFolder(Path(folder) / "run")
+            embedding = load_embedding(config, built.words)
+            run.create(config, built.words, built.labels)
+            Pipeline(config, built, embedding, run, save_every=math.inf).run(STAGES)
+            model = model_folder.read(run.path)
+        self._keep(model, targets)
+        return self
+
+    def predict(self, X: Iterable[str], *, top: int | None = None) -> Any:
+        """Predicts labels.
+
+        Args:
+            X: N texts.
+            top: so many labels of each text, the best first, whatever their probability.
+
+        Returns:
+            Without `top`, in the form of `fit`'s labels: N tuples of label names with a probability of at least
+            `threshold_` (128 names at most), the best first; an array of single labels, the best ones; or an indicator
+            matrix. With `top`: N tuples.
+        """
+        texts = self._checked(X)
+        if top is None and self._targets.form == "single":
+            best = self._ranked(texts, 1)
+            return self.classes_[[int(ids[0]) for ids, _ in best]] if texts else self.classes_[:0]
+        ranked = self._ranked(texts, _MOST_LABELS if top is None else top)
+        rows = (ids if top else ids[probabilities >= self.threshold_] for ids, probabilities in ranked)
+        if top is None and self._targets.form in ("dense", "sparse"):
+            matrix = self._matrix((ids, np.ones(len(ids), np.int64)) for ids in rows)
+            return matrix if self._targets.form == "sparse" else matrix.toarray()
+        return [tuple(self.classes_[ids].tolist()) for ids in rows]
+
+    def predict_proba(self, X: Iterable[str]) -> sparse.csr_array:
+        """Computes the `top_k` largest probabilities of each text, scipy CSR float32[N, L]; columns as in `classes_`.
+
+        Each label's probability stands by itself: a row does not sum to 1, and what is not among the best is left out.
+        """
+        return self._matrix(self._ranked(self._checked(X), self.top_k))
+
+    def score(self, X: Iterable[str], y: Any) -> float:
+        """Computes mean nDCG@5, from 0 to 1; of single labels nDCG@1, which is accuracy.
+
+        nDCG@5 judges the five best labels of each text whatever the threshold; docs/ranking.md has the formula.
+        """
+        texts, targets = self._checked(X), Targets.of(y)
+        check_consistent_length(texts, targets.names)
+        if not texts:
+            raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: there is no text.")
+        place = {name: column for column, name in enumerate(self._targets.classes)}
+        # Labels that training never saw count, and cannot be predicted.
+        for name in (name for names in targets.names for name in names):
+            place.setdefault(name, len(place))
+        k = 1 if self._targets.form == "single" else 5
+        top = np.full((len(texts), k), -1, np.int32)
+        for row, (ids, _) in zip(top, self._ranked(texts, k), strict=True):
+            row[: len(ids)] = ids
+        indices = np.array([place[name] for names in targets.names for name in names], np.int32)
+        truth = ranking.LabelSets(indices, np.cumsum([0, *map(len, targets.names)], dtype=np.int64))
+        return float(ranking.ndcg_at_k(ranking.hits(top, truth), truth, k)[k - 1] / 100)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a model folder, which `load` and `bin/predict` read.
+
+        Raises:
+            ValueError: the folder cannot be written.
+        """
+        check_is_fitted(self, "model_")
+        with _as_value_errors():
+            model_folder.write(Path(path), self.model_)
+        about = {"params": self.get_params(deep=False), "form": self._targets.form, "classes": self.classes_.tolist()}
+        (Path(path) / _ESTIMATOR_FILE).write_text(json.dumps(about, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LSFA":
+        """Reads what `save` or `bin/train` wrote.
+
+        Raises:
+            ValueError: there is no model, or a file of it is missing, cut off or changed; the message names the file.
+        """
+        with _as_value_errors():
+            model = model_folder.read(Path(path))
+        file = Path(path) / _ESTIMATOR_FILE
+        if not file.is_file():
+            return cls()._keep(model, Targets.named(model.labels))
+        try:
+            about = json.loads(file.read_text(encoding="utf-8"))
+            own = cls(**about["params"])
+            return own._keep(model, Targets.restored(about["form"], about["classes"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}: not what LSFA.save writes ({error}); copy the folder again") from None
+
+    def _keep(self, model: model_folder.TrainedModel, targets: Targets) -> "LSFA":
+        self.model_, self.classes_, self.threshold_ = model, targets.values, model.threshold
+        # Without the training texts' labels.
+        self._targets = Targets(targets.form, targets.values, [])
+        return self
+
+    def _preset(self) -> dict[str, Any]:
+        if self.preset not in ("quick", "full"):
+            raise ValueError(f"preset={self.preset!r}: expected 'quick' or 'full'")
+        return layered("custom", self.preset, "paper")
+
+    def _chosen(self) -> dict[str, Any]:
+        """Returns what the arguments ask for, by dotted names."""
+        own = {key: getattr(self, name) for name, key in _SETTINGS.items() if getattr(self, name) is not None}
+        seed = self.random_state
+        if not isinstance(seed, int | np.integer):
+            seed = check_random_state(seed).randint(2**31)
+        return own | {"seed": int(seed)} | (self.settings or {})
+
+    def _checked(self, X: Iterable[str]) -> list[str]:
+        check_is_fitted(self, "model_")
+        return _texts(X)
+
+    def _ranked(self, texts: list[str], top: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the columns in `classes_` of each text's best labels, and their probabilities."""
+        place = {name: column for column, name in enumerate(self._targets.classes)}
+        columns = np.array([place[name] for name in self.model_.labels])
+        for label_ids, probabilities in Predictor(self.model_).predict(texts, top):
+            yield columns[label_ids], probabilities
+
+    def _matrix(self, rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> sparse.csr_array:
+        columns, values = [], []
+        for ids, numbers in rows:
+            order = np.argsort(ids)
+            columns.append(ids[order])
+            values.append(numbers[order])
+        offsets = np.cumsum([0, *map(len, columns)])
+        shape = (len(columns), len(self.classes_))
+        if not columns:
+            return sparse.csr_array(shape, dtype=np.float32)
+        return sparse.csr_array((np.concatenate(values), np.concatenate(columns), offsets), shape=shape)
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Turns dotted names into tables within tables."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        one: dict[str, Any] = {last: _plain(value)}
+        for section in reversed(sections):
+            one = {section: one}
+        out = merged(out, one)
+    return out
+
+
+def fitting(config: Config, built: Corpus, chosen: Collection[str] = ()) -> dict[str, Any]:
+    """Returns the settings that follow from the size of a corpus, as nested dicts: for small ones more, smaller steps.
+
+    The presets are made for tens of thousands of documents. `config` is followed where a key is among the `chosen`.
+    """
+    counts, documents = built.label_counts, len(built.train)
+    small = documents < _SMALL_CORPUS
+    batch_size, epochs = config.optimizer.batch_size, config.representation.epochs
+    if small and "optimizer.batch_size" not in chosen:
+        batch_size = min(batch_size, _SMALL_BATCH)
+    steps = math.ceil(documents / batch_size)
+    if small and "representation.epochs" not in chosen:
+        epochs = max(epochs, min(_MOST_EPOCHS, math.ceil(_STEPS / steps)))
+    # Weights are averaged in the last third, and the contrastive loss has its turn, in however few epochs.
+    last_third = math.ceil(2 * epochs / 3)
+    averaging = {"swa_start_epoch": min(config.optimizer.swa_start_epoch, last_third)}
+    pvae = {"head_threshold": max(2, math.ceil(counts.sum() / len(counts)))}
+    if small:
+        averaging = {"swa_start_epoch": last_third, "swa_every": math.ceil(steps / 4)}
+        pair_steps = math.ceil(counts.sum() / config.pvae.batch_size)
+        pvae["epochs"] = max(config.pvae.epochs, math.ceil(_STEPS / pair_steps))
+    return {
+        "optimizer": {"batch_size": batch_size} | averaging,
+        "representation": {"epochs": epochs},
+        "psc": {"start_epoch": min(config.psc.start_epoch, epochs)},
+        "pvae": pvae,
+    }
+
+
+def _texts(X: Iterable[str]) -> list[str]:
+    if isinstance(X, str | bytes) or not isinstance(X, Iterable) or sparse.issparse(X):
+        raise ValueError(f"expected a list of texts (strings), got one {type(X).__name__}")
+    texts = list(X)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"text {number} is a {type(text).__name__}, expected a string: this classifier takes raw texts"
+            )
+    return [str(text) for text in texts]
+
+
+@contextmanager
+def _as_value_errors() -> Iterator[None]:
+    """What a command tells the person at the keyboard is a ValueError to a program."""
+    try:
+        yield
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+def _plain(value: Any) -> Any:
+    """Brings NumPy's numbers, as grids of parameters hold them, to Python's; what no file can hold is None."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return None if isinstance(value, np.random.RandomState) else value

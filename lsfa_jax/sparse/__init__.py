@@ -1,0 +1,1 @@
+"""The linear side: TF-IDF, label tree, SVM."""

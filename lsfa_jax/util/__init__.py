@@ -1,0 +1,1 @@
+"""Small helpers, each named by the one thing that it does."""

@@ -1,0 +1,306 @@
+import csv
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from lsfa_jax.cli.predict import main
+from lsfa_jax.data import vocabulary
+from lsfa_jax.serving.predictor import Predictor
+from lsfa_jax.training import model_folder
+from tests import training_corpus
+
+WORDS = [f"word{i}" for i in range(20)]
+LABELS = ["comma, and\ttab", "<script>", *(f"label {i}" for i in range(training_corpus.NUM_LABELS - 2))]
+ROWS = [
+    {"id": "first", "text": "word1 word2, word3!", "labels": ["x"]},
+    {"text": "", "labels": []},
+    {"id": "third", "text": "word4 " * 30, "labels": []},
+    {"text": "word5\nword6", "labels": ["label 1"]},
+]
+TEXTS = [row["text"] for row in ROWS]
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = training_corpus.config(data={"length_buckets": (8,)})
+    lsfa = training_corpus.make_model(config, vocabulary_size=vocabulary.NUM_SPECIAL + len(WORDS))
+    return model_folder.TrainedModel(
+        config=config,
+        words=WORDS,
+        labels=LABELS,
+        label_counts=np.ones(len(LABELS), np.int64),
+        num_documents=10,
+        threshold=0.75,
+        params=jax.tree.map(np.asarray, training_corpus.init_params(lsfa)),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    model_folder.write(folder, model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    """All labels of each text, best first, with their probabilities."""
+    predictions = Predictor(model).predict(TEXTS, top=len(LABELS))
+    return [([LABELS[i] for i in label_ids], probabilities) for label_ids, probabilities in predictions]
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@contextmanager
+def standard_input(data):
+    """Within it, the process reads these bytes where it would read the keyboard."""
+    read, write = os.pipe()
+    os.write(write, data)
+    os.close(write)
+    before = os.dup(0)
+    os.dup2(read, 0)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(read)
+
+
+def predict(run, *line):
+    return main(["--run", str(run), *map(str, line)])
+
+
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def check(rows, expected, top, threshold=0.0):
+    assert len(rows) == len(expected)
+    for row, (labels, probabilities) in zip(rows, expected, strict=True):
+        count = min(top, int(np.count_nonzero(probabilities >= threshold)))
+        assert row["labels"] == labels[:count]
+        np.testing.assert_allclose(row["probabilities"], probabilities[:count], rtol=1e-5)
+
+
+def test_stdout_holds_the_predictions_and_stderr_what_is_said(run, texts, expected, capfd):
+    assert predict(run, texts) == 0
+    out, err = capfd.readouterr()
+    rows = json_lines(out)
+    # A running number stands in for an id that is not there.
+    assert [row["id"] for row in rows] == ["first", 2, "third", 4]
+    check(rows, expected, top=5)
+    assert "4 rows read, 4 kept; noted: 1 empty text (first" in err
+    assert "4 documents predicted; " in err
+
+
+def test_texts_from_standard_input_one_a_line_also_blank_ones(run, expected, capfd):
+    with standard_input("\n".join(text.replace("\n", " ") for text in TEXTS).encode()):
+        assert predict(run) == 0
+    out, err = capfd.readouterr()
+    check(json_lines(out), expected, top=5)
+    assert "1 empty text (first standard input:2)" in err
+
+
+def test_columns_are_named_by_options(run, tmp_path, expected, capfd):
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["key", "words", "text"], *([f"k{i}", t, "other"] for i, t in enumerate(TEXTS))])
+    assert predict(run, tmp_path / "x.csv", "--text-field", "words", "--id-field", "key") == 0
+    rows = json_lines(capfd.readouterr().out)
+    assert [row["id"] for row in rows] == ["k0", "k1", "k2", "k3"]
+    check(rows, expected, top=5)
+
+
+def test_the_text_is_where_it_was_in_training(model, tmp_path, expected, capfd):
+    data = model.config.data.model_copy(update={"text_field": "words"})
+    model_folder.write(tmp_path, replace(model, config=model.config.model_copy(update={"data": data})))
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["words", "note"], *([text, "other"] for text in TEXTS)])
+    assert predict(tmp_path, tmp_path / "x.csv") == 0
+    check(json_lines(capfd.readouterr().out), expected, top=5)
+    # Texts without columns are as welcome.
+    with standard_input("\n".join(text.replace("\n", " ") for text in TEXTS).encode()):
+        assert predict(tmp_path) == 0
+    check(json_lines(capfd.readouterr().out), expected, top=5)
+
+
+@pytest.mark.parametrize(("threshold", "probability"), [("0.4", 0.4), ("auto", 0.75), ("1", 1.0), ("0", 0.0)])
+def test_threshold_keeps_all_labels_that_reach_it(run, texts, expected, capfd, threshold, probability):
+    assert predict(run, texts, "--threshold", threshold) == 0
+    out, err = capfd.readouterr()
+    check(json_lines(out), expected, top=100, threshold=probability)
+    none = sum(probabilities[0] < probability for _, probabilities in expected)
+    assert (f"predicted, {none} of them without a label;" in err) == (none > 0)
+    assert "warning" not in err
+
+
+def test_labels_that_top_cuts_off_are_warned_of(run, texts, expected, capfd):
+    assert predict(run, texts, "--threshold", "0", "--top", "2") == 0
+    out, err = capfd.readouterr()
+    check(json_lines(out), expected, top=2)
+    assert "warning: 4 documents may have further labels that reach the threshold; raise --top" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("out.csv", ","), ("out.TSV", "\t"), ("out.jsonl", None), ("out", None)]
+)
+def test_output_file_has_the_format_of_its_name(run, texts, expected, tmp_path, capfd, name, delimiter):
+    assert predict(run, texts, "--output", tmp_path / name, "--top", "3") == 0
+    assert capfd.readouterr().out == ""
+    with (tmp_path / name).open(newline="") as file:
+        if delimiter is None:
+            check(json_lines(file.read()), expected, top=3)
+            return
+        rows = list(csv.reader(file, delimiter=delimiter))
+    assert rows[0] == ["document", "rank", "label", "probability"]
+    ids = ["first", "2", "third", "4"]
+    assert [row[:2] for row in rows[1:]] == [[i, rank] for i in ids for rank in "123"]
+    assert [row[2] for row in rows[1:]] == [label for labels, _ in expected for label in labels[:3]]
+    np.testing.assert_allclose([float(row[3]) for row in rows[1:]], np.concatenate([p[:3] for _, p in expected]), 1e-5)
+
+
+def test_a_table_where_asked_for(run, texts, expected, capfd):
+    assert predict(run, texts, "--output-format", "table", "--top", "1") == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["first", "2", "third", "4"]
+    assert [line.split()[-1] for line in lines[2:]] == [f"{probabilities[0]:.2f}" for _, probabilities in expected]
+
+
+def test_pages_show_what_was_predicted(run, texts, expected, tmp_path, capfd):
+    page = tmp_path / "why.html"
+    assert predict(run, texts, "--explain", page, "--explain-documents", "3", "--top", "2") == 0
+    out, err = capfd.readouterr()
+    check(json_lines(out), expected, top=2)
+    assert f"{page}: 2 pages with the words" in err
+    first, second = page.read_text(), (tmp_path / "why-2.html").read_text()
+    assert first.count("<article") == 3
+    assert second.count("<article") == 1
+    assert "Document <bdi>4</bdi>" in second
+    best = expected[3][0][0].replace("<", "&lt;").replace(">", "&gt;")
+    assert f"<bdi>{best}</bdi>" in second
+    # 30 words, of which the model reads 16.
+    assert f"<s> {'word4 ' * 14}".rstrip() + "</s>" in first
+    assert "first 16 words" in first
+
+
+def test_a_bad_row_stops_and_leaves_no_file_or_is_skipped_and_counted(run, texts, tmp_path, capfd):
+    texts.write_text(texts.read_text() + '{"text": 5}\n' + json.dumps(ROWS[1]) + "\n")
+    output, page = tmp_path / "out.jsonl", tmp_path / "why.html"
+    output.write_text("earlier")
+    line = (texts, "--output", output, "--explain", page)
+    assert predict(run, *line) == 2
+    assert f"error: {texts}:5: " in capfd.readouterr().err
+    assert output.read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "texts.jsonl"]
+
+    assert predict(run, *line, "--bad-rows", "skip") == 0
+    assert "6 rows read, 5 kept; skipped: 1 " in capfd.readouterr().err
+    # Numbers are of rows, so that predictions are joined to the right ones.
+    assert [row["id"] for row in json_lines(output.read_text())] == ["first", 2, "third", 4, 6]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "texts.jsonl", "why.html"]
+
+
+def test_a_file_name_that_promises_another_format_is_refused(run, texts, tmp_path, capfd):
+    assert predict(run, texts, "--output", tmp_path / "out.parquet") == 2
+    assert "expected .csv, .tsv or .jsonl" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--explain"])
+def test_the_texts_are_not_written_over(run, texts, capfd, option):
+    before = texts.read_text()
+    assert predict(run, texts, option, texts) == 2
+    assert f"error: {option} {texts}: that file holds the texts; choose another" in capfd.readouterr().err
+    assert texts.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["missing.jsonl"], "missing.jsonl: cannot be opened"),
+        (["--output", "missing/out.csv"], "cannot be written"),
+        (["--output", "/dev/full"], "the predictions cannot be written (No space left on device)"),
+        (["--format", "excel"], "--format excel: expected auto, "),
+    ],
+)
+def test_faults_are_said_without_traceback(run, capfd, line, said):
+    with standard_input(b"word1\n"):
+        assert predict(run, *line) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_without_model_is_said(tmp_path, texts, capfd):
+    assert predict(tmp_path, texts) == 2
+    assert "no model here" in capfd.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def command(run, tmp_path_factory):
+    """The command line, and the environment of a process that shares compiled programs with the other tests."""
+    compiled = training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
+    environment = os.environ | compiled | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "80"}
+    return {"args": [sys.executable, "-m", "lsfa_jax.cli.predict", "--run", str(run)], "env": environment}
+
+
+def test_who_types_is_answered_text_by_text_and_can_interrupt(command):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(**command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    shown = ""
+
+    def wait_for(text):
+        nonlocal shown
+        while text not in shown:
+            assert select.select([ours], [], [], 180)[0], shown
+            shown += os.read(ours, 4096).decode()
+
+    wait_for("Type a text and press Enter")
+    for number, text in enumerate(["word1 word2", "word3"], start=1):
+        os.write(ours, f"{text}\n".encode())
+        wait_for(f"\r\n{number}  ")
+        assert text in shown.split(f"\r\n{number}  ")[1]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(180) == 130
+    while select.select([ours], [], [], 0)[0]:
+        try:
+            shown += os.read(ours, 4096).decode()
+        except OSError:
+            break
+    os.close(ours)
+    assert "Traceback" not in shown
+    assert "error" not in shown.lower()
+
+
+def test_endless_texts_are_predicted_until_nobody_reads_on(command, tmp_path):
+    endless = subprocess.Popen(["yes", "word1 word2"], stdout=subprocess.PIPE)
+    line = [*command["args"], "--batch-size", "8", "--explain", str(tmp_path / "why.html")]
+    process = subprocess.Popen(
+        line, env=command["env"], stdin=endless.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    endless.stdout.close()
+    rows = [json.loads(process.stdout.readline()) for _ in range(300)]
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    assert process.wait(180) == 141
+    endless.wait(180)
+    assert [row["id"] for row in rows] == list(range(1, 301))
+    assert err == "standard input: read as txt, one document a line\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,112 @@
+# ruff: noqa: E501
+import pytest
+
+from lsfa_jax.data.reading.detect import ReadOptions, describe, detect
+from lsfa_jax.util.console import UserError
+
+LONG = "a text of more words than three"
+
+
+def layout(content, **options):
+    return detect(content.encode() if isinstance(content, str) else content, "x", ReadOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"text": "a", "labels": ["b"]}', "jsonl, text from 'text', labels from 'labels'"),
+        ('{"Content": "a", "tags": "b;c", "doc_id": 1}', "jsonl, text from 'Content', labels from 'tags' separated by ';', ids from 'doc_id'"),
+        ('{"text": "cut o\n{"text": "a", "labels": []}', "jsonl, text from 'text', labels from 'labels'"),
+        ("text,labels\na,b", "csv, text from 'text', labels from 'labels' one a row"),
+        ("text;labels\na;b,c", "csv, text from 'text', labels from 'labels' separated by ','"),
+        ('\n"Text","Label"\na,"[""x y"", ""z""]"', "csv, text from 'Text', labels from 'Label' as a list"),
+        ("text,labels\na,\"['x y', 'z']\"\nb,[]", "csv, text from 'text', labels from 'labels' as a list"),
+        ("text,body,labels\na,b,c|d", "csv, text from 'text', labels from 'labels' separated by '|'"),
+        ("labels\ttext\na;b\tc", "tsv, text from 'text', labels from 'labels' separated by ';'"),
+        ("1\ta b\tone two\n2\t\tthree\tfour", "libmultilabel (id, labels, text; no header), labels separated by spaces"),
+        ("a b\tone two\nc\tthree\tfour", "libmultilabel (labels, text; no header), labels separated by spaces"),
+        (".I 1\n.W\nword", "lyrl2004"),
+    ],
+)  # fmt: skip
+def test_what_is_clear(content, expected):
+    assert describe(layout(content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "expected"),
+    [
+        ("Abstract,Tags\na,b c", {"text_field": "Abstract", "labels_field": "Tags", "label_separator": " "}, "csv, text from 'Abstract', labels from 'Tags' separated by spaces"),
+        ("Abstract,Tags\na,b c", {"text_field": "Abstract", "labelled": False}, "csv, text from 'Abstract'"),
+        (f"Abstract\tTags\n{LONG}\tb", {"text_field": "Abstract", "labels_field": "Tags"}, "tsv, text from 'Abstract', labels from 'Tags' one a row"),
+        (f"1\tab c\t{LONG}", {"labelled": False, "format": "libmultilabel"}, "libmultilabel (id, labels, text; no header)"),
+        ("Hello, world\nall on its own", {"labelled": False}, "txt, one document a line"),
+        ("", {"labelled": False}, "txt, one document a line"),
+        ("text\na\nb", {"labelled": False}, "csv, text from 'text'"),
+        ('{"text": "a", "tags": 3}', {"labelled": False}, "jsonl, text from 'text'"),
+        ("1 2\tx", {"format": "pair", "label_separator": ","}, "pair, labels separated by ','"),
+        ("a,b;c", {"format": "txt"}, "txt, one document a line"),
+    ],
+)  # fmt: skip
+def test_what_options_make_clear(content, options, expected):
+    assert describe(layout(content, **options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("Abstract,Tags\na,b", {}, r"not clear which holds the text; the columns are 'Abstract', 'Tags'. Say which with --data.text-field"),
+        ("text,Themes\na,b", {}, r"not clear which holds the labels; the columns are 'text', 'Themes'. Say which with --data.labels-field"),
+        ("content,body,labels\na,b,c", {}, r"'content' and 'body' both could hold the text"),
+        ("text,text,labels\na,b,c", {}, r"'text' and 'text' both could hold the text"),
+        ("text,text,labels\na,b,c", {"text_field": "text"}, r"more than one column 'text' \(--data.text-field\)"),
+        ("text,labels\na,b", {"labels_field": "tag"}, r"no column 'tag' \(--data.labels-field\); there are 'text', 'labels'"),
+        ("a,b\nc,d", {"text_field": "t", "labelled": False, "prefix": "--"}, r"no column 't' \(--text-field\)"),
+        ('{"words": "a", "labels": []}', {}, r"not clear which holds the text; the columns are 'words', 'labels'"),
+        ("text,labels\na,b;c|d", {}, r"hold ';' and '\|', as in 'b;c\|d'. Say it with --data.label-separator"),
+        ("text,labels\na,machine learning", {}, r"hold only white space, as in 'machine learning'"),
+        (f"Themes\tAbstract\nb\t{LONG}", {}, r"could be libmultilabel .*; or tsv with the columns 'Themes', 'Abstract'. Say which with --data.format"),
+        ("a\tb\nc\td", {"labelled": False}, r"could be libmultilabel .*; or tsv; or txt"),
+        (f"Title,Abstract\nb,{LONG}", {"labelled": False, "prefix": "--"}, r"could be csv with the columns 'Title', 'Abstract'; or txt, .* --format, .* --text-field"),
+        ("x\t1\tone two\nx\t2\tthree\nx\t3\tfour", {}, r"whether the first of three columns is an id"),
+        ("just words\nand words", {}, r"the format is not clear from its first lines \('just words'\)"),
+        ('[{"text": "a"}]', {}, r"is a JSON array; .* jq -c '.\[\]'"),
+        ('{\n"text": "a"}', {}, r"one JSON document over several lines"),
+        ("text,labels\n".encode("utf-16"), {}, r"is UTF-16 or no text at all. .* iconv -f utf-16"),
+        ("text,labels\n".encode("utf-16-le"), {}, r"is UTF-16"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\0\0\0", {}, r"no text at all"),
+        (b"PK\x03\x04rest", {}, r"is a zip \(or an Excel file\) archive"),
+        (b"name" + b"\0" * 253 + b"ustar\x0000", {}, r"is a tar archive"),
+        (b"text,labels\ra,b\rc,d\r", {}, r"carriage return alone"),
+        ("", {"format": "csv"}, r"no header can be read"),
+    ],
+)  # fmt: skip
+def test_what_is_not_clear_names_the_option(content, options, message):
+    with pytest.raises(UserError, match=message):
+        layout(content, **options)
+
+
+def test_a_separator_that_never_occurs_is_warned_of(capsys):
+    assert layout("text,labels\na,b;c", label_separator="|").separator == "|"
+    assert (
+        "'|' separates labels, but the first rows hold none, and ';': each cell is one label" in capsys.readouterr().out
+    )
+    assert layout("text,labels\na,b;c\nd,e|f", label_separator="|").separator == "|"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_without_a_header_is_told_what_is_missing():
+    with pytest.raises(UserError, match="The first row is taken as the header; if it is none, add one"):
+        layout("one text,a\nanother text,b", format="csv")
+
+
+def test_unknown_format():
+    with pytest.raises(UserError, match=r"--data\.format xls: expected auto, jsonl, csv"):
+        ReadOptions(format="xls")
+
+
+def test_a_row_cut_by_the_end_of_the_head_decides_nothing():
+    head = b"text,labels\na,b;c\n" + b"word " * 209_711 + b",d|e"
+    assert len(head) >= 2**20 - 3
+    assert layout(head).separator == ";"
+    with pytest.raises(UserError, match="hold ';' and"):
+        layout(head[:1_000] + b",d|e")

@@ -1,0 +1,281 @@
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lsfa_jax.data import build_corpus
+from lsfa_jax.data.build_corpus import build, drawn, hold_out
+from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.data.vocabulary import NUM_SPECIAL, UNKNOWN
+from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.util.console import UserError
+
+
+def ragged(rows):
+    offsets = np.cumsum([0, *(len(row) for row in rows)]).astype(np.int64)
+    return np.array([value for row in rows for value in row], np.int32), offsets
+
+
+def unragged(values, offsets):
+    return [values[start:end].tolist() for start, end in pairwise(offsets)]
+
+
+def make(train, test=(), validation=None, fraction=0.0, **settings):
+    """A corpus of (text, label names in one string) pairs."""
+    settings = {"max_words": 10, "max_vocabulary": 1000, "seed": 0} | settings
+    sources = map(documents, (train, test, validation))
+    return build("mine", *sources, validation_fraction=fraction, **settings)
+
+
+def documents(pairs):
+    return None if pairs is None else (Document(text, tuple(labels.split())) for text, labels in pairs)
+
+
+def texts(corpus, split):
+    """The words of each document, None for unknown ones."""
+    return [
+        [None if i == UNKNOWN else corpus.words[i - NUM_SPECIAL] for i in row]
+        for row in unragged(split.words, split.word_offsets)
+    ]
+
+
+def labels(corpus, split):
+    return [{corpus.labels[i] for i in row} for row in unragged(*split.labels)]
+
+
+# --- held-out documents
+
+label_rows = st.lists(st.lists(st.integers(0, 7), unique=True), min_size=1, max_size=60)
+
+
+@example(rows=[[], []], fraction=0.9, seed=0)
+@given(rows=label_rows, fraction=st.floats(0, 1, exclude_max=True), seed=st.integers(0, 2**32 - 1))
+def test_each_label_keeps_half_of_its_documents_and_one(rows, fraction, seed):
+    held_out = hold_out(LabelSets(*ragged(rows)), 8, fraction, seed)
+    assert held_out.dtype == bool
+    assert held_out.shape == (len(rows),)
+    assert held_out.sum() <= round(fraction * len(rows))
+    assert not held_out.all()
+    for label in range(8):
+        own = np.array([label in row for row in rows])
+        if own.any():
+            assert (own & ~held_out).sum() >= max(1, own.sum() / 2)
+    # No document could be held out beyond those, unless as many were as asked.
+    if held_out.sum() < min(round(fraction * len(rows)), len(rows) - 1):
+        for row in np.flatnonzero(~held_out):
+            kept = [sum(label in other for other in np.array(rows, object)[~held_out]) for label in rows[row]]
+            total = [sum(label in other for other in rows) for label in rows[row]]
+            assert any(k - 1 < max(1, n / 2) for k, n in zip(kept, total, strict=True))
+    np.testing.assert_array_equal(held_out, hold_out(LabelSets(*ragged(rows)), 8, fraction, seed))
+
+
+def test_another_seed_holds_out_others_as_many_as_asked(capsys):
+    sets = LabelSets(*ragged([[i % 3] for i in range(400)]))
+    one, other = (hold_out(sets, 3, 0.1, seed) for seed in (0, 1))
+    assert one.sum() == other.sum() == 40
+    assert (one & other).sum() < 20
+    assert np.flatnonzero(one).max() > 300  # from the whole corpus
+    assert np.flatnonzero(one).min() < 100
+    assert capsys.readouterr().out == ""
+
+
+def test_fewer_are_held_out_where_labels_are_rare_and_it_is_said(capsys):
+    make([(f"w{i}", f"l{i // 2}") for i in range(20)], fraction=0.8)
+    assert "6 fewer validation documents than asked for" in capsys.readouterr().out
+    make([(f"w{i}", f"l{i}") for i in range(20)], fraction=0.5)
+    assert "10 fewer" in capsys.readouterr().out
+
+
+# --- test documents drawn
+
+
+@given(st.integers(0, 300), st.floats(0, 1, exclude_max=True), st.integers(0, 2**32 - 1))
+def test_the_share_of_test_documents(num_documents, fraction, seed):
+    chosen = drawn(num_documents, fraction, seed)
+    assert chosen.shape == (num_documents,)
+    asked = max(round(fraction * num_documents), 1 if fraction else 0)
+    assert chosen.sum() == max(0, min(asked, num_documents - 1))
+    np.testing.assert_array_equal(chosen, drawn(num_documents, fraction, seed))
+
+
+def test_test_documents_come_from_everywhere_and_follow_from_the_seed():
+    one, other = np.flatnonzero(drawn(1000, 0.1, 0)), np.flatnonzero(drawn(1000, 0.1, 1))
+    assert one.min() < 100
+    assert one.max() > 900
+    assert len(set(one) & set(other)) < 30
+    assert len(set(one) & set(np.flatnonzero(hold_out(LabelSets(*ragged([[0]] * 1000)), 1, 0.1, 0)))) < 30
+
+
+def test_without_a_test_split_documents_are_held_out(capsys):
+    train = [(f"own{i} shared", f"l{i % 4}" if i else "rare") for i in range(50)] + [("", "x"), ("?", "")]
+    corpus, again = (make(train, test=None, fraction=0.1, test_fraction=0.25, seed=2) for _ in range(2))
+    assert "No test split: 13 of 52 documents are held out as test, at random" in capsys.readouterr().out
+    assert len(corpus.test) == 13
+    left_out = 2 - int((corpus.test.lengths == 0).sum())
+    assert len(corpus.train) + len(corpus.validation) + len(corpus.test) == 52 - left_out
+    assert corpus.published_documents == len(corpus.train) + len(corpus.validation)
+    assert corpus.published_words == 2 * corpus.published_documents
+    # What only test documents have is no word of the vocabulary, and no label that the model knows.
+    assert all(text in ([], [None, "shared"]) for text in texts(corpus, corpus.test))
+    assert {text[0] for text in texts(corpus, corpus.train)} | {"shared"} == set(corpus.words)
+    np.testing.assert_array_equal(corpus.test.words, again.test.words)
+    np.testing.assert_array_equal(corpus.train.words, again.train.words)
+
+
+# --- blocks and files
+
+pairs = st.lists(st.tuples(st.text("ab cd", max_size=9), st.sampled_from(["", "x", "y x", "z", "é\n"])), max_size=12)
+
+
+@given(pairs, st.none() | pairs, st.none() | pairs, st.integers(1, 6))
+def test_a_corpus_on_disk_read_in_small_blocks_is_that_in_memory(train, test, validation, block):
+    train = [("a b", "x")] * 6 + train
+    settings = {"max_words": 3, "max_vocabulary": 3, "validation_fraction": 0.3, "test_fraction": 0.3, "seed": 1}
+    whole = build("mine", *map(documents, (train, test, validation)), **settings)
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        patch.setattr(build_corpus, "_BLOCK", block)
+        build_corpus.write(Path(folder), *map(documents, (train, test, validation)), **settings, name="mine")
+        mapped = build_corpus.read(Path(folder), "mine")
+        assert not mapped.train.words.flags.writeable
+        for name in ("train", "validation", "test"):
+            one, other = getattr(whole, name), getattr(mapped, name)
+            for a, b in (
+                (one.words, other.words),
+                (one.word_offsets, other.word_offsets),
+                *zip(*(one.labels, other.labels), strict=True),
+            ):
+                np.testing.assert_array_equal(a, b, strict=True)
+        np.testing.assert_array_equal(whole.published_counts, mapped.published_counts, strict=True)
+        for name in ("words", "labels", "num_labels", "published_documents", "published_words", "test_words"):
+            assert getattr(whole, name) == getattr(mapped, name)
+
+
+def test_words_are_counted_in_whole_texts():
+    corpus = make([("a b c d e f", "x"), ("a", "x"), ("!", "x")], test=[("a b c d", "x"), ("", "x")], max_words=2)
+    assert (corpus.published_words, corpus.test_words) == (7, 4)
+    assert corpus.train.lengths.tolist() == [2, 1]
+
+
+# --- a corpus
+
+
+def test_words_and_labels_get_numbers_by_frequency_in_training():
+    corpus = make(
+        [("b a A", "x y"), ("a c", "y"), ("b", "z y")],
+        test=[("c B new", "y x")],
+        validation=[("a other", "z")],
+    )
+    assert corpus.words == ["a", "b", "c"]
+    assert corpus.labels == ["y", "x", "z"]
+    assert corpus.vocabulary_size == 5
+    assert corpus.num_labels == 3
+    assert texts(corpus, corpus.train) == [["b", "a", "a"], ["a", "c"], ["b"]]
+    assert texts(corpus, corpus.test) == [["c", "b", None]]
+    assert texts(corpus, corpus.validation) == [["a", None]]
+    assert labels(corpus, corpus.train) == [{"x", "y"}, {"y"}, {"z", "y"}]
+    assert corpus.label_counts.tolist() == [3, 1, 1]
+    assert corpus.train.words.dtype == corpus.train.labels.indices.dtype == np.int32
+    assert corpus.train.word_offsets.dtype == corpus.train.labels.offsets.dtype == np.int64
+
+
+def test_labels_that_training_lacks_come_last_and_stay_in_the_truth(capsys):
+    corpus = make(
+        [("a", "x"), ("b", "y")],
+        validation=[("a", "only_validation x"), ("a", "only_validation")],
+        test=[("a", "only_test"), ("b", "y only_validation"), ("c", "another")],
+    )
+    assert corpus.num_labels == 2
+    assert corpus.labels == ["x", "y", "only_validation", "only_test", "another"]
+    assert labels(corpus, corpus.test) == [{"only_test"}, {"y", "only_validation"}, {"another"}]
+    assert labels(corpus, corpus.validation) == [{"only_validation", "x"}, {"only_validation"}]
+    assert corpus.published_counts.tolist() == [1, 1, 0, 0, 0]
+    assert corpus.label_counts.tolist() == [1, 1]
+    of_validation, of_test = capsys.readouterr().out.splitlines()
+    assert of_validation.startswith("Labels of validation that training lacks")
+    assert of_validation.endswith(": 1 (e.g. 'only_validation')")
+    assert of_test.startswith("Labels of test that training lacks")
+    assert of_test.endswith(": 2 (e.g. 'only_test')")
+
+
+def test_words_of_held_out_documents_are_unknown_and_their_labels_counted():
+    train = [(f"shared own{i}", "x") for i in range(20)]
+    corpus = make(train, fraction=0.25, seed=3)
+    assert (len(corpus.train), len(corpus.validation)) == (15, 5)
+    assert corpus.words[0] == "shared"
+    assert texts(corpus, corpus.validation) == [["shared", None]] * 5
+    assert all(None not in text for text in texts(corpus, corpus.train))
+    assert set(corpus.words) == {"shared"} | {text[1] for text in texts(corpus, corpus.train)}
+    assert corpus.published_documents == 20
+    assert corpus.published_counts.tolist() == [20]
+    assert corpus.label_counts.tolist() == [15]
+
+
+def test_no_document_is_lost_or_doubled_between_training_and_validation():
+    train = [(f"w{i} " * (i % 4 + 1), f"l{i % 5}" if i % 7 else "") for i in range(60)]
+    corpus, again, other = (make(train, fraction=0.2, seed=seed) for seed in (1, 1, 2))
+    sizes = sorted([*corpus.train.lengths, *corpus.validation.lengths])
+    assert sizes == sorted(i % 4 + 1 for i in range(60))
+    seen = [text[0] for text in texts(corpus, corpus.train)]
+    assert len(set(seen)) == len(seen) == 48
+    assert seen == sorted(seen, key=lambda word: int(word[1:]))  # in the order of the file
+    assert texts(again, again.train) == texts(corpus, corpus.train) != texts(other, other.train)
+
+
+def test_a_given_validation_split_leaves_training_whole():
+    corpus = make([("a", "x"), ("b", "x"), ("c", "x")], validation=[("a", "x")], fraction=0.5)
+    assert (len(corpus.train), len(corpus.validation)) == (3, 1)
+    assert corpus.published_documents == 3
+
+
+def test_empty_texts_are_left_out_of_training_only_and_counted(capsys):
+    empty = [("", "x"), ("... !", "only_empty"), ("_", "")]
+    corpus = make([("a", "x"), *empty, ("b", "y")], test=[*empty, ("a", "x")], validation=empty)
+    assert "3 training documents have no word and are left out" in capsys.readouterr().out
+    assert texts(corpus, corpus.train) == [["a"], ["b"]]
+    assert labels(corpus, corpus.train) == [{"x"}, {"y"}]
+    assert corpus.published_documents == 2
+    assert corpus.published_counts[:2].tolist() == [1, 1]
+    assert corpus.num_labels == 2
+    for split in (corpus.test, corpus.validation):
+        assert split.lengths[:3].tolist() == [0, 0, 0]
+        assert labels(corpus, split)[:3] == [{"x"}, {"only_empty"}, set()]
+
+
+def test_documents_without_labels_are_kept(capsys):
+    corpus = make([("a", "x"), ("b", ""), ("c", "")], test=[("a", ""), ("b", "x")])
+    assert labels(corpus, corpus.train) == [{"x"}, set(), set()]
+    assert labels(corpus, corpus.test) == [set(), {"x"}]
+    assert corpus.published_documents == 3
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("train", [[], [("a", ""), ("b", "")], [("", "x")]])
+def test_nothing_to_learn_is_an_error(train):
+    with pytest.raises(UserError, match="mine: no training document has both a word and a label"):
+        make(train, test=[("a", "x")])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.99])
+def test_one_document_with_one_label(fraction):
+    corpus = make([("a", "x")], test=[("a", "x")], fraction=fraction)
+    assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (1, 0, 1)
+    assert (corpus.num_labels, corpus.words) == (1, ["a"])
+
+
+def test_all_labels_in_every_document():
+    corpus = make([(f"w{i}", "x y z") for i in range(10)], fraction=0.4)
+    assert (len(corpus.train), len(corpus.validation)) == (6, 4)
+    assert corpus.labels == ["x", "y", "z"]
+    assert corpus.label_counts.tolist() == [6, 6, 6]
+    assert corpus.published_counts.tolist() == [10, 10, 10]
+
+
+def test_max_words_and_max_vocabulary():
+    corpus = make([("a a a b b c d", "x")], test=[("d c b a", "x")], max_words=6, max_vocabulary=2)
+    assert corpus.words == ["a", "b"]
+    assert texts(corpus, corpus.train) == [["a", "a", "a", "b", "b", None]]
+    assert texts(corpus, corpus.test) == [[None, None, "b", "a"]]

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from lsfa_jax.data.check import check
+from lsfa_jax.data.reading.documents import ReadOptions
+from lsfa_jax.util.console import UserError
+
+OPTIONS = ReadOptions(bad_rows="skip")
+
+
+def write(path, rows):
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+
+
+def row(text, *labels):
+    return {"text": text, "labels": labels}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    train = [
+        row("one two three", "x", "y"),
+        row("one two three", "x"),
+        row("", "x"),
+        "{not json",
+        row("four", "z", "z"),
+        {"text": "no labels field"},
+        row("five six"),
+    ]
+    write(tmp_path / "train.jsonl", train)
+    write(tmp_path / "test.jsonl", [row("four", "x"), row("seven", "only_test", "x")])
+    return tmp_path
+
+
+def test_everything_is_counted(folder, capsys):
+    found = check(folder, OPTIONS)
+    train, test = found["train"], found["test"]
+    assert (train.report.read, train.report.kept, train.report.skipped.total()) == (7, 5, 2)
+    assert list(train.lengths) == [3, 3, 0, 1, 2]
+    assert list(train.num_labels) == [2, 1, 1, 1, 0]
+    assert train.labels == {"x": 3, "y": 1, "z": 1}
+    assert (train.repeated, test.repeated) == (1, 0)
+    out = capsys.readouterr().out
+    assert f"1 not JSON (first {folder / 'train.jsonl'}:4)" in out
+    assert f"1 no field 'labels' (first {folder / 'train.jsonl'}:6)" in out
+    assert "read as jsonl, text from 'text', labels from 'labels'" in out
+    assert "Labels of training: 3, the most frequent 'x' 3, 'y' 1, 'z' 1" in out
+    assert "2 with one, 3 with 10 at most" in out
+    assert "Labels of test that training lacks: 1 of 2 (e.g. 'only_test')" in out
+    assert "warning: 1 texts of test are in training too" in out
+    assert f"bin/train --data-dir {folder}" in out
+    lines = {" ".join(line.split()) for line in out.splitlines()}
+    assert "train 7 5 2 1" in lines
+    assert "train, words 0 0 2 3 3 1.80" in lines
+    assert "train, labels 0 0 1 2 2 1.00" in lines
+
+
+def test_one_file(folder, capsys):
+    assert list(check(folder / "test.jsonl", OPTIONS)) == ["train"]
+    assert "only_test" in capsys.readouterr().out
+
+
+def test_no_label_at_all_is_a_warning(tmp_path, capsys):
+    write(tmp_path / "mine.jsonl", [row("a"), row("b")])
+    check(tmp_path / "mine.jsonl", OPTIONS)
+    assert "no training document has a label" in capsys.readouterr().out
+
+
+def test_nothing_usable_is_an_error(tmp_path):
+    write(tmp_path / "mine.jsonl", [{"text": 3, "labels": []}] * 2)
+    with pytest.raises(UserError, match="holds no documents: all 2 rows were skipped"):
+        check(tmp_path / "mine.jsonl", OPTIONS)
+    with pytest.raises(UserError, match="nowhere"):
+        check(tmp_path / "nowhere", OPTIONS)

@@ -1,0 +1,358 @@
+import dataclasses
+import gzip
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lsfa_jax.config import Config
+from lsfa_jax.data import build_corpus, download, load
+from lsfa_jax.data.load import load_corpus, load_embedding
+from lsfa_jax.data.reading import documents
+from lsfa_jax.data.reading.documents import ReadOptions, ReadReport, find_splits, read_documents
+from lsfa_jax.util.console import UserError
+
+AAPD = Path(__file__).parents[3] / "shared" / "data" / "aapd"
+RCV1_FILES = [download.cache_dir() / "rcv1" / member.name for member in download.RCV1.members]
+
+ROWS = {
+    "train.jsonl": [("cats purr", ["animal", "pet"]), ("dogs bark", ["animal"]), ("", ["animal"]), ("votes", [])],
+    "test.jsonl.gz": [("cats bark at lions", ["animal", "lion"]), ("", [])],
+    "dev.jsonl": [("dogs purr", ["pet"])],
+}
+
+
+def jsonl(rows):
+    return "\n".join(json.dumps({"text": text, "labels": labels}) for text, labels in rows).encode()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One's own corpus, its test file compressed."""
+    for name, rows in ROWS.items():
+        content = jsonl(rows)
+        (tmp_path / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
+    return tmp_path
+
+
+def own(folder, **settings):
+    return Config(dataset="custom", data_dir=str(folder), **settings)
+
+
+# --- one's own files
+
+
+def test_folder_with_three_splits(folder, capsys):
+    corpus = load_corpus(own(folder))
+    assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (3, 1, 2)
+    assert corpus.labels == ["animal", "pet", "lion"]
+    assert corpus.num_labels == 2
+    assert corpus.words == ["cats", "purr", "dogs", "bark", "votes"]
+    assert corpus.test.words.tolist() == [2, 5, 1, 1]
+    assert corpus.name == "custom"
+    printed = capsys.readouterr().out
+    assert "1 training documents have no word" in printed
+    assert f"{folder / 'train.jsonl'}: 4 rows read, 4 kept; noted: " in printed
+    assert f"1 empty text (first {folder / 'train.jsonl'}:3)" in printed
+    assert f"1 no labels (first {folder / 'train.jsonl'}:4)" in printed
+    assert f"{folder / 'test.jsonl.gz'}: 2 rows read, 2 kept" in printed
+    assert f"{folder / 'dev.jsonl'}: 1 rows read, 1 kept" in printed
+
+
+def test_folder_without_validation_holds_documents_out(folder, capsys):
+    (folder / "dev.jsonl").unlink()
+    rows = [(f"word{i}", ["x"]) for i in range(40)]
+    (folder / "train.jsonl").write_bytes(jsonl(rows))
+    one, again, other = (load_corpus(own(folder, seed=seed, data={"validation_fraction": 0.25})) for seed in (0, 0, 1))
+    assert (len(one.train), len(one.validation)) == (30, 10)
+    assert one.words == again.words != other.words
+    assert "dev.jsonl" not in capsys.readouterr().out
+
+
+def test_settings_reach_the_corpus(folder, capsys):
+    corpus = load_corpus(own(folder, data={"max_words": 1, "max_vocabulary": 2}))
+    assert corpus.words == ["cats", "dogs"]
+    assert max(corpus.train.lengths) == 1
+
+    (folder / "dev.jsonl").write_bytes(b'{"text": "a", "labels": ["x"]}\n{"text": 3}')
+    with pytest.raises(UserError, match=r"dev\.jsonl:2: no field 'labels'"):
+        load_corpus(own(folder))
+    capsys.readouterr()
+    load_corpus(own(folder, data={"bad_rows": "skip"}))
+    assert "dev.jsonl: 2 rows read, 1 kept; skipped: 1 no field 'labels'" in capsys.readouterr().out
+
+
+def test_a_named_corpus_is_read_from_its_folder(folder):
+    assert load_corpus(Config(dataset="aapd", data_dir=str(folder))).name == "aapd"
+
+
+@pytest.mark.parametrize("dataset", ["custom", "aapd", "eurlex4k", "eurlex57k"])
+def test_corpus_that_needs_a_folder_says_what_goes_into_it(dataset):
+    with pytest.raises(UserError) as error:
+        load_corpus(Config(dataset=dataset))
+    assert str(error.value).startswith(f"--dataset {dataset} needs --data-dir, a folder with ")
+    row = str(error.value).partition("rows are ")[2].partition(";")[0].replace(", ...]", "]").replace("...", "words")
+    assert set(json.loads(row)) == {"labels", "text"}
+
+
+@pytest.mark.parametrize("dataset", ["synthetic", "rcv1"])
+def test_corpus_that_brings_its_own_documents_takes_no_folder(dataset, folder):
+    with pytest.raises(UserError, match=f"--data-dir: {dataset} brings its own documents; say --dataset custom"):
+        load_corpus(Config(dataset=dataset, data_dir=str(folder)))
+
+
+def test_missing_folder_or_file(folder):
+    with pytest.raises(UserError, match=r"nowhere: not a folder that can be read"):
+        load_corpus(own(folder / "nowhere"))
+    (folder / "train.jsonl").unlink()
+    with pytest.raises(UserError, match=r"no file for the train split"):
+        load_corpus(own(folder))
+
+
+# --- one file, or no test split
+
+
+def test_one_file_is_a_corpus(tmp_path, capsys):
+    path = tmp_path / "mine.csv"
+    path.write_text("text,labels\n" + "".join(f"word{i} shared,x;y\n" for i in range(40)))
+    corpus = load_corpus(own(path, data={"test_fraction": 0.2, "validation_fraction": 0.25}))
+    assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (24, 8, 8)
+    assert corpus.labels == ["x", "y"]
+    printed = capsys.readouterr().out
+    assert "No test split: 8 of 40 documents are held out as test, at random" in printed
+    assert f"{path}: 40 rows read, 40 kept" in printed
+
+
+def test_folder_without_a_test_split(folder, capsys):
+    (folder / "test.jsonl.gz").unlink()
+    corpus = load_corpus(own(folder, data={"test_fraction": 0.5}))
+    # The fourth has no word.
+    assert len(corpus.train) + len(corpus.test) in (3, 4)
+    assert len(corpus.test) == 2
+    assert len(corpus.validation) == 1
+    assert "No test split: 2 of 4 documents" in capsys.readouterr().out
+
+
+def test_fields_and_separator_that_are_named(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("a,b\n" + "x+y,some words here\n" * 20)
+    named = {"text_field": "b", "labels_field": "a", "label_separator": "+", "format": "csv"}
+    assert load_corpus(own(path, data=named)).labels == ["x", "y"]
+    with pytest.raises(UserError, match=r"--data\.format cvs"):
+        load_corpus(own(path, data={"format": "cvs"}))
+
+
+# --- prepared once
+
+
+def arrays(corpus):
+    for split in (corpus.train, corpus.validation, corpus.test):
+        yield from (split.words, split.word_offsets, *split.labels)
+    yield corpus.published_counts
+
+
+def assert_same(one, other):
+    for a, b in zip(arrays(one), arrays(other), strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+    for field in dataclasses.fields(one):
+        if isinstance(getattr(one, field.name), list | int | str):
+            assert getattr(one, field.name) == getattr(other, field.name)
+
+
+def refuse(*arguments, **options):
+    raise AssertionError("read again")
+
+
+def test_the_second_start_reads_no_document_and_says_the_same(folder, monkeypatch, capsys):
+    (folder / "dev.jsonl").unlink()
+    settings = {"max_words": 3, "validation_fraction": 0.4}
+    first = load_corpus(own(folder, data=settings))
+    said = [line for line in capsys.readouterr().out.splitlines() if ": read as " not in line]
+    read = {
+        split: list(read_documents(find_splits(folder)[split], options=ReadOptions(), report=ReadReport()))
+        for split in ("train", "test")
+    }
+    built = build_corpus.build("custom", read["train"], read["test"], None, max_vocabulary=500_000, seed=0, **settings)
+    capsys.readouterr()
+    monkeypatch.setattr(documents, "read_documents", refuse)
+    second = load_corpus(own(folder, data=settings))
+    assert capsys.readouterr().out.splitlines() == said
+    assert_same(first, second)
+    assert_same(built, second)
+
+
+def test_what_decides_is_what_is_read_again(folder, monkeypatch):
+    load_corpus(own(folder))
+    readings = []
+
+    def count(*arguments, **options):
+        readings.append(arguments)
+        return read_documents(*arguments, **options)
+
+    def reads(**settings):
+        readings.clear()
+        load_corpus(own(folder, **settings))
+        return bool(readings)
+
+    monkeypatch.setattr(documents, "read_documents", count)
+    assert not reads()
+    # All three splits are there: no document is drawn, and batches are made later.
+    assert not reads(seed=5, data={"validation_fraction": 0.3, "test_fraction": 0.3, "length_buckets": (7,)})
+    assert reads(data={"max_words": 7})
+    assert reads(data={"max_vocabulary": 7})
+    assert reads(data={"format": "jsonl"})
+    assert reads(data={"bad_rows": "skip"})
+    (folder / "dev.jsonl").write_bytes(jsonl([("dogs purr!", ["pet"])]))
+    assert reads()
+    assert not reads()
+    (folder / "dev.jsonl").unlink()
+    assert reads()
+    assert reads(seed=5)
+    assert reads(data={"validation_fraction": 0.3})
+    assert not reads(data={"test_fraction": 0.3})
+
+
+def test_a_folder_that_moved_is_not_read_again_and_its_new_place_is_said(folder, monkeypatch, tmp_path, capsys):
+    first = load_corpus(own(folder))
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ROWS:
+        (folder / name).rename(new / name)
+    capsys.readouterr()
+    monkeypatch.setattr(documents, "read_documents", refuse)
+    assert_same(first, load_corpus(own(new)))
+    assert f"1 no labels (first {new / 'train.jsonl'}:4)" in capsys.readouterr().out
+
+
+def test_a_damaged_one_is_read_again(folder, capsys):
+    first = load_corpus(own(folder))
+    words = load.prepared_folder(own(folder)) / "train" / "words.npy"
+    content = bytearray(words.read_bytes())
+    content[-1] ^= 1
+    words.unlink()  # the first corpus still looks at it
+    words.write_bytes(content)
+    assert_same(first, load_corpus(own(folder)))
+    assert "train/words.npy is not as it was written; it is made anew" in capsys.readouterr().out
+
+
+def test_a_bad_row_leaves_nothing_behind(folder):
+    (folder / "dev.jsonl").write_text('{"text": "a", "labels": ["x"]}\n{"text": 3}\n')
+    with pytest.raises(UserError, match=r"dev\.jsonl:2"):
+        load_corpus(own(folder))
+    assert not load.prepared_folder(own(folder)).exists()
+
+
+# --- corpora that need no files
+
+
+def test_synthetic_corpus_is_whole(capsys):
+    corpus = load_corpus(Config(dataset="synthetic"))
+    assert (corpus.published_documents, len(corpus.test)) == (2400, 2000)
+    assert corpus.num_labels == len(corpus.labels) == 60
+    assert (len(corpus.train), len(corpus.validation)) == (2280, 120)
+    assert (np.diff(corpus.published_counts) <= 0).all()
+    assert (corpus.label_counts * 2 >= corpus.published_counts).all()
+    train, validation, test = (
+        {tuple(split.words[start:end]) for start, end in pairwise(split.word_offsets)}
+        for split in (corpus.train, corpus.validation, corpus.test)
+    )
+    assert not train & test
+    assert not train & validation
+    assert capsys.readouterr().out == ""
+
+
+def test_synthetic_corpus_follows_from_the_seed(monkeypatch):
+    monkeypatch.setattr(load, "_SYNTHETIC_TRAIN", 100)
+    monkeypatch.setattr(load, "_SYNTHETIC_TEST", 50)
+    one, again, other = (load_corpus(Config(dataset="synthetic", seed=seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.train.words, again.train.words)
+    np.testing.assert_array_equal(one.test.words, again.test.words)
+    assert one.words == again.words != other.words
+
+
+@pytest.mark.skipif(not all(path.exists() for path in RCV1_FILES), reason="RCV1 is not in the cache")
+def test_rcv1_is_the_published_split():
+    corpus = load_corpus(Config(dataset="rcv1", data={"max_words": 20}))
+    assert (corpus.published_documents, len(corpus.test), corpus.num_labels) == (23_149, 7_965, 101)
+    assert len(corpus.train) + len(corpus.validation) == 23_149
+    assert len(corpus.validation) == round(0.05 * 23_149)
+    assert corpus.published_counts.sum() / 23_149 == pytest.approx(3.18, abs=0.005)
+    assert (corpus.label_counts * 2 >= corpus.published_counts[:101]).all()
+
+
+def test_another_rcv1_is_refused(folder, monkeypatch):
+    files = {"train": folder / "a.jsonl", "dev": folder / "b.jsonl", "test": folder / "c.jsonl"}
+    for path in files.values():
+        path.write_text('{"doc_token": ["word"], "doc_label": ["x"]}')
+    monkeypatch.setattr(load.sources, "rcv1_files", lambda: files)
+    with pytest.raises(UserError, match=r"rcv1: found 2 training and 1 test documents and 1 labels, expected 23,149"):
+        load_corpus(Config(dataset="rcv1"))
+
+
+@pytest.mark.skipif(not AAPD.is_dir(), reason="the AAPD files are not beside the repository")
+def test_aapd_test_split_has_the_documented_counts(capsys):
+    splits = find_splits(AAPD)
+    assert set(splits) == {"train", "test"}
+    report = ReadReport()
+    documents = list(read_documents(splits["test"], options=ReadOptions(), report=report))
+    assert len(documents) == report.read == 1000
+    labels = [label for document in documents for label in document.labels]
+    assert len(set(labels)) == 54
+    assert len(labels) == 2421
+    assert min(len(document.text.split()) for document in documents) > 5
+
+
+# --- word vectors
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("cats 1 2 3\nother 9 9 9\npurr 3 4 5\n")
+    return str(path)
+
+
+def test_embedding_has_zero_padding_and_a_mean_unknown(vectors, capsys):
+    table = load_embedding(Config(vectors=vectors), ["purr", "mice", "cats"])
+    assert table.shape == (5, 3)
+    assert table.dtype == np.float32
+    np.testing.assert_array_equal(table[[0, 2, 4]], [[0, 0, 0], [3, 4, 5], [1, 2, 3]])
+    assert table[3].any()
+    np.testing.assert_allclose(table[1], table[2:].mean(axis=0), rtol=1e-6)
+    assert capsys.readouterr().out == f"Word vectors {vectors}: 2 of 3 words found (66.7 %)\n"
+
+
+def test_embedding_is_made_once(vectors, monkeypatch, capsys):
+    first = load_embedding(Config(vectors=vectors), ["purr", "mice"])
+    said = capsys.readouterr().out
+    monkeypatch.setattr(load.vectors, "load_vectors", refuse)
+    np.testing.assert_array_equal(load_embedding(Config(vectors=vectors), ["purr", "mice"]), first)
+    assert capsys.readouterr().out == said
+    for changed in ({"seed": 1}, {"vectors": "glove-50d"}):
+        with pytest.raises(AssertionError, match="read again"):
+            load_embedding(Config(**({"vectors": vectors} | changed)), ["purr", "mice"])
+    with pytest.raises(AssertionError, match="read again"):
+        load_embedding(Config(vectors=vectors), ["mice", "purr"])
+    Path(vectors).write_text("cats 1 2 3\npurr 3 4 6\n")
+    with pytest.raises(AssertionError, match="read again"):
+        load_embedding(Config(vectors=vectors), ["purr", "mice"])
+
+
+def test_embedding_without_vectors_has_the_size_asked_for(capsys):
+    config = Config(vectors="none", encoder={"embedding_size": 7}, seed=2)
+    words = [f"w{i}" for i in range(500)]
+    table = load_embedding(config, words)
+    assert table.shape == (502, 7)
+    assert not table[0].any()
+    np.testing.assert_allclose(table[1], table[2:].mean(axis=0), rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(table, load_embedding(config, words))
+    assert (table[2:] != load_embedding(Config(encoder={"embedding_size": 7}, seed=3), words)[2:]).all()
+    assert capsys.readouterr().out == ""
+
+
+def test_embedding_of_no_words(vectors, capsys):
+    assert not load_embedding(Config(vectors=vectors), []).any()
+    assert load_embedding(Config(encoder={"embedding_size": 4}), []).shape == (2, 4)
+    assert capsys.readouterr().out == f"Word vectors {vectors}: 0 of 0 words found (0.0 %)\n"

@@ -1,0 +1,51 @@
+"""The scripts in docs/examples run as they are, and print what the docs say."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tests import training_corpus
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _fast(tmp_path_factory):
+    training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
+    with training_corpus.compiled_fast():
+        yield
+
+
+def printed(name, capsys):
+    """Runs an example in this process, which has loaded JAX already; returns the lines that it prints."""
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return dict(line.rsplit(": ", 1) for line in capsys.readouterr().out.splitlines())
+
+
+def test_every_example_is_tested():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"classify_texts.py", "augment_features.py"}
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_classify_texts(capsys):
+    lines = printed("classify_texts.py", capsys)
+    assert lines["labels"] == "account, email, laptop, licence, network, printer, projector"
+    assert float(lines["nDCG@5 on 200 new messages"]) > 0.95
+    assert "projector" in lines["'the beamer has no hdmi and its lamp is dark'"]
+    assert set(lines["'my password expired and the vpn is offline'"].split(", ")) >= {"account", "network"}
+    assert lines["the same after loading"] == "True"
+
+
+def test_augment_features(capsys):
+    lines = printed("augment_features.py", capsys)
+    assert lines["rare labels"] == "10 of 20"
+    assert 0.4 < float(lines["variance of generated over real features"]) < 1.5
+    assert lines["three features of label 15"] == "(1, 3, 16)"
+    before, adjusted = (
+        [float(part.split()[-1]) for part in lines[name].replace("F1 of frequent labels ", "").split(", rare ")]
+        for name in ("before", "adjusted")
+    )
+    assert adjusted[1] > before[1] + 0.1
+    assert adjusted[0] > before[0] - 0.02
+    assert lines["in scikit-learn again"] == "True"

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsfa_jax.evaluation import ranking, thresholded
+from lsfa_jax.evaluation.groups import Scored, Training, best_of_groups, make_groups
+
+COUNTS = np.array([120, 50, 49, 10, 9, 1, 0])
+
+
+def test_groups_are_all_head_tail_and_bins_of_training_counts():
+    groups = make_groups(7, Training(COUNTS, 200), 50, (1, 2, 10, 50, 1000))
+    assert dict(zip(groups.names, ([int(i) for i in np.flatnonzero(own)] for own in groups.members), strict=True)) == {
+        "all": [0, 1, 2, 3, 4, 5, 6],
+        "head": [0, 1],
+        "tail": [2, 3, 4, 5, 6],
+        "0": [6],
+        "1": [5],
+        "2-9": [4],
+        "10-49": [2, 3],
+        "50-999": [0, 1],
+    }
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.sets(st.integers(1, 30), min_size=1, max_size=4))
+def test_bins_part_the_labels(counts, edges):
+    groups = make_groups(len(counts), Training(np.array(counts), 40), 5, sorted(edges))
+    assert groups.members[3:].sum(axis=0).tolist() == [1] * len(counts)
+    assert (groups.only("head") ^ groups.only("tail")).all()
+
+
+def test_without_training_counts_there_is_one_group():
+    groups = make_groups(4, None, 50, (1, 10))
+    assert groups.names == ["all"]
+    assert groups.members.tolist() == [[True] * 4]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 7))
+def test_the_labels_of_a_group_keep_their_order(seed, num_ranked):
+    random = np.random.default_rng(seed)
+    num_labels, width = 8, int(random.integers(0, 9))
+    listed = np.array([random.permutation(num_labels)[:width] for _ in range(5)], np.int32).reshape(5, width)
+    for row in listed:
+        row[int(random.integers(0, width + 1)) :] = -1
+    members = random.random((3, num_labels)) < 0.5
+    top = best_of_groups(listed, members, num_ranked)
+    assert top.shape == (3, 5, num_ranked)
+    for group, own in enumerate(members):
+        for row, ranked in zip(listed, top[group], strict=True):
+            expected = [label for label in row.tolist() if label >= 0 and own[label]][:num_ranked]
+            assert ranked.tolist() == expected + [-1] * (num_ranked - len(expected))
+
+
+LISTED = np.array([[0, 2, 1, 3, -1], [3, 0, 1, 2, -1]], np.int32)
+TRUTH = ranking.LabelSets(np.array([0, 3, 1]), np.array([0, 2, 3]))
+GIVEN = ranking.LabelSets(np.array([0, 2, 3]), np.array([0, 2, 3]))
+
+
+def test_every_group_gets_the_figures_of_its_own_ranking_and_decisions():
+    training = Training(np.array([9, 5, 1, 0]), 12)
+    groups = make_groups(4, training, 5, (1, 6))
+    top = best_of_groups(LISTED, groups.members, 5)
+    outcomes = thresholded.count(GIVEN, TRUTH, 4)
+    result = groups.figures(Scored(top, outcomes), TRUTH, groups, training, (1, 2))
+    assert list(result) == ["all", "head", "tail", "0", "1-5", "6+"]
+    assert result["all"]["labels"] == 4
+    assert result["all"]["P@1"] == 50
+    assert result["all"]["micro_F1"] == pytest.approx(100 * 2 / (2 + 2 + 2))
+    # Label 3 is the only one of its bin, so where it is listed it comes first.
+    assert result["0"] | {"labels": 1, "documents": 1, "P@1": 100.0, "micro_recall": 0.0} == result["0"]
+    assert result["6+"]["macro_F1"] == 100
+    expected = ranking.evaluate_group(top[0], top[2], TRUTH, groups.only("tail"), training.label_counts, 12, (1, 2))
+    assert expected == {name: result["tail"][name] for name in expected}
+    assert set(expected) == {f"{name}@{k}" for name in ("P", "R", "N", "PSP") for k in (1, 2)} | {"macro_P@5"}
+
+
+def test_without_training_counts_or_probabilities_there_is_no_psp_and_no_f1():
+    groups = make_groups(4, None)
+    result = groups.figures(Scored(best_of_groups(LISTED, groups.members, 5), None), TRUTH, groups, None)
+    assert list(result) == ["all"]
+    assert not [name for name in result["all"] if "PSP" in name or "F1" in name]
+    assert result["all"]["P@1"] == 50

@@ -1,0 +1,118 @@
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lsfa_jax.data import vocabulary
+from lsfa_jax.serving import predictor
+from lsfa_jax.serving.predictor import Predictor
+from lsfa_jax.training import model_folder
+from tests import training_corpus
+from tests.reference import classifier as reference_classifier
+from tests.reference import encoder as reference_encoder
+
+WORDS = [f"word{i}" for i in range(20)]
+LABELS = [f"label {i}" for i in range(training_corpus.NUM_LABELS)]
+TEXTS = [
+    "word1 Word2, word3!",
+    "",
+    "nothing known here",
+    " ".join(f"word{i % 20}" for i in range(50)),
+    "word7",
+    "... ---",
+    "word4 word5 " * 6,
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = training_corpus.config(data={"length_buckets": (4, 8)})
+    lsfa = training_corpus.make_model(config, vocabulary_size=vocabulary.NUM_SPECIAL + len(WORDS))
+    return model_folder.TrainedModel(
+        config=config,
+        words=WORDS,
+        labels=LABELS,
+        label_counts=np.ones(len(LABELS), np.int64),
+        num_documents=10,
+        threshold=0.5,
+        params=jax.tree.map(np.asarray, training_corpus.init_params(lsfa)),
+    )
+
+
+def reference(model, text):
+    """Probabilities [L] and attention [L, T] of one text by the references, words looked up one by one."""
+    known = {word: vocabulary.NUM_SPECIAL + i for i, word in enumerate(model.words)}
+    ids = [known.get(word, vocabulary.UNKNOWN) for word in vocabulary.tokenize(text)][: model.config.data.max_words]
+    params = model.params
+    sides = {
+        side: {name: params[f"lstm_{side}_{name}"] for name in ("w_input", "w_hidden", "bias", "h0", "c0")}
+        for side in ("forward", "backward")
+    }
+    x = params["embedding"][np.array(ids or [0])][None].astype(np.float64)
+    lengths = np.array([len(ids)])
+    states = reference_encoder.bilstm(sides, x, lengths)
+    head = {"kernel": params["head_kernel"], "bias": params["head_bias"]}
+    attention = reference_encoder.label_attention(states, lengths, params["label_queries"])
+    features = reference_encoder.label_features(states, lengths, params["label_queries"], head)
+    logits = reference_classifier.scores(features, params["classifier"]["weights"])[0]
+    return 1 / (1 + np.exp(-logits)), attention[0, :, : len(ids)]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, None])
+def test_each_text_gets_the_labels_of_equations_1_to_5_in_its_place(model, chunk):
+    predictor = Predictor(model, batch_size=2, chunk=chunk)
+    predictions = list(predictor.predict(iter(TEXTS), top=3))
+    assert len(predictions) == len(TEXTS)
+    for text, prediction in zip(TEXTS, predictions, strict=True):
+        probabilities, _ = reference(model, text)
+        np.testing.assert_allclose(prediction.probabilities, np.sort(probabilities)[::-1][:3], rtol=1e-4)
+        np.testing.assert_allclose(probabilities[prediction.label_ids], prediction.probabilities, rtol=1e-4)
+
+
+def test_explanations_are_the_predictions_with_the_attention_of_equation_4(model):
+    predictor = Predictor(model, batch_size=4)
+    predictions = list(predictor.predict(TEXTS, top=2))
+    explanations = list(predictor.explain(TEXTS, top=2))
+    for text, prediction, explanation in zip(TEXTS, predictions, explanations, strict=True):
+        np.testing.assert_array_equal(explanation.label_ids, prediction.label_ids)
+        np.testing.assert_allclose(explanation.probabilities, prediction.probabilities, rtol=1e-6)
+        _, attention = reference(model, text)
+        np.testing.assert_allclose(explanation.attention, attention[explanation.label_ids], rtol=1e-4, atol=1e-6)
+        read = [text[start:end].lower() for start, end in explanation.spans]
+        assert read == vocabulary.tokenize(text)[: model.config.data.max_words]
+
+
+def test_no_texts_and_more_labels_than_there_are(model):
+    predictor = Predictor(model)
+    assert list(predictor.predict([])) == []
+    (prediction,) = predictor.predict(["word1"], top=1000)
+    assert sorted(prediction.label_ids) == list(range(len(LABELS)))
+
+
+def test_texts_are_read_as_they_are_needed(model):
+    """An endless stream is answered, and only a few chunks of it are read."""
+    read = itertools.count()
+    texts = (f"word{next(read) % 20}" for _ in itertools.count())
+    predictor = Predictor(model, batch_size=2, chunk=4)
+    first = list(itertools.islice(predictor.predict(texts), 8))
+    assert len(first) == 8
+    assert next(read) < 8 + 6 * 4
+
+
+def test_a_fault_of_the_texts_reaches_the_caller(model):
+    def texts():
+        yield "word1"
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(predictor.Predictor(model, chunk=1).predict(texts()))
+
+
+@settings(max_examples=300)
+@given(st.text())
+def test_the_spans_are_those_of_the_words(text):
+    # A capital may become two characters, so the words are compared and not their places.
+    assert [text[a:b].lower() for a, b in vocabulary.word_spans(text)] == vocabulary.tokenize(text)

@@ -1,0 +1,342 @@
+import signal
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import ndcg_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import check_estimator
+
+from lsfa_jax import LSFA
+from lsfa_jax.data import build_corpus
+from lsfa_jax.sklearn import classifier
+from lsfa_jax.training import loop, model_folder
+from tests import training_corpus
+
+SETTINGS = {
+    f"{section}.{key}": list(value) if isinstance(value, tuple) else value
+    for section, values in training_corpus.TINY.items()
+    if isinstance(values, dict)
+    for key, value in values.items()
+    if key not in ("max_words", "hidden_size", "feature_size", "epochs", "head_threshold", "batch_size")
+} | {"adjust.epochs": 1, "pvae.epochs": 1, "pvae.batch_size": 16, "report.batch_size": 8}
+
+
+def tiny(**own):
+    """An estimator whose fit takes its time from compilation alone."""
+    sizes = {"epochs": 2, "max_words": 16, "hidden_size": 4, "feature_size": 5, "batch_size": 8}
+    settings = SETTINGS | {"pvae.hidden_size": 6} | own.pop("settings", {})
+    return LSFA(**{**sizes, "head_threshold": 4, "settings": settings, **own})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fast(tmp_path_factory):
+    training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
+    with training_corpus.compiled_fast(), training_corpus.shared_steps():
+        yield
+
+
+def documents(name="train"):
+    rows = training_corpus.documents()[name]
+    return [row.text for row in rows], [row.labels for row in rows]
+
+
+def indicator(labels, classes):
+    return np.array([[name in row for name in classes] for row in labels], int)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return tiny().fit(*documents())
+
+
+def test_fit_leaves_nothing_behind_and_prints_nothing(capfd, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    own = tiny()
+    before = own.get_params()
+    assert own.fit(*documents()) is own
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    assert own.get_params() == before
+
+
+def test_predictions_agree_with_each_other(fitted):
+    texts, _ = documents("test")
+    assert fitted.classes_.tolist() == [f"label{number}" for number in range(8)]
+    whole = clone(fitted).set_params(top_k=8)
+    whole = whole._keep(fitted.model_, fitted._targets)
+    dense = whole.predict_proba(texts).toarray()
+    assert dense.shape == (len(texts), 8)
+    assert np.all((dense > 0) & (dense < 1))
+    for predicted, best, row in zip(fitted.predict(texts), fitted.predict(texts, top=3), dense, strict=True):
+        order = np.argsort(-row, kind="stable")
+        expected = [fitted.classes_[column] for column in order if row[column] >= fitted.threshold_]
+        assert Counter(predicted) == Counter(expected)
+        assert [row[list(fitted.classes_).index(name)] for name in best] == sorted(row, reverse=True)[:3]
+    few = clone(fitted).set_params(top_k=2)._keep(fitted.model_, fitted._targets).predict_proba(texts)
+    assert isinstance(few, sparse.csr_array)
+    assert few.has_canonical_format
+    for row, own in zip(dense, few.toarray(), strict=True):
+        expected = np.where(row >= np.sort(row)[-2], row, 0)
+        np.testing.assert_array_equal(own, expected)
+    assert fitted.predict([]) == []
+    assert fitted.predict_proba([]).shape == (0, 8)
+
+
+def test_score_is_ndcg_at_5(fitted):
+    texts, labels = documents("test")
+    whole = clone(fitted).set_params(top_k=8)._keep(fitted.model_, fitted._targets)
+    truth = indicator(labels, fitted.classes_)
+    expected = ndcg_score(truth, whole.predict_proba(texts).toarray(), k=5)
+    assert fitted.score(texts, labels) == pytest.approx(expected, abs=1e-6)
+    # A label that training lacks counts as one that was missed.
+    assert fitted.score(texts, [[*row, "never seen"] for row in labels]) < expected
+    assert fitted.score(texts, [["never seen"]] * len(texts)) == 0.0
+
+
+def test_each_form_of_labels_gives_the_same_model_and_comes_back(fitted):
+    texts, labels = documents()
+    matrix = indicator(labels, fitted.classes_)
+    truth = indicator(documents("test")[1], fitted.classes_)
+    tests = documents("test")[0]
+    expected = fitted.predict_proba(tests).toarray()
+    named = np.zeros(truth.shape, int)
+    for row, names in zip(named, fitted.predict(tests), strict=True):
+        row[[list(fitted.classes_).index(name) for name in names]] = 1
+    objects = np.empty(len(labels), object)
+    objects[:] = [list(row) for row in labels]
+    for form in ([set(row) for row in labels], objects, matrix, sparse.coo_matrix(matrix), matrix.astype(bool)):
+        own = tiny().fit(np.array(texts, object), form)
+        predicted = own.predict(tests)
+        if isinstance(form, np.ndarray) and form.ndim == 2:
+            assert isinstance(predicted, np.ndarray)
+            np.testing.assert_array_equal(predicted, named)
+        elif sparse.issparse(form):
+            np.testing.assert_array_equal(predicted.toarray(), named)
+        if form is not objects and not isinstance(form, list):
+            assert own.classes_.tolist() == list(range(8))
+            assert own.score(tests, truth) == pytest.approx(fitted.score(tests, documents("test")[1]))
+        np.testing.assert_allclose(own.predict_proba(tests).toarray(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [str, int], ids=["names", "numbers"])
+def test_single_labels(kind):
+    texts, labels = documents()
+    first = [row[0] if kind is str else int(row[0][-1]) for row in labels]
+    own = tiny(head_threshold=None).fit(texts, first)
+    assert own.classes_.tolist() == sorted(set(first))
+    predicted = own.predict(texts)
+    assert predicted.shape == (len(texts),)
+    assert set(predicted.tolist()) <= set(first)
+    assert own.score(texts, first) == pytest.approx(np.mean(predicted == np.array(first)))
+    best = own.predict_proba(texts).toarray().argmax(axis=1)
+    np.testing.assert_array_equal(own.classes_[best], predicted)
+    assert all(row[0] == one for row, one in zip(own.predict(texts, top=2), predicted.tolist(), strict=True))
+
+
+def test_it_repeats_itself_and_the_seed_counts(fitted):
+    texts, labels = documents()
+    again = clone(fitted).fit(texts, labels)
+    np.testing.assert_array_equal(again.predict_proba(texts).toarray(), fitted.predict_proba(texts).toarray())
+    other = clone(fitted).set_params(random_state=np.random.RandomState(7)).fit(texts, labels)
+    assert np.any(other.predict_proba(texts).toarray() != fitted.predict_proba(texts).toarray())
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["sets", "single"])
+def test_saved_and_loaded_it_is_the_same(fitted, single, tmp_path):
+    texts, labels = documents()
+    own = tiny(random_state=np.int64(3)).fit(texts, [len(row) for row in labels]) if single else fitted
+    own.save(tmp_path / "model")
+    again = LSFA.load(tmp_path / "model")
+    assert again.get_params() == own.get_params()
+    assert again.classes_.dtype.kind == own.classes_.dtype.kind
+    assert list(again.predict(texts)) == list(own.predict(texts))
+    assert again.score(texts, labels if not single else [1] * len(texts)) >= 0
+    assert model_folder.read(tmp_path / "model").labels == own.model_.labels
+
+
+def test_a_run_folder_can_be_loaded_and_a_damaged_one_is_refused(fitted, tmp_path):
+    model_folder.write(tmp_path, fitted.model_)
+    texts, _ = documents("test")
+    assert LSFA.load(tmp_path).predict(texts) == fitted.predict(texts)
+    fitted.save(tmp_path)
+    (tmp_path / "classifier.json").write_text('{"params": {}, "form": "other", "classes": []}')
+    with pytest.raises(ValueError, match=r"estimator\.json"):
+        LSFA.load(tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"weights\.safetensors"):
+        LSFA.load(tmp_path)
+    with pytest.raises(ValueError, match="no model here"):
+        LSFA.load(tmp_path / "nothing")
+
+
+# What scikit-learn checks without fitting on numbers; every other check feeds numbers, where this takes texts.
+CHECKS = {
+    "check_estimator_cloneable",
+    "check_estimator_tags_renamed",
+    "check_valid_tag_types",
+    "check_estimator_repr",
+    "check_no_attributes_set_in_init",
+    "check_estimators_unfitted",
+    "check_do_not_raise_errors_in_init_or_set_params",
+    "check_mixin_order",
+    "check_estimators_partial_fit_n_features",
+    "check_supervised_y_no_nan",
+    "check_non_transformer_estimators_n_iter",
+    "check_decision_proba_consistency",
+    "check_parameters_default_constructible",
+    "check_get_params_invariance",
+    "check_set_params",
+    "check_fit1d",
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_checks():
+    class Unasked(LSFA):
+        """With the tag of text classifiers, scikit-learn would skip every check but the first."""
+
+        def __sklearn_tags__(self):
+            tags = super().__sklearn_tags__()
+            tags.input_tags.two_d_array = True
+            return tags
+
+    results = check_estimator(Unasked(), on_skip=None, on_fail=None)
+    assert {one["check_name"] for one in results if one["status"] == "passed"} >= CHECKS
+    for one in results:
+        if one["status"] == "failed":
+            # Numbers are refused by a ValueError, some of which a check then finds to say something else.
+            assert isinstance(one["exception"], ValueError | AssertionError), one["check_name"]
+    tags = LSFA().__sklearn_tags__()
+    assert tags.input_tags.string
+    assert not tags.input_tags.two_d_array
+    assert tags.classifier_tags.multi_label
+
+
+def test_in_scikit_learns_tools():
+    texts, labels = documents()
+    matrix = indicator(labels, [f"label{number}" for number in range(8)])
+    scores = cross_val_score(tiny(), texts, matrix, cv=2)
+    assert scores.shape == (2,)
+    assert np.all((scores > 0) & (scores <= 1))
+    # A sequence of sequences is taken with a splitter, as scikit-learn wants it.
+    assert cross_val_score(tiny(), texts, labels, cv=KFold(2)) == pytest.approx(scores)
+    lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
+    split = [(np.arange(30), np.arange(30, 36))]
+    search = GridSearchCV(make_pipeline(lower, tiny()), {"lsfa__psc_weight": [0.0, 0.5]}, cv=split)
+    search.fit(texts, labels)
+    assert search.best_estimator_[-1].model_.config.psc.weight == search.best_params_["lsfa__psc_weight"]
+    assert len(search.predict(texts)) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        (["a b", 3.5], [["x"], ["y"]], "text 1 is a float"),
+        (["a b", None], [["x"], ["y"]], "text 1 is a NoneType"),
+        (np.zeros((2, 3)), [["x"], ["y"]], "text 0 is a ndarray"),
+        (sparse.csr_matrix((2, 3)), [["x"], ["y"]], "list of texts"),
+        ("one text", [["x"]], "list of texts"),
+        (None, [["x"]], "list of texts"),
+        ([], [], "0 sample"),
+        (["a", "b"], [["x"]], "inconsistent numbers of samples"),
+        (["a", "b"], [["x"], [""]], "labels of text 1.*''"),
+        (["a", "b"], [["x"], "y"], "labels of text 1.*'y'"),
+        (["a", "b"], [["x"], [3]], "labels of text 1.*3"),
+        (["a", "b"], [["x"], None], "labels of text 1.*None"),
+        (["a", "b"], ["x", ""], "text 1.*empty"),
+        (["a", "b"], ["x", None], "label name"),
+        (["a", "b"], [0.5, 1.7], "continuous"),
+        (["a", "b"], [1.0, np.nan], "NaN"),
+        (["a", "b"], "xy", "labels of each text"),
+        (["a", "b"], None, "y is None"),
+        (["a", "b"], np.array([[0, 2], [1, 0]]), "zeros and ones"),
+        (["a", "b"], [[], []], "no training document has both a word and a label"),
+        (["", "!"], [["x"], ["y"]], "no training document has both a word and a label"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*have no word")
+def test_bad_input(texts, labels, message):
+    with pytest.raises(ValueError, match=message):
+        tiny().fit(texts, labels)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"preset": "fast"}, "preset='fast'"),
+        ({"hidden_size": 0}, "encoder.hidden_size = 0"),
+        ({"settings": {"psc.temprature": 0.1}}, r"did you mean psc\.temperature"),
+        ({"validation_fraction": 1.5}, "data.validation_fraction"),
+        ({"vectors": "no/such/file"}, "no/such/file"),
+    ],
+)
+def test_bad_settings(own, message):
+    with pytest.raises(ValueError, match=message):
+        LSFA(**own).fit(["a b", "b c"], [["x"], ["y"]])
+    with pytest.raises(NotFittedError):
+        LSFA(**own).predict(["a"])
+
+
+def test_documents_without_words_are_told_of():
+    texts, labels = documents()
+    with pytest.warns(UserWarning, match="2 training documents have no word"):
+        tiny().fit([*texts, "", "..."], [*labels, ["x"], ["y"]])
+
+
+def test_ctrl_c_stops_at_once_and_cleans_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen = []
+
+    def interrupt(*_):
+        seen.append(list(tmp_path.iterdir()))
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop, "after_validation", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tiny().fit(*documents())
+    assert [len(folders) for folders in seen] == [1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_small_corpora_get_smaller_batches_and_more_epochs():
+    rows = training_corpus.documents()["train"]
+
+    def settings(times):
+        built = build_corpus.build(
+            "small", rows * times, (), None, max_words=16, max_vocabulary=40, validation_fraction=0.0, seed=0
+        )  # fmt: skip
+        config = training_corpus.config(optimizer={"batch_size": 40}, representation={"epochs": 6})
+        return classifier.fitting(config, built), built
+
+    small, built = settings(10)
+    assert small["pvae"]["head_threshold"] == int(np.ceil(built.label_counts.mean()))
+    assert small["optimizer"] == {"batch_size": 16, "swa_start_epoch": 27, "swa_every": 6}
+    assert small["representation"] == {"epochs": 40}
+    larger, _ = settings(100)
+    assert larger["representation"] == {"epochs": 6}
+    large, _ = settings(300)
+    assert large["optimizer"] == {"batch_size": 40, "swa_start_epoch": 2}
+    assert large["representation"] == {"epochs": 6}
+    assert set(large["pvae"]) == {"head_threshold"}
+    # What somebody chose is followed, and what depends on it with it.
+    config = training_corpus.config(optimizer={"batch_size": 36}, representation={"epochs": 1})
+    own = classifier.fitting(config, built, ["optimizer.batch_size", "representation.epochs"])
+    assert own["optimizer"] == {"batch_size": 36, "swa_start_epoch": 1, "swa_every": 3}
+    assert own["psc"] == {"start_epoch": 1}
+
+
+def test_without_a_folder_for_temporary_files_the_error_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError):
+        tiny().fit(*documents())
+    assert not Path(tmp_path / "gone").exists()

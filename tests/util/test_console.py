@@ -1,0 +1,209 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from lsfa_jax.util import console
+
+# What rich would take for a style, a link, an error in a style, and an emoji.
+ODD = "see [bold]x[/bold] [/nope] [link=y]z[/link] at :smile: rows.jsonl:3"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that moves only when it is told to."""
+
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(console.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal 200 columns wide; returns what was written to it."""
+    written = io.StringIO()
+    monkeypatch.setattr(console, "_out", Console(file=written, force_terminal=True, width=200))
+    return written
+
+
+def test_streams_and_literal_text(capsys):
+    console.note(ODD)
+    console.warn(ODD)
+    console.error(ODD)
+    printed = capsys.readouterr()
+    assert printed.out == f"{ODD}\nwarning: {ODD}\n"
+    assert printed.err == f"error: {ODD}\n"
+
+
+@pytest.mark.parametrize("say", [console.note, console.warn, console.error])
+def test_a_long_line_stays_one_line(say, capsys):
+    say("word " * 200)
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("\n") == 1
+    assert (printed.out + printed.err).count("word") == 200
+
+
+def test_table_has_all_cells_whatever_the_width(capsys):
+    header = [ODD, *(f"metric number {i}" for i in range(12))]
+    rows = [[ODD, *(f"{row}{i}.123456" for i in range(12))] for row in range(3)]
+    console.table(f"Title {ODD}", header, rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].rstrip() == f"Title {ODD}"
+    cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[1:]]
+    assert [line for line in cells if line and "─" not in line[0]] == [header, *rows]
+
+
+def test_table_aligns_the_first_column_left_and_figures_right(capsys):
+    console.table("t", ["name", "value"], [["a", "1.00"], ["longer", "100.00"]])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line.strip()][1:] == [
+        "  name      value",
+        " ─────────────────",
+        "  a          1.00",
+        "  longer   100.00",
+    ]
+
+
+def test_progress_is_a_line_every_ten_seconds_with_rate_and_eta(clock, capsys):
+    with console.progress("reading [x]", 4000, "documents") as advance:
+        advance(100)
+        clock.now += 9.9
+        advance(100)
+        assert capsys.readouterr().out == ""
+        clock.now += 0.1
+        advance(200, "loss 0.5 [y]")
+        # 400 in 10 s, so 3,600 more take 90 s.
+        assert capsys.readouterr().out == "reading [x]: 400/4,000 documents, 40/s, ETA 0:01:30 loss 0.5 [y]\n"
+        clock.now += 5
+        advance(100)
+        assert capsys.readouterr().out == ""
+        clock.now += 5
+        advance(500)
+        # 1,000 in 20 s, so 3,000 more take 60 s; the last status stays.
+        assert capsys.readouterr().out == "reading [x]: 1,000/4,000 documents, 50/s, ETA 0:01:00 loss 0.5 [y]\n"
+
+
+def test_rate_and_eta_are_of_the_last_minute(clock, capsys):
+    with console.progress("stage", 2_000, "steps") as advance:
+        for amount in (1, 100, 100, 100, 100, 100, 100):
+            clock.now += 10
+            advance(amount)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7
+    assert lines[0] == "stage: 1/2,000 steps, 0/s, ETA 5:33:10"  # the first step compiles
+    assert lines[-1] == "stage: 601/2,000 steps, 10/s, ETA 0:02:20"
+
+
+def test_what_says_nothing_of_the_rest_counts_for_the_bar_and_not_for_the_eta(clock, capsys):
+    with console.progress("stage", 1_000, "steps") as advance:
+        for seconds, apart in ((8, 8), (1, 0), (9, 9), (1, 0)):
+            clock.now += seconds
+            advance(10, apart=apart)
+        # At 18 s: three times 10, of which 10 took the second that counts.
+        assert capsys.readouterr().out == "stage: 30/1,000 steps, 10/s, ETA 0:01:37\n"
+        clock.now += 9
+        advance(90)
+    # The mark of that line moved with nothing: 100 in 10 s.
+    assert capsys.readouterr().out == "stage: 130/1,000 steps, 10/s, ETA 0:01:27\n"
+
+
+def test_nothing_but_what_is_apart_has_no_eta(clock, capsys):
+    with console.progress("stage", 100, "steps") as advance:
+        clock.now += 30
+        advance(10, apart=30)
+    assert capsys.readouterr().out == "stage: 10/100 steps, 0/s, ETA ?\n"
+
+
+def test_bar_on_a_terminal_rates_what_is_not_apart(clock, terminal):
+    with console.progress("stage", 400, "steps") as advance:
+        clock.now += 50
+        advance(100, apart=50)
+        clock.now += 2
+        advance(14)
+    assert " 7/s" in terminal.getvalue()
+
+
+def test_progress_of_a_resumed_run_counts_but_does_not_rate_what_was_done(clock, capsys):
+    with console.progress("stage", 10_000, "steps", done=9_000) as advance:
+        clock.now += 10
+        advance(10)
+    assert capsys.readouterr().out == "stage: 9,010/10,000 steps, 1/s, ETA 0:16:30\n"
+
+
+def test_progress_without_total_or_movement(clock, capsys):
+    with console.progress("fetching", None, "MB") as advance:
+        clock.now += 20
+        advance(30)
+    with console.progress("waiting", 5, "things") as advance:
+        clock.now += 20
+        advance(0)
+    assert capsys.readouterr().out == "fetching: 30 MB, 2/s\nwaiting: 0/5 things, 0/s, ETA ?\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (3599, "0:59:59"), (360_061, "100:01:01"), (-5, "0:00:00")]
+)
+def test_eta_in_hours_minutes_and_seconds(clock, capsys, seconds, text):
+    with console.progress("x", 20 + 2 * seconds, "y") as advance:
+        clock.now += 10
+        advance(20)
+    assert f"ETA {text}" in capsys.readouterr().out
+
+
+def test_bar_on_a_terminal_shows_the_same_and_leaves_nothing(terminal):
+    with console.progress("reading [bold]", 400, "documents", done=100) as advance:
+        advance(100, "loss [red] 0.5")
+    shown = terminal.getvalue()
+    assert "reading [bold]" in shown
+    assert "200/400" in shown
+    assert "documents" in shown
+    assert "/s" in shown
+    assert "ETA" in shown
+    assert "loss [red] 0.5" in shown
+    assert shown.rstrip().endswith("\x1b[2K")  # the bar's line is wiped
+
+
+@pytest.mark.parametrize("total", [3, None])
+def test_progress_does_not_swallow_errors(total):
+    def fail():
+        with console.progress("x", total):
+            raise console.UserError("inside")
+
+    with pytest.raises(console.UserError, match="inside"):
+        fail()
+
+
+def test_on_stderr_all_but_results_goes_there(clock, capsys):
+    with console.on_stderr():
+        console.note("note")
+        console.table("title", ["name"], [["row"]])
+        with console.progress("reading", None, "rows") as advance:
+            clock.now += 10
+            advance(10)
+    console.note("after")
+    printed = capsys.readouterr()
+    assert printed.out == "after\n"
+    assert printed.err.startswith("note\ntitle")
+    assert printed.err.endswith("reading: 10 rows, 1/s\n")
+
+
+def test_within_quiet_nothing_is_printed_and_warnings_are_pythons(capsys):
+    with console.quiet():
+        console.note("a note")
+        console.table("t", ["name"], [["row"]])
+        with console.progress("working", 10) as advance, console.progress("counting", None) as count:
+            advance(5, "status")
+            count()
+        with pytest.warns(UserWarning, match="nearly full"):
+            console.warn("nearly full")
+        with console.quiet(False):
+            console.note("said all the same")
+        console.note("silent again")
+    console.note("after it")
+    assert capsys.readouterr().out == "said all the same\nafter it\n"
+    with pytest.raises(KeyboardInterrupt), console.quiet():
+        raise KeyboardInterrupt
+    console.note("after an error")
+    assert capsys.readouterr().out == "after an error\n"
