@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from benchmarks import shapes
 from benchmarks.work import Work, each
-from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.sparse import baselines
 
 _TRAINING = 2_000
@@ -25,7 +25,7 @@ def word_counts(words: np.ndarray, offsets: np.ndarray, vocabulary: int) -> csr_
     return counts
 
 
-def train_tree(features: csr_matrix, labels: LabelSets, num_labels: int) -> tuple[omikuji.Model, float]:
+def train_tree(features: csr_matrix, labels: Ragged, num_labels: int) -> tuple[omikuji.Model, float]:
     """Returns a tree, and the seconds in which it was trained: without the file of its features."""
     with tempfile.TemporaryDirectory(prefix="lsfa-benchmark-") as folder:
         path, model = Path(folder) / "train.txt", Path(folder) / "model"
@@ -43,7 +43,7 @@ def prediction(shape: str, seed: int) -> Work:
     counts = word_counts(made.words, made.word_offsets, own.vocabulary)
     number = min(_TRAINING, len(made))
     train = counts[:number]
-    labels = LabelSets(made.labels[: made.label_offsets[number]], made.label_offsets[: number + 1])
+    labels = Ragged(made.labels[: made.label_offsets[number]], made.label_offsets[: number + 1])
     model, _ = train_tree(train, labels, own.num_labels)
     rows = np.random.default_rng(seed).choice(len(made), shapes.predicted(own), replace=False)
     texts = [list(zip(counts[row].indices.tolist(), counts[row].data.tolist(), strict=True)) for row in rows]

@@ -10,7 +10,7 @@ from benchmarks import shapes
 from lsfa_jax.config import Classifier, Config, Encoder, Psc
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Split
-from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.model.lsfa import Lsfa, make_model
 
 
@@ -53,5 +53,5 @@ def make(shape: str, seed: int, lwan: bool = False, **sections: Any) -> Ours:
     one = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
     params = jax.jit(model.init)(jax.random.key(seed), *one)["params"]
     made = shapes.documents(own, seed)
-    split = Split(made.words, made.word_offsets, LabelSets(made.labels, made.label_offsets))
+    split = Split(Ragged(made.words, made.word_offsets), Ragged(made.labels, made.label_offsets))
     return Ours(own, config, model, params, made, split)

@@ -35,7 +35,7 @@ def _texts(ours: ours_model.Ours, seed: int, number: int) -> list[str]:
     rows = np.random.default_rng(seed).choice(len(ours.split), number, replace=False)
     split = ours.split.take(rows)
     return [" ".join(f"w{word}" for word in (words - 2).tolist())
-            for words in np.split(split.words, split.word_offsets[1:-1])]  # fmt: skip
+            for words in np.split(split.words.values, split.words.offsets[1:-1])]  # fmt: skip
 
 
 def _model_alone(trained: model_folder.TrainedModel, texts: list[str]) -> Callable[[], None]:

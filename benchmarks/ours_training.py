@@ -12,6 +12,7 @@ from benchmarks.work import Part, Work, once
 from lsfa_jax.config import Psc, Representation
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.model import prototypes
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.stages import representation, transfer
@@ -58,7 +59,7 @@ def step(shape: str, seed: int, contrast: bool = False, length: int | None = Non
     ours = ours_model.make(shape, seed, representation=Representation(shortlist=shortlist))
     documents = ours.split.take(shapes.step_rows(ours.documents, ours.shape, length))
     num_words = length or ours.shape.step_words
-    computed = num_words * len(documents) / len(documents.words)
+    computed = num_words * len(documents) / len(documents.words.values)
     return once(Trainer(ours, contrast).on(documents, num_words), computed_per_real_word=computed)
 
 
@@ -74,7 +75,7 @@ def epoch(shape: str, seed: int, contrast: bool = False) -> Work:
             parts.append(Part(times, _collection(ours, documents, size)))
     padded = sum(len(rows) * batches.buckets[batches.bucket_of[rows[0]]] for rows in batches.in_order())
     return Work(
-        parts, {"computed_per_real_word": float(padded / len(ours.split.words)), "lengths": len(batches.buckets)}
+        parts, {"computed_per_real_word": float(padded / len(ours.split.words.values)), "lengths": len(batches.buckets)}
     )
 
 
@@ -119,7 +120,7 @@ def lwan_epoch(shape: str, seed: int, equal: bool) -> Work:
     own = ours.shape
     documents = ours.split.take(np.arange(own.batch))
     words = np.random.default_rng(0).integers(2, own.vocabulary, own.batch * own.step_words).astype(np.int32)
-    documents = Split(words, np.arange(own.batch + 1) * own.step_words, documents.labels)
+    documents = Split(Ragged(words, np.arange(own.batch + 1) * own.step_words), documents.labels)
     return Work([Part(own.num_documents / own.batch, trainer.on(documents, own.step_words))])
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import prediction_files, ranking, tables, thresholded
-from lsfa_jax.evaluation.groups import BINS, Groups, Scored, Training, best_of_groups, figures, make_groups
-from lsfa_jax.evaluation.ranking import LabelSets, Propensity
+from lsfa_jax.evaluation.groups import BINS, Groups, Scored, Training, best_of_groups, group_metrics, make_groups
+from lsfa_jax.evaluation.ranking import Propensity
 from lsfa_jax.sparse import baselines
 from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError, note
@@ -41,7 +42,7 @@ class EvaluateArguments(BaseModel):
       bin/evaluate test.jsonl --predictions theirs.jsonl --train train.jsonl
 
     Predictions: JSON Lines {"id", "labels", "probabilities"} as bin/predict writes them, or TSV or CSV with the columns
-    document, rank, label, probability. Figures are percentages; docs/ranking.md says what each is exactly.
+    document, rank, label, probability. GroupMetrics are percentages; docs/ranking.md says what each is exactly.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -101,7 +102,7 @@ class _Problem:
     """What all systems are measured on."""
 
     documents: "list[Document]"
-    truth: LabelSets
+    truth: Ragged
     label_ids: dict[str, int]
     training: Training | None
     groups: Groups
@@ -162,7 +163,7 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     config = model.config if model else None
     propensity = _propensity(arguments, config)
     results = {
-        name: figures(scored, problem.truth, problem.groups, problem.training, arguments.k, propensity)
+        name: group_metrics(scored, problem.truth, problem.groups, problem.training, arguments.k, propensity)
         for name, scored in systems.items()
     }
     report = {
@@ -274,7 +275,7 @@ def _problem(
         counts = np.pad(model.label_counts, (0, num_labels - len(model.label_counts)))
         training = Training(counts, model.num_documents)
     elif train is not None:
-        training = Training(np.bincount(_label_sets(train, label_ids).indices, minlength=num_labels), len(train))
+        training = Training(np.bincount(_label_sets(train, label_ids).values, minlength=num_labels), len(train))
     else:
         note("Without --run or --train no training counts are known: no PSP, no head and tail, no bins")
     head_threshold, threshold, whose = arguments.head_threshold, arguments.threshold, ""
@@ -303,10 +304,10 @@ def _add(label_ids: dict[str, int], label_sets: Iterable[Iterable[str]]) -> None
             label_ids.setdefault(label, len(label_ids))
 
 
-def _label_sets(documents: "list[Document]", label_ids: dict[str, int]) -> LabelSets:
+def _label_sets(documents: "list[Document]", label_ids: dict[str, int]) -> Ragged:
     indices = np.array([label_ids[label] for document in documents for label in document.labels], np.int32)
     sizes = [len(document.labels) for document in documents]
-    return LabelSets(indices, np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]))
+    return Ragged.from_sizes(indices, np.array(sizes, np.int64))
 
 
 def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> Scored:
@@ -324,8 +325,7 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> S
         for document in problem.documents:
             texts.append(vocabulary.encode(document.text, index, config.data.max_words))
             advance()
-    offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])
-    split = Split(np.concatenate([np.zeros(0, np.int32), *texts]), offsets, problem.truth)
+    split = Split(Ragged.from_rows(texts), problem.truth)
     mesh = sharding.make_mesh()
     buckets = [size for size in config.data.length_buckets if size < config.data.max_words]
     size = batch_size or config.report.batch_size

@@ -7,6 +7,7 @@ import numpy as np
 
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.data.negative_sampling import Candidates
+from lsfa_jax.data.ragged import Ragged
 
 Array = Any
 """NumPy's on the host; JAX's once a batch is on the device."""
@@ -99,11 +100,11 @@ class Batches:
         padded = np.zeros(self.rows, np.int32)
         padded[: len(rows)] = rows
         document_mask = np.arange(self.rows) < len(rows)
-        words, lengths = _padded(self.split.words, self.split.word_offsets, rows, self.rows, num_words)
+        words, lengths = _padded(self.split.words, rows, self.rows, num_words)
         labels = self.split.labels
         most = int((labels.offsets[rows + 1] - labels.offsets[rows]).max(initial=0))
         slots = next(size for size in self.slots if size >= most)
-        label_ids, counts = _padded(labels.indices, labels.offsets, rows, self.rows, slots)
+        label_ids, counts = _padded(labels, rows, self.rows, slots)
         label_mask = (np.arange(slots) < counts[:, None]) & (label_ids < self.num_labels)
         return Batch(
             words=words,
@@ -115,16 +116,14 @@ class Batches:
         )
 
 
-def _padded(
-    values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, num_rows: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Copies rows of a ragged array into [num_rows, width, ...], 0 beyond each; second come their sizes, int32."""
-    padded = np.zeros((num_rows, width, *values.shape[1:]), values.dtype)
+def _padded(ragged: Ragged, rows: np.ndarray, num_rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Copies rows into [num_rows, width, ...], padded with 0; returns it and the rows' sizes, int32[num_rows]."""
+    padded = np.zeros((num_rows, width, *ragged.values.shape[1:]), ragged.values.dtype)
     sizes = np.zeros(num_rows, np.int32)
     for place, row in enumerate(rows):
-        here = values[offsets[row] : offsets[row + 1]]
-        padded[place, : len(here)] = here
-        sizes[place] = len(here)
+        entries = ragged.row(row)
+        padded[place, : len(entries)] = entries
+        sizes[place] = len(entries)
     return padded, sizes
 
 
@@ -133,6 +132,6 @@ def label_slots(split: Split) -> list[int]:
 
     One width does for a corpus whose documents have up to 32 labels; a few with hundreds get wider ones to themselves.
     """
-    most = max(1, int(np.diff(split.labels.offsets).max(initial=1)))
+    most = max(1, int(split.labels.sizes.max(initial=1)))
     widths = [32 * 4**i for i in range(16) if 32 * 4**i < most]
     return [*widths, -(-most // 8) * 8]

@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory, TemporaryFile
 import numpy as np
 
 from lsfa_jax.data import vocabulary
-from lsfa_jax.data.corpus import Corpus, Split, take_ragged
+from lsfa_jax.data.corpus import Corpus, Split
+from lsfa_jax.data.ragged import Ragged, offsets_of
 from lsfa_jax.data.reading.documents import Document
-from lsfa_jax.evaluation.ranking import LabelSets
 from lsfa_jax.util.console import UserError, note, warn
 
 # What of a label's documents stays in training at least when validation documents are held out.
@@ -108,7 +108,7 @@ def write(
     published = (source.lengths > 0) & ~in_test
     if empty := int((~published & ~in_test).sum()):
         warnings.append(f"{empty:,} training documents have no word and are left out")
-    if not len(source.labels_of(published).indices):
+    if not len(source.labels_of(published).values):
         raise UserError(f"{name}: no training document has both a word and a label, so there is nothing to learn")
     parts = {} if validation is None else {"validation": _whole(spooled(validation))}
     parts["test"] = (source, in_test) if test is None else _whole(spooled(test))
@@ -117,7 +117,7 @@ def write(
 
     if validation is None:
         own = source.labels_of(published)
-        kept = LabelSets(label_numbers[own.indices], own.offsets)
+        kept = Ragged(label_numbers[own.values], own.offsets)
         held_out = hold_out(kept, num_labels, validation_fraction, seed)
         missing = _wanted(validation_fraction, len(held_out)) - int(held_out.sum())
         if missing:
@@ -132,7 +132,7 @@ def write(
 
     for split in ("validation", "test"):
         spool, keep = parts[split]
-        unseen = _in_order_of_sight(spool.labels_of(keep).indices, label_numbers < 0)
+        unseen = _in_order_of_sight(spool.labels_of(keep).values, label_numbers < 0)
         label_numbers[unseen] = np.arange(len(labels), len(labels) + len(unseen))
         names = list(label_ids) if len(unseen) else []
         labels += [names[i] for i in unseen]
@@ -149,7 +149,7 @@ def write(
     for split, (spool, keep) in parts.items():
         spool.write(folder / split, keep, word_numbers, label_numbers)
 
-    published_labels = label_numbers[source.labels_of(published).indices]
+    published_labels = label_numbers[source.labels_of(published).values]
     np.save(folder / "published_counts.npy", np.bincount(published_labels, minlength=len(labels)))
     figures = {
         "num_labels": num_labels,
@@ -172,7 +172,7 @@ def read(folder: Path, name: str, *, mapped: bool = True) -> Corpus:
 
     def split(path: Path) -> Split:
         words, word_offsets, labels, label_offsets = (array_of(path / f"{part}.npy") for part in _PARTS)
-        return Split(words, word_offsets, LabelSets(labels, label_offsets))
+        return Split(Ragged(words, word_offsets), Ragged(labels, label_offsets))
 
     figures = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["figures"]
     return Corpus(
@@ -221,18 +221,18 @@ class _Spool:
         """int64[N], words kept."""
         self.whole_lengths = np.array(whole_lengths, np.int64)
         """int64[N], words before texts were cut."""
-        self._labels = LabelSets(np.array(labels, np.int32), _offsets(np.array(sizes, np.int64)))
+        self._labels = Ragged.from_sizes(np.array(labels, np.int32), np.array(sizes, np.int64))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def labels_of(self, keep: np.ndarray) -> LabelSets:
+    def labels_of(self, keep: np.ndarray) -> Ragged:
         """Returns the label numbers of the documents where bool[N] `keep` is true."""
-        return LabelSets(*take_ragged(self._labels.indices, self._labels.offsets, np.flatnonzero(keep)))
+        return self._labels.take(keep)
 
     def blocks(self, keep: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the word numbers of those documents, int32, a block of documents at a time."""
-        offsets = _offsets(self.lengths)
+        offsets = offsets_of(self.lengths)
         self._file.seek(0)
         start = 0
         while start < len(self):
@@ -251,8 +251,8 @@ class _Spool:
             for ids in self.blocks(keep):
                 file.write(word_numbers[ids].tobytes())
         labels = self.labels_of(keep)
-        np.save(folder / "word_offsets.npy", _offsets(lengths))
-        np.save(folder / "labels.npy", label_numbers[labels.indices])
+        np.save(folder / "word_offsets.npy", offsets_of(lengths))
+        np.save(folder / "labels.npy", label_numbers[labels.values])
         np.save(folder / "label_offsets.npy", labels.offsets)
 
 
@@ -260,13 +260,9 @@ def _whole(spool: _Spool) -> tuple[_Spool, np.ndarray]:
     return spool, np.ones(len(spool), bool)
 
 
-def _offsets(sizes: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-
-def _label_order(label_ids: dict[str, int], labels: LabelSets) -> tuple[list[str], np.ndarray]:
+def _label_order(label_ids: dict[str, int], labels: Ragged) -> tuple[list[str], np.ndarray]:
     """Lists the labels that occur, most frequent first, ties by name, and int32, each one's number there; -1: none."""
-    counts = np.bincount(labels.indices, minlength=len(label_ids))
+    counts = np.bincount(labels.values, minlength=len(label_ids))
     names = list(label_ids)
     order = sorted(np.flatnonzero(counts).tolist(), key=lambda i: (-counts[i], names[i]))
     numbers = np.full(len(names), -1, np.int32)
@@ -291,21 +287,21 @@ def drawn(num_documents: int, fraction: float, seed: int) -> np.ndarray:
     return chosen
 
 
-def hold_out(labels: LabelSets, num_labels: int, fraction: float, seed: int) -> np.ndarray:
+def hold_out(labels: Ragged, num_labels: int, fraction: float, seed: int) -> np.ndarray:
     """Chooses validation documents at random, so that each label keeps at least half of its documents in training.
 
     Returns:
         bool[N], true where a document is held out; fewer than `fraction` x N where rare labels forbid more.
     """
-    num_documents = len(labels.offsets) - 1
-    counts = np.bincount(labels.indices, minlength=num_labels)
+    num_documents = labels.num_rows
+    counts = np.bincount(labels.values, minlength=num_labels)
     left, least = counts.copy(), np.maximum(1, np.ceil(counts * _SHARE_KEPT))
     wanted = _wanted(fraction, num_documents)
     held_out = np.zeros(num_documents, bool)
     for row in np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(num_documents):
         if wanted == 0:
             break
-        own = labels.indices[labels.offsets[row] : labels.offsets[row + 1]]
+        own = labels.row(row)
         if np.all(left[own] > least[own]):
             left[own] -= 1
             held_out[row] = True

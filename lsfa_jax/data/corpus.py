@@ -1,46 +1,33 @@
-"""A corpus as integers: ragged word ids, sparse labels, three splits."""
+"""A corpus as integers: three splits of word ids and label ids."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from lsfa_jax.data import vocabulary
-from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.data.ragged import Ragged
 
 
 @dataclass(frozen=True)
 class Split:
-    """Documents as word ids and label ids, both ragged.
+    """N documents as word ids and label ids."""
 
-    Document i has the words `words[word_offsets[i]:word_offsets[i + 1]]` and the labels of `labels` likewise.
-    """
-
-    words: np.ndarray
-    """int32[all words], ids; or float16[all words, 2H], what an encoder has made of each word."""
-    word_offsets: np.ndarray
-    """int64[N + 1]."""
-    labels: LabelSets
+    words: Ragged
+    """int32, the word ids of each document."""
+    labels: Ragged
+    """int32, the label ids of each document, each once."""
 
     def __len__(self) -> int:
-        return len(self.word_offsets) - 1
+        return self.words.num_rows
 
     @property
     def lengths(self) -> np.ndarray:
         """int64[N], words of each document."""
-        return np.diff(self.word_offsets)
+        return self.words.sizes
 
     def take(self, rows: np.ndarray) -> "Split":
-        """Returns the given documents, in the given order."""
-        words, word_offsets = take_ragged(self.words, self.word_offsets, rows)
-        return Split(words, word_offsets, LabelSets(*take_ragged(self.labels.indices, self.labels.offsets, rows)))
-
-
-def take_ragged(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the values and offsets of the given rows of a ragged array."""
-    sizes = np.diff(offsets)[rows]
-    new_offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    positions = np.arange(new_offsets[-1]) + np.repeat(offsets[:-1][rows] - new_offsets[:-1], sizes)
-    return values[positions], new_offsets
+        """Gathers documents in the given order."""
+        return Split(self.words.take(rows), self.labels.take(rows))
 
 
 @dataclass(frozen=True)
@@ -74,4 +61,4 @@ class Corpus:
     @property
     def label_counts(self) -> np.ndarray:
         """int64[L], n^l, documents of each label in `train`."""
-        return np.bincount(self.train.labels.indices, minlength=self.num_labels)
+        return np.bincount(self.train.labels.values, minlength=self.num_labels)

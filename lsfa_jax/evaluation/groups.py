@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import ranking, thresholded
-from lsfa_jax.evaluation.ranking import Bools, Integers, LabelSets, Propensity
+from lsfa_jax.evaluation.ranking import Bools, Integers, Propensity
 from lsfa_jax.evaluation.thresholded import Outcomes
 
 BINS = (1, 10, 50, 100, 500, 1000)
 """Training counts at which a bin of labels begins, besides 0."""
 
-Figures = dict[str, dict[str, float]]
+GroupMetrics = dict[str, dict[str, float]]
 """Name of a group -> name of a metric -> percent; "labels" and "documents" are numbers."""
 
 
@@ -102,14 +103,14 @@ def best_of_groups(listed: Integers, members: Bools, num_ranked: int) -> Integer
     return top
 
 
-def figures(
+def group_metrics(
     scored: Scored,
-    truth: LabelSets,
+    truth: Ragged,
     groups: Groups,
     training: Training | None,
     places: Sequence[int] = ranking.PLACES,
     propensity: Propensity = ranking.USUAL,
-) -> Figures:
+) -> GroupMetrics:
     """Computes every figure of every group.
 
     Args:
@@ -127,7 +128,7 @@ def figures(
     counts = training.label_counts if training else np.zeros(groups.members.shape[1], np.int64)
     number = training.num_documents if training else 0
     everything = scored.top[groups.names.index("all")]
-    result: Figures = {}
+    result: GroupMetrics = {}
     for name, group, own in zip(groups.names, groups.members, scored.top, strict=True):
         if name == "all":
             values = ranking.evaluate(own, truth, counts, number, places, propensity)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.compression import read_lines
 from lsfa_jax.data.reading.rows import BadRowError, Layout, records
-from lsfa_jax.evaluation.ranking import LabelSets
 from lsfa_jax.util.console import UserError, note
 
 _COLUMNS = ("document", "rank", "label", "probability")
@@ -179,7 +179,7 @@ def matched(listed: Sequence[Listed], ids: Sequence[str], path: Path, findings: 
     return [by_id.get(name, Listed(name, [], None)) for name in ids]
 
 
-def as_arrays(listed: Sequence[Listed], label_ids: dict[str, int], threshold: float) -> tuple[np.ndarray, LabelSets]:
+def as_arrays(listed: Sequence[Listed], label_ids: dict[str, int], threshold: float) -> tuple[np.ndarray, Ragged]:
     """Makes predictions arrays.
 
     Args:
@@ -192,17 +192,15 @@ def as_arrays(listed: Sequence[Listed], label_ids: dict[str, int], threshold: fl
     """
     width = max((len(one.labels) for one in listed), default=0)
     ranked = np.full((len(listed), width), -1, np.int32)
-    given: list[int] = []
-    offsets = np.zeros(len(listed) + 1, np.int64)
+    given: list[list[int]] = [[] for _ in listed]
     for row, one in enumerate(listed):
         own = [label_ids[label] for label in one.labels]
         ranked[row, : len(own)] = own
         if one.probabilities is not None:
             # As float32, in which the model's probabilities were compared when the threshold was chosen.
             values = zip(own, one.probabilities, strict=True)
-            given += [label for label, value in values if np.float32(value) >= np.float32(threshold)]
-        offsets[row + 1] = len(given)
-    return ranked, LabelSets(np.array(given, np.int32), offsets)
+            given[row] = [label for label, value in values if np.float32(value) >= np.float32(threshold)]
+    return ranked, Ragged.from_rows(given)
 
 
 def _number(value: Any, where: str) -> float:

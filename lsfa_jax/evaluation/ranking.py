@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lsfa_jax.data.ragged import Ragged, offsets_of
+
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
@@ -39,59 +41,46 @@ USUAL = Propensity()
 """The constants of most corpora."""
 
 
-class LabelSets(NamedTuple):
-    """The labels of N documents in CSR form: document i has `indices[offsets[i] : offsets[i + 1]]`.
-
-    Attributes:
-        indices: int32 [nnz], label ids in any order, each at most once a document.
-        offsets: int64 [N + 1].
-    """
-
-    indices: Integers
-    offsets: Integers
-
-
-def documents_with_labels(truth: LabelSets) -> Bools:
+def documents_with_labels(truth: Ragged) -> Bools:
     """Computes which documents have at least one label, bool [N]."""
-    return np.diff(truth.offsets) > 0
+    return truth.sizes > 0
 
 
-def select_documents(truth: LabelSets, keep: Bools) -> LabelSets:
+def select_documents(truth: Ragged, keep: Bools) -> Ragged:
     """Computes the label sets of the documents where `keep`, bool [N], is true."""
-    sizes = np.diff(truth.offsets)
-    return LabelSets(truth.indices[np.repeat(keep, sizes)], _offsets(sizes[keep]))
+    return truth.take(keep)
 
 
-def restrict(truth: LabelSets, keep: Bools) -> LabelSets:
+def restrict(truth: Ragged, keep: Bools) -> Ragged:
     """Computes the label sets without the labels where `keep`, bool [L], is false; all N documents stay.
 
     Raises:
         ValueError: `keep` does not cover every label of `truth`.
     """
     _check_covers(truth, len(keep))
-    kept = keep[truth.indices]
-    return LabelSets(truth.indices[kept], _offsets(kept)[truth.offsets])
+    kept = keep[truth.values]
+    return Ragged(truth.values[kept], offsets_of(kept)[truth.offsets])
 
 
-def with_unseen_labels(label_counts: Integers, truth: LabelSets) -> Integers:
+def with_unseen_labels(label_counts: Integers, truth: Ragged) -> Integers:
     """Computes training counts int64 [L] that cover each label of `truth`, 0 for those that training never saw."""
-    num_labels = max(len(label_counts), truth.indices.max(initial=-1) + 1)
+    num_labels = max(len(label_counts), truth.values.max(initial=-1) + 1)
     return np.pad(np.asarray(label_counts, np.int64), (0, num_labels - len(label_counts)))
 
 
-def hits(top: Integers, truth: LabelSets) -> Bools:
+def hits(top: Integers, truth: Ragged) -> Bools:
     """Computes which predictions are right, bool [N, K].
 
     Raises:
         ValueError: `top` and `truth` differ in the number of documents.
     """
-    sizes = np.diff(truth.offsets)
+    sizes = truth.sizes
     if len(top) != len(sizes):
         raise ValueError(f"top lists {len(top)} documents, truth {len(sizes)}")
     hit = np.zeros(top.shape, bool)
     document = np.repeat(np.arange(len(sizes)), sizes)
     for place, labels in enumerate(top.T):
-        hit[document[labels[document] == truth.indices], place] = True
+        hit[document[labels[document] == truth.values], place] = True
     return hit
 
 
@@ -104,17 +93,17 @@ def precision_at_k(hit: Bools, k: int) -> Floats:
     return 100 * _ratio(np.cumsum(hit[:, :k].sum(axis=0)), len(hit) * np.arange(1, k + 1))
 
 
-def recall_at_k(hit: Bools, truth: LabelSets, k: int) -> Floats:
+def recall_at_k(hit: Bools, truth: Ragged, k: int) -> Floats:
     """Computes R@k: the mean over documents of the hits in the top k, divided by the document's number of labels.
 
     A document with more than k labels cannot reach 100; one without labels stays in the mean and scores 0.
     """
     _check_k(hit, k)
-    sizes = np.diff(truth.offsets)[:, None]
+    sizes = truth.sizes[:, None]
     return 100 * _ratio(_ratio(np.cumsum(hit[:, :k], axis=1), sizes).sum(axis=0), np.full(k, len(hit)))
 
 
-def ndcg_at_k(hit: Bools, truth: LabelSets, k: int) -> Floats:
+def ndcg_at_k(hit: Bools, truth: Ragged, k: int) -> Floats:
     """Computes nDCG@k, the paper's N@k: the mean over documents of DCG@k / its largest attainable value.
 
     DCG@k = sum_{j<=k} y_{r_j} / log2(j + 1), r_j the label at place j; attainable is the sum up to j = min(k, |y|).
@@ -123,7 +112,7 @@ def ndcg_at_k(hit: Bools, truth: LabelSets, k: int) -> Floats:
     _check_k(hit, k)
     discounts = 1 / np.log2(np.arange(2, k + 2))
     attainable = np.concatenate([[0.0], np.cumsum(discounts)])
-    places = np.minimum(np.diff(truth.offsets)[:, None], np.arange(1, k + 1))
+    places = np.minimum(truth.sizes[:, None], np.arange(1, k + 1))
     gains = _ratio(np.cumsum(hit[:, :k] * discounts, axis=1), attainable[places])
     return 100 * _ratio(gains.sum(axis=0), np.full(k, len(hit)))
 
@@ -139,7 +128,7 @@ def inverse_propensity(label_counts: Integers, num_documents: int, a: float = 0.
     return 1 + scale * (np.asarray(label_counts, np.float64) + b) ** -a
 
 
-def psp_at_k(hit: Bools, top: Integers, truth: LabelSets, inverse_propensity: Floats, k: int) -> Floats:
+def psp_at_k(hit: Bools, top: Integers, truth: Ragged, inverse_propensity: Floats, k: int) -> Floats:
     """Computes PSP@k, propensity-scored precision / its largest attainable value (Jain, Prabhu and Varma, KDD 2016).
 
     PSP@k = sum_i sum_{j<=k} q_{r_ij} y_{i,r_ij} / sum_i (the same sum when document i's labels come in the best
@@ -156,9 +145,9 @@ def psp_at_k(hit: Bools, top: Integers, truth: LabelSets, inverse_propensity: Fl
     # Sorting integers (document, rank of the label's weight) is several times faster than a lexsort of the weights.
     heaviest_first = np.argsort(-inverse_propensity)
     rank = np.argsort(heaviest_first)
-    sizes = np.diff(truth.offsets)
+    sizes = truth.sizes
     start = np.repeat(np.arange(len(sizes)) * num_labels, sizes)
-    ranks = np.sort(start + rank[truth.indices]) - start
+    ranks = np.sort(start + rank[truth.values]) - start
     place = np.arange(len(ranks)) - np.repeat(truth.offsets[:-1], sizes)
     in_top = place < k
     attainable = np.bincount(place[in_top], inverse_propensity[heaviest_first[ranks[in_top]]], minlength=k)
@@ -198,7 +187,7 @@ def bin_means(per_label: Floats, label_counts: Integers, bin_size: int = 400) ->
 
 def evaluate(
     top: Integers,
-    truth: LabelSets,
+    truth: Ragged,
     label_counts: Integers,
     num_documents: int,
     places: Sequence[int] = PLACES,
@@ -229,7 +218,7 @@ def evaluate(
 def evaluate_group(
     top: Integers,
     group_top: Integers,
-    truth: LabelSets,
+    truth: Ragged,
     group: Bools,
     label_counts: Integers,
     num_documents: int,
@@ -267,7 +256,7 @@ def evaluate_group(
     return ranking | {"macro_P@5": _macro_precision(top, truth, group)}
 
 
-def _ranking(top: Integers, truth: LabelSets, weights: Floats, places: Sequence[int]) -> dict[str, float]:
+def _ranking(top: Integers, truth: Ragged, weights: Floats, places: Sequence[int]) -> dict[str, float]:
     hit, k = hits(top, truth), max(places)
     curves = {
         "P": precision_at_k(hit, k),
@@ -278,7 +267,7 @@ def _ranking(top: Integers, truth: LabelSets, weights: Floats, places: Sequence[
     return {f"{name}@{place}": float(curve[place - 1]) for name, curve in curves.items() for place in places}
 
 
-def _macro_precision(top: Integers, truth: LabelSets, group: Bools) -> float:
+def _macro_precision(top: Integers, truth: Ragged, group: Bools) -> float:
     per_label = macro_precision_at_k(hits(top, truth), top, len(group), MACRO_PLACE)
     return float(per_label[group].mean()) if group.any() else 0.0
 
@@ -287,17 +276,13 @@ def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros(np.shape(numerator)), where=denominator != 0)
 
 
-def _offsets(sizes: NDArray[Any]) -> Integers:
-    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-
-
 def _check_k(hit: Bools, k: int) -> None:
     if k > hit.shape[1]:
         raise ValueError(f"the top lists hold {hit.shape[1]} labels a document, too few for k = {k}")
 
 
-def _check_covers(truth: LabelSets, num_labels: int) -> None:
-    largest = truth.indices.max(initial=-1)
+def _check_covers(truth: Ragged, num_labels: int) -> None:
+    largest = truth.values.max(initial=-1)
     if largest >= num_labels:
         raise ValueError(
             f"truth names label {largest}, but only {num_labels} labels are covered; "

@@ -39,7 +39,7 @@ def score_split(
         top[:, batch.rows[batch.document_mask]] = ranked[:, batch.document_mask]
         given[:known] += counts[0]
         right[:known] += counts[1]
-    true = np.bincount(batches.split.labels.indices, minlength=num_labels)
+    true = np.bincount(batches.split.labels.values, minlength=num_labels)
     return Scored(top, thresholded.from_counts(right, given, true))
 
 

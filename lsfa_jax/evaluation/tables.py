@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import thresholded
-from lsfa_jax.evaluation.groups import Figures, Scored, Training
-from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.evaluation.groups import GroupMetrics, Scored, Training
 from lsfa_jax.util.atomic import WholeFiles
 from lsfa_jax.util.console import UserError, note, table
 
@@ -30,7 +30,7 @@ def write_json(path: Path, report: dict[str, Any]) -> None:
 
 
 def write_per_label(
-    path: Path, labels: dict[str, int], training: Training | None, scored: Scored, truth: LabelSets
+    path: Path, labels: dict[str, int], training: Training | None, scored: Scored, truth: Ragged
 ) -> None:
     """Writes a row for each label, the most frequent in training first: its counts, precision and recall in percent.
 
@@ -40,7 +40,7 @@ def write_per_label(
     if scored.outcomes is None:
         raise UserError("--per-label: the predictions have no probabilities, so it is not known which labels are given")
     counts = training.label_counts.tolist() if training else [""] * len(labels)
-    tested = np.bincount(truth.indices, minlength=len(labels)).tolist()
+    tested = np.bincount(truth.values, minlength=len(labels)).tolist()
     columns = [column.tolist() for column in scored.outcomes]
     columns += [metric(scored.outcomes).tolist() for metric in (thresholded.precision, thresholded.recall)]
     with WholeFiles() as files, files.open(path) as file:
@@ -53,7 +53,7 @@ def write_per_label(
 
 def print_tables(report: dict[str, Any], places: Sequence[int]) -> None:
     """Prints all labels, head and tail with the systems side by side, and a table of the bins for each system."""
-    systems: dict[str, Figures] = report["systems"]
+    systems: dict[str, GroupMetrics] = report["systems"]
     first = next(iter(systems.values()))
     groups = [name for name in _GROUPS if name in first]
     metrics = [f"{name}@{k}" for name in ("P", "R", "N", "PSP") for k in sorted(set(places))]

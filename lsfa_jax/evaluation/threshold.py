@@ -40,7 +40,7 @@ def choose_threshold(model: Lsfa, params: Any, batches: Batches, mesh: Mesh) -> 
         right += counts[1]
     # Counts of probabilities by the number of thresholds they reach become counts by threshold reached.
     reached, true = (counts[::-1].cumsum()[::-1][1:] for counts in (given, right))
-    return best_threshold(reached, true, len(batches.split.labels.indices))
+    return best_threshold(reached, true, len(batches.split.labels.values))
 
 
 def best_threshold(given: np.ndarray, right: np.ndarray, positives: int) -> float:

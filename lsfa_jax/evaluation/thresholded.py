@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lsfa_jax.evaluation.ranking import Bools, Floats, Integers, LabelSets
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.evaluation.ranking import Bools, Floats, Integers
 
 
 class Outcomes(NamedTuple):
@@ -31,7 +32,7 @@ class Outcomes(NamedTuple):
     false_negatives: Integers
 
 
-def count(given: LabelSets, truth: LabelSets, num_labels: int) -> Outcomes:
+def count(given: Ragged, truth: Ragged, num_labels: int) -> Outcomes:
     """Counts the outcomes of N documents, L = `num_labels`.
 
     Args:
@@ -42,15 +43,14 @@ def count(given: LabelSets, truth: LabelSets, num_labels: int) -> Outcomes:
     Raises:
         ValueError: `given` and `truth` differ in the number of documents.
     """
-    if len(given.offsets) != len(truth.offsets):
-        raise ValueError(f"given lists {len(given.offsets) - 1} documents, truth {len(truth.offsets) - 1}")
+    if given.num_rows != truth.num_rows:
+        raise ValueError(f"given lists {given.num_rows} documents, truth {truth.num_rows}")
 
-    def pairs(sets: LabelSets) -> Integers:
-        document = np.repeat(np.arange(len(sets.offsets) - 1), np.diff(sets.offsets))
-        return document * num_labels + sets.indices
+    def pairs(sets: Ragged) -> Integers:
+        return sets.row_ids * num_labels + sets.values
 
     right = np.intersect1d(pairs(given), pairs(truth), assume_unique=True) % max(num_labels, 1)
-    return from_counts(*(np.bincount(ids, minlength=num_labels) for ids in (right, given.indices, truth.indices)))
+    return from_counts(*(np.bincount(ids, minlength=num_labels) for ids in (right, given.values, truth.values)))
 
 
 def from_counts(right: Integers, given: Integers, true: Integers) -> Outcomes:

@@ -18,6 +18,7 @@ from lsfa_jax.config import STAGES, Config, layered, merged, validated
 from lsfa_jax.data import build_corpus
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_embedding
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.serving.predictor import Predictor
@@ -221,8 +222,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         top = np.full((len(texts), k), -1, np.int32)
         for row, (ids, _) in zip(top, self._ranked(texts, k), strict=True):
             row[: len(ids)] = ids
-        indices = np.array([place[name] for names in targets.names for name in names], np.int32)
-        truth = ranking.LabelSets(indices, np.cumsum([0, *map(len, targets.names)], dtype=np.int64))
+        truth = Ragged.from_rows([place[name] for name in names] for names in targets.names)
         return float(ranking.ndcg_at_k(ranking.hits(top, truth), truth, k)[k - 1] / 100)
 
     def save(self, path: str | Path) -> None:

@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from lsfa_jax import config
-from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.model import augmentation, prototypes, pvae
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.stages import linear_head, transfer
@@ -303,19 +303,18 @@ def _label_index(label_index: Any, count: int) -> np.ndarray:
     return ids.astype(np.int32)
 
 
-def _label_sets(labels: Any, count: int, num_labels: int) -> LabelSets:
+def _label_sets(labels: Any, count: int, num_labels: int) -> Ragged:
     """Reads an indicator matrix or lists of label numbers."""
     if sparse.issparse(labels) or isinstance(labels, np.ndarray):
         matrix = sparse.csr_array(labels != 0)
         matrix.sum_duplicates()
-        sets, shape = LabelSets(matrix.indices.astype(np.int32), matrix.indptr.astype(np.int64)), matrix.shape
+        sets, shape = Ragged(matrix.indices.astype(np.int32), matrix.indptr.astype(np.int64)), matrix.shape
     else:
         lists: list[list[int]] = [sorted(set(one)) for one in _iterables(labels)]
-        offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
         flat = np.array([label for one in lists for label in one] or np.zeros(0, int))
         if flat.dtype.kind not in "iu" or flat.min(initial=0) < 0 or flat.max(initial=-1) >= num_labels:
             raise ValueError(f"labels: expected label numbers from 0 to {num_labels - 1}")
-        sets, shape = LabelSets(flat.astype(np.int32), offsets), (len(lists), num_labels)
+        sets, shape = Ragged.from_rows(lists), (len(lists), num_labels)
     if shape != (count, num_labels):
         raise ValueError(f"labels: found {shape[0]} documents x {shape[1]} labels, expected {count} x {num_labels}")
     return sets

@@ -19,9 +19,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import thresholded
 from lsfa_jax.evaluation.groups import Scored, best_of_groups
-from lsfa_jax.evaluation.ranking import Bools, LabelSets
+from lsfa_jax.evaluation.ranking import Bools
 from lsfa_jax.util.console import UserError, progress
 
 Baseline = Literal["tree", "svm"]
@@ -67,7 +68,7 @@ def tf_idf(train: Iterable[str], test: Iterable[str]) -> tuple[Any, Any]:
         raise UserError(f"the baseline finds no words in the training texts ({error})") from None
 
 
-def tree(train: Any, labels: LabelSets, test: Any, truth: LabelSets, members: Bools, num_ranked: int) -> Scored:
+def tree(train: Any, labels: Ragged, test: Any, truth: Ragged, members: Bools, num_ranked: int) -> Scored:
     """Trains Omikuji's label tree with its defaults (three balanced trees, beam 10) and scores the test documents.
 
     It ranks the labels that its beam reaches; those of a group are ranked among them.
@@ -95,18 +96,16 @@ def tree(train: Any, labels: LabelSets, test: Any, truth: LabelSets, members: Bo
     with progress("label tree: predicting", test.shape[0], "documents") as advance:
         for row in range(test.shape[0]):
             own = test[row]
-            pairs = list(zip(own.indices.tolist(), own.data.tolist(), strict=True))
+            pairs = list(zip(own.values.tolist(), own.data.tolist(), strict=True))
             scores = model.predict(pairs, top_k=num_labels)
             listed = np.array([[label for label, _ in scores]], np.int32).reshape(1, -1)
             top[:, row] = best_of_groups(listed, members, num_ranked)[:, 0]
             given.append(np.array([label for label, score in scores if score >= _TREE_THRESHOLD], np.int32))
             advance()
-    offsets = np.cumsum([0, *map(len, given)])
-    decided = LabelSets(np.concatenate([np.zeros(0, np.int32), *given]), offsets)
-    return Scored(top, thresholded.count(decided, truth, num_labels))
+    return Scored(top, thresholded.count(Ragged.from_rows(given), truth, num_labels))
 
 
-def svm(train: Any, labels: LabelSets, test: Any, truth: LabelSets, members: Bools, num_ranked: int) -> Scored:
+def svm(train: Any, labels: Ragged, test: Any, truth: Ragged, members: Bools, num_ranked: int) -> Scored:
     """Trains a linear support vector machine for each label (scikit-learn's LinearSVC, C=1) and scores test documents.
 
     Arguments are those of `tree`. Memory holds a block of labels' decisions, not all of them. A label that no training
@@ -115,13 +114,13 @@ def svm(train: Any, labels: LabelSets, test: Any, truth: LabelSets, members: Boo
     num_labels, num_test = members.shape[1], test.shape[0]
     by_label = _columns(labels, num_labels)
     true_by_label = _columns(truth, num_labels)
-    trained = np.flatnonzero(np.diff(by_label.offsets))
+    trained = np.flatnonzero(by_label.sizes)
     best = np.full((len(members), num_test, num_ranked), -np.inf, np.float32)
     top = np.full(best.shape, -1, np.int32)
     given, right = np.zeros((2, num_labels), np.int64)
 
     def decide(label: int) -> np.ndarray:
-        own = by_label.indices[by_label.offsets[label] : by_label.offsets[label + 1]]
+        own = by_label.row(label)
         return _decisions(train, own, test)
 
     with (
@@ -132,15 +131,15 @@ def svm(train: Any, labels: LabelSets, test: Any, truth: LabelSets, members: Boo
             block = trained[start : start + _BLOCK]
             scores = np.stack(list(_each(threads, decide, block.tolist(), advance)), axis=1)
             for label, column in zip(block, scores.T, strict=True):
-                own = true_by_label.indices[true_by_label.offsets[label] : true_by_label.offsets[label + 1]]
+                own = true_by_label.row(label)
                 given[label], right[label] = (column > 0).sum(), (column[own] > 0).sum()
             for group, inside in enumerate(members):
                 _merge(best[group], top[group], scores[:, inside[block]], block[inside[block]])
-    true = np.diff(true_by_label.offsets)
+    true = true_by_label.sizes
     return Scored(top, thresholded.from_counts(right, given, true))
 
 
-METHODS: dict[Baseline, Callable[[Any, LabelSets, Any, LabelSets, Bools, int], Scored]] = {"tree": tree, "svm": svm}
+METHODS: dict[Baseline, Callable[[Any, Ragged, Any, Ragged, Bools, int], Scored]] = {"tree": tree, "svm": svm}
 
 
 def _decisions(train: Any, positives: np.ndarray, test: Any) -> np.ndarray:
@@ -163,12 +162,10 @@ def _merge(best: np.ndarray, top: np.ndarray, scores: np.ndarray, labels: np.nda
     top[:] = np.take_along_axis(all_labels, order, axis=1)
 
 
-def _columns(labels: LabelSets, num_labels: int) -> LabelSets:
+def _columns(labels: Ragged, num_labels: int) -> Ragged:
     """Returns the documents of each label, in the form in which `labels` has the labels of each document."""
-    document = np.repeat(np.arange(len(labels.offsets) - 1), np.diff(labels.offsets))
-    order = np.argsort(labels.indices, kind="stable")
-    counts = np.bincount(labels.indices, minlength=num_labels)
-    return LabelSets(document[order], np.concatenate([[0], np.cumsum(counts)]))
+    order = np.argsort(labels.values, kind="stable")
+    return Ragged.from_sizes(labels.row_ids[order], np.bincount(labels.values, minlength=num_labels))
 
 
 def _each(
@@ -179,13 +176,13 @@ def _each(
         advance()
 
 
-def _write_features(path: Path, features: Any, labels: LabelSets, num_labels: int) -> None:
+def _write_features(path: Path, features: Any, labels: Ragged, num_labels: int) -> None:
     """Writes a file as the extreme classification repository has them."""
     from scipy.sparse import csr_matrix
     from sklearn.datasets import dump_svmlight_file
 
     shape = (features.shape[0], num_labels)
-    targets = csr_matrix((np.ones(len(labels.indices), np.int8), labels.indices, labels.offsets), shape)
+    targets = csr_matrix((np.ones(len(labels.values), np.int8), labels.values, labels.offsets), shape)
     with path.open("wb") as file:
         file.write(f"{features.shape[0]} {features.shape[1]} {num_labels}\n".encode())
         dump_svmlight_file(features, targets, file, multilabel=True)

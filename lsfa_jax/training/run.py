@@ -109,7 +109,7 @@ class Pipeline:
     def _describe(self) -> None:
         corpus, kinds = self.corpus, {device.device_kind for device in jax.local_devices()}
         sizes = ", ".join(f"{number:,} {name}" for name, number in self.metrics["split"].items())
-        per_document = len(corpus.train.labels.indices) / len(corpus.train)
+        per_document = len(corpus.train.labels.values) / len(corpus.train)
         note(
             f"{corpus.name}: {sizes} documents; {corpus.num_labels:,} labels ({int(self.is_head.sum()):,} head, "
             f"{int((~self.is_head).sum()):,} tail at N_t = {self.config.pvae.head_threshold}), "
@@ -349,7 +349,7 @@ class Pipeline:
         groups = ("all", "head", "tail")
         # A group that no test document has a label of has no figures; 0.00 would look like failure.
         in_head = scorer.head_of_all_labels(self.corpus, self.is_head)
-        occurring = in_head[self.corpus.test.labels.indices]
+        occurring = in_head[self.corpus.test.labels.values]
         measured = {"all": len(occurring) > 0, "head": bool(occurring.any()), "tail": bool((~occurring).any())}
         header = ["test documents"]
         for group in groups:

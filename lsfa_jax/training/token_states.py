@@ -26,7 +26,7 @@ class TokenStates:
 
     def __init__(self, path: Path, split: Split, size: int) -> None:
         self._split = split
-        self._file = ArrayFile(path, (int(split.word_offsets[-1]), size), np.float16)
+        self._file = ArrayFile(path, (int(split.words.offsets[-1]), size), np.float16)
 
     def wanted(self, choice: str) -> bool:
         """Whether states are to be kept: "yes", "no", or "auto", where the file fits in half of the disk's free room.
@@ -68,7 +68,7 @@ class TokenStates:
     def filling(self) -> Iterator[Keep]:
         """Yields what takes each batch of the split in a collection; the file is there when the block has ended."""
         with self._file.filling() as array:
-            starts = self._split.word_offsets
+            starts = self._split.words.offsets
 
             def keep(batch: Batch, features: jax.Array, states: jax.Array) -> None:
                 here = np.asarray(states)
@@ -80,7 +80,7 @@ class TokenStates:
 
     def split(self) -> Split:
         """Returns the split with states in place of words."""
-        return replace(self._split, words=self._file.open().view(np.ndarray))
+        return replace(self._split, words=self._split.words._replace(values=self._file.open().view(np.ndarray)))
 
     def remove(self) -> None:
         """Removes the file, and what was decided."""

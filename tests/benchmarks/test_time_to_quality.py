@@ -6,7 +6,7 @@ import pytest
 from benchmarks import time_to_quality
 from lsfa_jax.config import Config, to_toml
 from lsfa_jax.data.corpus import Corpus, Split
-from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.util.console import UserError
 
 
@@ -34,7 +34,7 @@ def test_a_tree_learns_a_corpus_whose_words_say_its_labels():
     label = np.tile(np.arange(12, dtype=np.int32), 10)
     words = np.stack([2 + label, 2 + label, np.full(120, 14)], axis=1).astype(np.int32).ravel()
     words.flags.writeable = False  # as a mapped file is
-    split = Split(words, np.arange(121) * 3, LabelSets(label, np.arange(121)))
+    split = Split(Ragged(words, np.arange(121) * 3), Ragged(label, np.arange(121)))
     corpus = Corpus(
         "made",
         split,

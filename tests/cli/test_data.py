@@ -135,7 +135,7 @@ def test_a_generated_corpus_is_prepared_by_its_name(monkeypatch, capsys):
         validation_fraction=0.05,
         seed=1,
     )
-    np.testing.assert_array_equal(load_corpus(config).train.words, built.train.words)
+    np.testing.assert_array_equal(load_corpus(config).train.words.values, built.train.words.values)
 
 
 def test_check(folder, capsys):

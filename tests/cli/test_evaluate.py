@@ -8,6 +8,7 @@ import pytest
 
 from lsfa_jax.cli.evaluate import EvaluateArguments, evaluate, main
 from lsfa_jax.data.load import load_corpus
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.serving.predictor import Predictor
@@ -72,7 +73,7 @@ def test_figures_of_a_model_are_those_of_its_own_probabilities(report, run, data
     label_ids = {label: number for number, label in enumerate([*model.labels, "unseen"])}
     sizes = [len(row["labels"]) for row in rows]
     indices = np.array([label_ids[label] for row in rows for label in row["labels"]])
-    truth = ranking.LabelSets(indices, np.cumsum([0, *sizes]))
+    truth = Ragged(indices, np.cumsum([0, *sizes]))
     top = np.array([one.label_ids[:5] for one in every])
     counts, number = model.label_counts, model.num_documents
     own = report["systems"]["model"]
@@ -287,7 +288,7 @@ def test_the_test_documents_of_a_corpus_without_a_test_split_are_drawn_again(run
     assert found["documents"] == len(corpus.test) == 12
     with (tmp_path / "labels").open(newline="") as file:
         tested = {row["label"]: int(row["test"]) for row in csv.DictReader(file, delimiter="\t")}
-    drawn = np.bincount(corpus.test.labels.indices, minlength=len(corpus.labels))
+    drawn = np.bincount(corpus.test.labels.values, minlength=len(corpus.labels))
     assert {label: number for label, number in tested.items() if number} == {
         label: number for label, number in zip(corpus.labels, drawn.tolist(), strict=True) if number
     }

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from lsfa_jax.data.batches import Batch, Batches, label_slots
 from lsfa_jax.data.corpus import Split
-from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.data.ragged import Ragged
 
 
 def ragged(rows):
@@ -16,7 +16,7 @@ def ragged(rows):
 def make_split(lengths, label_sets=None):
     """Documents whose words say which document they are in and where, none of them 0."""
     words = [[1000 * (row + 1) + place for place in range(length)] for row, length in enumerate(lengths)]
-    return Split(*ragged(words), LabelSets(*ragged(label_sets or [[] for _ in lengths])))
+    return Split(Ragged(*ragged(words)), Ragged(*ragged(label_sets or [[] for _ in lengths])))
 
 
 @st.composite
@@ -83,9 +83,9 @@ def test_what_stands_for_each_word_is_batched_as_the_words_are(problem, epoch):
     batches = problem[0]
     split = batches.split
     # For each word the pair of its number and a half; 0 is padding.
-    states = np.stack([split.words, np.full(len(split.words), 0.5)], axis=-1)
+    states = np.stack([split.words.values, np.full(len(split.words.values), 0.5)], axis=-1)
     other = Batches(
-        Split(states, split.word_offsets, split.labels), 40, batches.batch_size, batches.buckets, batches.rows
+        Split(Ragged(states, split.words.offsets), split.labels), 40, batches.batch_size, batches.buckets, batches.rows
     )
     plan = batches.epoch(7, epoch)
     for ours, theirs in zip(other.load(plan), batches.load(plan), strict=True):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from lsfa_jax.data import build_corpus
 from lsfa_jax.data.build_corpus import build, drawn, hold_out
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.vocabulary import NUM_SPECIAL, UNKNOWN
-from lsfa_jax.evaluation.ranking import LabelSets
 from lsfa_jax.util.console import UserError
 
 
@@ -37,10 +37,7 @@ def documents(pairs):
 
 def texts(corpus, split):
     """The words of each document, None for unknown ones."""
-    return [
-        [None if i == UNKNOWN else corpus.words[i - NUM_SPECIAL] for i in row]
-        for row in unragged(split.words, split.word_offsets)
-    ]
+    return [[None if i == UNKNOWN else corpus.words[i - NUM_SPECIAL] for i in row] for row in unragged(*split.words)]
 
 
 def labels(corpus, split):
@@ -55,7 +52,7 @@ label_rows = st.lists(st.lists(st.integers(0, 7), unique=True), min_size=1, max_
 @example(rows=[[], []], fraction=0.9, seed=0)
 @given(rows=label_rows, fraction=st.floats(0, 1, exclude_max=True), seed=st.integers(0, 2**32 - 1))
 def test_each_label_keeps_half_of_its_documents_and_one(rows, fraction, seed):
-    held_out = hold_out(LabelSets(*ragged(rows)), 8, fraction, seed)
+    held_out = hold_out(Ragged(*ragged(rows)), 8, fraction, seed)
     assert held_out.dtype == bool
     assert held_out.shape == (len(rows),)
     assert held_out.sum() <= round(fraction * len(rows))
@@ -70,11 +67,11 @@ def test_each_label_keeps_half_of_its_documents_and_one(rows, fraction, seed):
             kept = [sum(label in other for other in np.array(rows, object)[~held_out]) for label in rows[row]]
             total = [sum(label in other for other in rows) for label in rows[row]]
             assert any(k - 1 < max(1, n / 2) for k, n in zip(kept, total, strict=True))
-    np.testing.assert_array_equal(held_out, hold_out(LabelSets(*ragged(rows)), 8, fraction, seed))
+    np.testing.assert_array_equal(held_out, hold_out(Ragged(*ragged(rows)), 8, fraction, seed))
 
 
 def test_another_seed_holds_out_others_as_many_as_asked(capsys):
-    sets = LabelSets(*ragged([[i % 3] for i in range(400)]))
+    sets = Ragged(*ragged([[i % 3] for i in range(400)]))
     one, other = (hold_out(sets, 3, 0.1, seed) for seed in (0, 1))
     assert one.sum() == other.sum() == 40
     assert (one & other).sum() < 20
@@ -107,7 +104,7 @@ def test_test_documents_come_from_everywhere_and_follow_from_the_seed():
     assert one.min() < 100
     assert one.max() > 900
     assert len(set(one) & set(other)) < 30
-    assert len(set(one) & set(np.flatnonzero(hold_out(LabelSets(*ragged([[0]] * 1000)), 1, 0.1, 0)))) < 30
+    assert len(set(one) & set(np.flatnonzero(hold_out(Ragged(*ragged([[0]] * 1000)), 1, 0.1, 0)))) < 30
 
 
 def test_without_a_test_split_documents_are_held_out(capsys):
@@ -122,8 +119,8 @@ def test_without_a_test_split_documents_are_held_out(capsys):
     # What only test documents have is no word of the vocabulary, and no label that the model knows.
     assert all(text in ([], [None, "shared"]) for text in texts(corpus, corpus.test))
     assert {text[0] for text in texts(corpus, corpus.train)} | {"shared"} == set(corpus.words)
-    np.testing.assert_array_equal(corpus.test.words, again.test.words)
-    np.testing.assert_array_equal(corpus.train.words, again.train.words)
+    np.testing.assert_array_equal(corpus.test.words.values, again.test.words.values)
+    np.testing.assert_array_equal(corpus.train.words.values, again.train.words.values)
 
 
 # --- blocks and files
@@ -140,12 +137,12 @@ def test_a_corpus_on_disk_read_in_small_blocks_is_that_in_memory(train, test, va
         patch.setattr(build_corpus, "_BLOCK", block)
         build_corpus.write(Path(folder), *map(documents, (train, test, validation)), **settings, name="mine")
         mapped = build_corpus.read(Path(folder), "mine")
-        assert not mapped.train.words.flags.writeable
+        assert not mapped.train.words.values.flags.writeable
         for name in ("train", "validation", "test"):
             one, other = getattr(whole, name), getattr(mapped, name)
             for a, b in (
-                (one.words, other.words),
-                (one.word_offsets, other.word_offsets),
+                (one.words.values, other.words.values),
+                (one.words.offsets, other.words.offsets),
                 *zip(*(one.labels, other.labels), strict=True),
             ):
                 np.testing.assert_array_equal(a, b, strict=True)
@@ -178,8 +175,8 @@ def test_words_and_labels_get_numbers_by_frequency_in_training():
     assert texts(corpus, corpus.validation) == [["a", None]]
     assert labels(corpus, corpus.train) == [{"x", "y"}, {"y"}, {"z", "y"}]
     assert corpus.label_counts.tolist() == [3, 1, 1]
-    assert corpus.train.words.dtype == corpus.train.labels.indices.dtype == np.int32
-    assert corpus.train.word_offsets.dtype == corpus.train.labels.offsets.dtype == np.int64
+    assert corpus.train.words.values.dtype == corpus.train.labels.values.dtype == np.int32
+    assert corpus.train.words.offsets.dtype == corpus.train.labels.offsets.dtype == np.int64
 
 
 def test_labels_that_training_lacks_come_last_and_stay_in_the_truth(capsys):

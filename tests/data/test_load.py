@@ -1,7 +1,6 @@
 import dataclasses
 import gzip
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def test_folder_with_three_splits(folder, capsys):
     assert corpus.labels == ["animal", "pet", "lion"]
     assert corpus.num_labels == 2
     assert corpus.words == ["cats", "purr", "dogs", "bark", "votes"]
-    assert corpus.test.words.tolist() == [2, 5, 1, 1]
+    assert corpus.test.words.values.tolist() == [2, 5, 1, 1]
     assert corpus.name == "custom"
     printed = capsys.readouterr().out
     assert "1 training documents have no word" in printed
@@ -149,7 +148,7 @@ def test_fields_and_separator_that_are_named(tmp_path):
 
 def arrays(corpus):
     for split in (corpus.train, corpus.validation, corpus.test):
-        yield from (split.words, split.word_offsets, *split.labels)
+        yield from (*split.words, *split.labels)
     yield corpus.published_counts
 
 
@@ -255,7 +254,7 @@ def test_synthetic_corpus_is_whole(capsys):
     assert (np.diff(corpus.published_counts) <= 0).all()
     assert (corpus.label_counts * 2 >= corpus.published_counts).all()
     train, validation, test = (
-        {tuple(split.words[start:end]) for start, end in pairwise(split.word_offsets)}
+        {tuple(split.words.row(i)) for i in range(len(split))}
         for split in (corpus.train, corpus.validation, corpus.test)
     )
     assert not train & test
@@ -267,8 +266,8 @@ def test_synthetic_corpus_follows_from_the_seed(monkeypatch):
     monkeypatch.setattr(load, "_SYNTHETIC_TRAIN", 100)
     monkeypatch.setattr(load, "_SYNTHETIC_TEST", 50)
     one, again, other = (load_corpus(Config(dataset="synthetic", seed=seed)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one.train.words, again.train.words)
-    np.testing.assert_array_equal(one.test.words, again.test.words)
+    np.testing.assert_array_equal(one.train.words.values, again.train.words.values)
+    np.testing.assert_array_equal(one.test.words.values, again.test.words.values)
     assert one.words == again.words != other.words
 
 
@@ -286,7 +285,7 @@ def test_another_rcv1_is_refused(folder, monkeypatch):
     files = {"train": folder / "a.jsonl", "dev": folder / "b.jsonl", "test": folder / "c.jsonl"}
     for path in files.values():
         path.write_text('{"doc_token": ["word"], "doc_label": ["x"]}')
-    monkeypatch.setattr(load.sources, "rcv1_files", lambda: files)
+    monkeypatch.setattr(load.download, "rcv1_files", lambda: files)
     with pytest.raises(UserError, match=r"rcv1: found 2 training and 1 test documents and 1 labels, expected 23,149"):
         load_corpus(Config(dataset="rcv1"))
 
@@ -327,7 +326,7 @@ def test_embedding_has_zero_padding_and_a_mean_unknown(vectors, capsys):
 def test_embedding_is_made_once(vectors, monkeypatch, capsys):
     first = load_embedding(Config(vectors=vectors), ["purr", "mice"])
     said = capsys.readouterr().out
-    monkeypatch.setattr(load.vectors, "load_vectors", refuse)
+    monkeypatch.setattr(load.word_vectors, "load_vectors", refuse)
     np.testing.assert_array_equal(load_embedding(Config(vectors=vectors), ["purr", "mice"]), first)
     assert capsys.readouterr().out == said
     for changed in ({"seed": 1}, {"vectors": "glove-50d"}):

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import ranking, thresholded
-from lsfa_jax.evaluation.groups import Scored, Training, best_of_groups, make_groups
+from lsfa_jax.evaluation.groups import Scored, Training, best_of_groups, group_metrics, make_groups
 
 COUNTS = np.array([120, 50, 49, 10, 9, 1, 0])
 
@@ -53,8 +54,8 @@ def test_the_labels_of_a_group_keep_their_order(seed, num_ranked):
 
 
 LISTED = np.array([[0, 2, 1, 3, -1], [3, 0, 1, 2, -1]], np.int32)
-TRUTH = ranking.LabelSets(np.array([0, 3, 1]), np.array([0, 2, 3]))
-GIVEN = ranking.LabelSets(np.array([0, 2, 3]), np.array([0, 2, 3]))
+TRUTH = Ragged(np.array([0, 3, 1]), np.array([0, 2, 3]))
+GIVEN = Ragged(np.array([0, 2, 3]), np.array([0, 2, 3]))
 
 
 def test_every_group_gets_the_figures_of_its_own_ranking_and_decisions():
@@ -62,7 +63,7 @@ def test_every_group_gets_the_figures_of_its_own_ranking_and_decisions():
     groups = make_groups(4, training, 5, (1, 6))
     top = best_of_groups(LISTED, groups.members, 5)
     outcomes = thresholded.count(GIVEN, TRUTH, 4)
-    result = groups.figures(Scored(top, outcomes), TRUTH, groups, training, (1, 2))
+    result = group_metrics(Scored(top, outcomes), TRUTH, groups, training, (1, 2))
     assert list(result) == ["all", "head", "tail", "0", "1-5", "6+"]
     assert result["all"]["labels"] == 4
     assert result["all"]["P@1"] == 50
@@ -77,7 +78,7 @@ def test_every_group_gets_the_figures_of_its_own_ranking_and_decisions():
 
 def test_without_training_counts_or_probabilities_there_is_no_psp_and_no_f1():
     groups = make_groups(4, None)
-    result = groups.figures(Scored(best_of_groups(LISTED, groups.members, 5), None), TRUTH, groups, None)
+    result = group_metrics(Scored(best_of_groups(LISTED, groups.members, 5), None), TRUTH, groups, None)
     assert list(result) == ["all"]
     assert not [name for name in result["all"] if "PSP" in name or "F1" in name]
     assert result["all"]["P@1"] == 50

@@ -137,5 +137,5 @@ def test_arrays_hold_rankings_and_what_reaches_the_threshold():
     listed = [Listed("", ["y", "x"], [0.5, 0.3]), Listed("", [], []), Listed("", ["z"], [0.1])]
     ranked, given = as_arrays(listed, {"x": 0, "y": 1, "z": 2}, float(np.float32(0.3)))
     assert ranked.tolist() == [[1, 0], [-1, -1], [2, -1]]
-    assert given.indices.tolist() == [1, 0]
+    assert given.values.tolist() == [1, 0]
     assert given.offsets.tolist() == [0, 2, 2, 2]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import ranking
 from tests.reference import metrics as reference
 
@@ -14,13 +15,11 @@ from tests.reference import metrics as reference
 def label_sets(truths):
     indices = [label for truth in truths for label in truth]
     offsets = np.cumsum([0, *(len(truth) for truth in truths)])
-    return ranking.LabelSets(np.array(indices, np.int32), offsets.astype(np.int64))
+    return Ragged(np.array(indices, np.int32), offsets.astype(np.int64))
 
 
 def as_sets(truth):
-    return [
-        set(truth.indices[start:end].tolist()) for start, end in zip(truth.offsets, truth.offsets[1:], strict=False)
-    ]
+    return [set(truth.values[start:end].tolist()) for start, end in zip(truth.offsets, truth.offsets[1:], strict=False)]
 
 
 def ranked(scores, places=5):
@@ -73,14 +72,14 @@ def test_agrees_with_napkinxc(long_tailed, a, b):
         "macro_P@{}": napkinxc.macro_precision_at_k(truth, predicted, k=5),
     }
     counts = np.asarray(train.sum(axis=0), int).ravel()
-    sets = ranking.LabelSets(truth.indices, truth.indptr.astype(np.int64))
+    sets = Ragged(truth.indices, truth.indptr.astype(np.int64))
     seen_counts = counts[:54]  # what a model knows of
     places = (1, 2, 3, 4, 5)
     measured = ranking.evaluate(ranked(scores), sets, seen_counts, train.shape[0], places, ranking.Propensity(a, b))
 
     np.testing.assert_allclose(ranking.inverse_propensity(counts, train.shape[0], a, b), weights, rtol=1e-12)
     assert set(range(7)) <= set(np.diff(sets.offsets).tolist())  # no labels, fewer than k, more than k
-    assert (sets.indices >= 54).any()
+    assert (sets.values >= 54).any()
     for name, values in expected.items():
         for k in (5,) if name == "macro_P@{}" else places:
             np.testing.assert_allclose(measured[name.format(k)] / 100, values[k - 1], rtol=1e-6, err_msg=name)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax.config import Report
-from lsfa_jax.evaluation import ranking, scorer
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.evaluation import scorer
 from lsfa_jax.util import sharding
 from tests import training_corpus
 
@@ -50,9 +51,8 @@ def test_rankings_come_in_the_order_of_the_split(tiny, count):
 
     top = scorer.rank_split(ranker, jnp.zeros(batches.rows, int), batches, mesh, "ranking")
     assert top.shape == (3, len(tiny.train), 5)
-    offsets = tiny.train.word_offsets
     for document in range(len(tiny.train)):
-        words = tiny.train.words[offsets[document] : offsets[document + 1]]
+        words = tiny.train.words.row(document)
         np.testing.assert_array_equal(top[0, document, :2], [words.sum(), len(words)])
     np.testing.assert_array_equal(top[2], top[0] + 2)
 
@@ -63,7 +63,7 @@ class TwoDocuments:
     num_labels = 3
     published_counts = np.array([5, 2, 1, 0])
     published_documents = 6
-    split = type("Split", (), {"labels": ranking.LabelSets(np.array([0, 3, 1]), np.array([0, 2, 3]))})
+    split = type("Split", (), {"labels": Ragged(np.array([0, 3, 1]), np.array([0, 2, 3]))})
 
 
 TOP = np.array(

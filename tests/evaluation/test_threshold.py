@@ -9,7 +9,8 @@ from sklearn.metrics import f1_score
 
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
-from lsfa_jax.evaluation import ranking, threshold
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.evaluation import threshold
 from lsfa_jax.evaluation.threshold import GRID, choose_threshold
 from lsfa_jax.util import sharding
 
@@ -36,10 +37,10 @@ def compiled_once():
 def split_of(truths):
     """One document a row of logits, of one word each."""
     sizes = [len(truth) for truth in truths]
-    labels = ranking.LabelSets(
+    labels = Ragged(
         np.array([label for truth in truths for label in truth], np.int32), np.cumsum([0, *sizes]).astype(np.int64)
     )
-    return Split(np.arange(len(truths), dtype=np.int32), np.arange(len(truths) + 1), labels)
+    return Split(Ragged(np.arange(len(truths), dtype=np.int32), np.arange(len(truths) + 1)), labels)
 
 
 def choose(logits, truths, size=4, count=1):

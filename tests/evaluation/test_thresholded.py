@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from sklearn.metrics import multilabel_confusion_matrix, precision_recall_fscore_support
 
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import thresholded
-from lsfa_jax.evaluation.ranking import LabelSets
 
 
 def sparse(matrix):
     rows = csr_matrix(matrix)
-    return LabelSets(rows.indices, rows.indptr.astype(np.int64))
+    return Ragged(rows.indices, rows.indptr.astype(np.int64))
 
 
 @st.composite
@@ -86,8 +86,8 @@ def test_counts_of_parts_add_up_and_groups_are_parts(problem, data):
 def test_by_hand():
     # Label 0 is right once and wrong once; label 1 is missed; label 2 is neither given nor true; label 3 was never in
     # training, and two documents have it.
-    given = LabelSets(np.array([0, 0]), np.array([0, 1, 2, 2]))
-    truth = LabelSets(np.array([1, 0, 3, 3]), np.array([0, 2, 3, 4]))
+    given = Ragged(np.array([0, 0]), np.array([0, 1, 2, 2]))
+    truth = Ragged(np.array([1, 0, 3, 3]), np.array([0, 2, 3, 4]))
     outcomes = thresholded.count(given, truth, 4)
     assert [counts.tolist() for counts in outcomes] == [[1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 2]]
     summary = thresholded.summary(outcomes, np.ones(4, bool))
@@ -99,6 +99,6 @@ def test_by_hand():
 
 
 def test_other_numbers_of_documents_are_refused():
-    one, two = LabelSets(np.array([0]), np.array([0, 1])), LabelSets(np.array([0]), np.array([0, 1, 1]))
+    one, two = Ragged(np.array([0]), np.array([0, 1])), Ragged(np.array([0]), np.array([0, 1, 1]))
     with pytest.raises(ValueError, match="given lists 1 documents, truth 2"):
         thresholded.count(one, two, 1)

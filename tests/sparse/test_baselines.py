@@ -8,6 +8,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import ranking, thresholded
 from lsfa_jax.evaluation.groups import best_of_groups
 from lsfa_jax.sparse import baselines
@@ -19,7 +20,7 @@ NUM_RANKED = 5
 
 def label_sets(documents, label_ids):
     indices = np.array([label_ids[label] for document in documents for label in document.labels], np.int32)
-    return ranking.LabelSets(indices, np.cumsum([0, *(len(document.labels) for document in documents)]))
+    return Ragged(indices, np.cumsum([0, *(len(document.labels) for document in documents)]))
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +32,14 @@ def problem():
     dense = [np.asarray(_dense(own, 10)) for own in labels]
     dense[0][:, 8] = dense[1][0, 9] = True
     train, test = baselines.tf_idf(*([document.text for document in splits[name]] for name in ("train", "test")))
-    sets = [ranking.LabelSets(own.indices, own.indptr.astype(np.int64)) for own in map(csr_matrix, dense)]
+    sets = [Ragged(own.indices, own.indptr.astype(np.int64)) for own in map(csr_matrix, dense)]
     members = np.stack([np.ones(10, bool), np.arange(10) < 3, np.arange(10) >= 3])
     return train, sets[0], test, sets[1], members, dense
 
 
 def _dense(labels, num_labels):
     rows = np.zeros((len(labels.offsets) - 1, num_labels), bool)
-    rows[np.repeat(np.arange(len(rows)), np.diff(labels.offsets)), labels.indices] = True
+    rows[np.repeat(np.arange(len(rows)), np.diff(labels.offsets)), labels.values] = True
     return rows
 
 
@@ -69,7 +70,7 @@ def test_svm_is_one_versus_rest(problem, block, monkeypatch):
     listed = np.argsort(-decided, axis=1, kind="stable")[:, :9].astype(np.int32)
     np.testing.assert_array_equal(scored.top, best_of_groups(listed, members, NUM_RANKED))
     given = csr_matrix(decided > 0)
-    expected = thresholded.count(ranking.LabelSets(given.indices, given.indptr.astype(np.int64)), truth, 10)
+    expected = thresholded.count(Ragged(given.indices, given.indptr.astype(np.int64)), truth, 10)
     for own, other in zip(scored.outcomes, expected, strict=True):
         np.testing.assert_array_equal(own, other)
     assert scored.outcomes.false_negatives[9] == 1
@@ -88,7 +89,7 @@ def test_tree_finds_the_labels_that_the_words_tell(problem, capfd):
     assert ranking.precision_at_k(hit, 1)[0] > 50
     outcomes = scored.outcomes
     np.testing.assert_array_equal(
-        outcomes.true_positives + outcomes.false_negatives, np.bincount(truth.indices, minlength=10)
+        outcomes.true_positives + outcomes.false_negatives, np.bincount(truth.values, minlength=10)
     )
     assert outcomes.true_positives.sum() > 0
     # The library's own lines and bars are not shown beside ours.

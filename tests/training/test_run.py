@@ -156,7 +156,7 @@ def test_the_figures_are_those_of_the_weights_that_were_best_on_validation(whole
             order = np.argsort(-np.asarray(model.apply({"params": params}, batch.words, batch.lengths)), axis=1)
             offsets, gains, first = documents.labels.offsets, [], []
             for i in range(12):
-                own = documents.labels.indices[offsets[i] : offsets[i + 1]]
+                own = documents.labels.values[offsets[i] : offsets[i + 1]]
                 first.append(order[i, 0] in own)
                 found = sum(1 / math.log2(j + 2) for j, label in enumerate(order[i, :5]) if label in own)
                 gains.append(found / sum(1 / math.log2(j + 2) for j in range(min(5, len(own)))))
@@ -290,7 +290,7 @@ def test_the_adjustment_reads_token_states_that_stage_two_left(whole, tmp_path, 
     folder, seen = forgotten(whole, tmp_path, *STAGES[1:]), []
     make_stage = adjustment.make_stage
     monkeypatch.setattr(
-        adjustment, "make_stage", lambda *parts: seen.append(parts[2].split.words) or make_stage(*parts)
+        adjustment, "make_stage", lambda *parts: seen.append(parts[2].split.words.values) or make_stage(*parts)
     )
     train("--output", folder, "--resume")
     (words,) = seen
@@ -303,7 +303,7 @@ def test_token_states_are_found_again_or_made_again(whole, tmp_path, monkeypatch
     folder = forgotten(whole, tmp_path, "adjustment")
     interrupted_in_adjustment(monkeypatch, "--output", folder, "--resume")
     states = folder / "checkpoints" / "train-states.npy"
-    words = int(training_corpus.build().train.word_offsets[-1])
+    words = int(training_corpus.build().train.words.offsets[-1])
     assert np.load(states, mmap_mode="r").shape == (words, 8)
     if lost:
         states.unlink()
@@ -356,7 +356,7 @@ def test_dropout_in_adjustment_needs_the_encoder_in_each_step(whole, tmp_path, m
     seen = []
     make_stage = adjustment.make_stage
     monkeypatch.setattr(
-        adjustment, "make_stage", lambda *parts: seen.append(parts[2].split.words.dtype) or make_stage(*parts)
+        adjustment, "make_stage", lambda *parts: seen.append(parts[2].split.words.values.dtype) or make_stage(*parts)
     )
     line = ("--adjust.encoder-dropout", "--adjust.cache-states", "yes", "--adjust.epochs", 1)
     train("--output", copied(whole, tmp_path), "--stages", "adjustment", *line)

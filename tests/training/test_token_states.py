@@ -9,7 +9,7 @@ import pytest
 
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
-from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.training.stages import transfer
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.util import sharding
@@ -28,8 +28,8 @@ LENGTHS = [16, 1, 0, 5, 16, 2, 0, 11, 1, 7, 3]
 def split():
     random = np.random.default_rng(1)
     offsets = np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int64)
-    labels = LabelSets(random.integers(0, L, len(LENGTHS)).astype(np.int32), np.arange(len(LENGTHS) + 1))
-    return Split(random.integers(2, 42, offsets[-1]).astype(np.int32), offsets, labels)
+    labels = Ragged(random.integers(0, L, len(LENGTHS)).astype(np.int32), np.arange(len(LENGTHS) + 1))
+    return Split(Ragged(random.integers(2, 42, offsets[-1]).astype(np.int32), offsets), labels)
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +61,14 @@ def test_states_in_the_file_are_equation_1(split, model, params, tmp_path, count
     }
     expected = [
         reference_encoder.bilstm(sides, exact["embedding"][words][None], [len(words)])[0]
-        for words in np.split(split.words, split.word_offsets[1:-1])
+        for words in np.split(split.words.values, split.words.offsets[1:-1])
         if len(words)
     ]
     kept = filled(tmp_path / "states.npy", split, model, params, count).split()
-    assert kept.words.shape == (sum(LENGTHS), STATES)
-    assert kept.words.dtype == np.float16
+    assert kept.words.values.shape == (sum(LENGTHS), STATES)
+    assert kept.words.values.dtype == np.float16
     # Half a unit in the eleventh bit below 1, and float32's own rounding.
-    np.testing.assert_allclose(kept.words, np.concatenate(expected), rtol=0, atol=2.0**-12 + 1e-6)
+    np.testing.assert_allclose(kept.words.values, np.concatenate(expected), rtol=0, atol=2.0**-12 + 1e-6)
     assert kept.labels is split.labels
 
 

@@ -118,7 +118,7 @@ def test_programs_are_counted():
 PROGRAM = """
 import sys, warnings
 import jax, jax.numpy as jnp
-from lsfa_jax import compilation
+from lsfa_jax.util import compilation_cache
 compilation_cache.keep_on_disk()
 print(float(jax.jit(lambda x: jnp.sin(x).sum())(jnp.arange(5.0))))
 print(compilation_cache.summary())

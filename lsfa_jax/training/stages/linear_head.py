@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
-from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.model import augmentation
 from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.training.loop import Stage
@@ -84,7 +84,7 @@ def make_step(
 def make_stage(
     step: Step,
     features: np.ndarray,
-    labels: LabelSets,
+    labels: Ragged,
     num_labels: int,
     tail: np.ndarray,
     num_augmented: int,
@@ -100,7 +100,7 @@ def make_stage(
     An epoch meets each document once, and each of the `num_augmented` features of a tail label.
     """
     # The order of documents and the padding of their labels are those of texts, here without a word.
-    split = Split(np.zeros(0, np.int32), np.zeros(len(features) + 1, np.int64), labels)
+    split = Split(Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(features), np.int64)), labels)
     documents = Batches(split, num_labels, batch_size, [1], mesh.size)
 
     def batches(epoch: int, start: int) -> Iterator[tuple[Documents, Generated]]:

@@ -98,7 +98,7 @@ class HeadFeatures:
     def __init__(self, path: Path, batches: Batches, is_head: np.ndarray, feature_size: int) -> None:
         self.path = path
         self._offsets = batches.split.labels.offsets
-        ids = batches.split.labels.indices
+        ids = batches.split.labels.values
         in_head = is_head[ids]
         self.label_ids = ids[in_head]
         # Where each pair of the split stands in the file.

@@ -73,7 +73,7 @@ def test_parquet_in_many_row_groups_and_files(tmp_path):
 
 def test_parquet_row_that_cannot_be_used(tmp_path):
     path = parquet(tmp_path / "x", text=["one", None, "three", "four"], labels=[["a"], ["b"], None, [None]])
-    with pytest.raises(UserError, match=r"x:2: 'text' is not text: .*found None"):
+    with pytest.raises(UserError, match=r"x:2: 'text' is not text: .*got None"):
         read(path)
     documents, report = read(path, bad_rows="skip")
     assert [one.text for one in documents] == ["one"]

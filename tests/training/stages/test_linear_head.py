@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from lsfa_jax.evaluation.ranking import LabelSets
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.training.stages import linear_head
 from lsfa_jax.training.state import init_state
 from lsfa_jax.util import sharding
@@ -12,7 +12,7 @@ from tests.reference import augmentation, classifier
 
 L, D, N = 4, 3, 7
 SETS = [[0], [1, 2], [], [3, 0], [2], [1], [0, 1, 2, 3]]
-LABELS = LabelSets(np.array([label for own in SETS for label in own], np.int32), np.cumsum([0, *map(len, SETS)]))
+LABELS = Ragged(np.array([label for own in SETS for label in own], np.int32), np.cumsum([0, *map(len, SETS)]))
 TAIL = np.array([1, 3])
 
 

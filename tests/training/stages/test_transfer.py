@@ -29,8 +29,8 @@ def pairs(tiny):
     }
     features = []
     for i, length in enumerate(split.lengths):
-        words = split.words[split.word_offsets[i] : split.word_offsets[i + 1]]
-        labels = split.labels.indices[split.labels.offsets[i] : split.labels.offsets[i + 1]]
+        words = split.words.row(i)
+        labels = split.labels.values[split.labels.offsets[i] : split.labels.offsets[i + 1]]
         states = reference_encoder.bilstm(sides, exact["embedding"][words][None], [length])
         head = {"kernel": exact["head_kernel"], "bias": exact["head_bias"]}
         features += list(reference_encoder.label_features(states, [length], exact["label_queries"][labels], head)[0])
@@ -49,7 +49,7 @@ def collected(corpus, params, count, *keeps, size=8):
 def test_collects_the_sums_of_each_labels_features(tiny, pairs, count):
     params, features = pairs
     sums = collected(tiny, params, count)
-    ids, all_pairs = tiny.train.labels.indices, np.ones(len(features), bool)
+    ids, all_pairs = tiny.train.labels.values, np.ones(len(features), bool)
     np.testing.assert_array_equal(sums.counts, tiny.label_counts)
     expected = reference_prototypes.prototypes(features, ids, all_pairs, L)
     np.testing.assert_allclose(prototypes.prototypes(sums), expected, rtol=1e-4, atol=1e-5)
@@ -63,8 +63,8 @@ def test_features_of_head_labels_stand_in_the_file_in_the_splits_order(tiny, pai
     stored = transfer.HeadFeatures(path, training_corpus.batches(tiny.train), IS_HEAD, D)
     with stored.filling() as keep:
         sums = collected(tiny, params, 4, keep)
-    of_head = IS_HEAD[tiny.train.labels.indices]
-    np.testing.assert_array_equal(stored.label_ids, tiny.train.labels.indices[of_head])
+    of_head = IS_HEAD[tiny.train.labels.values]
+    np.testing.assert_array_equal(stored.label_ids, tiny.train.labels.values[of_head])
     assert len(stored) == of_head.sum() < len(features)
     np.testing.assert_allclose(stored.open(), features[of_head], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(sums.counts, tiny.label_counts)
