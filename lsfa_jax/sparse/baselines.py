@@ -96,7 +96,7 @@ def tree(train: Any, labels: Ragged, test: Any, truth: Ragged, members: Bools, n
     with progress("label tree: predicting", test.shape[0], "documents") as advance:
         for row in range(test.shape[0]):
             own = test[row]
-            pairs = list(zip(own.values.tolist(), own.data.tolist(), strict=True))
+            pairs = list(zip(own.indices.tolist(), own.data.tolist(), strict=True))
             scores = model.predict(pairs, top_k=num_labels)
             listed = np.array([[label for label, _ in scores]], np.int32).reshape(1, -1)
             top[:, row] = best_of_groups(listed, members, num_ranked)[:, 0]
