@@ -13,7 +13,7 @@ import numpy as np
 
 from lsfa_jax.data.batches import Batch
 from lsfa_jax.data.corpus import Split
-from lsfa_jax.training.stages.transfer import Keep
+from lsfa_jax.training.collection import Keep
 from lsfa_jax.util.array_file import ArrayFile
 from lsfa_jax.util.console import UserError, note
 
