@@ -119,10 +119,10 @@ class FeatureAugmenter(BaseEstimator):
         state = init_state(self._key(_TRANSFER), params, optimizer, extra, validated=False)
         epochs = self.epochs or _enough_epochs(len(pairs), self.batch_size)
         stage = transfer.make_stage(self._model, settings, pairs, optimizer, mesh, epochs)
-        state = self._trained(stage, sharding.on_every_device(mesh, state))
+        state = self._trained(stage, sharding.replicate(mesh, state))
         tail = np.flatnonzero(~is_head & (counts > 0))
         self.diagnostics_ = transfer.diagnose(self._model, state, tail, self._key(_AUGMENTATION))
-        self._params, self._centres = sharding.host((state.params, prototypes.prototypes(state.extra["sums"])))
+        self._params, self._centres = sharding.to_host((state.params, prototypes.prototypes(state.extra["sums"])))
         self.label_counts_, self.is_head_ = counts, is_head
         self.prototypes_ = np.where(counts[:, None] > 0, self._centres * self._scale + self._offset, np.float32(0))
         return self
@@ -227,14 +227,14 @@ class FeatureAugmenter(BaseEstimator):
             len(coef),
             np.flatnonzero(~self.is_head_ & (self.label_counts_ > 0)),
             self.num_augmented,
-            sharding.on_every_device(mesh, frozen),
+            sharding.replicate(mesh, frozen),
             mesh,
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
         )
         state = init_state(jax.random.key(seed), jax.tree.map(jnp.asarray, head), optimizer, validated=False)
-        head = sharding.host(self._trained(stage, sharding.on_every_device(mesh, state)).params)
+        head = sharding.to_host(self._trained(stage, sharding.replicate(mesh, state)).params)
         coef = head["coef"] / self._scale
         return coef, None if intercept is None else head["intercept"] - coef @ offset
 
@@ -282,7 +282,7 @@ def _standard(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def _feature_sums(features: np.ndarray, label_ids: np.ndarray, num_labels: int) -> prototypes.FeatureSums:
-    sums = prototypes.no_features(num_labels, features.shape[1])
+    sums = prototypes.zero_sums(num_labels, features.shape[1])
     add_up = jax.jit(prototypes.feature_sums, static_argnums=3)
     for start in range(0, len(features), _BLOCK):
         part, ids = features[start : start + _BLOCK], label_ids[start : start + _BLOCK]

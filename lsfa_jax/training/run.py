@@ -129,7 +129,7 @@ class Pipeline:
         return jax.random.fold_in(jax.random.key(self.config.seed), _KEYS[use])
 
     def _place(self, tree: Any) -> Any:
-        return sharding.on_every_device(self.mesh, tree)
+        return sharding.replicate(self.mesh, tree)
 
     def _validator(self, batches: Batches) -> Callable[[Any], dict[str, float]] | None:
         """Returns what measures weights on the validation documents; None without any."""
@@ -252,7 +252,7 @@ class Pipeline:
         stage = transfer.make_stage(pvae, config, features, optimizer, self.mesh, epochs)
         with self._checkpoints(stage.name) as checkpoints:
             fresh = not (checkpoints.exists and checkpoints.is_complete())
-            empty = prototypes.no_features(model.num_labels, model.feature_size)
+            empty = prototypes.zero_sums(model.num_labels, model.feature_size)
             if fresh and not (checkpoints.exists and features.path.exists()):
                 states = self.states["train"]
                 also = keep_states and self._keeps(states) and not states.decided
@@ -339,7 +339,7 @@ class Pipeline:
             label_counts=corpus.published_counts[: corpus.num_labels],
             num_documents=corpus.published_documents,
             threshold=self.metrics["stages"][name]["threshold"],
-            params=sharding.host(params),
+            params=sharding.to_host(params),
         )
         model_folder.write(self.folder.path, trained)
 

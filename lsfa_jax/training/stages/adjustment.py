@@ -153,7 +153,7 @@ def make_stage(
         plan = train.epoch(config.seed, epoch)
         dealt = deal_generated(tail, own.num_augmented, len(plan), config.seed, epoch, mesh.size)
         for batch, generated in zip(train.load(plan, start), dealt[start:], strict=True):
-            yield sharding.split_rows(mesh, (batch, generated))
+            yield sharding.shard_batch(mesh, (batch, generated))
 
     def step(state: TrainState, batch: tuple[Batch, Generated], epoch: int, number: int) -> TrainState:
         real, augment = takes_part(config, epoch) if augments else (True, False)

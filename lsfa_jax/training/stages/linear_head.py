@@ -108,7 +108,7 @@ def make_stage(
         dealt = deal_generated(tail, num_augmented, len(plan), seed, epoch, mesh.size)
         for batch, generated in zip(documents.load(plan, start), dealt[start:], strict=True):
             own = Documents(features[batch.rows], batch.label_ids, batch.label_mask, batch.document_mask)
-            yield sharding.split_rows(mesh, (own, generated))
+            yield sharding.shard_batch(mesh, (own, generated))
 
     return Stage(
         name=NAME,

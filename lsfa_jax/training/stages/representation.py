@@ -14,7 +14,7 @@ from lsfa_jax.data import negative_sampling
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.negative_sampling import Candidates
 from lsfa_jax.model import prototypes, shortlist
-from lsfa_jax.model.contrastive import over_pairs, prototypical_contrastive
+from lsfa_jax.model.contrastive import prototypical_contrastive, sum_over_pairs
 from lsfa_jax.model.lsfa import Lsfa, label_rows, word_side
 from lsfa_jax.training import sparse_step
 from lsfa_jax.training.loop import Stage
@@ -55,7 +55,7 @@ def make_step(
             return bce, jnp.stack([bce, 0.0])
         features = apply(params, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
         mask = batch.label_mask.reshape(-1)
-        total = over_pairs(
+        total = sum_over_pairs(
             lambda features, label_ids, mask: prototypical_contrastive(
                 features,
                 label_ids,
@@ -93,7 +93,7 @@ def make_step(
         if batch.candidates is not None:
             label_ids, weights = chosen(params, states, batch, batch.candidates)
             extra = sparse_step.taken(extra, dict.fromkeys(extra, label_ids))
-            batch = batch._replace(label_ids=shortlist.places(batch.candidates.positives, batch.label_ids))
+            batch = batch._replace(label_ids=shortlist.positions(batch.candidates.positives, batch.label_ids))
         own_rows = label_rows(model, params, label_ids)
         gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
         (grads, d_states), losses = gradient(
@@ -145,11 +145,13 @@ def make_stage(
 
     def batches(epoch: int, start: int) -> Iterator[Batch]:
         for number, batch in enumerate(train.load(train.epoch(config.seed, epoch), start), start):
-            placed = sharding.split_rows(mesh, batch)
+            placed = sharding.shard_batch(mesh, batch)
             if size:
                 label_ids = batch.label_ids[batch.label_mask]
-                drawn = negative_sampling.draw(label_ids, model.num_labels, size, config.seed, epoch, number)
-                placed = placed._replace(candidates=sharding.on_every_device(mesh, drawn))
+                drawn = negative_sampling.sample_candidates(
+                    label_ids, model.num_labels, size, config.seed, epoch, number
+                )
+                placed = placed._replace(candidates=sharding.replicate(mesh, drawn))
             yield placed
 
     def step(state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
@@ -163,7 +165,7 @@ def make_stage(
             return state
         sums = transfer.collect_features(collect, state.params, train, model.feature_size, mesh)
         extra = {"prototypes": prototypes.prototypes(sums), "present": sums.counts > 0}
-        return replace(state, extra=sharding.on_every_device(mesh, extra))
+        return replace(state, extra=sharding.replicate(mesh, extra))
 
     def validated(state: TrainState) -> tuple[Any, dict[str, float]]:
         weights = weights_to_use(state)

@@ -76,9 +76,11 @@ def collect_features(
     *keeps: Keep,
 ) -> prototypes.FeatureSums:
     """Adds up the features of every positive pair in one pass over a split; `keeps` are shown each batch's outcome."""
-    sums = sharding.on_every_device(mesh, prototypes.no_features(batches.num_labels, feature_size))
+    sums = sharding.replicate(mesh, prototypes.zero_sums(batches.num_labels, feature_size))
     with (
-        closing(ahead((batch, sharding.split_rows(mesh, batch)) for batch in batches.load(batches.in_order()))) as made,
+        closing(
+            ahead((batch, sharding.shard_batch(mesh, batch)) for batch in batches.load(batches.in_order()))
+        ) as made,
         progress("collecting features", len(batches.split), "documents") as advance,
     ):
         for batch, placed in made:
@@ -227,7 +229,7 @@ def make_stage(
             here = order[first : first + size]
             rows[: len(here)] = here
             batch = PairBatch(stored[rows], features.label_ids[rows], np.arange(padded) < len(here))
-            yield sharding.split_rows(mesh, batch)
+            yield sharding.shard_batch(mesh, batch)
 
     return Stage(
         name=NAME,
