@@ -50,6 +50,7 @@ class Data(Section):
 class Encoder(Section):
     """BiLSTM and label attention, Eq. 1-4."""
 
+    kind: str = Field("bilstm", description="Which encoder computes the token states.")
     embedding_size: int = Field(300, gt=0, description="Word vector size where --vectors is none.")
     hidden_size: int = Field(256, gt=0, description="LSTM units a direction.")
     feature_head: bool = Field(True, description="A shared linear layer and ReLU after the attention.")

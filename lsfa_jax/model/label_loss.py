@@ -12,7 +12,6 @@ G documents, C labels.
 
 import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -33,6 +32,11 @@ class LabelTables(NamedTuple):
     """float32[L or 1, D], classifiers w_l."""
     bias: Array | None
     """float32[L or 1]."""
+
+
+def has_label_rows(table: Array, num_labels: int) -> bool:
+    """Whether a label table has one row per label, rather than a single row shared by all labels."""
+    return len(table) == num_labels
 
 
 class Tokens(NamedTuple):
@@ -289,15 +293,11 @@ class _Tiling:
 
     def per_label(self, labels: LabelTables) -> LabelTables:
         """Returns the tables with one row per label, None in place of shared ones."""
-        return self._select(lambda num_rows: num_rows == self.num_labels, labels)
+        return jax.tree.map(lambda x: x if has_label_rows(x, self.num_labels) else None, labels)
 
     def shared(self, labels: LabelTables) -> LabelTables:
         """Returns the tables with a single row for all labels, None in place of the rest."""
-        return self._select(lambda num_rows: num_rows != self.num_labels, labels)
-
-    @staticmethod
-    def _select(keep: Callable[[int], bool], labels: LabelTables) -> LabelTables:
-        return jax.tree.map(lambda x: x if keep(len(x)) else None, labels)
+        return jax.tree.map(lambda x: None if has_label_rows(x, self.num_labels) else x, labels)
 
     def tile_labels(self, x: Array) -> Array:
         """[L, ...] -> [label blocks, C, ...], zero-padded beyond L: a label weight of 0 removes the padding."""

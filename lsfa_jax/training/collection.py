@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -25,7 +24,7 @@ Array = jax.Array
 PyTree = Any
 
 Keep = Callable[[Batch, Array, Array], None]
-"""Stores what is kept of a batch, given its features float32[B, K, D] and its token states float16[B, T, 2H]."""
+"""Stores what is kept of a batch, given its features float32[B, K, D] and its token states [B, T, 2H]."""
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
@@ -43,7 +42,7 @@ def collect(
         sums: of the batches so far; their memory is donated.
 
     Returns:
-        The new sums, the features float32[B, K, D] and the token states float16[B, T, 2H].
+        The new sums, the features float32[B, K, D] and the token states [B, T, 2H] in `stored_dtype`.
     """
     lsfa = model.bind({"params": params})
     states = lsfa.states(batch.words, batch.lengths)
@@ -54,7 +53,7 @@ def collect(
         features.reshape(-1, model.feature_size), places, batch.label_mask.reshape(-1), len(label_ids)
     )
     total = jax.tree.map(lambda table, rows: table.at[label_ids].add(rows, mode="drop", unique_indices=True), sums, new)
-    return total, features, states.astype(jnp.float16)
+    return total, features, states.astype(model.encoder.stored_dtype)
 
 
 def collect_features(model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, *keeps: Keep) -> prototypes.FeatureSums:

@@ -17,7 +17,7 @@ from lsfa_jax.data.load import load_corpus, load_embedding
 from lsfa_jax.evaluation import scorer
 from lsfa_jax.evaluation.threshold import choose_threshold
 from lsfa_jax.model import prototypes
-from lsfa_jax.model.lsfa import CLASSIFIER, make_model
+from lsfa_jax.model.lsfa import init_params, make_model
 from lsfa_jax.training import loop, model_folder, run_folder, summary
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.collection import HeadFeatures, collect_features
@@ -104,7 +104,7 @@ class Run:
         self.model = make_model(config, corpus.vocabulary_size, embedding.shape[1], corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.token_states = {
-            name: TokenStates(folder.token_states(name), splits[name], 2 * config.encoder.hidden_size)
+            name: TokenStates(folder.token_states(name), splits[name], self.model.encoder)
             for name in run_folder.ENCODED_SPLITS
         }
         self.ranker = scorer.make_ranker(self.model, self.is_head)
@@ -124,7 +124,7 @@ class Run:
         if "transfer" in stages or "adjustment" in stages:
             learned = self._transfer(params, keep_states="adjustment" in stages)
             if "adjustment" in stages:
-                params = params | {CLASSIFIER: self._adjustment(params, learned)}
+                params = params | {"classifier": self._adjustment(params, learned)}
                 self._measure("adjusted", params)
                 self._write_model("adjusted", params)
         if len(self.test.split):
@@ -139,9 +139,8 @@ class Run:
         return jax.random.fold_in(jax.random.key(self.config.seed), _KEYS[use])
 
     def _init_params(self, use: str) -> Params:
-        words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-        params = jax.jit(self.model.init)(self._key(use), words, lengths)["params"]
-        return params | {CLASSIFIER: start_at_prior(params[CLASSIFIER], self.config, self.corpus)}
+        params = init_params(self.model, self._key(use))
+        return params | {"classifier": start_at_prior(params["classifier"], self.config, self.corpus)}
 
     def _validator(self, batches: Batches) -> Callable[[PyTree], dict[str, float]] | None:
         """Returns the function that measures parameters on validation documents; None without any."""
@@ -187,8 +186,9 @@ class Run:
             warn("no validation documents: every epoch runs, and the last weights are kept")
 
         def init() -> TrainState:
-            params = self._init_params("model") | {"embedding": jnp.asarray(self.embedding)}
-            return stage.init(self._key("representation"), params)
+            params = self._init_params("model")
+            encoder = params["encoder"] | {"embedding": jnp.asarray(self.embedding)}
+            return stage.init(self._key("representation"), params | {"encoder": encoder})
 
         with self._checkpoints(stage.name) as checkpoints:
             runs_now = not checkpoints.is_complete()
@@ -271,7 +271,7 @@ class Run:
         config = self.config
         sums: prototypes.FeatureSums = learned.extra["sums"]
         frozen = FrozenParams(
-            encoder={name: value for name, value in params.items() if name != CLASSIFIER},
+            params={name: value for name, value in params.items() if name != "classifier"},
             prototypes=prototypes.prototypes(sums),
             pvae=learned.params,
             pvae_statistics=learned.extra["batch_stats"],
@@ -298,7 +298,7 @@ class Run:
 
             def init() -> TrainState:
                 scratch = config.adjust.init == "scratch"
-                classifier = (self._init_params("scratch") if scratch else params)[CLASSIFIER]
+                classifier = (self._init_params("scratch") if scratch else params)["classifier"]
                 return stage.init(self._key("adjustment"), classifier)
 
             state = self._run_stage(stage, init, checkpoints)

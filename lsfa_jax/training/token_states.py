@@ -13,21 +13,19 @@ import numpy as np
 
 from lsfa_jax.data.batches import Batch
 from lsfa_jax.data.corpus import Split
+from lsfa_jax.model.encoders import Encoder
 from lsfa_jax.training.collection import Keep
 from lsfa_jax.util.array_file import ArrayFile
 from lsfa_jax.util.console import UserError, note
 
 
 class TokenStates:
-    """float16[all tokens, 2H] in a file: a row for each token of a split, one document after another.
+    """[all tokens, 2H] in a file, a row for each token of a split, in the precision that the encoder names."""
 
-    States lie within (-1, 1), where float16 has 11 significant bits and bfloat16, of the same size, 8.
-    """
-
-    def __init__(self, path: Path, split: Split, size: int) -> None:
-        """Names the file for a split's states of the given size 2H; nothing is written yet."""
+    def __init__(self, path: Path, split: Split, encoder: Encoder) -> None:
+        """Names the file for a split's states; nothing is written yet."""
         self._split = split
-        self._file = ArrayFile(path, (int(split.words.offsets[-1]), size), np.float16)
+        self._file = ArrayFile(path, (int(split.words.offsets[-1]), encoder.state_size), encoder.stored_dtype)
 
     def wanted(self, choice: str) -> bool:
         """Whether states are kept: "yes", "no", or "auto", which keeps them if half of the free disk space suffices.

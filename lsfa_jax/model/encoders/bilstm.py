@@ -5,9 +5,10 @@ All functions are pure. Padding is exact: values beyond a document's length chan
 """
 
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -222,3 +223,60 @@ def bilstm(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.floa
     mask = token_mask(lengths, x.shape[1])
     directions = _Direction(**params["forward"]), _Direction(**params["backward"])
     return _bidirectional(dtype, directions, x.swapaxes(0, 1), mask.T).swapaxes(0, 1) * mask[..., None]
+
+
+class BiLstm(nn.Module):
+    """Eq. 1 with its parameters: token embeddings, BiLSTM, and dropout after each of them.
+
+    Attributes:
+        vocabulary_size: rows of the embedding table.
+        embedding_size: E.
+        hidden_size: H.
+        embedding_dropout: rate of the dropout on the embeddings.
+        state_dropout: rate of the dropout on the states.
+        trainable_embedding: whether the embedding table has a gradient.
+        dtype: of the matrix products, float32 or bfloat16.
+    """
+
+    vocabulary_size: int
+    embedding_size: int
+    hidden_size: int
+    embedding_dropout: float = 0.0
+    state_dropout: float = 0.0
+    trainable_embedding: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    stored_dtype: ClassVar[DTypeLike] = jnp.float16
+    """Precision in which states may be stored: they lie within (-1, 1), where float16 has 11 significant bits."""
+
+    @property
+    def state_size(self) -> int:
+        """2H."""
+        return 2 * self.hidden_size
+
+    def setup(self) -> None:
+        embedding_shape = (self.vocabulary_size, self.embedding_size)
+        self.embedding = self.param("embedding", nn.initializers.normal(0.1), embedding_shape)
+        self.directions = {name: self.param(name, self._init_direction) for name in ("forward", "backward")}
+        self.drop_embedding = nn.Dropout(self.embedding_dropout)
+        self.drop_states = nn.Dropout(self.state_dropout)
+
+    def _init_direction(self, key: Array) -> dict[str, Array]:
+        hidden = self.hidden_size
+        shapes = {"w_input": (self.embedding_size, 4 * hidden), "w_hidden": (hidden, 4 * hidden), "bias": (4 * hidden,)}
+        keys = jax.random.split(key, len(shapes))
+        scale = hidden**-0.5
+        weights = {
+            name: jax.random.uniform(key, shape, minval=-scale, maxval=scale)
+            for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+        }
+        return weights | {"h0": jnp.zeros(hidden), "c0": jnp.zeros(hidden)}
+
+    def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
+        """Computes the token states float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B].
+
+        With `train`, dropout is on and needs a key named `dropout`.
+        """
+        table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
+        x = self.drop_embedding(table[token_ids], deterministic=not train)
+        return self.drop_states(bilstm(self.directions, x, lengths, self.dtype), deterministic=not train)

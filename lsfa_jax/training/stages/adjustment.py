@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model import augmentation
-from lsfa_jax.model.lsfa import CLASSIFIER, Lsfa, pair_weights
+from lsfa_jax.model.lsfa import Lsfa, classifier_rows
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
 from lsfa_jax.util import sharding
@@ -38,7 +38,7 @@ class Generated(NamedTuple):
 class FrozenParams(NamedTuple):
     """What the stage reads and does not train."""
 
-    encoder: dict[str, Any]
+    params: dict[str, Any]
     """Parameters of encoder and label attention."""
     prototypes: Array
     """float32[L, D]."""
@@ -71,7 +71,7 @@ def adjustment_step(
     dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
 
     def loss(classifier: PyTree) -> tuple[Array, dict[str, Array]]:
-        params = frozen.encoder | {CLASSIFIER: classifier}
+        params = frozen.params | {"classifier": classifier}
         bce = augmented = jnp.zeros(())
         if real:
             lsfa = model.bind({"params": params}, rngs=dropout)
@@ -87,7 +87,7 @@ def adjustment_step(
                 frozen.prototypes[generated.label_ids],
                 config.pvae.latent_size,
             )
-            weights, bias = pair_weights(params, generated.label_ids)
+            weights, bias = classifier_rows(classifier, model.num_labels, generated.label_ids)
             augmented = augmentation.augmented_loss(features, weights, bias, generated.mask) / cells  # Eq. 19
         return bce + config.adjust.augmented_weight * augmented, {"bce": bce, "augmented": augmented}
 
@@ -196,4 +196,4 @@ class Adjustment(Stage):
 
     def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
         params = current_params(state)
-        return (params, self._validate(self.frozen.encoder | {CLASSIFIER: params})) if self._validate else None
+        return (params, self._validate(self.frozen.params | {"classifier": params})) if self._validate else None

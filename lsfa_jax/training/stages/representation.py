@@ -16,7 +16,7 @@ from lsfa_jax.data import negative_sampling
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model import prototypes, shortlist
 from lsfa_jax.model.contrastive import prototypical_contrastive, sum_over_pairs
-from lsfa_jax.model.lsfa import Lsfa, label_rows, word_side
+from lsfa_jax.model.lsfa import Lsfa, label_rows
 from lsfa_jax.training import collection
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
@@ -122,17 +122,17 @@ def shortlist_step(
     """
     assert batch.candidates is not None
 
-    def encode(params: PyTree) -> Array:
-        lsfa = model.bind(
-            {"params": state.params | params}, rngs={"dropout": jax.random.fold_in(state.key, state.step)}
-        )
+    dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
+
+    def encode(encoder: PyTree) -> Array:
+        lsfa = model.bind({"params": state.params | {"encoder": encoder}}, rngs=dropout)
         return lsfa.states(batch.words, batch.lengths, train=True)
 
-    states, pull_back = jax.vjp(encode, word_side(state.params))
+    states, pull_back = jax.vjp(encode, state.params["encoder"])
     logits = model.bind({"params": state.params}).estimates(states, batch.lengths, batch.candidates.pool)
     hardness = shortlist.hardness(logits, batch.document_mask)
     label_ids, weights = shortlist.choose(*batch.candidates, hardness, model.num_labels)
-    rows = label_rows(model, state.params, label_ids)
+    rows = label_rows(state.params, model.num_labels, label_ids)
     extra = gather_rows(state.extra, dict.fromkeys(state.extra, label_ids))
     listed = batch._replace(label_ids=shortlist.positions(batch.candidates.positives, batch.label_ids))
 
@@ -142,7 +142,7 @@ def shortlist_step(
 
     gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
     (grads, d_states), losses = gradient(gather_rows(state.params, rows), states)
-    grads = _freeze_embedding(config, state, grads | pull_back(d_states)[0])
+    grads = _freeze_embedding(config, state, grads | {"encoder": pull_back(d_states)[0]})
     return after_sparse_step(state, grads, losses, optimizer, rows)
 
 
@@ -150,7 +150,8 @@ def _freeze_embedding(config: Config, state: TrainState, grads: dict[str, Any]) 
     """Zeroes the word vectors' gradient until prototypes exist, if the settings say so."""
     if config.encoder.embedding_trainable != "after_collection":
         return grads
-    return grads | {"embedding": grads["embedding"] * jnp.any(state.extra["present"])}
+    encoder = grads["encoder"]
+    return grads | {"encoder": encoder | {"embedding": encoder["embedding"] * jnp.any(state.extra["present"])}}
 
 
 def shortlist_size(config: Config, num_labels: int) -> int:
