@@ -16,10 +16,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import report
-from benchmarks.comparisons import TOPICS
-from benchmarks.shapes import SHAPES
-from benchmarks.turns import measure
+from benchmarks.cases import TOPICS
+from benchmarks.documents import SHAPES
+from benchmarks.harness import report
+from benchmarks.harness.runner import measure
 from lsfa_jax.util import console
 
 

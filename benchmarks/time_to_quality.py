@@ -44,7 +44,7 @@ def seconds_to(history: list[dict[str, Any]], documents: int, goal: float) -> fl
 
 def tree(corpus: Corpus) -> tuple[float, float]:
     """Returns the seconds in which Omikuji's tree is trained, and its P@5 on the validation documents."""
-    from benchmarks.omikuji_tree import train_tree, word_counts
+    from benchmarks.peers.omikuji_tree import train_tree, word_counts
 
     train, validation = (
         word_counts(*split.words, corpus.vocabulary_size) for split in (corpus.train, corpus.validation)
@@ -53,7 +53,7 @@ def tree(corpus: Corpus) -> tuple[float, float]:
     model, seconds = train_tree(weigh.fit_transform(train), corpus.train.labels, len(corpus.labels))
     top = np.full((len(corpus.validation), _PLACE), -1, np.int32)
     for row, own in enumerate(weigh.transform(validation)):
-        listed = model.predict(list(zip(own.values.tolist(), own.data.tolist(), strict=True)), top_k=_PLACE)
+        listed = model.predict(list(zip(own.indices.tolist(), own.data.tolist(), strict=True)), top_k=_PLACE)
         top[row, : len(listed)] = [label for label, _ in listed]
     figures = ranking.evaluate(top, corpus.validation.labels, corpus.label_counts, len(corpus.train))
     return seconds, figures[f"P@{_PLACE}"]

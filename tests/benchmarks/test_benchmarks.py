@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command
-from benchmarks import report, shapes, turns, worker
-from benchmarks.comparisons import TOPICS, Comparison, Implementation
-from benchmarks.turns import Measured
-from benchmarks.work import Part, Work
+from benchmarks import documents as shapes
+from benchmarks.cases import TOPICS, Comparison, Implementation
+from benchmarks.harness import report, worker
+from benchmarks.harness import runner as turns
+from benchmarks.harness.runner import Measured
+from benchmarks.harness.work import Part, Work
 from lsfa_jax.util.console import UserError
 
 

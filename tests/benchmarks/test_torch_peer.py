@@ -5,15 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ours_layers, ours_model, ours_training, plain_attention, shapes
+from benchmarks import documents as shapes
+from benchmarks.ours import layers as ours_layers
+from benchmarks.ours import model as ours_model
+from benchmarks.ours import training as ours_training
+from benchmarks.peers import plain_attention
 from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.model.contrastive import prototypical_contrastive
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training.stages import transfer
 
 torch = pytest.importorskip("torch", reason="the extra `peers` is not installed")
-torch_model = pytest.importorskip("benchmarks.torch_model")
-torch_stages = pytest.importorskip("benchmarks.torch_stages")
+torch_model = pytest.importorskip("benchmarks.peers.torch_model")
+torch_stages = pytest.importorskip("benchmarks.peers.torch_stages")
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparisons import Comparison
-from benchmarks.turns import Measured
+from benchmarks.cases import Comparison
+from benchmarks.harness.runner import Measured
 from lsfa_jax.util import console
 from lsfa_jax.util.atomic import WholeFiles
 

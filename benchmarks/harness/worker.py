@@ -1,6 +1,6 @@
 """One implementation in a process of its own: made, run when told to, timed, its memory read.
 
-    python -m benchmarks.worker MODULE:FUNCTION '{"shape": "tiny", "seed": 0}'
+    python -m benchmarks.harness.worker MODULE:FUNCTION '{"shape": "tiny", "seed": 0}'
 
 `benchmarks.MODULE.FUNCTION(**arguments)` returns the `Work`. Once it is made, and then after each line of its standard
 input, the process answers with a line of JSON.
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.work import Work
+from benchmarks.harness.work import Work
 from lsfa_jax.util.malloc import keep_freed_memory
 
 # Whose version is told where the implementation has imported it.

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import ours_model, shapes
-from benchmarks.work import Work, once
+from benchmarks import documents as shapes
+from benchmarks.harness.work import Work, once
+from benchmarks.ours import model as ours_model
 from lsfa_jax.model.encoders import bilstm
 from lsfa_jax.model.lsfa import Lsfa
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from benchmarks.shapes import SHAPES
+from benchmarks.documents import SHAPES
 
 Target = float | None
 
@@ -57,11 +57,11 @@ class Topic(NamedTuple):
 
 
 def _torch(function: str, **arguments: Any) -> Implementation:
-    return Implementation(f"torch_{function}", arguments)
+    return Implementation(f"peers.torch_{function}", arguments)
 
 
 def _lstm(shape: str) -> list[Comparison]:
-    ours = Implementation("ours_layers:lstm", {"shape": shape})
+    ours = Implementation("ours.layers:lstm", {"shape": shape})
     plain = {"torch": _torch("training:lstm", shape=shape, keep_freed_memory=False)}
     same = {"torch, our allocation": _torch("training:lstm", shape=shape)}
     what = "forward and backward"
@@ -74,8 +74,8 @@ def _lstm(shape: str) -> list[Comparison]:
 def _label_attention(shape: str) -> list[Comparison]:
     return [
         Comparison("label-attention", shape, "loss and gradients",
-                   Implementation("ours_layers:label_attention", {"shape": shape}),
-                   {"plain JAX": Implementation("plain_attention:label_attention", {"shape": shape})},
+                   Implementation("ours.layers:label_attention", {"shape": shape}),
+                   {"plain JAX": Implementation("peers.plain_attention:label_attention", {"shape": shape})},
                    time=0.75, memory=1 / 8, memory_fact="temporary_mib")
     ]  # fmt: skip
 
@@ -85,7 +85,7 @@ def _step(shape: str) -> list[Comparison]:
     rows = []
     for contrast in (False, True):
         arguments = {"shape": shape, "contrast": contrast}
-        ours = Implementation("ours_training:step", arguments)
+        ours = Implementation("ours.training:step", arguments)
         peers = {"torch": _torch("training:step", **arguments)}
         if shape == "eurlex" and not contrast:
             # For its memory: what is kept is not given back.
@@ -96,7 +96,7 @@ def _step(shape: str) -> list[Comparison]:
     if shape == "aapd":
         arguments = {"shape": shape, "length": 64}
         peers = {name: _torch("training:step", **arguments, packed=name == "packed") for name in ("padded", "packed")}
-        rows.append(Comparison("step", shape, "BCE, 64 words", Implementation("ours_training:step", arguments), peers))
+        rows.append(Comparison("step", shape, "BCE, 64 words", Implementation("ours.training:step", arguments), peers))
     return rows
 
 
@@ -104,16 +104,16 @@ def _epoch(shape: str) -> list[Comparison]:
     contrast = shape == "eurlex"
     arguments = {"shape": shape, "contrast": contrast}
     return [
-        Comparison("epoch", shape, "with PSC" if contrast else "BCE", Implementation("ours_training:epoch", arguments),
+        Comparison("epoch", shape, "with PSC" if contrast else "BCE", Implementation("ours.training:epoch", arguments),
                    {"torch": _torch("training:epoch", **arguments)}, time={"rcv1": 0.5, "eurlex": 0.7}.get(shape))
     ]  # fmt: skip
 
 
 def _shortlist(shape: str) -> list[Comparison]:
     size = min(SHORTLIST, SHAPES[shape].num_labels // 4)
-    ours = Implementation("ours_training:step", {"shape": shape, "shortlist": size})
+    ours = Implementation("ours.training:step", {"shape": shape, "shortlist": size})
     if shape in ("131k", "670k"):
-        small = Implementation("ours_training:step", {"shape": "30k", "shortlist": size})
+        small = Implementation("ours.training:step", {"shape": "30k", "shortlist": size})
         limits = {"time": 3.0, "most_mib": 16 * 1024.0} if shape == "670k" else {}
         return [Comparison("shortlist", shape, "step beside 30,000 labels", ours, {"ours, 30k": small}, **limits)]
     peers = {"torch, all labels": _torch("training:step", shape=shape)}
@@ -122,18 +122,18 @@ def _shortlist(shape: str) -> list[Comparison]:
 
 def _stage(name: str, what: str, function: str = "") -> Callable[[str], list[Comparison]]:
     def rows(shape: str) -> list[Comparison]:
-        ours = Implementation(f"ours_stages:{function or name}", {"shape": shape})
+        ours = Implementation(f"ours.stages:{function or name}", {"shape": shape})
         return [Comparison(name, shape, what, ours, {"torch": _torch(f"stages:{function or name}", shape=shape)})]
 
     return rows
 
 
 def _prediction(shape: str) -> list[Comparison]:
-    exact = Comparison("prediction", shape, "a document", Implementation("ours_prediction:exact", {"shape": shape}),
+    exact = Comparison("prediction", shape, "a document", Implementation("ours.prediction:exact", {"shape": shape}),
                        {"torch": _torch("stages:prediction", shape=shape)},
                        time=1 / 1.3 if shape == "eurlex" else None)  # fmt: skip
-    ours = Implementation("ours_prediction:file_to_file", {"shape": shape})
-    peers = {"compiled model alone": Implementation("ours_prediction:exact", {"shape": shape})}
+    ours = Implementation("ours.prediction:file_to_file", {"shape": shape})
+    peers = {"compiled model alone": Implementation("ours.prediction:exact", {"shape": shape})}
     return [exact, Comparison("prediction", shape, "file to file, a document", ours, peers, time=1 / 0.8)]
 
 
@@ -142,16 +142,18 @@ def _libmultilabel(shape: str) -> list[Comparison]:
     for network in ("BiLSTMLWAN", "BiGRULWAN"):
         for equal in (True, False) if network == "BiLSTMLWAN" else (True,):
             arguments = {"shape": shape, "equal": equal}
-            peer = Implementation("libmultilabel_training:epoch", arguments | {"network": network}, own_python=True)
+            peer = Implementation(
+                "peers.libmultilabel_training:epoch", arguments | {"network": network}, own_python=True
+            )
             what = f"epoch, {network}, {'equal' if equal else 'true'} lengths"
-            ours = Implementation("ours_training:lwan_epoch", arguments)
+            ours = Implementation("ours.training:lwan_epoch", arguments)
             rows.append(Comparison("libmultilabel", shape, what, ours, {network: peer}, time=0.5))
     return rows
 
 
 def _omikuji(shape: str) -> list[Comparison]:
-    peer = Implementation("omikuji_tree:prediction", {"shape": shape})
-    ours = Implementation("ours_prediction:exact", {"shape": shape})
+    peer = Implementation("peers.omikuji_tree:prediction", {"shape": shape})
+    ours = Implementation("ours.prediction:exact", {"shape": shape})
     return [Comparison("omikuji", shape, "prediction, a document", ours, {"omikuji": peer})]
 
 

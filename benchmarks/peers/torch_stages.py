@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, mse_loss
 
-from benchmarks import shapes, torch_training
-from benchmarks.torch_model import Plain, TorchBatch
-from benchmarks.work import Work, each
+from benchmarks import documents as shapes
+from benchmarks.harness.work import Work, each
+from benchmarks.peers import torch_training
+from benchmarks.peers.torch_model import Plain, TorchBatch
 
 # As config.py has them.
 _PVAE_HIDDEN, _LATENT, _PVAE_BATCH, _NUM_AUGMENTED = 512, 64, 256, 10

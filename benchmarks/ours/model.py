@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import shapes
+from benchmarks import documents as shapes
 from lsfa_jax.config import Classifier, Config, Encoder, Psc
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Split

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import ours_layers, ours_model
-from benchmarks.work import Work
+from benchmarks.harness.work import Work
+from benchmarks.ours import layers as ours_layers
+from benchmarks.ours import model as ours_model
 
 Array = jax.Array
 

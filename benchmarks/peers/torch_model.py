@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.shapes import Documents, Shape
+from benchmarks.documents import Documents, Shape
 
 
 class Plain(torch.nn.Module):

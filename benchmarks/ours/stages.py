@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import ours_model, shapes
-from benchmarks.work import Work, each
+from benchmarks import documents as shapes
+from benchmarks.harness.work import Work, each
+from benchmarks.ours import model as ours_model
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.model import prototypes

@@ -8,8 +8,8 @@ import numpy as np
 import omikuji
 from scipy.sparse import csr_matrix
 
-from benchmarks import shapes
-from benchmarks.work import Work, each
+from benchmarks import documents as shapes
+from benchmarks.harness.work import Work, each
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.sparse import baselines
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks import ours_model, shapes
-from benchmarks.work import Part, Work, each
+from benchmarks import documents as shapes
+from benchmarks.harness.work import Part, Work, each
+from benchmarks.ours import model as ours_model
 from lsfa_jax.cli.predict import parse, predict
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparisons import Comparison, Implementation
+from benchmarks.cases import Comparison, Implementation
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 
 # No call is waited for longer (seconds), and no further round begun after so many.
 _LONGEST_CALL = 240
@@ -88,7 +88,7 @@ class Worker:
         path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         try:
             self._process = subprocess.Popen(
-                [python, "-m", "benchmarks.worker", implementation.target, arguments],
+                [python, "-m", "benchmarks.harness.worker", implementation.target, arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,

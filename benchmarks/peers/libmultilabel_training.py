@@ -9,8 +9,8 @@ import torch
 from libmultilabel.nn import nn_utils
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from benchmarks import shapes
-from benchmarks.work import Part, Work
+from benchmarks import documents as shapes
+from benchmarks.harness.work import Part, Work
 
 logging.getLogger("lightning").setLevel(logging.ERROR)
 warnings.simplefilter("ignore")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks import shapes
-from benchmarks.torch_model import Plain, TorchBatch, loss
-from benchmarks.work import Part, Work, once
+from benchmarks import documents as shapes
+from benchmarks.harness.work import Part, Work, once
+from benchmarks.peers.torch_model import Plain, TorchBatch, loss
 
 
 def lstm(shape: str, seed: int) -> Work:
