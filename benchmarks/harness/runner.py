@@ -1,4 +1,4 @@
-"""Takes turns: each implementation is a worker, and one runs at a time."""
+"""Measures the implementations of a comparison in rounds: each is a worker process, and one runs at a time."""
 
 import json
 import os
@@ -13,93 +13,98 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Comparison, Implementation
+from benchmarks.harness.work import Facts
 
 _ROOT = Path(__file__).resolve().parents[2]
 
-# No call is waited for longer (seconds), and no further round begun after so many.
-_LONGEST_CALL = 240
-_LONGEST_ROUNDS = 45
+# Seconds after which a call is given up, and after which no further round starts.
+_MAX_CALL_SECONDS = 240
+_MAX_ROUND_SECONDS = 45
 
-# A round in which somebody else used more of a processor is disturbed, and done again while there is time. PyTorch's
-# threads wait for each other without sleeping: one that has no processor to itself makes all ten times slower.
+# A round is disturbed where other processes kept more of a processor than this busy, and repeated while there is time.
+# PyTorch's threads spin while they wait for each other: one that shares its processor slows all of them down tenfold.
 _DISTURBED = 0.2
 
-# A peer whose first call is so many times slower than another peer's is not called again.
+# A peer whose first call is so many times slower than another peer's is left out.
 _TOO_SLOW = 4
 
 
 class WorkerError(Exception):
-    """A worker that ended, or did not answer; the message is the last thing it said."""
+    """A worker ended or did not answer; the message is its last line of standard error."""
 
 
 @dataclass
 class Measured:
-    """What a worker answered."""
+    """Measurements of one implementation; the lists have an entry a round. The fields are those of the JSON file."""
 
     name: str
     seconds: list[float] = field(default_factory=list)
-    """Of the whole work, one a round."""
+    """The reported unit: the weighted sum over the parts of the work."""
     spent: list[float] = field(default_factory=list)
-    """Really spent, one a round."""
+    """Wall time."""
     processor: list[float] = field(default_factory=list)
-    """Of all processors, one a round."""
+    """Processor time."""
     others: list[float] = field(default_factory=list)
-    """Processors that somebody else used meanwhile, one a round."""
+    """Mean number of processors that other processes kept busy."""
     first: float = 0.0
-    """Spent in the first call, which compiles."""
+    """Wall time of the first call, which compiles."""
     peak_mib: float = 0.0
     device_mib: float = 0.0
     before_mib: float = 0.0
     """Peak before the first call: libraries, weights, documents."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     error: str = ""
-    """Why there are no figures."""
-
+    """Why there are no measurements."""
     disturbed: bool = False
-    """Whether all rounds were."""
+    """Whether every round was disturbed."""
 
     def keep(self, rounds: list[int]) -> None:
-        """Keeps the given rounds, or all where none is given."""
+        """Keeps these rounds; without any, keeps all and marks them as disturbed."""
         self.disturbed = bool(self.seconds) and not rounds
         for name in ("seconds", "spent", "processor", "others"):
-            old = getattr(self, name)
-            setattr(self, name, [old[number] for number in rounds if number < len(old)] if rounds else old)
+            values = getattr(self, name)
+            setattr(self, name, [values[number] for number in rounds if number < len(values)] if rounds else values)
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Seconds of the reported unit."""
         return statistics.median(self.seconds)
 
     @property
     def compile_seconds(self) -> float:
-        """How much longer the first call took than the others, where the work does not say it itself."""
-        return self.facts.get("compile_s") or max(0.0, self.first - statistics.median(self.spent))
+        """The fact `compile_s`, or how much longer the first call took than the median of the others."""
+        return float(self.facts.get("compile_s") or max(0.0, self.first - statistics.median(self.spent)))
 
 
 class Worker:
     """A process that runs one implementation."""
 
     def __init__(self, name: str, implementation: Implementation, seed: int, peers_python: str) -> None:
+        """Starts the process, builds the work and makes the first call.
+
+        Raises:
+            WorkerError: one of these failed.
+        """
         self.measured = Measured(name)
-        python = peers_python if implementation.own_python else sys.executable
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        arguments = json.dumps(dict(implementation.arguments) | {"seed": seed})
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        arguments = json.dumps({**implementation.arguments, "shape": implementation.shape, "seed": seed})
+        python = peers_python if implementation.peers_python else sys.executable
         path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         try:
             self._process = subprocess.Popen(
-                [python, "-m", "benchmarks.harness.worker", implementation.target, arguments],
+                [python, "-m", "benchmarks.harness.worker", implementation.function, arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._said,
+                stderr=self._stderr,
                 env=os.environ | {"PYTHONPATH": path},
             )
         except OSError as error:
             raise WorkerError(str(error)) from error
         try:
-            made = self._answer()
-            self.measured.facts, self.measured.versions = made["facts"], made["versions"]
-            self.measured.before_mib = made["peak_mib"]
+            built = self._answer()
+            self.measured.facts, self.measured.versions = built["facts"], built["versions"]
+            self.measured.before_mib = built["peak_mib"]
             self.measured.first = self._run()["spent"]
         except WorkerError:
             self.close()
@@ -108,13 +113,13 @@ class Worker:
     def _answer(self) -> dict[str, Any]:
         stdout = self._process.stdout
         assert stdout
-        if not select.select([stdout], [], [], _LONGEST_CALL)[0]:
-            raise WorkerError(f"no answer within {_LONGEST_CALL} s")
+        if not select.select([stdout], [], [], _MAX_CALL_SECONDS)[0]:
+            raise WorkerError(f"no answer within {_MAX_CALL_SECONDS} s")
         if line := stdout.readline():
             return json.loads(line)
         code = self._process.wait()
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         raise WorkerError(lines[-1][:200] if code > 0 and lines else f"ended with {code}")
 
     def _run(self) -> dict[str, float]:
@@ -123,81 +128,93 @@ class Worker:
             self._process.stdin.write(b"run\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # the answer that does not come says why
-        found = self._answer()
-        self.measured.peak_mib, self.measured.device_mib = found["peak_mib"], found.get("device_mib", 0.0)
-        return found
+            pass  # the missing answer raises the error, with its reason
+        timed = self._answer()
+        self.measured.peak_mib, self.measured.device_mib = timed["peak_mib"], timed.get("device_mib", 0.0)
+        return timed
 
     def round(self) -> None:
-        """Runs once more."""
-        found = self._run()
-        self.measured.seconds.append(found["seconds"])
-        self.measured.spent.append(found["spent"])
-        self.measured.processor.append(found["processor"])
-        self.measured.others.append(found["others"])
+        """Runs the work once more and records the round."""
+        timed = self._run()
+        self.measured.seconds.append(timed["seconds"])
+        self.measured.spent.append(timed["spent"])
+        self.measured.processor.append(timed["processor"])
+        self.measured.others.append(timed["others"])
 
     def close(self) -> None:
         """Ends the process."""
         self._process.kill()
         self._process.communicate()
-        self._said.close()
+        self._stderr.close()
+
+
+def measure(
+    comparison: Comparison, rounds: int, seed: int, peers_python: str, note: Callable[[str], None]
+) -> dict[str, Measured]:
+    """Measures ours and its peers, alternating; one that fails has an error instead of measurements.
+
+    Args:
+        comparison: the implementations.
+        rounds: undisturbed calls of each after the first; fewer where they take long, one at least. Where every round
+            is disturbed, all count and are marked as `disturbed`.
+        seed: of weights and documents.
+        peers_python: interpreter for the peers that need a separate environment.
+        note: called with a line about each step.
+    """
+    measured: dict[str, Measured] = {}
+    workers: dict[str, Worker] = {}
+    try:
+        for name, implementation in {"ours": comparison.ours, **comparison.peers}.items():
+            note(f"{name}: first call")
+            try:
+                workers[name] = Worker(name, implementation, seed, peers_python)
+                measured[name] = workers[name].measured
+            except WorkerError as error:
+                measured[name] = Measured(name, error=f"{error}{_remedy(str(error), implementation)}")
+        _drop_slow_peers(workers)
+        undisturbed = _run_rounds(workers, rounds, note)
+        for each in measured.values():
+            each.keep(undisturbed)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return measured
+
+
+def _drop_slow_peers(workers: dict[str, Worker]) -> None:
+    peers = {name: worker.measured for name, worker in workers.items() if name != "ours"}
+    fastest = min((peer.first for peer in peers.values()), default=0.0)
+    for name, peer in peers.items():
+        if peer.first > _TOO_SLOW * fastest:
+            factor = peer.first / fastest
+            peer.error = f"{peer.first:.1f} s in its first call, {factor:.0f} x another peer's: left out"
+            workers.pop(name).close()
+
+
+def _run_rounds(workers: dict[str, Worker], rounds: int, note: Callable[[str], None]) -> list[int]:
+    """Runs rounds until enough are undisturbed or time is up; returns the numbers of the undisturbed ones, from 0."""
+    spent, undisturbed = 0.0, list[int]()
+    for number in range(3 * rounds):
+        if len(undisturbed) == rounds or spent > _MAX_ROUND_SECONDS:
+            break
+        note(f"round {number + 1}, {len(undisturbed)} of {rounds} are done")
+        # The order alternates, so that no implementation always follows the same one.
+        for name in sorted(workers, reverse=number % 2 == 1):
+            measured = workers[name].measured
+            try:
+                workers[name].round()
+                spent += measured.spent[-1]
+            except WorkerError as error:
+                measured.error = str(error)
+                workers.pop(name).close()
+        if all(worker.measured.others[-1] <= _DISTURBED for worker in workers.values()):
+            undisturbed.append(number)
+    return undisturbed
 
 
 def _remedy(error: str, implementation: Implementation) -> str:
     if "No module named" not in error:
         return ""
-    if implementation.own_python:
+    if implementation.peers_python:
         return "; --peers-python names an interpreter that has it, see --help"
     return f"; install the peers: {sys.executable} -m pip install -e '.[peers]'"
-
-
-def measure(
-    comparison: Comparison, rounds: int, seed: int, peers_python: str, said: Callable[[str], None]
-) -> dict[str, Measured]:
-    """Measures ours and its peers in turn; one that fails has an error instead of figures.
-
-    Args:
-        comparison: what is compared.
-        rounds: calls of each after the first that nobody disturbs; fewer where they take long, one at least. Where all
-            are disturbed, they stand, and `disturbed` says so.
-        seed: of weights and documents.
-        peers_python: interpreter of peers that have one of their own.
-        said: is told what goes on.
-    """
-    found: dict[str, Measured] = {}
-    workers: dict[str, Worker] = {}
-    try:
-        for name, implementation in {"ours": comparison.ours, **comparison.peers}.items():
-            said(f"{name}: first call")
-            try:
-                workers[name] = Worker(name, implementation, seed, peers_python)
-                found[name] = workers[name].measured
-            except WorkerError as error:
-                found[name] = Measured(name, error=f"{error}{_remedy(str(error), implementation)}")
-        quickest = min((w.measured.first for name, w in workers.items() if name != "ours"), default=0.0)
-        for name in list(workers):
-            first = workers[name].measured.first
-            if name != "ours" and first > _TOO_SLOW * quickest:
-                factor = first / quickest
-                found[name].error = f"{first:.1f} s in its first call, {factor:.0f} x another peer's: left out"
-                workers.pop(name).close()
-        spent, calm, number = 0.0, [], 0
-        while len(calm) < rounds and number < 3 * rounds and spent <= _LONGEST_ROUNDS:
-            number += 1
-            said(f"round {number}, {len(calm)} of {rounds} are done")
-            # Who begins changes, so that what one leaves behind does not always meet the same other.
-            for name in sorted(workers, reverse=number % 2 == 0):
-                try:
-                    workers[name].round()
-                    spent += found[name].spent[-1]
-                except WorkerError as error:
-                    found[name].error = str(error)
-                    workers.pop(name).close()
-            if all(found[name].others[-1] <= _DISTURBED for name in workers):
-                calm.append(number - 1)
-        for measured in found.values():
-            measured.keep(calm)
-    finally:
-        for worker in workers.values():
-            worker.close()
-    return found

@@ -1,33 +1,35 @@
-"""What is measured, as a worker runs it: standard library only, so that a peer's own interpreter can import it."""
+"""What an implementation returns to be timed: standard library only, so that a peer's interpreter can import it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+Facts = Mapping[str, float | int | str]
 
 
 class Part(NamedTuple):
-    """A piece of the work, and how often the whole has it: an epoch is added up from steps of each length."""
+    """A call that is timed, and its weight in the total: an epoch is added up from one step of each length."""
 
-    times: float
-    """Calls of `run` in the whole; below one where `run` does more than the whole (a document of many)."""
+    weight: float
+    """Calls in the unit that is reported; 1/N where a call processes N units, negative to subtract."""
     run: Callable[[], object]
-    """Does the piece once and returns when it is done."""
+    """Does the work once and returns when the results are ready."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """An implementation that is ready to be timed."""
+    """An implementation that is ready to be timed; the time of a round is the weighted sum over its parts."""
 
     parts: list[Part]
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What else is to be known of it; numbers and strings."""
+    facts: Facts = field(default_factory=dict)
+    """More about it that is reported beside the times."""
 
 
-def once(run: Callable[[], object], **facts: Any) -> Work:
-    """Returns work that is one call."""
+def per_call(run: Callable[[], object], **facts: float | int | str) -> Work:
+    """Returns work whose unit is one call."""
     return Work([Part(1, run)], facts)
 
 
-def each(number: int, run: Callable[[], object], **facts: Any) -> Work:
-    """Returns the work for one item, where a call does `number` of them."""
+def per_item(number: int, run: Callable[[], object], **facts: float | int | str) -> Work:
+    """Returns work whose unit is one item, where a call processes `number` of them."""
     return Work([Part(1 / number, run)], facts)

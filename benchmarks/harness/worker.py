@@ -1,9 +1,9 @@
-"""One implementation in a process of its own: made, run when told to, timed, its memory read.
+"""One implementation in a separate process: built, run on command, timed, its memory read.
 
-    python -m benchmarks.harness.worker MODULE:FUNCTION '{"shape": "tiny", "seed": 0}'
+    python -m benchmarks.harness.worker ours.training:step '{"shape": "tiny", "seed": 0}'
 
-`benchmarks.MODULE.FUNCTION(**arguments)` returns the `Work`. Once it is made, and then after each line of its standard
-input, the process answers with a line of JSON.
+calls `benchmarks.ours.training.step(SHAPES["tiny"], seed=0)`, which returns the `Work`. The process writes a line of
+JSON once the work is built, and runs the work and writes another line for each line of its standard input.
 """
 
 import importlib
@@ -12,21 +12,24 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from benchmarks.cases import SHAPES
 from benchmarks.harness.work import Work
 from lsfa_jax.util.malloc import keep_freed_memory
 
-# Whose version is told where the implementation has imported it.
+# Their versions are reported where the implementation has imported them.
 _LIBRARIES = ("numpy", "jax", "jaxlib", "torch", "lightning", "libmultilabel", "omikuji")
 
-# Of a shorter call nobody can tell whether it was disturbed.
-_TOO_SHORT = 0.2
+# The kernel counts processor time in hundredths of a second: in a shorter round (seconds) the load of other processes
+# cannot be measured.
+_MIN_SECONDS_FOR_LOAD = 0.2
 
 
 def peak_mib() -> float:
-    """Peak resident memory of this process alone (what the kernel says of a parent's children counts the parent's)."""
+    """Peak resident memory of this process (getrusage of a child process includes its parent's peak)."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -34,22 +37,20 @@ def peak_mib() -> float:
 
 
 def _memory() -> dict[str, float]:
-    found = {"peak_mib": peak_mib()}
+    memory = {"peak_mib": peak_mib()}
     jax = sys.modules.get("jax")
     statistics = jax.local_devices()[0].memory_stats() if jax else None
     if statistics and "peak_bytes_in_use" in statistics:
-        found["device_mib"] = statistics["peak_bytes_in_use"] / 2**20
-    return found
+        memory["device_mib"] = statistics["peak_bytes_in_use"] / 2**20
+    return memory
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
     return {name: version(name) for name in _LIBRARIES if name in sys.modules}
 
 
 def _busy_seconds() -> float:
-    """Seconds that all processors worked for anybody, or were taken by a virtual machine's host; 0 where unknown."""
+    """Processor seconds of all processes, with those stolen by a virtual machine's host; 0 where unknown."""
     statistics = Path("/proc/stat")
     if not statistics.exists():
         return 0.0
@@ -61,47 +62,52 @@ def run(work: Work) -> dict[str, float]:
     """Runs each part once.
 
     Returns:
-        `seconds` of the whole, added up; `spent`, really; `processor` seconds; `others`, how many processors worked for
-        somebody else meanwhile.
+        `seconds`, the weighted sum over the parts; `spent`, the wall time; `processor`, processor seconds; `others`,
+        the mean number of processors that other processes kept busy meanwhile.
     """
-    whole = spent = 0.0
+    seconds = spent = 0.0
     busy, processor = _busy_seconds(), time.process_time()
     for part in work.parts:
         start = time.perf_counter()
         part.run()
-        seconds = time.perf_counter() - start
-        whole, spent = whole + part.times * seconds, spent + seconds
+        elapsed = time.perf_counter() - start
+        seconds, spent = seconds + part.weight * elapsed, spent + elapsed
     processor = time.process_time() - processor
-    # The kernel counts in hundredths of a second.
-    others = max(0.0, _busy_seconds() - busy - processor) / spent if spent > _TOO_SHORT else 0.0
-    return {"seconds": whole, "spent": spent, "processor": processor, "others": others}
+    others = max(0.0, _busy_seconds() - busy - processor) / spent if spent > _MIN_SECONDS_FOR_LOAD else 0.0
+    return {"seconds": seconds, "spent": spent, "processor": processor, "others": others}
+
+
+def build(function: str, arguments: dict[str, object]) -> Work:
+    """Calls `benchmarks.MODULE.FUNCTION` with the shape, the seed and its other arguments."""
+    module, name = function.split(":")
+    # Our commands keep freed memory, and so do the peers, except those measured as they are by default.
+    if arguments.pop("keep_freed_memory", True):
+        keep_freed_memory()
+    shape = SHAPES[str(arguments.pop("shape"))]
+    implementation = getattr(importlib.import_module(f"benchmarks.{module}"), name)
+    if torch := sys.modules.get("torch"):
+        # Values that decay over padding become denormal, which slows PyTorch down tenfold and means nothing; XLA
+        # flushes them to zero. A thread inherits the setting from the one that starts it, so it is set before PyTorch
+        # starts the first.
+        torch.set_flush_denormal(True)
+    return implementation(shape, **arguments)
 
 
 def main() -> None:
-    """Makes the work, then runs it once for each line that comes."""
-    # What libraries print must not stand between the answers.
+    """Builds the work, then runs it once for each line of standard input."""
+    # Standard output carries the answers only: what libraries print goes to standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    def answer(**found: Any) -> None:
-        answers.write(json.dumps(found) + "\n")
+    def answer(values: Mapping[str, object]) -> None:
+        answers.write(json.dumps(values) + "\n")
         answers.flush()
 
-    target, arguments = sys.argv[1:]
-    module, name = target.split(":")
-    arguments = json.loads(arguments)
-    # Our commands do this. Peers get the same, but for those that are to be as their users have them.
-    if arguments.pop("keep_freed_memory", True):
-        keep_freed_memory()
-    make = getattr(importlib.import_module(f"benchmarks.{module}"), name)
-    if torch := sys.modules.get("torch"):
-        # Numbers that fade over padding become denormal, which takes PyTorch ten times as long and means nothing; XLA
-        # takes them for zero. Threads inherit this from the one that starts them, so it comes before the first of them.
-        torch.set_flush_denormal(True)
-    work: Work = make(**arguments)
-    answer(facts=work.facts, versions=_versions(), **_memory())
+    function, arguments = sys.argv[1:]
+    work = build(function, json.loads(arguments))
+    answer({"facts": work.facts, "versions": _versions(), **_memory()})
     for _ in sys.stdin:
-        answer(**run(work), **_memory())
+        answer({**run(work), **_memory()})
 
 
 if __name__ == "__main__":

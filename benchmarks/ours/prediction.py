@@ -1,72 +1,50 @@
-"""Our prediction: the compiled model alone, and what `bin/predict` does from file to file."""
+"""Our prediction: the compiled model on padded batches, and `bin/predict` from file to file."""
 
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks import documents as shapes
-from benchmarks.harness.work import Part, Work, each
-from benchmarks.ours import model as ours_model
+from benchmarks.cases import Shape
+from benchmarks.documents import random_rows
+from benchmarks.harness.work import Part, Work, per_item
+from benchmarks.ours.model import Ours, make
 from lsfa_jax.cli.predict import parse, predict
-from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
-from lsfa_jax.util import console, sharding
+from lsfa_jax.util import console
 
 _TOP = 5
 
 
-def _trained(ours: ours_model.Ours) -> model_folder.TrainedModel:
-    return model_folder.TrainedModel(
-        config=ours.config,
-        words=[f"w{i}" for i in range(ours.shape.vocabulary - 2)],
-        labels=[f"label {i}" for i in range(ours.shape.num_labels)],
-        label_counts=np.ones(ours.shape.num_labels, np.int64),
-        num_documents=ours.shape.num_documents,
-        threshold=0.5,
-        params=jax.tree.map(np.asarray, ours.params),
-    )
+def padded_batches(shape: Shape, seed: int) -> Work:
+    """The five best of all labels, a document; the batches are padded before the measurement, as the peer's are."""
+    ours = make(shape, seed)
+    documents = ours.split.take(random_rows(ours.documents, shape.num_predicted, seed))
+    size = ours.config.report.batch_size
+    batches = ours.batches(documents, batch_size=size)
+    # As the predictor sorts and pads them.
+    order = np.argsort(documents.lengths, kind="stable")
+    padded = [batches.gather(order[i : i + size]) for i in range(0, len(order), size)]
 
-
-def _texts(ours: ours_model.Ours, seed: int, number: int) -> list[str]:
-    """Random documents as texts, the same as the peers'."""
-    rows = np.random.default_rng(seed).choice(len(ours.split), number, replace=False)
-    split = ours.split.take(rows)
-    return [" ".join(f"w{word}" for word in (words - 2).tolist())
-            for words in np.split(split.words.values, split.words.offsets[1:-1])]  # fmt: skip
-
-
-def _model_alone(trained: model_folder.TrainedModel, texts: list[str]) -> Callable[[], None]:
-    """Returns what computes the predictor's batches, padded already."""
-    predictor = Predictor(trained)
-    batches = [
-        predictor._padded([chunk[row][1] for row in rows])
-        for chunk in predictor._encoded(texts)
-        for rows in predictor._batches(np.array([len(words) for _, words in chunk]))
-    ]
+    @jax.jit
+    def best_labels(params: Any, words: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits: Any = ours.model.apply({"params": params}, words, lengths)
+        return jax.lax.top_k(logits, _TOP)
 
     def run() -> None:
-        for words, lengths in batches:
-            arrays = sharding.split_rows(predictor._mesh, (words, lengths))
-            jax.block_until_ready(predictor._best_labels(predictor._lsfa, _TOP, predictor._params, *arrays))
+        for batch in padded:
+            jax.block_until_ready(best_labels(ours.params, batch.words, batch.lengths))
 
-    return run
-
-
-def exact(shape: str, seed: int) -> Work:
-    """The five best of all labels, a document; the batches are padded already, as the peer's are."""
-    ours = ours_model.make(shape, seed)
-    number = shapes.predicted(ours.shape)
-    return each(number, _model_alone(_trained(ours), _texts(ours, seed, number)))
+    return per_item(shape.num_predicted, run)
 
 
-def file_to_file(shape: str, seed: int) -> Work:
-    """JSON Lines to JSON Lines, less what the command takes for one document; a document."""
-    ours = ours_model.make(shape, seed)
-    texts = _texts(ours, seed, shapes.predicted(ours.shape))
+def file_to_file(shape: Shape, seed: int) -> Work:
+    """JSON Lines to JSON Lines, less the time of the same command for one document; a document."""
+    ours = make(shape, seed)
+    texts = _texts(ours, seed)
     folder = tempfile.TemporaryDirectory(prefix="lsfa-benchmark-")
     path = Path(folder.name)
     model_folder.write(path, _trained(ours))
@@ -75,9 +53,27 @@ def file_to_file(shape: str, seed: int) -> Work:
         (path / f"{number}.jsonl").write_text("\n".join(rows) + "\n")
 
     def command(number: int) -> None:
-        _ = folder  # it lives as long as the work
+        _ = folder  # kept as long as the work
         with console.on_stderr():
             predict(parse(["--run", str(path), str(path / f"{number}.jsonl"), "--output", str(path / "out.jsonl")]))
 
-    more = len(texts) - 1
-    return Work([Part(1 / more, lambda: command(len(texts))), Part(-1 / more, lambda: command(1))])
+    difference = len(texts) - 1
+    return Work([Part(1 / difference, lambda: command(len(texts))), Part(-1 / difference, lambda: command(1))])
+
+
+def _trained(ours: Ours) -> model_folder.TrainedModel:
+    return model_folder.TrainedModel(
+        config=ours.config,
+        words=[f"w{i}" for i in range(ours.shape.vocabulary_size - 2)],
+        labels=[f"label {i}" for i in range(ours.shape.num_labels)],
+        label_counts=np.ones(ours.shape.num_labels, np.int64),
+        num_documents=ours.shape.num_documents,
+        threshold=0.5,
+        params=jax.tree.map(np.asarray, ours.params),
+    )
+
+
+def _texts(ours: Ours, seed: int) -> list[str]:
+    """Random documents as texts, the same as the peers'."""
+    words = ours.split.words.take(random_rows(ours.documents, ours.shape.num_predicted, seed))
+    return [" ".join(f"w{word}" for word in (words.row(i) - 2).tolist()) for i in range(words.num_rows)]

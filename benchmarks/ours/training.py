@@ -1,15 +1,16 @@
 """Our training steps and epochs."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import documents as shapes
-from benchmarks.harness.work import Part, Work, once
-from benchmarks.ours import model as ours_model
+from benchmarks.cases import Shape
+from benchmarks.documents import step_rows
+from benchmarks.harness.work import Part, Work, per_call
+from benchmarks.ours.model import Ours, make
 from lsfa_jax.config import Psc, Representation
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
@@ -22,29 +23,28 @@ from lsfa_jax.util import sharding
 
 
 class Trainer:
-    """Stage 1 on whatever batches it is given."""
+    """Stage 1, one batch at a time."""
 
-    def __init__(self, ours: ours_model.Ours, contrast: bool) -> None:
-        own = ours.shape
+    def __init__(self, ours: Ours, psc: bool) -> None:
+        """Places the initial state; with `psc`, every label has a random prototype."""
+        num_labels = ours.shape.num_labels
         self._ours, self._mesh = ours, sharding.make_mesh()
-        self._config = ours.config if contrast else ours.config.model_copy(update={"psc": Psc(weight=0)})
+        self._config = ours.config if psc else ours.config.model_copy(update={"psc": Psc(weight=0)})
         self._optimizer = make_optimizer(self._config.optimizer, self._config.optimizer.learning_rate)
         extra = representation.no_prototypes(ours.model)
-        if contrast:
+        if psc:
             extra = {
-                "prototypes": jax.random.uniform(jax.random.key(1), (own.num_labels, ours.model.feature_size)),
-                "present": jnp.ones(own.num_labels, bool),
+                "prototypes": jax.random.uniform(jax.random.key(1), (num_labels, ours.model.feature_size)),
+                "present": jnp.ones(num_labels, bool),
             }
         # Without a copy of the best weights: the plain peer keeps none.
         state = init_state(jax.random.key(0), ours.params, self._optimizer, extra, validated=False)
-        # As the pipeline places it: elsewhere, the second step would be compiled anew.
+        # Placed as `bin/train` places it: otherwise the second step would be compiled again.
         self._state = sharding.on_every_device(self._mesh, state)
 
     def on(self, documents: Split, num_words: int) -> Callable[[], None]:
-        """Returns what trains on a batch of documents, padded to a length, and waits for it."""
-        batches = Batches(documents, self._ours.shape.num_labels, len(documents), [num_words])
-        # A batch is padded to the longest text of its split where that is shorter.
-        batches.buckets = np.array([num_words])
+        """Returns a function that trains on one batch, padded to `num_words`, and waits for the result."""
+        batches = self._ours.batches(documents, num_words)
         stage = representation.make_stage(self._ours.model, self._config, batches, self._optimizer, self._mesh, None)
 
         def run() -> None:
@@ -55,51 +55,53 @@ class Trainer:
         return run
 
 
-def step(shape: str, seed: int, contrast: bool = False, length: int | None = None, shortlist: int = 0) -> Work:
+def step(shape: Shape, seed: int, psc: bool = False, num_words: int | None = None, shortlist: int = 0) -> Work:
     """Forward, backward and Adam on one batch of documents that nearly fill the padded length."""
-    ours = ours_model.make(shape, seed, representation=Representation(shortlist=shortlist))
-    documents = ours.split.take(shapes.step_rows(ours.documents, ours.shape, length))
-    num_words = length or ours.shape.step_words
-    computed = num_words * len(documents) / len(documents.words.values)
-    return once(Trainer(ours, contrast).on(documents, num_words), computed_per_real_word=computed)
+    ours = make(shape, seed, representation=Representation(shortlist=shortlist))
+    documents = ours.split.take(step_rows(ours.documents, shape, num_words))
+    num_words = num_words or shape.step_words
+    computed = num_words * len(documents) / documents.lengths.sum()
+    return per_call(Trainer(ours, psc).on(documents, num_words), computed_per_real_word=float(computed))
 
 
-def epoch(shape: str, seed: int, contrast: bool = False) -> Work:
-    """An epoch in length buckets, added up from a batch of each; with `contrast`, prototypes are collected first."""
-    ours = ours_model.make(shape, seed)
-    batches = ours.batches()
-    trainer = Trainer(ours, contrast)
+def epoch(shape: Shape, seed: int, psc: bool = False) -> Work:
+    """An epoch in length buckets, added up from a batch of each; with `psc`, prototypes are collected first."""
+    ours = make(shape, seed)
+    batches = ours.batches(ours.split)
+    trainer = Trainer(ours, psc)
     parts = []
-    for documents, size, times in _bucketed(ours, batches):
-        parts.append(Part(times, trainer.on(documents, size)))
-        if contrast:
-            parts.append(Part(times, _collection(ours, documents, size)))
+    for bucket in _bucket_batches(ours, batches):
+        parts.append(Part(bucket.batches_per_epoch, trainer.on(bucket.documents, bucket.num_words)))
+        if psc:
+            parts.append(Part(bucket.batches_per_epoch, _collection(ours, bucket.documents, bucket.num_words)))
     padded = sum(len(rows) * batches.buckets[batches.bucket_of[rows[0]]] for rows in batches.in_order())
-    return Work(
-        parts, {"computed_per_real_word": float(padded / len(ours.split.words.values)), "lengths": len(batches.buckets)}
-    )
+    computed = float(padded / ours.split.lengths.sum())
+    return Work(parts, {"computed_per_real_word": computed, "lengths": len(batches.buckets)})
 
 
-def _bucketed(ours: ours_model.Ours, batches: Batches) -> list[tuple[Split, int, float]]:
-    """Returns a batch of each length bucket, the length, and how many such batches an epoch has."""
-    found = []
-    for bucket, size in enumerate(batches.buckets):
+class _BucketBatch(NamedTuple):
+    documents: Split
+    num_words: int
+    batches_per_epoch: float
+
+
+def _bucket_batches(ours: Ours, batches: Batches) -> Iterator[_BucketBatch]:
+    """Yields a batch of each length bucket."""
+    for bucket, num_words in enumerate(batches.buckets):
         members = np.flatnonzero(batches.bucket_of == bucket)
         if len(members):
-            # A bucket with few documents is measured with a whole batch of them, too.
-            documents = ours.split.take(np.resize(members, ours.shape.batch))
-            times = -(-len(members) * ours.documents.scale // ours.shape.batch)
-            found.append((documents, int(size), float(times)))
-    return found
+            # A bucket with few documents is measured with a full batch, too: they repeat.
+            documents = ours.split.take(np.resize(members, ours.shape.batch_size))
+            number = -(-len(members) * ours.documents.scale // ours.shape.batch_size)
+            yield _BucketBatch(documents, int(num_words), float(number))
 
 
-def _collection(ours: ours_model.Ours, documents: Split, num_words: int) -> Callable[[], None]:
-    """Returns what adds the features of a batch to the sums of their labels."""
+def _collection(ours: Ours, documents: Split, num_words: int) -> Callable[[], None]:
+    """Returns a function that adds the features of a batch to the sums of their labels."""
     collect = transfer.make_collector(ours.model)
     sums = prototypes.no_features(ours.shape.num_labels, ours.model.feature_size)
-    batches = Batches(documents, ours.shape.num_labels, len(documents), [num_words])
-    batches.buckets = np.array([num_words])
-    # The weights before training: those are given away step by step.
+    batches = ours.batches(documents, num_words)
+    # A copy of the weights: training steps donate their buffers.
     params = jax.tree.map(jnp.copy, ours.params)
 
     def run() -> None:
@@ -110,19 +112,18 @@ def _collection(ours: ours_model.Ours, documents: Split, num_words: int) -> Call
     return run
 
 
-def lwan_epoch(shape: str, seed: int, equal: bool) -> Work:
-    """An epoch of LibMultiLabel's LWAN on our code: no feature head, biases; as `epoch`, or all texts of one length."""
-    ours = ours_model.make(shape, seed, lwan=True)
-    trainer = Trainer(ours, contrast=False)
+def lwan_epoch(shape: Shape, seed: int, equal: bool) -> Work:
+    """An epoch of LibMultiLabel's LWAN on our code: no feature head, biases; in length buckets, or of equal lengths."""
+    ours = make(shape, seed, lwan=True)
+    trainer = Trainer(ours, psc=False)
     if not equal:
-        return Work(
-            [Part(times, trainer.on(documents, size)) for documents, size, times in _bucketed(ours, ours.batches())]
-        )
-    own = ours.shape
-    documents = ours.split.take(np.arange(own.batch))
-    words = np.random.default_rng(0).integers(2, own.vocabulary, own.batch * own.step_words).astype(np.int32)
-    documents = Split(Ragged(words, np.arange(own.batch + 1) * own.step_words), documents.labels)
-    return Work([Part(own.num_documents / own.batch, trainer.on(documents, own.step_words))])
+        buckets = _bucket_batches(ours, ours.batches(ours.split))
+        return Work([Part(each.batches_per_epoch, trainer.on(each.documents, each.num_words)) for each in buckets])
+    batch_size, num_words = shape.batch_size, shape.step_words
+    words = np.random.default_rng(0).integers(2, shape.vocabulary_size, batch_size * num_words).astype(np.int32)
+    labels = ours.split.labels.take(np.arange(batch_size))
+    documents = Split(Ragged.from_sizes(words, np.full(batch_size, num_words)), labels)
+    return Work([Part(shape.num_documents / batch_size, trainer.on(documents, num_words))])
 
 
 def weights(params: Any) -> dict[str, np.ndarray]:

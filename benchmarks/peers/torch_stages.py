@@ -4,48 +4,47 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, mse_loss
 
-from benchmarks import documents as shapes
-from benchmarks.harness.work import Work, each
+from benchmarks.cases import Shape
+from benchmarks.documents import documents, random_rows
+from benchmarks.harness.work import Work, per_item
 from benchmarks.peers import torch_training
 from benchmarks.peers.torch_model import Plain, TorchBatch
 
-# As config.py has them.
+# The defaults of lsfa_jax/config.py.
 _PVAE_HIDDEN, _LATENT, _PVAE_BATCH, _NUM_AUGMENTED = 512, 64, 256, 10
 
 
-def _batches(own: shapes.Shape, seed: int, number: int) -> list[TorchBatch]:
-    """Random batches padded to their longest."""
-    made = shapes.documents(own, seed)
-    rows = np.random.default_rng(seed).choice(len(made), number, replace=False)
-    return [TorchBatch(made, rows[i : i + own.batch], own.num_labels) for i in range(0, number, own.batch)]
+def _batches(shape: Shape, seed: int, number: int) -> list[TorchBatch]:
+    """Returns `number` random documents in batches padded to their longest document."""
+    drawn = documents(shape, seed)
+    rows, size = random_rows(drawn, number, seed), shape.batch_size
+    return [TorchBatch(drawn, rows[i : i + size], shape.num_labels) for i in range(0, number, size)]
 
 
-def collection(shape: str, seed: int) -> Work:
-    """Features and prototypes of some batches, a document."""
-    own = shapes.SHAPES[shape]
-    number = shapes.few(own)
-    batches = _batches(own, seed, number)
-    model, _ = torch_training.stepper(own, seed, contrast=False)
+def collection(shape: Shape, seed: int) -> Work:
+    """Features and prototypes of a sample of documents, a document."""
+    batches = _batches(shape, seed, shape.num_sampled)
+    model, _ = torch_training.stepper(shape, seed, psc=False)
 
     def run() -> None:
         waiting = iter(batches)
-        collect = torch_training.collection(model, own, lambda: next(waiting))
+        collect = torch_training.collection(model, shape, lambda: next(waiting))
         for _ in batches:
             collect()
 
-    return each(number, run, threads=torch.get_num_threads())
+    return per_item(shape.num_sampled, run, threads=torch.get_num_threads())
 
 
 class PlainPvae(torch.nn.Module):
     """The autoencoder of Eq. 11-15 with our decoder, which adds to the prototype."""
 
-    def __init__(self, feature: int) -> None:
+    def __init__(self, feature_size: int) -> None:
         super().__init__()
-        self.hidden = torch.nn.Linear(2 * feature, _PVAE_HIDDEN)
+        self.hidden = torch.nn.Linear(2 * feature_size, _PVAE_HIDDEN)
         self.mu = torch.nn.Linear(_PVAE_HIDDEN, _LATENT)
         self.log_variance = torch.nn.Linear(_PVAE_HIDDEN, _LATENT)
-        self.decoder_hidden = torch.nn.Linear(_LATENT + feature, _PVAE_HIDDEN)
-        self.out = torch.nn.Linear(_PVAE_HIDDEN, feature)
+        self.decoder_hidden = torch.nn.Linear(_LATENT + feature_size, _PVAE_HIDDEN)
+        self.out = torch.nn.Linear(_PVAE_HIDDEN, feature_size)
 
     def decode(self, z: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(self.decoder_hidden(torch.cat([z, prototypes], dim=-1)))
@@ -57,15 +56,14 @@ class PlainPvae(torch.nn.Module):
         return self.decode(mu + torch.randn_like(mu) * torch.exp(0.5 * log_variance), prototypes), mu, log_variance
 
 
-def pvae(shape: str, seed: int) -> Work:
+def pvae(shape: Shape, seed: int) -> Work:
     """Steps of the autoencoder on random features, a feature."""
-    own = shapes.SHAPES[shape]
     torch.manual_seed(seed)
-    model = PlainPvae(own.feature)
+    model = PlainPvae(shape.feature_size)
     adam = torch.optim.Adam(model.parameters())
     number = 20 * _PVAE_BATCH
-    features, prototypes = torch.rand(number, own.feature), torch.rand(own.num_labels, own.feature)
-    label = torch.randint(0, own.num_labels, (number,))
+    features, prototypes = torch.rand(number, shape.feature_size), torch.rand(shape.num_labels, shape.feature_size)
+    label = torch.randint(0, shape.num_labels, (number,))
 
     def run() -> None:
         for rows in torch.randperm(number).split(_PVAE_BATCH):
@@ -73,49 +71,47 @@ def pvae(shape: str, seed: int) -> Work:
             out, mu, log_variance = model(v, p)
             kl = 0.5 * (log_variance.exp() + mu**2 - 1 - log_variance).sum(-1).mean()
             adam.zero_grad()
-            (0.5 * own.feature * torch.log(mse_loss(out, v) + 1e-8) + kl).backward()
+            (0.5 * shape.feature_size * torch.log(mse_loss(out, v) + 1e-8) + kl).backward()
             adam.step()
 
-    return each(number, run, threads=torch.get_num_threads())
+    return per_item(number, run, threads=torch.get_num_threads())
 
 
-def adjust(shape: str, seed: int) -> Work:
+def adjustment(shape: Shape, seed: int) -> Work:
     """Steps of the last stage, the encoder without gradients, a document."""
-    own = shapes.SHAPES[shape]
-    number = 2 * own.batch
-    batches = _batches(own, seed, number)
+    number = 2 * shape.batch_size
+    batches = _batches(shape, seed, number)
     torch.manual_seed(seed)
-    model, decoder = Plain(own, dropout=False), PlainPvae(own.feature)
+    model, decoder = Plain(shape, dropout=False), PlainPvae(shape.feature_size)
     adam = torch.optim.Adam([model.weights])
-    prototypes = torch.rand(own.num_labels, own.feature)
-    tail = np.arange(own.num_labels // 5, own.num_labels)[:: max(1, own.num_documents // number)]
+    prototypes = torch.rand(shape.num_labels, shape.feature_size)
+    # Thinned as the documents are, like ours.
+    tail = np.arange(shape.num_labels // 5, shape.num_labels)[:: max(1, shape.num_documents // number)]
     pairs = torch.from_numpy(np.repeat(tail, _NUM_AUGMENTED))
 
     def run() -> None:
         for batch, label in zip(batches, pairs[torch.randperm(len(pairs))].chunk(len(batches)), strict=True):
             with torch.no_grad():
                 features = model.features(model.states(batch.words, batch.lengths), batch.lengths)
-                drawn = decoder.decode(torch.randn(len(label), _LATENT), prototypes[label])
+                generated = decoder.decode(torch.randn(len(label), _LATENT), prototypes[label])
             adam.zero_grad()
             entropy = binary_cross_entropy_with_logits(model.logits(features), batch.targets)
-            augmented = -logsigmoid((drawn * model.weights[label]).sum(-1)).sum() / batch.targets.numel()
+            augmented = -logsigmoid((generated * model.weights[label]).sum(-1)).sum() / batch.targets.numel()
             (entropy + augmented).backward()
             adam.step()
 
-    return each(number, run, threads=torch.get_num_threads())
+    return per_item(number, run, threads=torch.get_num_threads())
 
 
-def prediction(shape: str, seed: int) -> Work:
-    """The five best labels of documents in the order of a file, in batches padded to their longest; a document."""
-    own = shapes.SHAPES[shape]
-    number = shapes.predicted(own)
-    batches = _batches(own, seed, number)
+def prediction(shape: Shape, seed: int) -> Work:
+    """The five best labels of documents in random order, in batches padded to their longest document; a document."""
+    batches = _batches(shape, seed, shape.num_predicted)
     torch.manual_seed(seed)
-    model = Plain(own).eval()
+    model = Plain(shape).eval()
 
     @torch.inference_mode()
     def run() -> None:
         for batch in batches:
             torch.topk(model(batch.words, batch.lengths), 5)
 
-    return each(number, run, threads=torch.get_num_threads())
+    return per_item(shape.num_predicted, run, threads=torch.get_num_threads())
