@@ -2,6 +2,12 @@
 
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lsfa_jax.config import TrainArguments
 
 # XLA's own log lines concern nobody who trains.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.baseline != "none":
             baselines.check(arguments.baseline)
         # Imported late, so that --help and a wrong option answer at once.
-        from lsfa_jax.training import run, starting
+        from lsfa_jax.training import run, run_folder
         from lsfa_jax.util import compilation_cache
         from lsfa_jax.util.interrupts import Interrupted
     except console.UserError as error:
@@ -35,9 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     try:
-        arguments = starting.with_output(arguments)
+        output = _output(arguments, run_folder.free_folder)
         compilation_cache.keep_on_disk()
-        run.train(arguments)
+        run.train(arguments.settings(), output, arguments.stages, arguments.resume, arguments.save_every)
     except console.UserError as error:
         console.error(str(error))
         return 2
@@ -50,7 +56,19 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     from lsfa_jax.cli import evaluate
 
-    return evaluate.main(["--run", arguments.output, "--baseline", arguments.baseline])
+    return evaluate.main(["--run", str(output), "--baseline", arguments.baseline])
+
+
+def _output(arguments: "TrainArguments", free_folder: Callable[[str], Path]) -> Path:
+    """Returns the run folder that the arguments name, or a free one."""
+    if arguments.output:
+        return Path(arguments.output)
+    from lsfa_jax.config import STAGES
+    from lsfa_jax.util.console import UserError
+
+    if arguments.resume or STAGES[0] not in arguments.stages:
+        raise UserError("--output DIR: name the run folder to continue")
+    return free_folder(f"runs/{arguments.dataset}-{arguments.preset}")
 
 
 if __name__ == "__main__":

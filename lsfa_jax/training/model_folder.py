@@ -81,7 +81,7 @@ def write(folder: Path, model: TrainedModel) -> None:
     content[_MANIFEST] = (json.dumps(manifest | {"sha256": _own_digest(manifest)}, indent=2) + "\n").encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        forget(folder)
+        invalidate(folder)
         for name, data in content.items():
             partial = folder / f".{name}.partial"
             partial.write_bytes(data)
@@ -90,7 +90,7 @@ def write(folder: Path, model: TrainedModel) -> None:
         raise _unwritable(folder, error) from error
 
 
-def forget(folder: Path) -> None:
+def invalidate(folder: Path) -> None:
     """Says that the folder's files are no model any more, because some of them are about to change.
 
     Raises:
