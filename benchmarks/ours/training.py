@@ -11,13 +11,14 @@ from benchmarks.cases import Shape
 from benchmarks.documents import step_rows
 from benchmarks.harness.work import Part, Work, per_call
 from benchmarks.ours.model import Ours, make
-from lsfa_jax.config import Psc, Representation
+from lsfa_jax import config
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.model import prototypes
+from lsfa_jax.training.collection import collect
 from lsfa_jax.training.optimizer import make_optimizer
-from lsfa_jax.training.stages import representation, transfer
+from lsfa_jax.training.stages.representation import Representation
 from lsfa_jax.training.state import init_state
 from lsfa_jax.util import sharding
 
@@ -26,26 +27,25 @@ class Trainer:
     """Stage 1, one batch at a time."""
 
     def __init__(self, ours: Ours, psc: bool) -> None:
-        """Places the initial state; with `psc`, every label has a random prototype."""
+        """Places the initial state; every label has a random prototype."""
         num_labels = ours.shape.num_labels
         self._ours, self._mesh = ours, sharding.make_mesh()
-        self._config = ours.config if psc else ours.config.model_copy(update={"psc": Psc(weight=0)})
+        self._config = ours.config if psc else ours.config.model_copy(update={"psc": config.Psc(weight=0)})
         self._optimizer = make_optimizer(self._config.optimizer, self._config.optimizer.learning_rate)
-        extra = representation.no_prototypes(ours.model)
-        if psc:
-            extra = {
-                "prototypes": jax.random.uniform(jax.random.key(1), (num_labels, ours.model.feature_size)),
-                "present": jnp.ones(num_labels, bool),
-            }
-        # Without a copy of the best weights: the plain peer keeps none.
-        state = init_state(jax.random.key(0), ours.params, self._optimizer, extra, validated=False)
+        extra = {
+            "prototypes": jax.random.uniform(jax.random.key(1), (num_labels, ours.model.feature_size)),
+            "present": jnp.ones(num_labels, bool),
+        }
+        losses = ("bce", "psc") if psc else ("bce",)
+        # Without mean and best weights, which `Representation.init` adds: the plain peer stores none.
+        state = init_state(jax.random.key(0), ours.params, self._optimizer, losses, extra, validated=False)
         # Placed as `bin/train` places it: otherwise the second step would be compiled again.
         self._state = sharding.on_every_device(self._mesh, state)
 
     def on(self, documents: Split, num_words: int) -> Callable[[], None]:
         """Returns a function that trains on one batch, padded to `num_words`, and waits for the result."""
         batches = self._ours.batches(documents, num_words)
-        stage = representation.make_stage(self._ours.model, self._config, batches, self._optimizer, self._mesh, None)
+        stage = Representation(self._ours.model, self._config, batches, self._optimizer, self._mesh)
 
         def run() -> None:
             for number, batch in enumerate(stage.batches(1, 0), 1):
@@ -57,7 +57,7 @@ class Trainer:
 
 def step(shape: Shape, seed: int, psc: bool = False, num_words: int | None = None, shortlist: int = 0) -> Work:
     """Forward, backward and Adam on one batch of documents that nearly fill the padded length."""
-    ours = make(shape, seed, representation=Representation(shortlist=shortlist))
+    ours = make(shape, seed, representation=config.Representation(shortlist=shortlist))
     documents = ours.split.take(step_rows(ours.documents, shape, num_words))
     num_words = num_words or shape.step_words
     computed = num_words * len(documents) / documents.lengths.sum()
@@ -98,7 +98,6 @@ def _bucket_batches(ours: Ours, batches: Batches) -> Iterator[_BucketBatch]:
 
 def _collection(ours: Ours, documents: Split, num_words: int) -> Callable[[], None]:
     """Returns a function that adds the features of a batch to the sums of their labels."""
-    collect = transfer.make_collector(ours.model)
     sums = prototypes.no_features(ours.shape.num_labels, ours.model.feature_size)
     batches = ours.batches(documents, num_words)
     # A copy of the weights: training steps donate their buffers.
@@ -106,7 +105,7 @@ def _collection(ours: Ours, documents: Split, num_words: int) -> Callable[[], No
 
     def run() -> None:
         nonlocal sums
-        sums, features, _ = collect(params, batches.gather(np.arange(len(documents))), sums)
+        sums, features, _ = collect(ours.model, params, batches.gather(np.arange(len(documents))), sums)
         jax.block_until_ready((sums, features))
 
     return run
