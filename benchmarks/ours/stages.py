@@ -51,7 +51,7 @@ def pvae(shape: Shape, seed: int) -> Work:
         jnp.ones(shape.num_labels),
     )
     state = stage.init(jax.random.key(2), jax.random.key(seed), sums)
-    return per_item(number, _epochs_of(stage, sharding.on_every_device(mesh, state)))
+    return per_item(number, _epochs_of(stage, sharding.replicate(mesh, state)))
 
 
 def adjustment(shape: Shape, seed: int) -> Work:
@@ -77,7 +77,7 @@ def adjustment(shape: Shape, seed: int) -> Work:
     )
     # Without a copy of the best weights: the plain peer keeps none.
     state = replace(stage.init(jax.random.key(0), ours.params[CLASSIFIER]), best=None)
-    return per_item(number, _epochs_of(stage, sharding.on_every_device(mesh, state)))
+    return per_item(number, _epochs_of(stage, sharding.replicate(mesh, state)))
 
 
 def _epochs_of(stage: Stage, state: TrainState) -> Callable[[], None]:

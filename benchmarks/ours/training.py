@@ -40,7 +40,7 @@ class Trainer:
         # Without mean and best weights, which `Representation.init` adds: the plain peer stores none.
         state = init_state(jax.random.key(0), ours.params, self._optimizer, losses, extra, validated=False)
         # Placed as `bin/train` places it: otherwise the second step would be compiled again.
-        self._state = sharding.on_every_device(self._mesh, state)
+        self._state = sharding.replicate(self._mesh, state)
 
     def on(self, documents: Split, num_words: int) -> Callable[[], None]:
         """Returns a function that trains on one batch, padded to `num_words`, and waits for the result."""
@@ -98,7 +98,7 @@ def _bucket_batches(ours: Ours, batches: Batches) -> Iterator[_BucketBatch]:
 
 def _collection(ours: Ours, documents: Split, num_words: int) -> Callable[[], None]:
     """Returns a function that adds the features of a batch to the sums of their labels."""
-    sums = prototypes.no_features(ours.shape.num_labels, ours.model.feature_size)
+    sums = prototypes.zero_sums(ours.shape.num_labels, ours.model.feature_size)
     batches = ours.batches(documents, num_words)
     # A copy of the weights: training steps donate their buffers.
     params = jax.tree.map(jnp.copy, ours.params)

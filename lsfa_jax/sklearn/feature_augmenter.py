@@ -121,7 +121,7 @@ class FeatureAugmenter(BaseEstimator):
         state = self._trained(stage, stage.init(self._key(_TRANSFER), self._key(_PVAE), sums))
         tail = np.flatnonzero(~is_head & (counts > 0))
         self.diagnostics_ = transfer.diagnose(self._model, state, tail, self._key(_AUGMENTATION))
-        self._params, self._centres = sharding.host((state.params, prototypes.prototypes(state.extra["sums"])))
+        self._params, self._centres = sharding.to_host((state.params, prototypes.prototypes(state.extra["sums"])))
         self.label_counts_, self.is_head_ = counts, is_head
         self.prototypes_ = np.where(counts[:, None] > 0, self._centres * self._scale + self._offset, np.float32(0))
         return self
@@ -229,11 +229,11 @@ class FeatureAugmenter(BaseEstimator):
             sets,
             len(coef),
             np.flatnonzero(~self.is_head_ & (self.label_counts_ > 0)),
-            sharding.on_every_device(mesh, frozen),
+            sharding.replicate(mesh, frozen),
             optax.adam(optax.linear_schedule(learning_rate, 0.0, steps)),
             mesh,
         )
-        head = sharding.host(self._trained(stage, stage.init(jax.random.key(seed), head)).params)
+        head = sharding.to_host(self._trained(stage, stage.init(jax.random.key(seed), head)).params)
         coef = head["coef"] / self._scale
         return coef, None if intercept is None else head["intercept"] - coef @ offset
 
@@ -252,7 +252,7 @@ class FeatureAugmenter(BaseEstimator):
     def _trained(self, stage: Stage, state: TrainState) -> TrainState:
         with quiet(not self.verbose):
             try:
-                return loop.run(stage, sharding.on_every_device(sharding.make_mesh(), state))
+                return loop.run(stage, sharding.replicate(sharding.make_mesh(), state))
             except UserError as error:
                 raise ValueError(f"{error}; learning_rate is the argument") from error
 
@@ -276,7 +276,7 @@ def _standard(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def _feature_sums(features: np.ndarray, label_ids: np.ndarray, num_labels: int) -> prototypes.FeatureSums:
-    sums = prototypes.no_features(num_labels, features.shape[1])
+    sums = prototypes.zero_sums(num_labels, features.shape[1])
     add_up = jax.jit(prototypes.feature_sums, static_argnums=3)
     for start in range(0, len(features), _BLOCK):
         part, ids = features[start : start + _BLOCK], label_ids[start : start + _BLOCK]
