@@ -13,7 +13,7 @@ from benchmarks.documents import step_rows
 from benchmarks.harness.work import Work, per_call
 from benchmarks.ours.model import Ours, make
 from lsfa_jax.model.encoders import bilstm
-from lsfa_jax.model.lsfa import Lsfa
+from lsfa_jax.types import Params, PyTree
 
 
 def lstm(shape: Shape, seed: int) -> Work:
@@ -39,7 +39,7 @@ def lstm(shape: Shape, seed: int) -> Work:
     lengths = jnp.full(shape.batch_size, shape.max_words)
 
     @jax.jit
-    def gradients(params: Any, x: jax.Array, lengths: jax.Array, d_states: jax.Array) -> Any:
+    def gradients(params: Params, x: jax.Array, lengths: jax.Array, d_states: jax.Array) -> PyTree:
         return jax.grad(lambda p, x: jnp.sum(bilstm.bilstm(p, x, lengths) * d_states), argnums=(0, 1))(params, x)
 
     return per_call(lambda: jax.block_until_ready(gradients(params, x, lengths, d_states)))
@@ -50,10 +50,10 @@ def label_attention(shape: Shape, seed: int) -> Work:
     ours = make(shape, seed)
     label_params, encoder_params, states, *labels = attention_arguments(ours)
 
-    def loss(label_params: Any, states: Any, encoder_params: Any, lengths: Any, label_ids: Any, label_mask: Any) -> Any:
-        variables = {"params": encoder_params | label_params}
-        document_mask = jnp.ones(len(lengths), bool)
-        return ours.model.apply(variables, states, lengths, label_ids, label_mask, document_mask, method=Lsfa.loss)
+    def loss(label_params: Params, states: jax.Array, encoder_params: Params, *labels: jax.Array) -> PyTree:
+        lsfa = ours.model.bind({"params": {**encoder_params, **label_params}})
+        lengths, label_ids, label_mask = labels
+        return lsfa.loss(states, lengths, label_ids, label_mask, jnp.ones(len(lengths), bool))
 
     return compiled(jax.value_and_grad(loss, argnums=(0, 1)), (label_params, states, encoder_params, *labels))
 

@@ -12,6 +12,7 @@ from lsfa_jax.config import Classifier, Config, Encoder, Psc
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.model.lsfa import Lsfa, make_model
+from lsfa_jax.types import Params
 
 
 class Ours(NamedTuple):
@@ -20,7 +21,7 @@ class Ours(NamedTuple):
     shape: Shape
     config: Config
     model: Lsfa
-    params: Any
+    params: Params
     documents: Documents
     split: Split
     """The same documents."""

@@ -14,6 +14,7 @@ from benchmarks.harness.work import Part, Work, per_item
 from benchmarks.ours.model import Ours, make
 from lsfa_jax.cli.predict import parse, predict
 from lsfa_jax.training import model_folder
+from lsfa_jax.types import Params
 from lsfa_jax.util import console
 
 _TOP = 5
@@ -30,7 +31,7 @@ def padded_batches(shape: Shape, seed: int) -> Work:
     padded = [batches.gather(order[i : i + size]) for i in range(0, len(order), size)]
 
     @jax.jit
-    def best_labels(params: Any, words: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def best_labels(params: Params, words: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits: Any = ours.model.apply({"params": params}, words, lengths)
         return jax.lax.top_k(logits, _TOP)
 

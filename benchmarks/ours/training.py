@@ -1,7 +1,7 @@
 """Our training steps and epochs."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from lsfa_jax.training.collection import collect
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.stages.representation import Representation
 from lsfa_jax.training.state import init_state
+from lsfa_jax.types import Params
 from lsfa_jax.util import sharding
 
 
@@ -125,7 +126,7 @@ def lwan_epoch(shape: Shape, seed: int, equal: bool) -> Work:
     return Work([Part(shape.num_documents / batch_size, trainer.on(documents, num_words))])
 
 
-def weights(params: Any) -> dict[str, np.ndarray]:
+def weights(params: Params) -> dict[str, np.ndarray]:
     """Returns our weights by name, as NumPy arrays, for a peer to copy."""
     flat = {name: value for name, value in params.items() if name != "classifier"}
     return {name: np.asarray(x) for name, x in (flat | dict(params["classifier"])).items()}

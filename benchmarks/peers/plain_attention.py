@@ -1,7 +1,5 @@
 """The label attention as the paper writes it, in plain JAX with automatic differentiation."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +8,10 @@ from benchmarks.cases import Shape
 from benchmarks.harness.work import Work
 from benchmarks.ours.layers import attention_arguments, compiled
 from benchmarks.ours.model import make
+from lsfa_jax.types import Params
 
 
-def loss(params: Any, states: jax.Array, lengths: jax.Array, targets: jax.Array) -> jax.Array:
+def loss(params: Params, states: jax.Array, lengths: jax.Array, targets: jax.Array) -> jax.Array:
     """Computes Eq. 2-6 for all labels at once, the sum over documents and labels.
 
     Args:
