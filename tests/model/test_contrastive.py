@@ -115,6 +115,24 @@ def test_a_label_weight_of_three_equals_three_copies_of_the_label_in_the_denomin
     )
 
 
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+def test_similarities_far_below_zero_are_exact_beside_masked_ones(denominator):
+    # Inner products of about -100; what is masked or absent must not weigh more in the denominators.
+    v, prototypes = 10 + normal(P, D), -3.3 + 0.1 * normal(L, D, seed=1)
+    present, options = np.array([True, True, False, True]), (1.0, False, denominator)
+    assert_agrees(
+        lambda v: contrastive.prototypical_contrastive(v, LABELS, MASK, prototypes, present, *options),
+        lambda v: reference.prototypical_contrastive(v, LABELS, MASK, float64(prototypes), present, *options),
+        v,
+    )
+    opposite, same_label, mask = 10 * np.float32([[1, 0], [-1, 0.1]]), np.zeros(2, int), np.ones(2, bool)
+    assert_agrees(
+        lambda v: contrastive.supervised_contrastive(v, same_label, mask, 1.0, False),
+        lambda v: reference.supervised_contrastive(v, same_label, mask, 1.0, False),
+        opposite,
+    )
+
+
 @functools.partial(jax.jit, static_argnames=("normalize", "denominator"))
 def gradients(v, prototypes, label_ids, mask, present, temperature, normalize=True, denominator="all"):
     """The loss, and its gradients in features and prototypes."""
