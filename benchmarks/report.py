@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.comparisons import Comparison
 from benchmarks.turns import Measured
 from lsfa_jax.util import console
-from lsfa_jax.util.atomic import WholeFiles
+from lsfa_jax.util.atomic import TextFiles
 
 HEADER = ["", "ours ms", "peer ms", "time ratio", "range", "target", "met", "compile s",
           "ours MiB", "peer MiB", "memory ratio", "target", "met"]  # fmt: skip
@@ -123,7 +123,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def write_json(path: Path, written: dict[str, Any]) -> None:
     """Writes the figures; whoever reads the file while it is written sees the old ones."""
-    with WholeFiles() as files, files.open(path) as file:
+    with TextFiles() as files, files.open(path) as file:
         file.write(json.dumps(written, indent=1) + "\n")
 
 

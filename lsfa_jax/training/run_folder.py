@@ -12,6 +12,7 @@ import jax
 
 from lsfa_jax.config import Config, read_toml, to_toml, validated
 from lsfa_jax.training import model_folder
+from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -94,11 +95,9 @@ class RunFolder:
 
     def append_history(self, line: dict[str, Any]) -> None:
         """Adds a line to history.jsonl."""
-        try:
-            with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+        path = self.path / "history.jsonl"
+        with atomic.errors(path, model_folder.ADVICE), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def forget_history(self, stage: str, step: int) -> None:
         """Drops the lines of a stage beyond a step, which a resumed run writes again."""
@@ -116,17 +115,7 @@ class RunFolder:
         self._write("history.jsonl", "".join(kept))
 
     def _write(self, name: str, text: str) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            partial = self.path / f".{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(self.path / name)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: cannot write there ({error.strerror}); make room, or choose another --output")
+        atomic.write_text(self.path / name, text, model_folder.ADVICE)
 
 
 def _git_commit() -> str | None:
