@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsfa_jax.config import Config, Stage, TrainArguments
+from lsfa_jax.config import STAGES, Config, Stage
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.load import load_corpus, load_embedding
@@ -32,27 +32,36 @@ from lsfa_jax.util.console import UserError, note, table, warn
 _KEYS = {"model": 0, "representation": 1, "pvae": 2, "transfer": 3, "augmentation": 4, "adjustment": 5, "scratch": 6}
 
 
-def train(arguments: TrainArguments) -> dict[str, Any]:
-    """Runs the stages that the arguments name and returns what metrics.json holds.
+def train(
+    config: Config, output: Path, *, stages: Sequence[Stage] = STAGES, resume: bool = False, save_every: float = 60.0
+) -> dict[str, Any]:
+    """Runs the stages and returns what metrics.json holds.
+
+    Args:
+        config: the settings.
+        output: the run folder.
+        stages: consecutive stages; earlier ones must be complete in the run folder.
+        resume: go on from the run folder's last complete checkpoint.
+        save_every: seconds between checkpoints within a stage.
 
     Raises:
         UserError: something is wrong with the data, the settings or the run folder.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
-    stages = starting.consecutive(arguments.stages)
-    config = starting.with_absolute_paths(arguments.settings())
-    folder = RunFolder(Path(starting.with_output(arguments).output))
-    starting.claim(folder, config, stages, arguments.resume)
+    stages = starting.consecutive(stages)
+    config = starting.with_absolute_paths(config)
+    folder = RunFolder(output)
+    starting.claim(folder, config, stages, resume)
     corpus = load_corpus(config)
     folder.check_corpus(corpus.words, corpus.labels)
     # Read before the folder is touched, so that a wrong file takes nothing with it.
     embedding = load_embedding(config, corpus.words)
-    starting.forget(folder, config, stages, arguments.resume)
+    starting.forget(folder, config, stages, resume)
     folder.create(config, corpus.words, corpus.labels)
     note(f"Run folder: {folder.path}")
     try:
         with interrupts.deferred():
-            return Pipeline(config, corpus, embedding, folder, arguments.save_every).run(stages)
+            return Pipeline(config, corpus, embedding, folder, save_every).run(stages)
     except interrupts.Interrupted:
         note(f"Interrupted, all is saved. Go on with: bin/train --output {folder.path} --resume")
         raise

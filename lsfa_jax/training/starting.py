@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lsfa_jax.config import STAGES, Config, Stage, TrainArguments, differences
+from lsfa_jax.config import STAGES, Config, Stage, differences
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util.console import UserError
 
@@ -37,19 +37,6 @@ def consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     if not chosen or STAGES[first : first + len(chosen)] != chosen:
         raise UserError(f"--stages {' '.join(stages)}: expected one or more neighbours of {', '.join(STAGES)}")
     return chosen
-
-
-def with_output(arguments: TrainArguments) -> TrainArguments:
-    """Names a run folder that is free where the arguments name none."""
-    if arguments.output:
-        return arguments
-    if arguments.resume or STAGES[0] not in arguments.stages:
-        raise UserError("--output DIR: say which run folder to go on with")
-    base = f"runs/{arguments.dataset}-{arguments.preset}"
-    number = 1
-    while (path := Path(base if number == 1 else f"{base}-{number}")).exists():
-        number += 1
-    return arguments.model_copy(update={"output": str(path)})
 
 
 def claim(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
