@@ -4,7 +4,7 @@
 features for rare labels from the features of any encoder.
 """
 
-from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["LSFA", "FeatureAugmenter", "load"]
 
 
-def load(path: str | PathLike[str]) -> "LSFA":
+def load(path: str | Path) -> "LSFA":
     """Reads a model from the run folder of `bin/train`, or from a folder that `LSFA.save` wrote.
 
     Raises:
