@@ -20,14 +20,14 @@ class TrainArguments(Config):
       bin/train                                         the embedded synthetic corpus, a minute or two
       bin/train --dataset rcv1 --preset quick           RCV1, fetched once, for a laptop
       bin/train --data-dir my_corpus --output runs/mine your train.jsonl and test.jsonl
-      bin/train --output runs/mine --resume             go on where it was interrupted
+      bin/train --output runs/mine --resume             continue where it was interrupted
       bin/train --baseline tree                         compared with a linear label tree at the end
     """
 
     output: str = Field("", description="Run folder. By default runs/DATASET-PRESET.")
     config: str = Field("", description="Settings file to start from, such as another run's config.toml.")
     save_every: float = Field(60.0, ge=0, description="Seconds between checkpoints within a stage.")
-    resume: bool = Field(False, description="Go on from the run folder's last complete checkpoint.")
+    resume: bool = Field(False, description="Continue from the run folder's last complete checkpoint.")
     stages: tuple[Stage, ...] = Field(
         STAGES, description="Consecutive stages to run; earlier ones must be complete in the run folder."
     )
@@ -118,12 +118,10 @@ def _with_output(arguments: TrainArguments) -> TrainArguments:
     if arguments.output:
         return arguments
     if arguments.resume or STAGES[0] not in arguments.stages:
-        raise UserError("--output DIR: name the run folder to go on with")
-    base = f"runs/{arguments.dataset}-{arguments.preset}"
-    number = 1
-    while (path := Path(base if number == 1 else f"{base}-{number}")).exists():
-        number += 1
-    return arguments.model_copy(update={"output": str(path)})
+        raise UserError("--output DIR: name the run folder to continue")
+    from lsfa_jax.training.run_folder import free_folder
+
+    return arguments.model_copy(update={"output": str(free_folder(f"runs/{arguments.dataset}-{arguments.preset}"))})
 
 
 def _command(argv: list[str]) -> int:

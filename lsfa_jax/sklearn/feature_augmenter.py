@@ -19,11 +19,14 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from lsfa_jax import config
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.model import augmentation, prototypes, pvae
+from lsfa_jax.training import loop
+from lsfa_jax.training.collection import FeaturesInMemory
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.stages import linear_head, transfer
-from lsfa_jax.training.state import TrainState, init_state
+from lsfa_jax.training.stages.transfer import Transfer
+from lsfa_jax.training.state import TrainState
 from lsfa_jax.util import sharding
-from lsfa_jax.util.console import UserError, progress, quiet
+from lsfa_jax.util.console import UserError, quiet
 
 # Where `epochs` is None: as many as give this many steps, and at least so many epochs.
 _STEPS = 2_000
@@ -109,15 +112,11 @@ class FeatureAugmenter(BaseEstimator):
         features = (features - self._offset) / self._scale
         mesh = sharding.make_mesh()
         sums = _feature_sums(features, label_ids, len(counts))
-        pairs = transfer.PairsInMemory(features[is_head[label_ids]], label_ids[is_head[label_ids]])
+        pairs = FeaturesInMemory(features[is_head[label_ids]], label_ids[is_head[label_ids]])
         self._model = transfer.make_pvae(settings, features.shape[1]).clone(nonnegative=nonnegative)
-        params, statistics = transfer.init_variables(self._model, self._key(_PVAE))
-        optimizer = optax.adam(self.learning_rate)
-        extra = {"sums": sums, "batch_stats": statistics}
-        state = init_state(self._key(_TRANSFER), params, optimizer, extra, validated=False)
         epochs = self.epochs or _default_epochs(len(pairs), self.batch_size)
-        stage = transfer.make_stage(self._model, settings, pairs, optimizer, mesh, epochs)
-        state = self._trained(stage, sharding.on_every_device(mesh, state))
+        stage = Transfer(self._model, settings, pairs, optax.adam(self.learning_rate), mesh, epochs)
+        state = self._trained(stage, stage.init(self._key(_TRANSFER), self._key(_PVAE), sums))
         tail = np.flatnonzero(~is_head & (counts > 0))
         self.diagnostics_ = transfer.diagnose(self._model, state, tail, self._key(_AUGMENTATION))
         self._params, self._centres = sharding.host((state.params, prototypes.prototypes(state.extra["sums"])))
@@ -198,11 +197,16 @@ class FeatureAugmenter(BaseEstimator):
                 raise ValueError(f"intercept {intercept.shape}: expected a number for each of {len(coef)} rows of coef")
             head["intercept"] = intercept + coef @ offset
         sets = _label_sets(labels, len(features), len(coef))
-        epochs = epochs or _default_epochs(len(features), batch_size)
-        schedule = optax.linear_schedule(learning_rate, 0.0, epochs * -(-len(features) // batch_size))
-        features = (features - offset) / self._scale
-        shift = (self._offset - offset) / self._scale
-        head = self._adjusted(head, features, sets, shift, augmented_weight, epochs, batch_size, schedule, seed)
+        settings = linear_head.HeadSettings(
+            epochs=epochs or _default_epochs(len(features), batch_size),
+            batch_size=batch_size,
+            augmented_weight=augmented_weight,
+            num_augmented=self.num_augmented,
+            latent_size=self.latent_size,
+            seed=seed,
+        )
+        features, shift = (features - offset) / self._scale, (self._offset - offset) / self._scale
+        head = self._adjusted(head, features, sets, shift, settings, learning_rate)
         coef = head["coef"] / self._scale
         return coef, None if intercept is None else head["intercept"] - coef @ offset
 
@@ -212,39 +216,30 @@ class FeatureAugmenter(BaseEstimator):
         features: np.ndarray,
         labels: Ragged,
         shift: np.ndarray,
-        augmented_weight: float,
-        epochs: int,
-        batch_size: int,
-        learning_rate: optax.Schedule,
-        seed: int,
+        settings: linear_head.HeadSettings,
+        learning_rate: float,
     ) -> Head:
         """Trains the head on standardised features; `shift` is added to generated ones."""
         mesh = sharding.make_mesh()
-        frozen = linear_head.Frozen(
+        generator = linear_head.Generator(
             pvae=self._params,
             prototypes=self._centres,
             shift=shift,
-            key=jax.random.fold_in(self._key(_AUGMENTATION), seed),
+            key=jax.random.fold_in(self._key(_AUGMENTATION), settings.seed),
         )
-        optimizer = optax.adam(learning_rate)
-        step = linear_head.make_step(
-            lambda params: transfer.decoder(self._model, params, {}), self.latent_size, augmented_weight, optimizer
-        )
-        stage = linear_head.make_stage(
-            step,
+        steps = settings.epochs * math.ceil(len(features) / settings.batch_size)
+        stage = linear_head.LinearHead(
+            lambda params: transfer.decoder(self._model, params, {}),
+            settings,
             features,
             labels,
             len(head["coef"]),
             np.flatnonzero(~self.is_head_ & (self.label_counts_ > 0)),
-            self.num_augmented,
-            sharding.on_every_device(mesh, frozen),
+            sharding.replicate(mesh, generator),
+            optax.adam(optax.linear_schedule(learning_rate, 0.0, steps)),
             mesh,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
         )
-        state = init_state(jax.random.key(seed), jax.tree.map(jnp.asarray, head), optimizer, validated=False)
-        return sharding.host(self._trained(stage, sharding.on_every_device(mesh, state)).params)
+        return sharding.to_host(self._trained(stage, stage.init(jax.random.key(settings.seed), head)).params)
 
     def _checked_head(self, coef: ArrayLike, features: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         coef = check_array(coef, dtype=np.float32, input_name="coef")
@@ -281,16 +276,11 @@ class FeatureAugmenter(BaseEstimator):
         return jax.random.fold_in(jax.random.key(self.random_state), use)
 
     def _trained(self, stage: Stage, state: TrainState) -> TrainState:
-        with quiet(not self.verbose), progress(stage.name, stage.epochs * stage.items_per_epoch, stage.unit) as advance:
-            for epoch in range(1, stage.epochs + 1):
-                for number, batch in enumerate(stage.batches(epoch, 0), (epoch - 1) * stage.steps_per_epoch + 1):
-                    state = stage.step(state, batch, epoch, number)
-                # Without the wait the host would queue up the whole training.
-                losses = np.asarray(state.loss_sums)
-                advance(stage.items_per_epoch)
-                if not np.isfinite(losses).all():
-                    raise ValueError(f"{stage.name}: the training diverged in epoch {epoch}; lower learning_rate")
-        return state
+        with quiet(not self.verbose):
+            try:
+                return loop.run(stage, sharding.on_every_device(sharding.make_mesh(), state))
+            except UserError as error:
+                raise ValueError(f"{error}; learning_rate is the argument") from error
 
 
 @partial(jax.jit, static_argnums=0)

@@ -83,12 +83,12 @@ def write(folder: Path, model: TrainedModel) -> None:
         "files": {name: {"bytes": len(content[name]), "sha256": _digest(content[name])} for name in _FILES},
     }
     content[_MANIFEST] = (json.dumps(manifest | {"sha256": _own_digest(manifest)}, indent=2) + "\n").encode()
-    forget(folder)
+    invalidate(folder)
     for name, data in content.items():
         atomic.write_bytes(folder / name, data, ADVICE)
 
 
-def forget(folder: Path) -> None:
+def invalidate(folder: Path) -> None:
     """Says that the folder's files are no model any more, because some of them are about to change.
 
     Raises:
