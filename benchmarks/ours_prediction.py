@@ -49,7 +49,7 @@ def _model_alone(trained: model_folder.TrainedModel, texts: list[str]) -> Callab
 
     def run() -> None:
         for words, lengths in batches:
-            arrays = sharding.split_rows(predictor._mesh, (words, lengths))
+            arrays = sharding.shard_batch(predictor._mesh, (words, lengths))
             jax.block_until_ready(predictor._best_labels(predictor._lsfa, _TOP, predictor._params, *arrays))
 
     return run

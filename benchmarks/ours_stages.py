@@ -51,7 +51,7 @@ def pvae(shape: str, seed: int) -> Work:
     )
     extra = {"batch_stats": statistics, "sums": sums}
     mesh = sharding.make_mesh()
-    state = sharding.on_every_device(mesh, init_state(jax.random.key(2), params, optimizer, extra, validated=False))
+    state = sharding.replicate(mesh, init_state(jax.random.key(2), params, optimizer, extra, validated=False))
     random = np.random.default_rng(seed)
     number = 20 * size
     features = random.random((number, model.feature_size), np.float32)
@@ -109,7 +109,7 @@ def adjustment_steps(ours: ours_model.Ours, seed: int, number: int) -> tuple[adj
         mesh,
         None,
     )
-    return stage, sharding.on_every_device(mesh, state)
+    return stage, sharding.replicate(mesh, state)
 
 
 def adjust(shape: str, seed: int) -> Work:

@@ -37,7 +37,7 @@ class Trainer:
         # Without a copy of the best weights: the plain peer keeps none.
         state = init_state(jax.random.key(0), ours.params, self._optimizer, extra, validated=False)
         # As the pipeline places it: elsewhere, the second step would be compiled anew.
-        self._state = sharding.on_every_device(self._mesh, state)
+        self._state = sharding.replicate(self._mesh, state)
 
     def on(self, documents: Split, num_words: int) -> Callable[[], None]:
         """Returns what trains on a batch of documents, padded to a length, and waits for it."""
@@ -95,7 +95,7 @@ def _bucketed(ours: ours_model.Ours, batches: Batches) -> list[tuple[Split, int,
 def _collection(ours: ours_model.Ours, documents: Split, num_words: int) -> Callable[[], None]:
     """Returns what adds the features of a batch to the sums of their labels."""
     collect = transfer.make_collector(ours.model)
-    sums = prototypes.no_features(ours.shape.num_labels, ours.model.feature_size)
+    sums = prototypes.zero_sums(ours.shape.num_labels, ours.model.feature_size)
     batches = Batches(documents, ours.shape.num_labels, len(documents), [num_words])
     batches.buckets = np.array([num_words])
     # The weights before training: those are given away step by step.

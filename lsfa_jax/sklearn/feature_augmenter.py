@@ -6,6 +6,7 @@ For one vector a document, such as a sentence embedding, and a linear one-versus
 import math
 from collections.abc import Iterable
 from functools import partial
+from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.stages import linear_head, transfer
 from lsfa_jax.training.stages.transfer import Transfer
 from lsfa_jax.training.state import TrainState
+from lsfa_jax.types import Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.console import UserError, quiet
 
@@ -40,6 +42,9 @@ _PVAE, _TRANSFER, _AUGMENTATION = range(3)
 
 Head = dict[str, np.ndarray]
 """A linear head: "coef" float32[L, D] and perhaps "intercept" float32[L]."""
+
+Labels: TypeAlias = ArrayLike | sparse.sparray | Iterable[Iterable[int]]
+"""An indicator matrix [N, L], dense or sparse, or the label numbers of each of N documents."""
 
 
 class FeatureAugmenter(BaseEstimator):
@@ -103,23 +108,23 @@ class FeatureAugmenter(BaseEstimator):
         Raises:
             ValueError: the shapes do not fit, a value is not finite, or every label is rare, or none.
         """
-        features = check_array(features, dtype=np.float32, input_name="features")
-        label_ids = _label_index(label_index, len(features))
+        inputs = _float32(features, "features")
+        label_ids = _label_index(label_index, len(inputs))
         settings = self._settings()
         counts = np.bincount(label_ids)
         is_head = self._head_of(counts)
-        self._offset, self._scale, nonnegative = _standardisation(features)
-        features = (features - self._offset) / self._scale
+        self._offset, self._scale, nonnegative = _standardisation(inputs)
+        inputs = (inputs - self._offset) / self._scale
         mesh = sharding.make_mesh()
-        sums = _feature_sums(features, label_ids, len(counts))
-        pairs = FeaturesInMemory(features[is_head[label_ids]], label_ids[is_head[label_ids]])
-        self._model = transfer.make_pvae(settings, features.shape[1]).clone(nonnegative=nonnegative)
+        sums = _feature_sums(inputs, label_ids, len(counts))
+        pairs = FeaturesInMemory(inputs[is_head[label_ids]], label_ids[is_head[label_ids]])
+        self._model = transfer.make_pvae(settings, inputs.shape[1]).clone(nonnegative=nonnegative)
         epochs = self.epochs or _default_epochs(len(pairs), self.batch_size)
         stage = Transfer(self._model, settings, pairs, optax.adam(self.learning_rate), mesh, epochs)
         state = self._trained(stage, stage.init(self._key(_TRANSFER), self._key(_PVAE), sums))
         tail = np.flatnonzero(~is_head & (counts > 0))
         self.diagnostics_ = transfer.diagnose(self._model, state, tail, self._key(_AUGMENTATION))
-        self._params, self._centres = sharding.host((state.params, prototypes.prototypes(state.extra["sums"])))
+        self._params, self._centres = sharding.to_host((state.params, prototypes.prototypes(state.extra["sums"])))
         self.label_counts_, self.is_head_ = counts, is_head
         self.prototypes_ = np.where(counts[:, None] > 0, self._centres * self._scale + self._offset, np.float32(0))
         return self
@@ -159,7 +164,7 @@ class FeatureAugmenter(BaseEstimator):
         coef: ArrayLike,
         intercept: ArrayLike | None,
         features: ArrayLike,
-        labels: ArrayLike,
+        labels: Labels,
         *,
         augmented_weight: float = 1.0,
         epochs: int | None = None,
@@ -187,28 +192,28 @@ class FeatureAugmenter(BaseEstimator):
             ValueError: the shapes do not agree with each other or with those of `fit`, or the training diverges.
         """
         check_is_fitted(self, "prototypes_")
-        coef, features = self._checked_head(coef, features)
+        weights, inputs = self._checked(_float32(coef, "coef"), _float32(features, "features"))
         # Without an intercept nothing could replace a subtracted mean.
         offset = np.zeros_like(self._offset) if intercept is None else self._offset
-        head = {"coef": coef * self._scale}
+        head = {"coef": weights * self._scale}
         if intercept is not None:
-            intercept = check_array(intercept, ensure_2d=False, dtype=np.float32, input_name="intercept")
-            if intercept.shape != (len(coef),):
-                raise ValueError(f"intercept {intercept.shape}: expected a number for each of {len(coef)} rows of coef")
-            head["intercept"] = intercept + coef @ offset
-        sets = _label_sets(labels, len(features), len(coef))
+            bias = _float32(intercept, "intercept", ensure_2d=False)
+            if bias.shape != (len(weights),):
+                raise ValueError(f"intercept {bias.shape}: expected a number for each of {len(weights)} rows of coef")
+            head["intercept"] = bias + weights @ offset
+        sets = _label_sets(labels, len(inputs), len(weights))
         settings = linear_head.HeadSettings(
-            epochs=epochs or _default_epochs(len(features), batch_size),
+            epochs=epochs or _default_epochs(len(inputs), batch_size),
             batch_size=batch_size,
             augmented_weight=augmented_weight,
             num_augmented=self.num_augmented,
             latent_size=self.latent_size,
             seed=seed,
         )
-        features, shift = (features - offset) / self._scale, (self._offset - offset) / self._scale
-        head = self._adjusted(head, features, sets, shift, settings, learning_rate)
-        coef = head["coef"] / self._scale
-        return coef, None if intercept is None else head["intercept"] - coef @ offset
+        inputs, shift = (inputs - offset) / self._scale, (self._offset - offset) / self._scale
+        head = self._adjusted(head, inputs, sets, shift, settings, learning_rate)
+        weights = head["coef"] / self._scale
+        return weights, None if intercept is None else head["intercept"] - weights @ offset
 
     def _adjusted(
         self,
@@ -224,7 +229,7 @@ class FeatureAugmenter(BaseEstimator):
         generator = linear_head.Generator(
             pvae=self._params,
             prototypes=self._centres,
-            shift=shift,
+            shift=jnp.asarray(shift),
             key=jax.random.fold_in(self._key(_AUGMENTATION), settings.seed),
         )
         steps = settings.epochs * math.ceil(len(features) / settings.batch_size)
@@ -241,9 +246,8 @@ class FeatureAugmenter(BaseEstimator):
         )
         return sharding.to_host(self._trained(stage, stage.init(jax.random.key(settings.seed), head)).params)
 
-    def _checked_head(self, coef: ArrayLike, features: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        coef = check_array(coef, dtype=np.float32, input_name="coef")
-        features = check_array(features, dtype=np.float32, input_name="features")
+    def _checked(self, coef: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the arguments; raises ValueError where their shapes do not agree with those of `fit`."""
         num_labels, size = self._centres.shape
         if features.shape[1] != size or coef.shape[1] != size or len(coef) < num_labels:
             raise ValueError(
@@ -272,21 +276,19 @@ class FeatureAugmenter(BaseEstimator):
         except UserError as error:
             raise ValueError(str(error)) from None
 
-    def _key(self, use: int) -> jax.Array:
+    def _key(self, use: int) -> Array:
         return jax.random.fold_in(jax.random.key(self.random_state), use)
 
     def _trained(self, stage: Stage, state: TrainState) -> TrainState:
         with quiet(not self.verbose):
             try:
-                return loop.run(stage, sharding.on_every_device(sharding.make_mesh(), state))
+                return loop.run(stage, sharding.replicate(sharding.make_mesh(), state))
             except UserError as error:
-                raise ValueError(f"{error}; learning_rate is the argument") from error
+                raise ValueError(f"{stage.name}: the training diverged; lower learning_rate") from error
 
 
 @partial(jax.jit, static_argnums=0)
-def _generate(
-    model: pvae.Pvae, params: PyTree, key: jax.Array, label_ids: jax.Array, indices: jax.Array, centres: jax.Array
-) -> jax.Array:
+def _generate(model: pvae.Pvae, params: PyTree, key: Array, label_ids: Array, indices: Array, centres: Array) -> Array:
     decode = transfer.decoder(model, params, {})
     return augmentation.sample_features(decode, key, label_ids, indices, centres, model.latent_size)
 
@@ -302,7 +304,7 @@ def _standardisation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool
 
 
 def _feature_sums(features: np.ndarray, label_ids: np.ndarray, num_labels: int) -> prototypes.FeatureSums:
-    sums = prototypes.no_features(num_labels, features.shape[1])
+    sums = prototypes.zero_sums(num_labels, features.shape[1])
     add_up = jax.jit(prototypes.feature_sums, static_argnums=3)
     for start in range(0, len(features), _BLOCK):
         part, ids = features[start : start + _BLOCK], label_ids[start : start + _BLOCK]
@@ -314,6 +316,10 @@ def _default_epochs(items: int, batch_size: int) -> int:
     return max(_LEAST_EPOCHS, math.ceil(_STEPS / math.ceil(items / batch_size)))
 
 
+def _float32(array: ArrayLike, name: str, ensure_2d: bool = True) -> np.ndarray:
+    return cast(np.ndarray, check_array(array, dtype=np.float32, input_name=name, ensure_2d=ensure_2d))
+
+
 def _label_index(label_index: ArrayLike, count: int) -> np.ndarray:
     ids = np.asarray(label_index)
     if ids.shape != (count,) or ids.dtype.kind not in "iu" or ids.min() < 0:
@@ -323,7 +329,7 @@ def _label_index(label_index: ArrayLike, count: int) -> np.ndarray:
     return ids.astype(np.int32)
 
 
-def _label_sets(labels: ArrayLike, count: int, num_labels: int) -> Ragged:
+def _label_sets(labels: Labels, count: int, num_labels: int) -> Ragged:
     """Returns the label numbers of each document, from an indicator matrix or from lists."""
     if sparse.issparse(labels) or isinstance(labels, np.ndarray):
         matrix = sparse.csr_array(labels != 0)
@@ -340,8 +346,8 @@ def _label_sets(labels: ArrayLike, count: int, num_labels: int) -> Ragged:
     return sets
 
 
-def _rows(labels: Iterable[Iterable[int]]) -> list[list[int]]:
+def _rows(labels: Labels) -> list[list[int]]:
     try:
-        return [list(row) for row in labels]
+        return [list(row) for row in cast(Iterable[Iterable[int]], labels)]
     except TypeError:
         raise ValueError("labels: expected an indicator matrix, or a list of label numbers for each document") from None

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lsfa_jax.data.prefetch import ahead
 from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.prefetch import ahead
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training.sparse_step import unique_rows
@@ -59,8 +59,8 @@ def collect(
 
 def collect_features(model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, *keeps: Keep) -> prototypes.FeatureSums:
     """Sums the features of all positive pairs of a split in one pass; `keeps` are called with each batch's outcome."""
-    sums = sharding.on_every_device(mesh, prototypes.no_features(batches.num_labels, model.feature_size))
-    loaded = ((batch, sharding.split_rows(mesh, batch)) for batch in batches.load(batches.in_order()))
+    sums = sharding.replicate(mesh, prototypes.zero_sums(batches.num_labels, model.feature_size))
+    loaded = ((batch, sharding.shard_batch(mesh, batch)) for batch in batches.load(batches.in_order()))
     with (
         closing(ahead(loaded)) as prefetched,
         progress("collecting features", len(batches.split), "documents") as advance,

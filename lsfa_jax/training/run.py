@@ -162,7 +162,7 @@ class Run:
                 total = stage.epochs * stage.steps_per_epoch
                 note(f"{stage.name}: continues after step {int(state.step):,} of {total:,}")
         else:
-            state = sharding.on_every_device(self.mesh, init())
+            state = sharding.replicate(self.mesh, init())
         start = time.monotonic()
         try:
             return loop.run(stage, state, checkpoints, self.folder)
@@ -243,8 +243,8 @@ class Run:
                 also = keep_states and self._keeps(states) and not states.decided
                 sums = self._collect(params, self.corpus.train, *([states] if also else []), features)
                 if not checkpoints.exists:
-                    checkpoints.save(sharding.on_every_device(self.mesh, init(sums)))
-            zeros = prototypes.no_features(self.model.num_labels, self.model.feature_size)
+                    checkpoints.save(sharding.replicate(self.mesh, init(sums)))
+            zeros = prototypes.zero_sums(self.model.num_labels, self.model.feature_size)
             state = self._run_stage(stage, lambda: init(zeros), checkpoints)
         # Also after a run that was killed between the stage's last checkpoint and this line.
         features_file.unlink(missing_ok=True)
@@ -333,7 +333,7 @@ class Run:
             label_counts=corpus.published_counts[: corpus.num_labels],
             num_documents=corpus.published_documents,
             threshold=self.metrics["stages"][name]["threshold"],
-            params=sharding.host(params),
+            params=sharding.to_host(params),
         )
         model_folder.write(self.folder.path, trained)
 

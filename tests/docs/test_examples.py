@@ -1,4 +1,4 @@
-"""The scripts in docs/examples run as they are, and print what the docs say."""
+"""The scripts in docs/examples run unchanged, and print the results that the docs describe."""
 
 import runpy
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests import training_corpus
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -18,7 +20,7 @@ def _fast(tmp_path_factory):
 
 
 def printed(name, capsys):
-    """Runs an example in this process, which has loaded JAX already; returns the lines that it prints."""
+    """Runs an example in this process, where JAX is imported already; returns the lines that it prints."""
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     return dict(line.rsplit(": ", 1) for line in capsys.readouterr().out.splitlines())
 

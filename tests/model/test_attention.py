@@ -43,7 +43,7 @@ def label_features(states, words, mask, queries, head):
 @jax.jit
 def features_and_gradients(states, mask, queries, head):
     def run(states, queries, head):
-        words = attention.project_words(states, head)
+        words = attention.project_tokens(states, head)
         alpha = attention.label_attention(states, mask, queries)
         return alpha, label_features(states, words, mask, queries, head)
 
@@ -81,7 +81,7 @@ def test_label_features_attend_first_and_apply_the_head_after(with_head, shape):
     head = {"kernel": normal(2 * H, D), "bias": np.array([0.1, -0.5, 0.3], np.float32)} if with_head else None
     assert_agrees(
         lambda states, queries, head: label_features(
-            states, attention.project_words(states, head), mask, queries, head
+            states, attention.project_tokens(states, head), mask, queries, head
         ),
         lambda states, queries, head: reference.label_features(states, RAGGED, queries, head),
         normal(B, T, 2 * H),
@@ -107,7 +107,7 @@ def test_a_text_without_words_has_the_feature_of_nothing():
     states, mask = some_states_and_mask(np.zeros(B, int))
     head = {"kernel": normal(2 * H, D), "bias": np.array([0.5, -0.5, 0.0], np.float32)}
     queries = normal(L, 2 * H)
-    features = label_features(states, attention.project_words(states, head), mask, queries, head)
+    features = label_features(states, attention.project_tokens(states, head), mask, queries, head)
     np.testing.assert_array_equal(features, np.broadcast_to(np.float32([0.5, 0.0, 0.0]), (B, L, D)))
     assert not np.any(label_features(states, states, mask, queries, None))
 
@@ -115,7 +115,7 @@ def test_a_text_without_words_has_the_feature_of_nothing():
 def test_a_documents_own_queries_give_its_columns_of_the_full_features():
     states, mask = some_states_and_mask(RAGGED)
     head = {"kernel": normal(2 * H, D), "bias": normal(D)}
-    words, queries = attention.project_words(states, head), normal(L, 2 * H)
+    words, queries = attention.project_tokens(states, head), normal(L, 2 * H)
     label_ids = np.array([[0, 4], [2, 2], [1, 3], [4, 0]])
     every = label_features(states, words, mask, queries, head)
     own = label_features(states, words, mask, queries[label_ids], head)

@@ -60,7 +60,7 @@ def test_pairs_in_blocks_give_the_same_loss_and_computed_are_those_with_a_pair(m
         jax.debug.callback(lambda: computed.append(len(v)))
         return loss(v, label_ids, mask)
 
-    found = contrastive.over_pairs(noted, features, LABELS, mask, size)
+    found = contrastive.sum_over_pairs(noted, features, LABELS, mask, size)
     jax.effects_barrier()
     assert computed == [size] * -(-mask.sum() // size)
     np.testing.assert_allclose(
@@ -70,7 +70,7 @@ def test_pairs_in_blocks_give_the_same_loss_and_computed_are_those_with_a_pair(m
         ),
         rtol=1e-5,
     )
-    found = jax.grad(lambda v: contrastive.over_pairs(loss, v, LABELS, mask, size))(features)
+    found = jax.grad(lambda v: contrastive.sum_over_pairs(loss, v, LABELS, mask, size))(features)
     whole = jax.grad(lambda v: loss(v, LABELS, mask))(features)
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
 

@@ -40,7 +40,7 @@ def make(B, T, D, L, K=3, H=3, weights="per_label", bias=True, head=True, weight
 
 def inputs(trained, lengths, dtype):
     states, head = trained["states"], trained.get("head")
-    words = Words(states, attention.project_words(states, head, dtype), attention.word_mask(lengths, states.shape[1]))
+    words = Words(states, attention.project_tokens(states, head, dtype), attention.token_mask(lengths, states.shape[1]))
     return words, head and head["bias"], Labels(trained["queries"], trained["weights"], trained.get("bias"))
 
 

@@ -64,14 +64,14 @@ def test_sums_of_parts_add_up_to_the_sums_of_all(cut):
     features = normal(P, D)
     parts = [summaries(features, LABELS, part, L)[0] for part in (cut, ~cut)]
     whole, _, _ = summaries(features, LABELS, np.ones(P, bool), L)
-    added = jax.tree.map(lambda *x: sum(x), prototypes.no_features(L, D), *parts)
+    added = jax.tree.map(lambda *x: sum(x), prototypes.zero_sums(L, D), *parts)
     np.testing.assert_array_equal(added.counts, whole.counts)
     np.testing.assert_allclose(added.totals, whole.totals, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(added.squares, whole.squares, rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_has_zero_prototypes_and_variances():
-    sums = prototypes.no_features(L, D)
+    sums = prototypes.zero_sums(L, D)
     assert sums.counts.dtype == np.int32
     np.testing.assert_array_equal(prototypes.prototypes(sums), np.zeros((L, D)))
     np.testing.assert_array_equal(prototypes.variances(sums), np.zeros(L))

@@ -74,7 +74,7 @@ def test_decoder_is_equation_15(nonnegative, residual):
 
 
 def test_latent_is_equations_13_and_14():
-    assert_agrees(pvae.reparameterized, reference.reparameterized, normal(P, Z), normal(P, Z, seed=1), NOISE)
+    assert_agrees(pvae.reparameterize, reference.reparameterize, normal(P, Z), normal(P, Z, seed=1), NOISE)
 
 
 @pytest.mark.parametrize("kl_weight", ["auto", 0.005, 0.0])
@@ -85,7 +85,7 @@ def test_objective_and_its_gradient_in_all_parameters_are_equations_11_to_17(kl_
 
     def theirs(params, features, prototypes):
         mu, log_variance = reference.encode(params, features, prototypes)
-        z = reference.reparameterized(mu, log_variance, NOISE.astype(np.float64))
+        z = reference.reparameterize(mu, log_variance, NOISE.astype(np.float64))
         reconstruction = reference.decode(params, z, prototypes)
         return reference.negative_elbo(features, reconstruction, mu, log_variance, MASK, kl_weight)
 

@@ -22,7 +22,7 @@ def problems(draw):
     """Labels of a batch, a drawn pool and how hard it is, and L. Few shapes, so that few programs are compiled."""
     num_labels = draw(st.sampled_from([1, 5, 40]))
     label_ids = np.array(draw(st.lists(st.integers(0, num_labels - 1), max_size=6)), np.int32)
-    found = negative_sampling.draw(
+    found = negative_sampling.sample_candidates(
         label_ids, num_labels, draw(st.sampled_from([1, 4, 16])), 0, 1, draw(st.integers(0, 99))
     )
     size = len(found.pool)
@@ -93,7 +93,7 @@ def test_hard_ones_that_are_hard_make_the_estimate_surer():
     def spread(hardness):
         estimates = []
         for step in range(200):
-            positives, pool = negative_sampling.draw(np.zeros(0, int), 200, 12, 0, 1, step)
+            positives, pool = negative_sampling.sample_candidates(np.zeros(0, int), 200, 12, 0, 1, step)
             label_ids, weights = CHOOSE(positives, pool, hardness[np.minimum(pool, 199)], 200)
             estimates.append(float(weights @ values[np.minimum(label_ids, 199)]))
         return np.std(estimates)
@@ -111,8 +111,8 @@ def test_hardness_is_what_a_label_without_documents_adds_to_equation_6():
 def test_places_are_where_the_batchs_labels_stand():
     positives = padded([3, 4, 9], 6, 10)
     label_ids = np.array([[9, 3, 0], [4, 4, 0]], np.int32)
-    found = np.asarray(shortlist.places(positives, label_ids))
+    found = np.asarray(shortlist.positions(positives, label_ids))
     np.testing.assert_array_equal(found[:, :2], [[2, 0], [1, 1]])
     # What is padding in a batch stands anywhere, but on the list.
-    assert np.all(np.asarray(shortlist.places(positives, np.arange(11))) < 6)
-    assert int(shortlist.places(padded([], 1, 1), np.array(0))) == 0
+    assert np.all(np.asarray(shortlist.positions(positives, np.arange(11))) < 6)
+    assert int(shortlist.positions(padded([], 1, 1), np.array(0))) == 0

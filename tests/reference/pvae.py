@@ -36,7 +36,7 @@ def decode(params, z, prototypes, nonnegative=True, residual=True):
     return relu(out) if nonnegative else out
 
 
-def reparameterized(mu, log_variance, noise):
+def reparameterize(mu, log_variance, noise):
     """Eq. 14."""
     sigma = np.sqrt(np.exp(log_variance))
     return mu + noise * sigma

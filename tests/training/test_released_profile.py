@@ -182,8 +182,8 @@ def test_11_early_stopping_comes_before_averaging_and_the_contrastive_loss(tiny,
         return replace(state, step=state.step + 1)
 
     monkeypatch.setattr(representation, "make_step", lambda *_: step)
-    monkeypatch.setattr(transfer, "collect_features", lambda *_: transfer.prototypes.no_features(1, 1))
-    monkeypatch.setattr(sharding, "split_rows", lambda mesh, batch: batch)
+    monkeypatch.setattr(transfer, "collect_features", lambda *_: transfer.prototypes.zero_sums(1, 1))
+    monkeypatch.setattr(sharding, "shard_batch", lambda mesh, batch: batch)
     own = settings(profile)
     # 579 steps an epoch, as RCV1 has, on documents that are not looked at.
     batches = training_corpus.batches(tiny.train)

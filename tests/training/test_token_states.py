@@ -48,7 +48,7 @@ def filled(path, split, model, params, count=1):
     collect = transfer.make_collector(model)
     with states.filling() as keep:
         batches = Batches(split, L, 4, [4, 16], count)
-        transfer.collect_features(collect, sharding.on_every_device(mesh, params), batches, 5, mesh, keep)
+        transfer.collect_features(collect, sharding.replicate(mesh, params), batches, 5, mesh, keep)
     return states
 
 

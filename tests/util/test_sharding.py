@@ -25,7 +25,7 @@ def test_the_mesh_is_over_all_local_devices():
 
 def test_rows_are_split_and_all_else_is_copied():
     tree = {"a": np.arange(8), "b": normal(4, 3)}
-    split, copied = sharding.split_rows(MESHES[4], tree), sharding.on_every_device(MESHES[4], tree)
+    split, copied = sharding.shard_batch(MESHES[4], tree), sharding.replicate(MESHES[4], tree)
     for name, x in tree.items():
         share = len(x) // 4
         shards = sorted(split[name].addressable_shards, key=lambda shard: shard.index[0].start or 0)
@@ -34,8 +34,8 @@ def test_rows_are_split_and_all_else_is_copied():
             np.testing.assert_array_equal(shard.data, x[i * share : (i + 1) * share])
         for shard in copied[name].addressable_shards:
             np.testing.assert_array_equal(shard.data, x)
-    assert_equal(sharding.host(split), tree)
-    assert all(isinstance(x, np.ndarray) for x in sharding.host(split).values())
+    assert_equal(sharding.to_host(split), tree)
+    assert all(isinstance(x, np.ndarray) for x in sharding.to_host(split).values())
 
 
 def test_abstract_says_shapes_and_places():

@@ -185,7 +185,7 @@ class Adjustment(Stage):
         plan = self.train.epoch(seed, epoch)
         parts = distribute_generated(self.tail, num_augmented, len(plan), seed, epoch, self.mesh.size)
         for batch, generated in zip(self.train.load(plan, start), parts[start:], strict=True):
-            yield sharding.split_rows(self.mesh, (batch, generated))
+            yield sharding.shard_batch(self.mesh, (batch, generated))
 
     def step(self, state: TrainState, batch: tuple[Batch, Generated], epoch: int, number: int) -> TrainState:
         real, augment = takes_part(self.config, epoch) if self.augments else (True, False)

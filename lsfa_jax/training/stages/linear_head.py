@@ -148,7 +148,7 @@ class LinearHead(Stage):
             documents = DocumentFeatures(
                 self.features[batch.rows], batch.label_ids, batch.label_mask, batch.document_mask
             )
-            yield sharding.split_rows(self.mesh, (documents, generated))
+            yield sharding.shard_batch(self.mesh, (documents, generated))
 
     def step(self, state: TrainState, batch: tuple[DocumentFeatures, Generated], epoch: int, number: int) -> TrainState:
         return self._step(state, batch, self.frozen)

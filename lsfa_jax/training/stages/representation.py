@@ -15,7 +15,7 @@ from lsfa_jax.config import Config
 from lsfa_jax.data import negative_sampling
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model import prototypes, shortlist
-from lsfa_jax.model.contrastive import over_pairs, prototypical_contrastive
+from lsfa_jax.model.contrastive import prototypical_contrastive, sum_over_pairs
 from lsfa_jax.model.lsfa import Lsfa, label_rows, word_side
 from lsfa_jax.training import collection
 from lsfa_jax.training.loop import Stage
@@ -68,7 +68,7 @@ def objective(
         return bce, losses
     features = lsfa.positive_features(states, batch.lengths, batch.label_ids)  # Eq. 2-4
     mask = batch.label_mask.reshape(-1)
-    total = over_pairs(  # Eq. 9
+    total = sum_over_pairs(  # Eq. 9
         lambda features, label_ids, mask: prototypical_contrastive(
             features,
             label_ids,
@@ -134,7 +134,7 @@ def shortlist_step(
     label_ids, weights = shortlist.choose(*batch.candidates, hardness, model.num_labels)
     rows = label_rows(model, state.params, label_ids)
     extra = gather_rows(state.extra, dict.fromkeys(state.extra, label_ids))
-    listed = batch._replace(label_ids=shortlist.places(batch.candidates.positives, batch.label_ids))
+    listed = batch._replace(label_ids=shortlist.positions(batch.candidates.positives, batch.label_ids))
 
     def loss(params: PyTree, states: Array) -> tuple[Array, dict[str, Array]]:
         lsfa = model.clone(num_labels=len(label_ids)).bind({"params": params})
@@ -220,11 +220,13 @@ class Representation(Stage):
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         seed, num_labels = self.config.seed, self.model.num_labels
         for number, batch in enumerate(self.train.load(self.train.epoch(seed, epoch), start), start):
-            placed = sharding.split_rows(self.mesh, batch)
+            placed = sharding.shard_batch(self.mesh, batch)
             if self.shortlist_size:
                 label_ids = batch.label_ids[batch.label_mask]
-                candidates = negative_sampling.draw(label_ids, num_labels, self.shortlist_size, seed, epoch, number)
-                placed = placed._replace(candidates=sharding.on_every_device(self.mesh, candidates))
+                candidates = negative_sampling.sample_candidates(
+                    label_ids, num_labels, self.shortlist_size, seed, epoch, number
+                )
+                placed = placed._replace(candidates=sharding.replicate(self.mesh, candidates))
             yield placed
 
     def before_epoch(self, state: TrainState, epoch: int) -> TrainState:
@@ -232,7 +234,7 @@ class Representation(Stage):
             return state
         sums = collection.collect_features(self.model, state.params, self.train, self.mesh)
         extra = {"prototypes": prototypes.prototypes(sums), "present": sums.counts > 0}
-        return replace(state, extra=sharding.on_every_device(self.mesh, extra))
+        return replace(state, extra=sharding.replicate(self.mesh, extra))
 
     def step(self, state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
         state = self._step(state, batch, uses_contrast(self.config, epoch))

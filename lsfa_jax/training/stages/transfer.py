@@ -124,7 +124,7 @@ class Transfer(Stage):
             rows = np.zeros(padded, np.int64)
             rows[: len(chosen)] = chosen
             batch = PairBatch(features[rows], self.features.label_ids[rows], np.arange(padded) < len(chosen))
-            yield sharding.split_rows(self.mesh, batch)
+            yield sharding.shard_batch(self.mesh, batch)
 
     def step(self, state: TrainState, batch: PairBatch, epoch: int, number: int) -> TrainState:
         return self._step(state, batch)
