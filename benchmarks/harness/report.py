@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.cases import Comparison
 from benchmarks.harness.runner import Measured
 from lsfa_jax.util import console
-from lsfa_jax.util.atomic import WholeFiles
+from lsfa_jax.util.atomic import TextFiles
 
 Row = dict[str, Any]
 """A row of the JSON file."""
@@ -141,7 +141,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes the JSON file atomically."""
-    with WholeFiles() as files, files.open(path) as file:
+    with TextFiles() as files, files.open(path) as file:
         file.write(json.dumps(content, indent=1) + "\n")
 
 
