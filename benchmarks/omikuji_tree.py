@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from benchmarks import shapes
 from benchmarks.work import Work, each
 from lsfa_jax.data.ragged import Ragged
-from lsfa_jax.sparse import baselines
+from lsfa_jax.sparse import tree
 
 _TRAINING = 2_000
 
@@ -29,9 +29,9 @@ def train_tree(features: csr_matrix, labels: Ragged, num_labels: int) -> tuple[o
     """Returns a tree, and the seconds in which it was trained: without the file of its features."""
     with tempfile.TemporaryDirectory(prefix="lsfa-benchmark-") as folder:
         path, model = Path(folder) / "train.txt", Path(folder) / "model"
-        baselines._write_features(path, features, labels, num_labels)
+        tree.write_features(path, features, labels, num_labels)
         started = time.monotonic()
-        baselines._train_tree(path, model)
+        tree.train_file(path, model)
         seconds = time.monotonic() - started
         return omikuji.Model.load(str(model)), seconds
 

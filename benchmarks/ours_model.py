@@ -32,8 +32,7 @@ class Ours(NamedTuple):
 
     def batches(self) -> Batches:
         """Returns all documents in the length buckets of the settings."""
-        most = self.shape.max_words
-        buckets = [size for size in self.config.data.length_buckets if size < most] + [most]
+        buckets = self.config.data.length_buckets
         return Batches(self.split, self.shape.num_labels, self.shape.batch, buckets)
 
 

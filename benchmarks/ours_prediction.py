@@ -13,7 +13,7 @@ from benchmarks.work import Part, Work, each
 from lsfa_jax.cli.predict import parse, predict
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
-from lsfa_jax.util import console, sharding
+from lsfa_jax.util import console
 
 _TOP = 5
 
@@ -41,16 +41,12 @@ def _texts(ours: ours_model.Ours, seed: int, number: int) -> list[str]:
 def _model_alone(trained: model_folder.TrainedModel, texts: list[str]) -> Callable[[], None]:
     """Returns what computes the predictor's batches, padded already."""
     predictor = Predictor(trained)
-    batches = [
-        predictor._padded([chunk[row][1] for row in rows])
-        for chunk in predictor._encoded(texts)
-        for rows in predictor._batches(np.array([len(words) for _, words in chunk]))
-    ]
+    padded = predictor.batches(texts)
+    batches = list(padded.load(padded.consecutive()))
 
     def run() -> None:
-        for words, lengths in batches:
-            arrays = sharding.split_rows(predictor._mesh, (words, lengths))
-            jax.block_until_ready(predictor._best_labels(predictor._lsfa, _TOP, predictor._params, *arrays))
+        for batch in batches:
+            jax.block_until_ready(predictor.compute(batch, _TOP))
 
     return run
 

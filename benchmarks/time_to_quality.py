@@ -20,7 +20,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.evaluation import ranking
-from lsfa_jax.sparse import baselines
+from lsfa_jax.sparse import tree as tree_model
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import console
 
@@ -52,8 +52,8 @@ def tree(corpus: Corpus) -> tuple[float, float]:
     weigh = TfidfTransformer(sublinear_tf=True)
     model, seconds = train_tree(weigh.fit_transform(train), corpus.train.labels, len(corpus.labels))
     top = np.full((len(corpus.validation), _PLACE), -1, np.int32)
-    for row, own in enumerate(weigh.transform(validation)):
-        listed = model.predict(list(zip(own.values.tolist(), own.data.tolist(), strict=True)), top_k=_PLACE)
+    for row, words in enumerate(weigh.transform(validation)):
+        listed = model.predict(list(zip(words.indices.tolist(), words.data.tolist(), strict=True)), top_k=_PLACE)
         top[row, : len(listed)] = [label for label, _ in listed]
     figures = ranking.evaluate(top, corpus.validation.labels, corpus.label_counts, len(corpus.train))
     return seconds, figures[f"P@{_PLACE}"]
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     folder = RunFolder(parser.parse_args(arguments).run)
-    baselines.check("tree")
+    tree_model.check()
     config = folder.read_config()
     file = folder.path / "history.jsonl"
     history = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []

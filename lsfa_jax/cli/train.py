@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
         0 when done, 2 after an error that the user can mend, 130 or 143 after SIGINT or SIGTERM.
     """
     from lsfa_jax.config import parse_train_arguments
-    from lsfa_jax.sparse import baselines
+    from lsfa_jax.evaluation import baselines
     from lsfa_jax.util import console
     from lsfa_jax.util.malloc import keep_freed_memory
 

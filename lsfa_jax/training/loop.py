@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsfa_jax.data.prefetch import ahead
+from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation
@@ -68,7 +68,7 @@ def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFo
     done: Any = None
     started = since = time.monotonic()
     with (
-        closing(ahead(_batches(stage, step))) as batches,
+        closing(prefetch(_batches(stage, step))) as batches,
         progress(stage.name, round(total * per_step), stage.unit, done=round(step * per_step)) as advance,
     ):
         try:

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsfa_jax.config import Config, Stage, TrainArguments
-from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.batches import Batches, length_buckets
 from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.load import load_corpus, load_embedding
-from lsfa_jax.evaluation import scorer
-from lsfa_jax.evaluation.threshold import choose_threshold
+from lsfa_jax.evaluation import groups, thresholded
+from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import CLASSIFIER, make_model
 from lsfa_jax.training import loop, model_folder, starting
@@ -69,8 +69,7 @@ class Pipeline:
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
         splits = (corpus.train, corpus.validation, corpus.test)
         longest = max(1, *(int(split.lengths.max(initial=1)) for split in splits))
-        # No bucket beyond the longest text: a corpus of short ones compiles and pads less.
-        self.buckets = [size for size in config.data.length_buckets if size < longest] + [longest]
+        self.buckets = length_buckets(config.data.length_buckets, longest)
         self.train = self._batches(corpus.train, config.optimizer.batch_size)
         self.validation, self.test = (self._batches(split, config.report.batch_size) for split in splits[1:])
         self.embedding = embedding
@@ -80,7 +79,7 @@ class Pipeline:
             name: TokenStates(folder.token_states(name), getattr(corpus, name), 2 * config.encoder.hidden_size)
             for name in starting.KEPT_SPLITS
         }
-        self.ranker = scorer.make_ranker(self.model, self.is_head)
+        self.groups = groups.head_and_tail(self.is_head)
         self.metrics = folder.read_metrics() | {
             "dataset": corpus.name,
             "split": dict(zip(("train", "validation", "test"), map(len, splits), strict=True)),
@@ -135,8 +134,8 @@ class Pipeline:
         """Returns what measures weights on the validation documents; None without any."""
 
         def validate(params: Any) -> dict[str, float]:
-            top = scorer.rank_split(self.ranker, params, batches, self.mesh, "validation")
-            return scorer.measure(top, batches, self.corpus, self.config.report)
+            scores = score_split(self.model, params, batches, self.mesh, self.groups, title="validation")
+            return groups.measure(scores.top, batches.split.labels, self.corpus, self.config.report)
 
         return validate if len(batches.split) else None
 
@@ -316,15 +315,19 @@ class Pipeline:
         """Chooses the threshold on validation documents, measures on these and on test documents; once."""
         results = self.metrics["stages"]
         if "threshold" not in results.get(name, {}):
-            results[name] = {"threshold": choose_threshold(self.model, params, self.validation, self.mesh)}
+            results[name] = {"threshold": thresholded.DEFAULT_THRESHOLD}
             for split, batches in (("validation", self.validation), ("test", self.test)):
                 if not len(batches.split):
                     continue
-                top = scorer.rank_split(self.ranker, params, batches, self.mesh, f"{name} on {split}")
-                results[name][split] = scorer.measure(top, batches, self.corpus, self.config.report, self.is_head)
+                title, truth, report = f"{name} on {split}", batches.split.labels, self.config.report
+                scores = score_split(self.model, params, batches, self.mesh, self.groups, title=title)
+                if split == "validation" and scores.histogram is not None:
+                    results[name]["threshold"] = thresholded.best_threshold(scores.histogram, len(truth.values))
+                results[name][split] = groups.measure(scores.top, truth, self.corpus, report, self.is_head)
                 if split == "test":
-                    size = self.config.report.bin_size
-                    results[name]["macro_P@5_bins"] = scorer.bins(top[0], batches, self.corpus, size)
+                    results[name]["macro_P@5_bins"] = groups.macro_precision_bins(
+                        scores.top[0], truth, self.corpus, report.bin_size
+                    )
         if len(self.test.split):
             self.metrics["test"] = results.get("adjusted", results[name])["test"]
         self.folder.write_metrics(self.metrics)
@@ -346,18 +349,18 @@ class Pipeline:
     def _print_tables(self) -> None:
         before = self.metrics["stages"]["representation"]["test"]
         after = self.metrics["stages"].get("adjusted", {}).get("test")
-        groups = ("all", "head", "tail")
+        names = ("all", "head", "tail")
         # A group that no test document has a label of has no figures; 0.00 would look like failure.
-        in_head = scorer.head_of_all_labels(self.corpus, self.is_head)
+        in_head = groups.head_of_all_labels(self.corpus, self.is_head)
         occurring = in_head[self.corpus.test.labels.values]
         measured = {"all": len(occurring) > 0, "head": bool(occurring.any()), "tail": bool((~occurring).any())}
         header = ["test documents"]
-        for group in groups:
+        for group in names:
             header += [group, "adjusted"] if after else [group]
         rows = []
-        for metric in (name for name in before if name not in groups):
+        for metric in (name for name in before if name not in names):
             row = [metric]
-            for group in groups:
+            for group in names:
                 results = [before] if after is None else [before, after]
                 values = [(one if group == "all" else one[group])[metric] for one in results]
                 row += [f"{value:.2f}" if measured[group] else "-" for value in values]

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Array, Batch, Batches
-from lsfa_jax.data.prefetch import ahead
+from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.model import augmentation, prototypes, pvae
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training.loop import Stage
@@ -78,7 +78,9 @@ def collect_features(
     """Adds up the features of every positive pair in one pass over a split; `keeps` are shown each batch's outcome."""
     sums = sharding.on_every_device(mesh, prototypes.no_features(batches.num_labels, feature_size))
     with (
-        closing(ahead((batch, sharding.split_rows(mesh, batch)) for batch in batches.load(batches.in_order()))) as made,
+        closing(
+            prefetch((batch, sharding.split_rows(mesh, batch)) for batch in batches.load(batches.in_order()))
+        ) as made,
         progress("collecting features", len(batches.split), "documents") as advance,
     ):
         for batch, placed in made:
