@@ -18,7 +18,6 @@ import pytest
 
 from lsfa_jax.cli.train import main
 from lsfa_jax.data.reading.documents import Document
-from lsfa_jax.sparse import baselines
 from lsfa_jax.util import interrupts
 from tests import training_corpus
 from tests.training_corpus import arguments
@@ -182,7 +181,7 @@ def test_a_baseline_stands_beside_the_model_in_the_end(run, data, whole, tmp_pat
     measured = json.loads((whole / "metrics.json").read_text())["test"]["P@1"]
     shown = next(line.split() for line in tables[tables.index("all: model") :].splitlines() if " P@1 " in line)
     assert shown[1] == f"{measured:.2f}"
-    monkeypatch.setattr(baselines, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "omikuji", None)
     refused(run(*line, "tree"), "pip install 'lsfa_jax[baseline]'")
 
 

@@ -1,8 +1,11 @@
+import copy
+import pickle
 import signal
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from scipy import sparse
@@ -18,6 +21,7 @@ from lsfa_jax import LSFA
 from lsfa_jax.data import build_corpus
 from lsfa_jax.sklearn import classifier
 from lsfa_jax.training import loop, model_folder
+from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
 
 SETTINGS = {
@@ -72,7 +76,7 @@ def test_predictions_agree_with_each_other(fitted):
     texts, _ = documents("test")
     assert fitted.classes_.tolist() == [f"label{number}" for number in range(8)]
     whole = clone(fitted).set_params(top_k=8)
-    whole = whole._keep(fitted.model_, fitted._targets)
+    whole = whole._keep(fitted.model_, fitted._labels)
     dense = whole.predict_proba(texts).toarray()
     assert dense.shape == (len(texts), 8)
     assert np.all((dense > 0) & (dense < 1))
@@ -81,7 +85,7 @@ def test_predictions_agree_with_each_other(fitted):
         expected = [fitted.classes_[column] for column in order if row[column] >= fitted.threshold_]
         assert Counter(predicted) == Counter(expected)
         assert [row[list(fitted.classes_).index(name)] for name in best] == sorted(row, reverse=True)[:3]
-    few = clone(fitted).set_params(top_k=2)._keep(fitted.model_, fitted._targets).predict_proba(texts)
+    few = clone(fitted).set_params(top_k=2)._keep(fitted.model_, fitted._labels).predict_proba(texts)
     assert isinstance(few, sparse.csr_array)
     assert few.has_canonical_format
     for row, own in zip(dense, few.toarray(), strict=True):
@@ -91,9 +95,39 @@ def test_predictions_agree_with_each_other(fitted):
     assert fitted.predict_proba([]).shape == (0, 8)
 
 
+def weights_on_devices(estimator):
+    """Where the devices keep arrays of the shape of the word vectors."""
+    shape = estimator.model_.params["embedding"].shape
+    return {x.addressable_data(0).unsafe_buffer_pointer() for x in jax.live_arrays() if x.shape == shape}
+
+
+def test_a_second_prediction_neither_compiles_nor_copies_the_weights_again(fitted):
+    texts, _ = documents("test")
+    first = fitted.predict(texts)
+    compiled, weights = programs(), weights_on_devices(fitted)
+    assert weights
+    assert fitted.predict(texts) == first
+    assert programs() == compiled
+    assert weights_on_devices(fitted) == weights
+
+
+def test_copies_predict_the_same_and_leave_the_devices_arrays_behind(fitted):
+    texts, _ = documents("test")
+    first = fitted.predict(texts)
+    stored = pickle.dumps(fitted)
+    size = sum(x.nbytes for x in jax.tree.leaves(fitted.model_.params))
+    assert len(stored) < 2 * size + 20_000
+    for copied in (pickle.loads(stored), copy.deepcopy(fitted)):
+        before = weights_on_devices(fitted)
+        assert copied.predict(texts) == first
+        assert len(weights_on_devices(copied)) > len(before)
+    assert not hasattr(clone(fitted), "model_")
+    assert fitted.predict(texts) == first
+
+
 def test_score_is_ndcg_at_5(fitted):
     texts, labels = documents("test")
-    whole = clone(fitted).set_params(top_k=8)._keep(fitted.model_, fitted._targets)
+    whole = clone(fitted).set_params(top_k=8)._keep(fitted.model_, fitted._labels)
     truth = indicator(labels, fitted.classes_)
     expected = ndcg_score(truth, whole.predict_proba(texts).toarray(), k=5)
     assert fitted.score(texts, labels) == pytest.approx(expected, abs=1e-6)
@@ -168,7 +202,7 @@ def test_a_run_folder_can_be_loaded_and_a_damaged_one_is_refused(fitted, tmp_pat
     texts, _ = documents("test")
     assert LSFA.load(tmp_path).predict(texts) == fitted.predict(texts)
     fitted.save(tmp_path)
-    (tmp_path / "classifier.json").write_text('{"params": {}, "form": "other", "classes": []}')
+    (tmp_path / "estimator.json").write_text('{"params": {}, "form": "other", "classes": []}')
     with pytest.raises(ValueError, match=r"estimator\.json"):
         LSFA.load(tmp_path)
     weights = tmp_path / "weights.safetensors"
