@@ -89,7 +89,7 @@ class PredictArguments(BaseModel):
     )
     labels_field: str = Field("", description="Field or column that holds labels; they are not used.")
     id_field: str = Field("", description="Field or column that holds the document's id, likewise.")
-    label_separator: str = Field("", description="What stands between the labels of a document in one string.")
+    label_separator: str = Field("", description="Separator of the labels of a document in one string.")
     bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")
 
 

@@ -50,7 +50,7 @@ def length_buckets(lengths: Iterable[int], longest: int) -> list[int]:
 class Batches:
     """The batches of one split. Which documents share a batch depends on length bucket, seed and epoch alone.
 
-    The number of batches an epoch is fixed, so one step count determines where a run stands.
+    The number of batches an epoch is fixed, so a number of steps determines the place in a run.
 
     Attributes:
         split: the documents.
@@ -144,7 +144,7 @@ class Batches:
             yield self.gather(rows)
 
     def gather(self, rows: np.ndarray) -> Batch:
-        """Returns one batch of the given documents, at most a full one."""
+        """Returns one batch of documents, by int[at most `batch_size`] numbers."""
         num_rows = next(count for count in self._row_counts if count >= len(rows))
         num_words = int(self.buckets[self.bucket_of[rows].max()])
         padded = np.zeros(num_rows, np.int32)

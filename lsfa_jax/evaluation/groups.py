@@ -171,9 +171,9 @@ def measure(
     Args:
         top: int32 [G, N, 5], rankings within the groups of `head_and_tail`; the first is enough without `is_head`.
         truth: the labels of the N documents.
-        corpus: whose published training split gives the propensities.
+        corpus: propensities are those of its published training split.
         report: A and B of PSP.
-        is_head: bool[L]; where it is given, the result also holds the metrics of "head" and "tail".
+        is_head: bool[L]; with it, the result also holds the metrics of "head" and "tail".
     """
     counts, number = corpus.published_counts, corpus.published_documents
     propensity = ranking.Propensity(report.propensity_a, report.propensity_b)

@@ -95,7 +95,7 @@ def read_predictions(path: Path, irregularities: Irregularities) -> list[Predict
 
     JSON Lines: an object a line with "labels", best first; "probabilities" and "id" are optional. TSV or CSV: a header
     with document and label, rank and probability are optional; a row is one label of a document; rows are ordered by
-    rank, else by probability, else as they stand, documents by their first row. A label that a document has twice
+    rank, else by probability, else unchanged, documents by their first row. A label that a document has twice
     counts where it is best, and probabilities that rise are sorted; both are counted as irregularities.
 
     Raises:
@@ -151,7 +151,7 @@ def _read_rows(
         probability = _number(value["probability"], where) if "probability" in value else 0.0
         labels.append((rank if "rank" in value else -probability, value["label"], probability))
     for name, (where, labels) in documents.items():
-        labels.sort(key=lambda row: row[0])  # stable: without rank and probability, as they stand
+        labels.sort(key=lambda row: row[0])  # stable: without rank and probability the order stays
         probabilities = [row[2] for row in labels] if "probability" in columns else None
         yield where, Predicted(name, [row[1] for row in labels], probabilities)
 
@@ -219,7 +219,7 @@ def matched(
     if not known & by_id.keys():
         raise UserError(
             f"{path}: none of its {len(predicted):,} documents is among the {len(ids):,} with labels: its ids are such "
-            f"as {predicted[0].id!r}, theirs such as {ids[0]!r}"
+            f"as {predicted[0].id!r}, those of the labels such as {ids[0]!r}"
         )
     for name in by_id:
         if name not in known:

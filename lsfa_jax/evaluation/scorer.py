@@ -128,7 +128,7 @@ def score_split(
         groups: bool [G, L or more]; labels from `model.num_labels` on are those that training never saw.
         num_ranked: K.
         threshold: the least probability at which a label is predicted.
-        title: what the progress bar says.
+        title: of the progress bar.
     """
     num_labels, known = groups.shape[1], model.num_labels
     on_devices = sharding.on_every_device(mesh, (groups[:, :known], np.float32(threshold)))

@@ -79,7 +79,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         vectors: word vectors: 'none', 'glove-50d' (fetched once), or a GloVe or word2vec text file.
         validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`.
         top_k: probabilities that `predict_proba` keeps of each text.
-        random_state: the seed; the same gives the same model on the same kind of device.
+        random_state: the seed; equal seeds produce equal models on the same kind of device.
         verbose: print what `bin/train` prints. If not, warnings are Python warnings.
         settings: any other settings by their dotted names, such as {"psc.temperature": 0.1}.
 
@@ -286,11 +286,10 @@ class LSFA(ClassifierMixin, BaseEstimator):
 
     def _ranked(self, texts: list[str], top: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the columns in `classes_` of each text's best labels, and their probabilities."""
-        if getattr(self, "_predictor", None) is None:
-            self._predictor = Predictor(self.model_)
+        self._predictor = predictor = getattr(self, "_predictor", None) or Predictor(self.model_)
         place = {name: column for column, name in enumerate(self._labels.classes)}
         columns = np.array([place[name] for name in self.model_.labels])
-        for label_ids, probabilities in self._predictor.predict(texts, top):
+        for label_ids, probabilities in predictor.predict(texts, top):
             yield columns[label_ids], probabilities
 
     def _matrix(self, rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> sparse.csr_array:

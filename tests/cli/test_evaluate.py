@@ -253,7 +253,7 @@ def test_constants_and_threshold_can_be_chosen(run, report):
         (("--predictions", "x"), "FILE: give documents with labels"),
         (("{data}/test.jsonl", "--baseline", "svm"), "--train FILE, the documents to train it on"),
         (("{data}/nothing.jsonl", "--run", "{run}"), "nothing.jsonl"),
-        (("--run", "{data}"), "no model here"),
+        (("--run", "{data}"), "no model"),
         (("--run", "{run}", "--bins", "5", "5"), "expected increasing counts"),
         (("--run", "{run}", "--k"), "--k"),
         (("--run", "{run}", "--output", "{data}/none/metrics.json"), "none: no such folder"),

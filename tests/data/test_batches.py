@@ -43,7 +43,7 @@ def test_each_document_is_in_one_batch_of_an_epoch(problem, seed, epoch):
         assert sorted(row for rows in plan for row in rows) == list(range(len(lengths)))
         assert all(0 < len(rows) <= batches.batch_size for rows in plan)
         assert len(plan) == batches.steps_per_epoch
-        for rows in plan:  # one bucket a batch: no document is padded further than its own bucket
+        for rows in plan:  # one bucket a batch: no document is padded further than its bucket
             bucket = {next(size for size in buckets if size >= max(1, lengths[row])) for row in rows}
             assert len(bucket) == 1
     assert rows_of(batches.epoch(seed, epoch)) == rows_of(batches.epoch(seed, epoch))

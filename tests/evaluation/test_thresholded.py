@@ -84,7 +84,7 @@ def test_counts_of_parts_add_up_and_groups_are_parts(problem, data):
 
 
 def test_by_hand():
-    # Label 0 is right once and wrong once; label 1 is missed; label 2 is neither predicted nor true; label 3 was never in
+    # Label 0 is right once and wrong once; label 1 is missed; label 2 is neither predicted nor true; label 3 is not in
     # training, and two documents have it.
     predicted = Ragged(np.array([0, 0]), np.array([0, 1, 2, 2]))
     truth = Ragged(np.array([1, 0, 3, 3]), np.array([0, 2, 3, 4]))
