@@ -18,8 +18,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_corpus
-from lsfa_jax.evaluation import ranking
-from lsfa_jax.sparse import baselines
+from lsfa_jax.sparse import ranking, tree
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import console
 
@@ -80,7 +79,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     run = RunFolder(parser.parse_args(arguments).run)
-    baselines.check("tree")
+    tree.check()
     config = run.read_config()
     validations = read_validations(run)
     corpus = load_corpus(config)

@@ -38,7 +38,7 @@ class Ours(NamedTuple):
             batches.buckets = np.array([num_words])
             return batches
         longest = self.shape.max_words
-        buckets = [size for size in self.config.data.length_buckets if size < longest] + [longest]
+        buckets = length_buckets(self.config.data.length_buckets, longest)
         return Batches(split, self.shape.num_labels, batch_size or self.shape.batch_size, buckets)
 
 

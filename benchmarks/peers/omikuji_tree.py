@@ -12,7 +12,7 @@ from benchmarks.cases import Shape
 from benchmarks.documents import documents, random_rows
 from benchmarks.harness.work import Work, per_item
 from lsfa_jax.data.ragged import Ragged
-from lsfa_jax.sparse import baselines
+from lsfa_jax.sparse import tree
 
 _MAX_TRAINING_DOCUMENTS = 2_000
 
@@ -30,9 +30,9 @@ def train_tree(features: csr_matrix, labels: Ragged, num_labels: int) -> tuple[o
     """Returns a tree and the seconds of its training, without writing the file of its features."""
     with tempfile.TemporaryDirectory(prefix="lsfa-benchmark-") as folder:
         path, model = Path(folder) / "train.txt", Path(folder) / "model"
-        baselines._write_features(path, features, labels, num_labels)
+        tree.write_features(path, features, labels, num_labels)
         start = time.monotonic()
-        baselines._train_tree(path, model)
+        tree.train_file(path, model)
         seconds = time.monotonic() - start
         return omikuji.Model.load(str(model)), seconds
 
