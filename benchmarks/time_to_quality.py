@@ -18,7 +18,8 @@ from sklearn.feature_extraction.text import TfidfTransformer
 
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_corpus
-from lsfa_jax.sparse import ranking, tree
+from lsfa_jax.evaluation import ranking
+from lsfa_jax.sparse import tree
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import console
 
@@ -40,7 +41,7 @@ def seconds_to(history: list[dict[str, Any]], num_documents: int, goal: float) -
     return None
 
 
-def tree(corpus: Corpus) -> tuple[float, float]:
+def train_tree_on(corpus: Corpus) -> tuple[float, float]:
     """Returns the training time of Omikuji's tree in seconds, and its P@5 on the validation documents."""
     from benchmarks.peers.omikuji_tree import best_labels, train_tree, word_counts
 
@@ -83,7 +84,7 @@ def main(arguments: list[str]) -> None:
     config = run.read_config()
     validations = read_validations(run)
     corpus = load_corpus(config)
-    seconds, goal = tree(corpus)
+    seconds, goal = train_tree_on(corpus)
     ours = seconds_to(validations, len(corpus.train), goal)
     best = max(line["validation"]["P@5"] for line in validations)
     rows = [

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.cases import Shape
 from benchmarks.documents import Documents, documents
 from lsfa_jax.config import Classifier, Config, Encoder, Psc
-from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.batches import Batch, Batches, length_buckets
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.types import Params

@@ -1,21 +1,17 @@
 """The command behind bin/evaluate: every metric of a model, of a file of predictions, and of linear baselines."""
 
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-# XLA's log lines are of no use to users.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Nor are pydantic's links in an error about an option.
-os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
-
 import numpy as np
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from lsfa_jax.cli import common
+from lsfa_jax.cli.common import Reading, ReadingOptions
+from lsfa_jax.config import Section
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import baselines, prediction_files, ranking, tables, thresholded
 from lsfa_jax.evaluation.document_store import DocumentStore, encode
@@ -44,7 +40,7 @@ T = TypeVar("T")
 _HEAD_THRESHOLD = 50
 
 
-class EvaluateArguments(BaseModel):
+class EvaluateArguments(Section):
     """Measures a trained model, or a file of predictions, on documents with labels.
 
     Examples:
@@ -56,8 +52,6 @@ class EvaluateArguments(BaseModel):
     Predictions: JSON Lines {"id", "labels", "probabilities"} as bin/predict writes them, or TSV or CSV with the columns
     document, rank, label, probability. Metrics are percentages; docs/metrics.md defines each.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[FILE]")] = Field(
         "",
@@ -86,25 +80,12 @@ class EvaluateArguments(BaseModel):
     output: str = Field("", description="File for all metrics, not rounded, as JSON.")
     per_label: str = Field("", description="File for counts, precision and recall of each label, as TSV.")
     batch_size: int = Field(0, ge=0, description="Documents computed at a time. 0: the run's report.batch_size.")
-    format: str = Field("auto", description="Format of FILE and --train. auto: by their content.")
-    text_field: str = Field(
-        "", description="Field or column that holds the text; the run's data.text_field by default."
-    )
-    labels_field: str = Field("", description="Field or column that holds the labels, likewise.")
-    id_field: str = Field("", description="Field or column that holds the document's id, likewise.")
-    label_separator: str = Field("", description="Separator of the labels of a document in one string.")
-    bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")
+    reading: Reading = ReadingOptions()
 
 
 def parse(argv: list[str]) -> EvaluateArguments:
-    """Resolves a command line; exits with code 2 on an unknown option, raises UserError on a bad value."""
-    import inspect
-
-    description = inspect.getdoc(EvaluateArguments)
-    try:
-        return tyro.cli(EvaluateArguments, args=argv, prog="bin/evaluate", description=description)
-    except ValidationError as error:
-        raise UserError("; ".join(f"--{e['loc'][0]}: {e['msg']}" for e in error.errors())) from None
+    """Reads a command line; raises UserError at a bad value, SystemExit with code 2 at an unknown option."""
+    return common.parse(EvaluateArguments, argv, "bin/evaluate")
 
 
 @dataclass(frozen=True)
@@ -213,19 +194,14 @@ def _read(
     source: "Source", arguments: EvaluateArguments, model: "TrainedModel | None", keep_texts: bool
 ) -> DocumentStore:
     from lsfa_jax.config import Data
-    from lsfa_jax.data.reading.detect import ReadOptions
     from lsfa_jax.data.reading.documents import ReadReport, read_documents
 
     # The run's settings say how its files are read; other files of the kind are read likewise.
-    data = model.config.data if model else Data()
-    options = ReadOptions(
-        format=arguments.format,
-        text_field=arguments.text_field or data.text_field,
-        labels_field=arguments.labels_field or data.labels_field,
-        id_field=arguments.id_field,
-        label_separator=arguments.label_separator or data.label_separator,
-        bad_rows=arguments.bad_rows,
-        prefix="--",
+    data, reading = model.config.data if model else Data(), arguments.reading
+    options = reading.read_options(
+        text_field=reading.text_field or data.text_field,
+        labels_field=reading.labels_field or data.labels_field,
+        label_separator=reading.label_separator or data.label_separator,
     )
     report = ReadReport()
     with console.progress(f"reading {source}", None, "documents") as advance:
@@ -414,19 +390,12 @@ def _report(problem: _Problem, propensity: Propensity, metrics: dict[str, GroupM
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs bin/evaluate.
+    """Runs bin/evaluate and returns its exit code, as `common.run` says."""
+    return common.run(_command, argv)
 
-    Returns:
-        0 when done, 2 after an error that the user can correct, 130 after SIGINT.
-    """
-    try:
-        evaluate(parse(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        console.error(str(error))
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+def _command(argv: list[str]) -> None:
+    evaluate(parse(argv))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
 """The command behind bin/predict: texts in, label names and probabilities out."""
 
-import os
-import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,20 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, TextIO
 
-# XLA's log lines are of no use to users.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Nor are pydantic's links in an error about an option.
-os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
-
 import numpy as np
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt
 
+from lsfa_jax.cli import common
+from lsfa_jax.cli.common import Reading, ReadingOptions
+from lsfa_jax.config import Section
 from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError
 
 if TYPE_CHECKING:
-    from lsfa_jax.data.reading.detect import ReadOptions
     from lsfa_jax.data.reading.documents import ReadReport
     from lsfa_jax.evaluation.prediction_files import Predicted, Write
     from lsfa_jax.serving.predictor import Explanation, Prediction, Predictor
@@ -40,7 +34,7 @@ _TOP_OF_THRESHOLD = 100
 _DOCUMENTS_AN_ADVANCE = 64
 
 
-class PredictArguments(BaseModel):
+class PredictArguments(Section):
     """Predicts the labels of texts with a trained model.
 
     Examples:
@@ -53,8 +47,6 @@ class PredictArguments(BaseModel):
     each label, document,rank,label,probability; a document without labels has one row in which these are empty. A
     document without an id has the number of its row. Each label's probability is independent of the others.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[FILE|-]")] = Field(
         "-",
@@ -81,27 +73,12 @@ class PredictArguments(BaseModel):
         100, gt=0, description="Documents a page of --explain; further ones go to NAME-2.html and so on."
     )
     batch_size: int = Field(0, ge=0, description="Documents computed at a time. 0: the run's report.batch_size.")
-    format: str = Field("auto", description="Format of the texts. auto: by their content.")
-    text_field: str = Field(
-        "",
-        description="Field or column that holds the text, where its name does not tell. By default the run's "
-        "data.text_field.",
-    )
-    labels_field: str = Field("", description="Field or column that holds labels; they are not used.")
-    id_field: str = Field("", description="Field or column that holds the document's id, likewise.")
-    label_separator: str = Field("", description="Separator of the labels of a document in one string.")
-    bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")
+    reading: Reading = ReadingOptions()
 
 
 def parse(argv: list[str]) -> PredictArguments:
-    """Resolves a command line; exits with code 2 on an unknown option, raises UserError on a bad value."""
-    import inspect
-
-    description = inspect.getdoc(PredictArguments)
-    try:
-        return tyro.cli(PredictArguments, args=argv, prog="bin/predict", description=description)
-    except ValidationError as error:
-        raise UserError("; ".join(f"--{e['loc'][0]}: {e['msg']}" for e in error.errors())) from None
+    """Reads a command line; raises UserError at a bad value, SystemExit with code 2 at an unknown option."""
+    return common.parse(PredictArguments, argv, "bin/predict")
 
 
 def predict(arguments: PredictArguments) -> None:
@@ -190,7 +167,13 @@ def _predictions(
     waiting: deque[tuple[Document, int]] = deque()
 
     def texts() -> Iterator[str]:
-        for document in read_documents(source, options=_read_options(arguments, predictor), report=report):
+        for document in read_documents(
+            source,
+            options=arguments.reading.read_options(
+                labelled=False, usual_text_field=predictor.model.config.data.text_field
+            ),
+            report=report,
+        ):
             waiting.append((document, report.read))
             yield document.text
 
@@ -205,22 +188,6 @@ def _predictions(
         # The shortest decimal that is this float32.
         probabilities = [float(str(probability)) for probability in result.probabilities[:kept]]
         yield Predicted(document.id or number, labels, probabilities, document.text), result
-
-
-def _read_options(arguments: PredictArguments, predictor: "Predictor") -> "ReadOptions":
-    from lsfa_jax.data.reading.detect import ReadOptions
-
-    return ReadOptions(
-        format=arguments.format,
-        text_field=arguments.text_field,
-        labels_field=arguments.labels_field,
-        id_field=arguments.id_field,
-        label_separator=arguments.label_separator,
-        bad_rows=arguments.bad_rows,
-        labelled=False,
-        prefix="--",
-        usual_text_field=predictor.model.config.data.text_field,
-    )
 
 
 def _top(arguments: PredictArguments) -> int:
@@ -293,30 +260,20 @@ def _pages(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs bin/predict.
-
-    Returns:
-        0 when done, 2 after an error that the user can correct, 130 after SIGINT, 141 where the reader of the
-        predictions is gone (SIGPIPE).
-    """
+    """Runs bin/predict and returns its exit code, as `common.run` says."""
     # Standard output is for the predictions alone.
     with console.on_stderr():
-        try:
-            predict(parse(sys.argv[1:] if argv is None else argv))
-        except UserError as error:
-            console.error(str(error))
-            return 2
-        except KeyboardInterrupt:
-            return 130
-        except BrokenPipeError:
-            return 141
-        except OSError as error:
-            console.error(f"the predictions cannot be written ({error.strerror})")
-            return 2
-    return 0
+        return common.run(_command, argv)
+
+
+def _command(argv: list[str]) -> None:
+    try:
+        predict(parse(argv))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"the predictions cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":
-    # Removes partial files, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     raise SystemExit(main())

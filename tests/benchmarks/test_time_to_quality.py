@@ -45,7 +45,7 @@ def test_the_tree_learns_a_corpus_whose_words_name_its_labels():
         num_labels=12,
         published_counts=np.bincount(label),
     )
-    seconds, precision = time_to_quality.tree(corpus)
+    seconds, precision = time_to_quality.train_tree_on(corpus)
     assert seconds > 0
     # One right label of five.
     assert precision == pytest.approx(20.0)
