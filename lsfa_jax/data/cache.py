@@ -5,20 +5,17 @@ A folder appears there whole or not at all. What was damaged since is noticed be
 
 import hashlib
 import json
-import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from lsfa_jax.data.download import cache_dir
-from lsfa_jax.util.console import UserError, warn
+from lsfa_jax.util import atomic
+from lsfa_jax.util.console import warn
 
 _MANIFEST = "manifest.json"
 
-# What a killed process left is taken away after so many seconds; nothing takes as long to make.
-_ABANDONED = 48 * 3600
+_ADVICE = "make room there, or name another folder in the environment variable LSFA_DATA"
 
 
 def folder(kind: str, decides: Mapping[str, Any], write: Callable[[Path], None]) -> Path:
@@ -38,22 +35,10 @@ def folder(kind: str, decides: Mapping[str, Any], write: Callable[[Path], None])
         if error is None:
             return kept
         warn(f"{kept}: {error}; it is made anew")
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(kept.parent)
-        made = Path(mkdtemp(dir=kept.parent, prefix=".making-"))
-        try:
-            write(made)
-            files = {str(file.relative_to(made)): _seal(file) for file in sorted(made.rglob("*")) if file.is_file()}
-            (made / _MANIFEST).write_text(json.dumps({"decides": dict(decides), "files": files}, indent=1))
-            _put(made, kept)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"{kept.parent}: cannot be written ({error.strerror or error}). Make room there, or name another folder in "
-            "the environment variable LSFA_DATA."
-        ) from None
+    with atomic.folder(kept, lambda there: damage(there) is None, _ADVICE) as new:
+        write(new)
+        files = {str(file.relative_to(new)): _seal(file) for file in sorted(new.rglob("*")) if file.is_file()}
+        (new / _MANIFEST).write_text(json.dumps({"decides": dict(decides), "files": files}, indent=1))
     return kept
 
 
@@ -90,22 +75,3 @@ def digest(file: Path) -> str:
 
 def _seal(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": digest(file)}
-
-
-def _put(made: Path, kept: Path) -> None:
-    """Moves a folder to its place; another process that was first keeps it, a damaged one makes way."""
-    try:
-        made.rename(kept)
-    except OSError:
-        if damage(kept) is None:
-            return
-        aside = Path(mkdtemp(dir=kept.parent, prefix=".damaged-"))
-        kept.rename(aside / kept.name)
-        made.rename(kept)
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    for left in [*folder.glob(".making-*"), *folder.glob(".damaged-*")]:
-        if left.stat().st_mtime < time.time() - _ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)

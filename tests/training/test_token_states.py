@@ -126,7 +126,7 @@ def test_auto_decides_once(split, model, params, tmp_path, monkeypatch, room):
 
 
 def test_room_that_a_killed_run_took_counts_as_free(split, tmp_path, monkeypatch):
-    (tmp_path / "states.partial").write_bytes(b"much")
+    (tmp_path / ".states.npy.partial").write_bytes(b"much")
     monkeypatch.setattr(
         shutil, "disk_usage", lambda folder: SimpleNamespace(free=0 if list(folder.iterdir()) else 2 * SIZE)
     )
