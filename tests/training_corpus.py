@@ -15,6 +15,7 @@ from lsfa_jax.config import Config, merged
 from lsfa_jax.data import build_corpus, corpus
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.model import lsfa
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training.stages import adjustment, representation, transfer
 from lsfa_jax.util import sharding
@@ -93,14 +94,8 @@ def batches(split: corpus.Split, size: int = 8, devices: int = 1) -> Batches:
 
 
 def make_model(settings: Config, vocabulary_size: int = 42) -> Lsfa:
-    """Returns the classifier with the sizes of the settings."""
-    return Lsfa(
-        vocabulary_size=vocabulary_size,
-        embedding_size=settings.encoder.embedding_size,
-        num_labels=NUM_LABELS,
-        settings=settings.encoder,
-        classifier_settings=settings.classifier,
-    )
+    """Returns the classifier that the settings describe."""
+    return lsfa.make_model(settings, vocabulary_size, settings.encoder.embedding_size, NUM_LABELS)
 
 
 def init_params(model: Lsfa, seed: int = 0) -> dict[str, Any]:

@@ -67,9 +67,8 @@ def attention_arguments(ours: Ours) -> tuple[Any, ...]:
     shape = ours.shape
     batch = ours.batch(step_rows(ours.documents, shape, shape.max_words), shape.max_words)
     states = np.random.default_rng(0).uniform(-1, 1, (shape.batch_size, shape.max_words, 2 * shape.hidden_size))
-    after_encoder = ("label_", "head_", "classifier")
-    label_params = {name: x for name, x in ours.params.items() if name.startswith(after_encoder)}
-    encoder_params = {name: x for name, x in ours.params.items() if name not in label_params}
+    label_params = {name: x for name, x in ours.params.items() if name != "encoder"}
+    encoder_params = {"encoder": ours.params["encoder"]}
     return (
         label_params, encoder_params, states.astype(np.float32), batch.lengths, batch.label_ids, batch.label_mask
     )  # fmt: skip

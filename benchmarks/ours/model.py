@@ -10,7 +10,7 @@ from benchmarks.cases import Shape
 from benchmarks.documents import Documents, documents
 from lsfa_jax.config import Classifier, Config, Encoder, Psc
 from lsfa_jax.data.batches import Batch, Batches, length_buckets
-from lsfa_jax.data.corpus import Split
+from lsfa_jax.data.corpus import EncodedSplit, Split
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.types import Params
 
@@ -30,7 +30,9 @@ class Ours(NamedTuple):
         """Returns documents padded to `num_words`."""
         return self.batches(self.split.take(rows), num_words).gather(np.arange(len(rows)))
 
-    def batches(self, split: Split, num_words: int | None = None, batch_size: int | None = None) -> Batches:
+    def batches(
+        self, split: Split | EncodedSplit, num_words: int | None = None, batch_size: int | None = None
+    ) -> Batches:
         """Returns the batches of a split in the settings' length buckets, or one batch of `num_words` words."""
         if num_words:
             batches = Batches(split, self.shape.num_labels, len(split), [num_words])

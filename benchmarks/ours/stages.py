@@ -13,10 +13,8 @@ from benchmarks.cases import Shape
 from benchmarks.documents import random_rows
 from benchmarks.harness.work import Work, per_item
 from benchmarks.ours.model import Ours, make
-from lsfa_jax.data.batches import Batches
-from lsfa_jax.data.corpus import Split
+from lsfa_jax.data.corpus import EncodedSplit, Split
 from lsfa_jax.model import prototypes
-from lsfa_jax.model.lsfa import CLASSIFIER
 from lsfa_jax.training.collection import FeaturesInMemory, collect_features
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.optimizer import make_optimizer
@@ -33,7 +31,9 @@ def collection(shape: Shape, seed: int) -> Work:
     mesh = sharding.make_mesh()
     rows = random_rows(ours.documents, shape.num_sampled, seed)
     batches = ours.batches(ours.split.take(rows))
-    return per_item(len(rows), lambda: jax.block_until_ready(collect_features(ours.model, ours.params, batches, mesh)))
+    return per_item(
+        len(rows), lambda: jax.block_until_ready(collect_features(ours.model, ours.params, ours.batches(split), mesh))
+    )
 
 
 def pvae(shape: Shape, seed: int) -> Work:
@@ -59,11 +59,11 @@ def adjustment(shape: Shape, seed: int) -> Work:
     ours = make(shape, seed)
     config, model, mesh, number = ours.config, ours.model, sharding.make_mesh(), 2 * shape.batch_size
     rows = random_rows(ours.documents, number, seed)
-    batches = ours.batches(_token_states(ours, ours.batches(ours.split.take(rows))))
+    batches = ours.batches(_token_states(ours, ours.split.take(rows)))
     pvae = make_pvae(config, model.feature_size)
     params, statistics = init_variables(pvae, jax.random.key(seed))
     frozen = FrozenParams(
-        encoder={name: x for name, x in ours.params.items() if name != CLASSIFIER},
+        params={name: x for name, x in ours.params.items() if name != "classifier"},
         prototypes=jax.random.uniform(jax.random.key(1), (shape.num_labels, model.feature_size)),
         pvae=params,
         pvae_statistics=statistics,
@@ -76,7 +76,7 @@ def adjustment(shape: Shape, seed: int) -> Work:
         model, config, batches, tail, frozen, lambda *variables: decoder(pvae, *variables), optimizer, mesh
     )
     # Without a copy of the best weights: the plain peer keeps none.
-    state = replace(stage.init(jax.random.key(0), ours.params[CLASSIFIER]), best=None)
+    state = replace(stage.init(jax.random.key(0), ours.params["classifier"]), best=None)
     return per_item(number, _epochs_of(stage, sharding.replicate(mesh, state)))
 
 
@@ -92,10 +92,10 @@ def _epochs_of(stage: Stage, state: TrainState) -> Callable[[], None]:
     return run
 
 
-def _token_states(ours: Ours, batches: Batches) -> Split:
+def _token_states(ours: Ours, split: Split) -> EncodedSplit:
     """Returns the split with token states in place of the words; their file exists as long as it is mapped."""
     with tempfile.TemporaryDirectory() as folder:
-        states = TokenStates(Path(folder) / "states.npy", batches.split, 2 * ours.config.encoder.hidden_size)
+        states = TokenStates(Path(folder) / "states.npy", split, ours.model.encoder)
         with states.filling() as keep:
-            collect_features(ours.model, ours.params, batches, sharding.make_mesh(), keep)
+            collect_features(ours.model, ours.params, ours.batches(split), sharding.make_mesh(), keep)
         return states.split()

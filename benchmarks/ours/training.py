@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from benchmarks.cases import Shape
 from benchmarks.documents import step_rows
@@ -127,6 +128,5 @@ def lwan_epoch(shape: Shape, seed: int, equal: bool) -> Work:
 
 
 def weights(params: Params) -> dict[str, np.ndarray]:
-    """Returns our weights by name, as NumPy arrays, for a peer to copy."""
-    flat = {name: value for name, value in params.items() if name != "classifier"}
-    return {name: np.asarray(x) for name, x in (flat | dict(params["classifier"])).items()}
+    """Returns our weights by path, such as "encoder/forward/w_input", as NumPy arrays, for a peer to copy."""
+    return {path: np.asarray(x) for path, x in flatten_dict(dict(params), sep="/").items()}

@@ -15,16 +15,18 @@ def loss(params: Params, states: jax.Array, lengths: jax.Array, targets: jax.Arr
     """Computes Eq. 2-6 for all labels at once, the sum over documents and labels.
 
     Args:
-        params: `label_queries` [L, 2H], `head_kernel` [2H, D], `head_bias` [D] and `classifier`'s `weights` [L, D].
+        params: `labels` with `queries` [L, 2H] and `head` (`kernel` [2H, D], `bias` [D]); `classifier` with `weights`
+            [L, D].
         states: float32[B, T, 2H].
         lengths: int32[B].
         targets: float32[B, L], one at a document's labels.
     """
+    head = params["labels"]["head"]
     mask = jnp.arange(states.shape[1]) < lengths[:, None]
-    scores = jnp.einsum("btd,ld->blt", states, params["label_queries"])
+    scores = jnp.einsum("btd,ld->blt", states, params["labels"]["queries"])
     attention = jax.nn.softmax(jnp.where(mask[:, None], scores, -1e30), axis=-1)
     attended = jnp.einsum("blt,btd->bld", attention, states)
-    features = jax.nn.relu(attended @ params["head_kernel"] + params["head_bias"])
+    features = jax.nn.relu(attended @ head["kernel"] + head["bias"])
     logits = jnp.sum(features * params["classifier"]["weights"], axis=-1)
     return jnp.sum(jax.nn.softplus(logits) - targets * logits)
 

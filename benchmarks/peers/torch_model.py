@@ -98,13 +98,13 @@ def copy_weights(weights: Mapping[str, np.ndarray], model: Plain) -> None:
     def put(target: torch.Tensor, value: np.ndarray) -> None:
         target.data.copy_(torch.from_numpy(np.array(value)))
 
-    put(model.embedding.weight, weights["embedding"])
+    put(model.embedding.weight, weights["encoder/embedding"])
     for side, suffix in (("forward", ""), ("backward", "_reverse")):
-        put(getattr(model.lstm, f"weight_ih_l0{suffix}"), weights[f"lstm_{side}_w_input"].T)
-        put(getattr(model.lstm, f"weight_hh_l0{suffix}"), weights[f"lstm_{side}_w_hidden"].T)
-        put(getattr(model.lstm, f"bias_ih_l0{suffix}"), weights[f"lstm_{side}_bias"])
+        put(getattr(model.lstm, f"weight_ih_l0{suffix}"), weights[f"encoder/{side}/w_input"].T)
+        put(getattr(model.lstm, f"weight_hh_l0{suffix}"), weights[f"encoder/{side}/w_hidden"].T)
+        put(getattr(model.lstm, f"bias_ih_l0{suffix}"), weights[f"encoder/{side}/bias"])
         getattr(model.lstm, f"bias_hh_l0{suffix}").data.zero_()
-    put(model.queries, weights["label_queries"])
-    put(model.head.weight, weights["head_kernel"].T)
-    put(model.head.bias, weights["head_bias"])
-    put(model.weights, weights["weights"])
+    put(model.queries, weights["labels/queries"])
+    put(model.head.weight, weights["labels/head/kernel"].T)
+    put(model.head.bias, weights["labels/head/bias"])
+    put(model.weights, weights["classifier/weights"])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lsfa_jax.data.corpus import Split
+from lsfa_jax.data.corpus import EncodedSplit, Split
 from lsfa_jax.data.negative_sampling import Candidates
 from lsfa_jax.data.ragged import Ragged
 
@@ -19,8 +19,8 @@ Array = Any
 class Batch(NamedTuple):
     """Documents padded to one shape."""
 
-    words: Array
-    """int32[B, T], word ids; or float16[B, T, 2H], token states; 0 beyond the length."""
+    words: Array | None
+    """int32[B, T], word ids, 0 beyond the length; None where the split has token states."""
     lengths: Array
     """int32[B], words of each document; 0 for padding rows."""
     label_ids: Array
@@ -31,6 +31,8 @@ class Batch(NamedTuple):
     """bool[B], false at padding rows."""
     rows: Array
     """int32[B], each document's number in its split; 0 at padding rows."""
+    states: Array | None = None
+    """[B, T, 2H], token states, 0 beyond the length; None where the split has word ids."""
     candidates: Candidates | None = None
     """Labels that a sampled loss is computed over; None where the loss is over all."""
 
@@ -64,7 +66,7 @@ class Batches:
 
     def __init__(
         self,
-        split: Split,
+        split: Split | EncodedSplit,
         num_labels: int,
         batch_size: int,
         buckets: Sequence[int],
@@ -150,19 +152,21 @@ class Batches:
         padded = np.zeros(num_rows, np.int32)
         padded[: len(rows)] = rows
         document_mask = np.arange(num_rows) < len(rows)
-        words, lengths = _padded(self.split.words, rows, num_rows, num_words)
+        encoded = isinstance(self.split, EncodedSplit)
+        tokens, lengths = _padded(self.split.tokens, rows, num_rows, num_words)
         labels = self.split.labels
         most = int((labels.offsets[rows + 1] - labels.offsets[rows]).max(initial=0))
         slots = next(size for size in self.slots if size >= most)
         label_ids, counts = _padded(labels, rows, num_rows, slots)
         label_mask = (np.arange(slots) < counts[:, None]) & (label_ids < self.num_labels)
         return Batch(
-            words=words,
+            words=None if encoded else tokens,
             lengths=lengths,
             label_ids=np.where(label_mask, label_ids, 0),
             label_mask=label_mask,
             document_mask=document_mask,
             rows=padded,
+            states=tokens if encoded else None,
         )
 
 
@@ -177,7 +181,7 @@ def _padded(ragged: Ragged, rows: np.ndarray, num_rows: int, width: int) -> tupl
     return padded, sizes
 
 
-def label_slots(split: Split) -> list[int]:
+def label_slots(split: Split | EncodedSplit) -> list[int]:
     """Returns the widths K that positive pairs are padded to: few, so that a run compiles few programs.
 
     One width is enough for a corpus whose documents have up to 32 labels; the few documents with hundreds of labels get

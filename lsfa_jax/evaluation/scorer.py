@@ -57,7 +57,8 @@ def score_batch(
         groups: bool[G, L]; the first is ranked with probabilities.
         threshold: the least probability at which a label is predicted.
     """
-    logits: Any = model.apply({"params": params}, batch.words, batch.lengths)
+    lsfa = model.bind({"params": params})
+    logits = lsfa.scores(lsfa.states(batch.words, batch.lengths, stored=batch.states), batch.lengths)
     top, best = best_labels(logits, groups, num_ranked)
     probabilities = jax.nn.sigmoid(logits)
     return BatchScores(

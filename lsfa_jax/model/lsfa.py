@@ -65,8 +65,16 @@ class Lsfa(nn.Module):
         weights = jax.random.uniform(key, (rows, self.feature_size), minval=-scale, maxval=scale)
         return {"weights": weights} | ({"bias": jnp.zeros(rows)} if self.classifier_bias else {})
 
-    def states(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
-        """Eq. 1: token states float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B]."""
+    def states(
+        self, token_ids: Array | None, lengths: Array, train: bool = False, stored: Array | None = None
+    ) -> Array:
+        """Eq. 1: token states float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B].
+
+        States that were stored, [B, T, 2H], are used in place of the encoder.
+        """
+        if stored is not None:
+            return stored.astype(jnp.float32)
+        assert token_ids is not None
         return self.encoder(token_ids, lengths, train)
 
     def positive_features(self, states: Array, lengths: Array, label_ids: Array) -> Array:

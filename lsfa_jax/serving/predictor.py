@@ -51,7 +51,7 @@ class Explanation(NamedTuple):
 
 def lsfa_module(model: TrainedModel) -> Lsfa:
     """Returns the module of a trained model, for its parameters."""
-    vocabulary_size, embedding_size = model.params["embedding"].shape
+    vocabulary_size, embedding_size = model.params["encoder"]["embedding"].shape
     return make_model(model.config, vocabulary_size, embedding_size, len(model.labels))
 
 
@@ -176,6 +176,6 @@ def _best_labels(model: Lsfa, top: int, with_attention: bool, params: Any, batch
     if not with_attention:
         return label_ids, scores.probabilities
     states: Any = model.apply({"params": params}, batch.words, batch.lengths, method=Lsfa.states)
-    mask = attention.token_mask(batch.lengths, batch.words.shape[1])
-    weights = attention.label_attention(states, mask, params["label_queries"][label_ids], model.dtype)
+    mask = attention.token_mask(batch.lengths, states.shape[1])
+    weights = attention.label_attention(states, mask, params["labels"]["queries"][label_ids], model.dtype)
     return label_ids, scores.probabilities, weights

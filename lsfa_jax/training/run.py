@@ -12,7 +12,7 @@ import numpy as np
 
 from lsfa_jax.config import STAGES, Config, Stage
 from lsfa_jax.data.batches import Batches, length_buckets
-from lsfa_jax.data.corpus import Corpus, Split
+from lsfa_jax.data.corpus import Corpus, EncodedSplit, Split
 from lsfa_jax.data.load import load_corpus, load_embedding
 from lsfa_jax.evaluation import groups, thresholded
 from lsfa_jax.evaluation.scorer import score_split
@@ -94,8 +94,8 @@ class Run:
         self.embedding = embedding
         self.mesh = sharding.make_mesh()
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
-        splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
-        longest = max(1, *(int(split.lengths.max(initial=1)) for split in splits.values()))
+        self.splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
+        longest = max(1, *(int(split.lengths.max(initial=1)) for split in self.splits.values()))
         self.buckets = length_buckets(config.data.length_buckets, longest)
         self.train = self._batches(corpus.train, config.optimizer.batch_size)
         self.validation = self._batches(corpus.validation, config.report.batch_size)
@@ -103,13 +103,13 @@ class Run:
         self.model = make_model(config, corpus.vocabulary_size, embedding.shape[1], corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.token_states = {
-            name: TokenStates(folder.token_states(name), splits[name], self.model.encoder)
+            name: TokenStates(folder.token_states(name), self.splits[name], self.model.encoder)
             for name in run_folder.ENCODED_SPLITS
         }
         self.groups = groups.head_and_tail(self.is_head)
         self.metrics = folder.read_metrics() | {
             "dataset": corpus.name,
-            "split": {name: len(split) for name, split in splits.items()},
+            "split": {name: len(split) for name, split in self.splits.items()},
             "num_labels": corpus.num_labels,
         }
         for name in ("stages", "seconds"):
@@ -131,7 +131,7 @@ class Run:
         note(compilation_cache.summary())
         return self.metrics
 
-    def _batches(self, split: Split, size: int) -> Batches:
+    def _batches(self, split: Split | EncodedSplit, size: int) -> Batches:
         return Batches(split, self.corpus.num_labels, size, self.buckets, self.mesh.size)
 
     def _key(self, use: str) -> Array:
@@ -217,12 +217,13 @@ class Run:
             keeps = [stack.enter_context(file.filling()) for file in files]
             return collect_features(self.model, params, batches, self.mesh, *keeps)
 
-    def _encoded(self, params: Params, batches: Batches, states: TokenStates) -> Batches:
-        """Returns the batches with token states in place of token ids, if these are kept."""
+    def _encoded(self, params: Params, name: str, batches: Batches) -> Batches:
+        """Returns batches of a split's stored token states; if states are not stored, the given batches of words."""
+        states, split = self.token_states[name], self.splits[name]
         if not self._keeps(states):
             return batches
         if not states.decided:
-            self._collect(params, batches.split, states)
+            self._collect(params, split, states)
         return self._batches(states.split(), batches.batch_size)
 
     def _transfer(self, params: Params, keep_states: bool) -> TrainState:
@@ -281,8 +282,8 @@ class Run:
         with self._checkpoints(Adjustment.name) as checkpoints:
             train, validation = self.train, self.validation
             if not checkpoints.is_complete():
-                train = self._encoded(params, train, self.token_states["train"])
-                validation = self._encoded(params, validation, self.token_states["validation"])
+                train = self._encoded(params, "train", train)
+                validation = self._encoded(params, "validation", validation)
             stage = Adjustment(
                 self.model,
                 config,

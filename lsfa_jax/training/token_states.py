@@ -5,14 +5,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from lsfa_jax.data.batches import Batch
-from lsfa_jax.data.corpus import Split
+from lsfa_jax.data.corpus import EncodedSplit, Split
 from lsfa_jax.model.encoders import Encoder
 from lsfa_jax.training.collection import Keep
 from lsfa_jax.util.array_file import ArrayFile
@@ -77,9 +76,10 @@ class TokenStates:
 
             yield keep
 
-    def split(self) -> Split:
+    def split(self) -> EncodedSplit:
         """Returns the split with token states in place of token ids."""
-        return replace(self._split, words=self._split.words._replace(values=self._file.open().view(np.ndarray)))
+        states = self._split.words._replace(values=self._file.open().view(np.ndarray))
+        return EncodedSplit(states, self._split.labels)
 
     def remove(self) -> None:
         """Removes the file and the decision."""

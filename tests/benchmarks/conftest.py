@@ -11,4 +11,6 @@ def ours() -> Ours:
     initial = make(SHAPES["tiny"], 0)
     # Biases of zero would hide one that a peer does not copy.
     bias = jnp.linspace(-0.5, 0.5, initial.shape.feature_size)
-    return initial._replace(params=initial.params | {"head_bias": bias})
+    labels = initial.params["labels"]
+    labels = labels | {"head": labels["head"] | {"bias": bias}}
+    return initial._replace(params=initial.params | {"labels": labels})

@@ -71,14 +71,15 @@ def test_logits_loss_and_gradients_equal_ours(ours, packed):
     np.testing.assert_allclose(logits, torch_logits, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(value, float(torch_value.detach()), rtol=1e-5)
     named = weights(gradients)
-    for name, peer in (("label_queries", model.queries), ("weights", model.weights), ("head_bias", model.head.bias),
-                       ("embedding", model.embedding.weight)):  # fmt: skip
+    for name, peer in (("labels/queries", model.queries), ("classifier/weights", model.weights),
+                       ("labels/head/bias", model.head.bias),
+                       ("encoder/embedding", model.embedding.weight)):  # fmt: skip
         np.testing.assert_allclose(named[name], peer.grad, rtol=2e-3, atol=1e-7, err_msg=name)
-    np.testing.assert_allclose(named["head_kernel"].T, model.head.weight.grad, rtol=2e-3, atol=1e-7)
+    np.testing.assert_allclose(named["labels/head/kernel"].T, model.head.weight.grad, rtol=2e-3, atol=1e-7)
     for side, suffix in (("forward", ""), ("backward", "_reverse")):
         for name, peer in (("w_input", "weight_ih_l0"), ("w_hidden", "weight_hh_l0"), ("bias", "bias_ih_l0")):
             gradient = getattr(model.lstm, peer + suffix).grad
-            np.testing.assert_allclose(named[f"lstm_{side}_{name}"].T, gradient, rtol=2e-3, atol=1e-7, err_msg=name)
+            np.testing.assert_allclose(named[f"encoder/{side}/{name}"].T, gradient, rtol=2e-3, atol=1e-7, err_msg=name)
 
 
 def test_features_of_positive_pairs_equal_ours(ours):

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from lsfa_jax import config
 from lsfa_jax.model import classifier, lsfa
-from tests.reference import classifier as reference_classifier
-from tests.reference import encoder as reference_encoder
+from tests.reference import lsfa as reference
 from tests.reference.agreement import assert_agrees, float64, value_and_gradients
 from tests.reference.inputs import normal
 
@@ -21,14 +20,12 @@ LENGTHS = np.array([4, 1, 0], np.int32)
 
 def make(num_labels=L, weights="per_label", bias=False, dtype=jnp.float32, **encoder):
     """A small model and random parameters, without the zeros and ones of initial parameters."""
-    model = lsfa.Lsfa(
-        vocabulary_size=V,
-        embedding_size=E,
-        num_labels=num_labels,
-        settings=config.Encoder(**({"hidden_size": H, "feature_size": D} | encoder)),
-        classifier_settings=config.Classifier(weights=weights, bias=bias),
-        dtype=dtype,
+    settings = config.Config(
+        encoder={"hidden_size": H, "feature_size": D} | encoder,
+        classifier={"weights": weights, "bias": bias},
+        precision=jnp.dtype(dtype).name,
     )
+    model = lsfa.make_model(settings, V, E, num_labels)
     shapes = jax.eval_shape(model.init, jax.random.key(0), WORDS, LENGTHS)["params"]
     leaves, tree = jax.tree.flatten(shapes)
     return model, jax.tree.unflatten(tree, [jnp.array(normal(*x.shape, seed=i)) for i, x in enumerate(leaves)])
@@ -38,19 +35,10 @@ def apply(model, params, *arguments, **options):
     return model.apply({"params": params}, *arguments, **options)
 
 
-def head_of(params):
-    return {"kernel": params["head_kernel"], "bias": params["head_bias"]} if "head_kernel" in params else None
-
-
 def reference_logits(params, words, lengths):
     """Eq. 1-5 by the references."""
-    directions = {
-        direction: {name: params[f"lstm_{direction}_{name}"] for name in ("w_input", "w_hidden", "bias", "h0", "c0")}
-        for direction in ("forward", "backward")
-    }
-    states = reference_encoder.bilstm(directions, params["embedding"][words], lengths)
-    features = reference_encoder.label_features(states, lengths, params["label_queries"], head_of(params))
-    return reference_classifier.scores(features, params["classifier"]["weights"], params["classifier"].get("bias"))
+    states = reference.token_states(params, words, lengths)
+    return reference.logits(params, reference.label_features(params, states, lengths))
 
 
 @pytest.mark.parametrize(
@@ -71,13 +59,14 @@ def test_stored_states_can_replace_the_words():
     model, params = make(bias=True)
     states = apply(model, params, WORDS, LENGTHS, method="states")
     half = np.asarray(states).astype(np.float16)
-    np.testing.assert_array_equal(apply(model, params, half, LENGTHS, method="states"), half.astype(np.float32))
+    stored = apply(model, params, None, LENGTHS, stored=half, method="states")
+    np.testing.assert_array_equal(stored, half.astype(np.float32))
     # Only parameters of attention, head and classifiers have a gradient.
-    grads = jax.grad(lambda params: jnp.sum(apply(model, params, states, LENGTHS)))(params)
+    grads = jax.grad(lambda params: jnp.sum(apply(model, params, states, LENGTHS, method="scores")))(params)
     for name, value in grads.items():
-        assert any(map(np.any, jax.tree.leaves(value))) == (not name.startswith(("lstm", "embedding"))), name
+        assert any(map(np.any, jax.tree.leaves(value))) == (name != "encoder"), name
     np.testing.assert_array_equal(
-        apply(model, params, states, LENGTHS), apply(model, params, states, LENGTHS, method="scores")
+        apply(model, params, WORDS, LENGTHS), apply(model, params, states, LENGTHS, method="scores")
     )
 
 
@@ -131,7 +120,7 @@ def test_estimates_are_the_logits_of_the_feature_of_the_mean_token(options):
     model, params = make(**options)
     states = normal(B, T, 2 * H) * (np.arange(T) < LENGTHS[:, None])[..., None]
     label_ids = np.array([5, 0, 5, 2])
-    exact, head = float64(params["classifier"]), float64(head_of(params))
+    exact, head = float64(params["classifier"]), float64(params["labels"].get("head"))
     expected, has_negative = np.zeros((B, len(label_ids))), False
     for b, length in enumerate(LENGTHS):
         mean = states[b, :length].astype(np.float64).sum(axis=0) / max(length, 1)
@@ -149,10 +138,10 @@ def test_estimates_are_the_logits_of_the_feature_of_the_mean_token(options):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("weights", "num_labels"), [("per_label", L), ("shared", L), ("per_label", 1)])
-def test_pair_weights_are_the_classifiers_of_the_pairs_labels(weights, num_labels, bias):
+def test_classifier_rows_are_those_of_the_labels(weights, num_labels, bias):
     _, params = make(num_labels, weights, bias)
     label_ids = np.array([5, 0, 5]) if num_labels > 1 else np.zeros(3, int)
-    w, b = lsfa.pair_weights(params, label_ids)
+    w, b = lsfa.classifier_rows(params["classifier"], num_labels, label_ids)
     rows = label_ids if weights == "per_label" else np.zeros(3, int)
     np.testing.assert_array_equal(w, params["classifier"]["weights"][rows])
     if bias:
@@ -166,13 +155,13 @@ def test_word_vectors_have_a_gradient_only_if_trainable(trainable):
     model, params = make(embedding_trainable=trainable)
     _, (gradient,) = value_and_gradients(lambda params: apply(model, params, WORDS, LENGTHS), params)
     if trainable == "no":
-        assert not np.any(gradient["embedding"])
+        assert not np.any(gradient["encoder"]["embedding"])
     else:
         word_ids = np.unique(WORDS[np.arange(T) < LENGTHS[:, None]])
-        has_gradient = np.any(np.asarray(gradient["embedding"]), axis=1)
+        has_gradient = np.any(np.asarray(gradient["encoder"]["embedding"]), axis=1)
         np.testing.assert_array_equal(np.flatnonzero(has_gradient), word_ids)
-    rest = {name: g for name, g in gradient.items() if name != "embedding"}
-    assert all(np.any(g) for g in jax.tree.leaves(rest))
+    gradient["encoder"].pop("embedding")
+    assert all(np.any(g) for g in jax.tree.leaves(gradient))
 
 
 @settings(deadline=None, max_examples=20)
@@ -234,10 +223,15 @@ def test_dropout_zeroes_states_in_training_and_keeps_their_mean():
 def test_initial_parameters():
     model, _ = make(bias=True)
     params = jax.jit(model.init)(jax.random.key(0), WORDS, LENGTHS)["params"]
-    assert jax.tree.map(np.shape, params[lsfa.CLASSIFIER]) == {"weights": (L, D), "bias": (L,)}
-    for name in ("lstm_forward_h0", "lstm_forward_c0", "lstm_backward_h0", "lstm_backward_c0", "head_bias"):
-        assert not np.any(params[name])
-    assert all(np.all(np.abs(params[f"lstm_{direction}_w_hidden"]) <= H**-0.5) for direction in ("forward", "backward"))
+    assert jax.tree.map(np.shape, params["classifier"]) == {"weights": (L, D), "bias": (L,)}
+    assert not np.any(params["labels"]["head"]["bias"])
+    directions = [params["encoder"][name] for name in ("forward", "backward")]
+    for direction in directions:
+        assert not np.any(direction["h0"])
+        assert not np.any(direction["c0"])
+        for name in ("w_input", "w_hidden", "bias"):
+            assert 0.3 * H**-0.5 < np.max(np.abs(direction[name])) <= H**-0.5
+    assert np.all(directions[0]["w_hidden"] != directions[1]["w_hidden"])
     xavier_bound = np.sqrt(6 / (L + 2 * H))
-    assert 0.5 * xavier_bound < np.max(np.abs(params["label_queries"])) <= xavier_bound
+    assert 0.5 * xavier_bound < np.max(np.abs(params["labels"]["queries"])) <= xavier_bound
     assert make(feature_head=False)[0].feature_size == 2 * H

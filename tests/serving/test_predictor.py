@@ -12,8 +12,9 @@ from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
 from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
-from tests.reference import classifier as reference_classifier
 from tests.reference import encoder as reference_encoder
+from tests.reference import lsfa as reference_lsfa
+from tests.reference.agreement import float64
 
 WORDS = [f"word{i}" for i in range(20)]
 LABELS = [f"label {i}" for i in range(training_corpus.NUM_LABELS)]
@@ -47,18 +48,10 @@ def reference(model, text):
     """Probabilities [L] and attention [L, T] of one text by the references, words looked up one by one."""
     known = {word: vocabulary.NUM_SPECIAL + i for i, word in enumerate(model.words)}
     ids = [known.get(word, vocabulary.UNKNOWN) for word in vocabulary.tokenize(text)][: model.config.data.max_words]
-    params = model.params
-    sides = {
-        side: {name: params[f"lstm_{side}_{name}"] for name in ("w_input", "w_hidden", "bias", "h0", "c0")}
-        for side in ("forward", "backward")
-    }
-    x = params["embedding"][np.array(ids or [0])][None].astype(np.float64)
-    lengths = np.array([len(ids)])
-    states = reference_encoder.bilstm(sides, x, lengths)
-    head = {"kernel": params["head_kernel"], "bias": params["head_bias"]}
-    attention = reference_encoder.label_attention(states, lengths, params["label_queries"])
-    features = reference_encoder.label_features(states, lengths, params["label_queries"], head)
-    logits = reference_classifier.scores(features, params["classifier"]["weights"])[0]
+    params, lengths = float64(model.params), np.array([len(ids)])
+    states = reference_lsfa.token_states(params, np.array(ids or [0])[None], lengths)
+    attention = reference_encoder.label_attention(states, lengths, params["labels"]["queries"])
+    logits = reference_lsfa.logits(params, reference_lsfa.label_features(params, states, lengths))[0]
     return 1 / (1 + np.exp(-logits)), attention[0, :, : len(ids)]
 
 

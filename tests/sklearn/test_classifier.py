@@ -97,7 +97,7 @@ def test_predictions_agree_with_each_other(fitted):
 
 def weights_on_devices(estimator):
     """Where the devices keep arrays of the shape of the word vectors."""
-    shape = estimator.model_.params["embedding"].shape
+    shape = estimator.model_.params["encoder"]["embedding"].shape
     return {x.addressable_data(0).unsafe_buffer_pointer() for x in jax.live_arrays() if x.shape == shape}
 
 

@@ -75,7 +75,7 @@ def adjustment_step(
         bce = augmented = jnp.zeros(())
         if real:
             lsfa = model.bind({"params": params}, rngs=dropout)
-            states = lsfa.states(documents.words, documents.lengths, train=config.adjust.encoder_dropout)
+            states = lsfa.states(documents.words, documents.lengths, config.adjust.encoder_dropout, documents.states)
             targets = documents.label_ids, documents.label_mask, documents.document_mask
             bce = lsfa.loss(states, documents.lengths, *targets) / cells  # Eq. 6
         if augment:
