@@ -132,7 +132,7 @@ class Pvae(Section):
     kl_weight: Literal["auto"] | NonNegativeFloat = Field(
         "auto", description="auto: the ELBO at the best noise variance; a number: mean squared error + number x KL."
     )
-    residual: bool = Field(True, description="The decoder adds to the prototype; else it generates the whole feature.")
+    residual: bool = Field(True, description="The decoder adds to the prototype; else it generates the feature itself.")
     integer_cast: bool = Field(
         False, description="Round features and prototypes towards zero (parity with the released code)."
     )

@@ -86,7 +86,7 @@ class DescribeArguments(CorpusArguments):
         table(f"{self.name}, as in Table 1 of the paper", ("", *statistics.HEADER), rows)
         note(
             f"N_avg is over the {corpus.num_labels:,} labels that training has. D_vocab: distinct words within the "
-            f"first {config.data.max_words:,} of each training text. W: whole texts."
+            f"first {config.data.max_words:,} of each training text. W is over full texts."
         )
         counts, threshold = corpus.label_counts, config.pvae.head_threshold
         head = counts >= threshold
