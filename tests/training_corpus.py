@@ -15,7 +15,6 @@ from lsfa_jax.config import Config, merged
 from lsfa_jax.data import build_corpus, corpus
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.reading.documents import Document
-from lsfa_jax.evaluation import scorer
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training.stages import adjustment, representation, transfer
 from lsfa_jax.util import sharding
@@ -169,7 +168,6 @@ def shared_steps() -> Iterator[None]:
         once(transfer, "make_step", settings)
         once(adjustment, "make_step", settings)
         once(transfer, "make_collector", lambda model: model)
-        once(scorer, "make_ranker", lambda model, is_head: (model, is_head.tobytes()))
         yield
 
 

@@ -130,7 +130,7 @@ def _command(argv: list[str]) -> int:
     keep_freed_memory()
     arguments = parse(argv)
     if arguments.baseline != "none":
-        from lsfa_jax.sparse import baselines
+        from lsfa_jax.evaluation import baselines
 
         baselines.check(arguments.baseline)
     # Imported late, so that --help and a wrong option are answered at once.

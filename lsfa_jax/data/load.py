@@ -62,26 +62,34 @@ def load_corpus(config: Config) -> Corpus:
     return corpus
 
 
-def read_split(config: Config, split: Literal["train", "test"]) -> list[Document]:
-    """Reads the documents of the published training split or of the test split again, for what needs their texts.
+def read_split(config: Config, split: Literal["train", "test"]) -> Iterator[Document]:
+    """Yields the documents of the published training split or of the test split again, where their texts are needed.
 
     Raises:
         UserError: the files that the settings name are missing or cannot be read.
     """
     if config.dataset == "synthetic":
         number, sizes = ("train", "test").index(split), (_SYNTHETIC_TRAIN, _SYNTHETIC_TEST)
-        return list(synthetic.documents(sizes[number], seed=config.seed, split=number))
+        yield from synthetic.documents(sizes[number], seed=config.seed, split=number)
+        return
     splits = _sources(config)
-    reports: list[tuple[str, ReadReport]] = []
     from_train = split == "test" and "test" not in splits
+    in_test = None if "test" in splits else _drawn(config, splits)
+    reports: list[tuple[str, ReadReport]] = []
     with console.progress(f"Reading {config.dataset} ({split})", None, unit="documents") as advance:
-        documents = list(_counted(_documents(config, splits, "train" if from_train else split, reports), advance))
+        documents = _counted(_documents(config, splits, "train" if from_train else split, reports), advance)
+        for number, document in enumerate(documents):
+            if in_test is None or in_test[number] == from_train:
+                yield document
     for source, report in reports:
         note(f"{source}: {report.summary()}")
-    if "test" in splits:
-        return documents
-    in_test = build_corpus.drawn(len(documents), config.data.test_fraction, config.seed)
-    return [document for document, drawn in zip(documents, in_test, strict=True) if drawn == from_train]
+
+
+def _drawn(config: Config, splits: dict[str, list[Source]]) -> np.ndarray:
+    """Returns which documents of a corpus without a test split were drawn as test documents, bool[N]."""
+    with console.quiet():
+        number = sum(1 for _ in _documents(config, splits, "train", []))
+    return build_corpus.drawn(number, config.data.test_fraction, config.seed)
 
 
 def prepared_folder(config: Config) -> Path:

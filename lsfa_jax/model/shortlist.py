@@ -1,11 +1,11 @@
 """An unbiased estimate of the sums over all L labels in Eq. 6 and 9, from a shortlist of S labels.
 
-The shortlist is a sample with importance weights, made of three parts:
+The shortlist is a sample with importance weights, in three parts:
 
 - positives: the labels of the batch, all of them, with weight 1.
 - hard: a pool is m of the n labels that are not in the batch, drawn uniformly without replacement. The h labels of the
   pool with the largest estimated loss have weight n / m, the inverse of a label's probability to be in the pool.
-- uniform: the first u of the other m - h labels of the pool, in its random order, have weight n / m x (m - h) / u.
+- uniform: the first u of the remaining m - h labels of the pool, in its random order, have weight n / m x (m - h) / u.
 
 The expectation of the weighted sum over the shortlist is the sum over all L labels, whatever the estimates of the loss
 are; good estimates lower the variance.
@@ -60,7 +60,7 @@ def choose(positives: Array, pool: Array, hardness: Array, num_labels: int) -> S
     room = len(positives) - num_positive
     num_hard = jnp.minimum(room // 2, num_pooled)
     num_uniform = jnp.minimum(room, num_pooled) - num_hard
-    # The hard labels first, then the other labels of the pool in the order in which they were drawn.
+    # The hard labels first, then the rest of the pool in its random order.
     rank = jnp.argsort(jnp.argsort(jnp.where(is_pooled, hardness, -jnp.inf), descending=True))
     negatives = pool[jnp.argsort(jnp.where(rank < num_hard, -1, jnp.arange(len(pool))))]
     hard_weight = (num_labels - num_positive) / jnp.maximum(num_pooled, 1)
@@ -80,7 +80,7 @@ def positions(positives: Array, label_ids: Array) -> Array:
 
     Args:
         positives: int32[S], as for `choose`.
-        label_ids: int32[...], labels of the batch, and any ids where a mask says that they are padding.
+        label_ids: int32[...], labels of the batch; arbitrary ids at padding.
 
     Returns:
         int32[...], below S; arbitrary for labels that are not in the batch.

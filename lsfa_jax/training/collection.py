@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lsfa_jax.data.batches import Batch, Batches
-from lsfa_jax.data.prefetch import ahead
+from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training.sparse_step import unique_rows
@@ -62,7 +62,7 @@ def collect_features(model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, 
     sums = sharding.replicate(mesh, prototypes.zero_sums(batches.num_labels, model.feature_size))
     loaded = ((batch, sharding.shard_batch(mesh, batch)) for batch in batches.load(batches.in_order()))
     with (
-        closing(ahead(loaded)) as prefetched,
+        closing(prefetch(loaded)) as prefetched,
         progress("collecting features", len(batches.split), "documents") as advance,
     ):
         for batch, placed in prefetched:

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsfa_jax.config import STAGES, Config, Stage
-from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.batches import Batches, length_buckets
 from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.load import load_corpus, load_embedding
-from lsfa_jax.evaluation import scorer
-from lsfa_jax.evaluation.threshold import choose_threshold
+from lsfa_jax.evaluation import groups, thresholded
+from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import CLASSIFIER, make_model
 from lsfa_jax.training import loop, model_folder, run_folder, summary
@@ -96,8 +96,7 @@ class Run:
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
         splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
         longest = max(1, *(int(split.lengths.max(initial=1)) for split in splits.values()))
-        # No bucket beyond the longest text: a corpus of short ones compiles and pads less.
-        self.buckets = [size for size in config.data.length_buckets if size < longest] + [longest]
+        self.buckets = length_buckets(config.data.length_buckets, longest)
         self.train = self._batches(corpus.train, config.optimizer.batch_size)
         self.validation = self._batches(corpus.validation, config.report.batch_size)
         self.test = self._batches(corpus.test, config.report.batch_size)
@@ -107,7 +106,7 @@ class Run:
             name: TokenStates(folder.token_states(name), splits[name], 2 * config.encoder.hidden_size)
             for name in run_folder.ENCODED_SPLITS
         }
-        self.ranker = scorer.make_ranker(self.model, self.is_head)
+        self.groups = groups.head_and_tail(self.is_head)
         self.metrics = folder.read_metrics() | {
             "dataset": corpus.name,
             "split": {name: len(split) for name, split in splits.items()},
@@ -147,8 +146,8 @@ class Run:
         """Returns the function that measures parameters on validation documents; None without any."""
 
         def validate(params: PyTree) -> dict[str, float]:
-            top = scorer.rank_split(self.ranker, params, batches, self.mesh, "validation")
-            return scorer.measure(top, batches, self.corpus, self.config.report)
+            scores = score_split(self.model, params, batches, self.mesh, self.groups, title="validation")
+            return groups.measure(scores.top, batches.split.labels, self.corpus, self.config.report)
 
         return validate if len(batches.split) else None
 
@@ -310,18 +309,24 @@ class Run:
         """Chooses the threshold on validation documents and measures on these and on test documents, once."""
         results = self.metrics["stages"]
         if "threshold" not in results.get(name, {}):
-            results[name] = {"threshold": choose_threshold(self.model, params, self.validation, self.mesh)}
+            results[name] = {"threshold": thresholded.DEFAULT_THRESHOLD}
             for split, batches in (("validation", self.validation), ("test", self.test)):
-                if not len(batches.split):
-                    continue
-                top = scorer.rank_split(self.ranker, params, batches, self.mesh, f"{name} on {split}")
-                results[name][split] = scorer.measure(top, batches, self.corpus, self.config.report, self.is_head)
-                if split == "test":
-                    size = self.config.report.bin_size
-                    results[name]["macro_P@5_bins"] = scorer.bins(top[0], batches, self.corpus, size)
+                if len(batches.split):
+                    results[name] |= self._measure_split(f"{name} on {split}", split, params, batches)
         if len(self.test.split):
             self.metrics["test"] = results.get("adjusted", results[name])["test"]
         self.folder.write_metrics(self.metrics)
+
+    def _measure_split(self, title: str, split: str, params: Params, batches: Batches) -> dict[str, Any]:
+        """Computes the metrics of a split in one pass: from validation the threshold too, from test the bins."""
+        truth, report = batches.split.labels, self.config.report
+        scores = score_split(self.model, params, batches, self.mesh, self.groups, title=title)
+        result: dict[str, Any] = {split: groups.measure(scores.top, truth, self.corpus, report, self.is_head)}
+        if split == "validation":
+            assert scores.histogram is not None
+            return result | {"threshold": thresholded.best_threshold(scores.histogram, len(truth.values))}
+        bins = groups.macro_precision_bins(scores.top[0], truth, self.corpus, report.bin_size)
+        return result | {"macro_P@5_bins": bins}
 
     def _write_model(self, name: str, params: Params) -> None:
         """Writes the model folder; the parameters of an earlier stage are replaced by those of a later one."""

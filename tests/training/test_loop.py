@@ -303,7 +303,7 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name == "ahead"]
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
 def test_the_share_of_time_spent_waiting_for_input_is_told(tmp_path, monkeypatch, capsys):
@@ -323,7 +323,7 @@ def test_the_share_of_time_spent_waiting_for_input_is_told(tmp_path, monkeypatch
             now[0] += 3
             yield item
 
-    monkeypatch.setattr(loop, "ahead", slow)
+    monkeypatch.setattr(loop, "prefetch", slow)
     stage = replace(toy.stage, step=taking(1, toy.step), validate=taking(100, toy.validate))
     loop.run(stage, begin(), Kept(begin()), RunFolder(tmp_path))
     shares = [json.loads(line)["input_wait"] for line in (tmp_path / "history.jsonl").read_text().splitlines()]
