@@ -6,12 +6,20 @@ from pathlib import Path
 
 import jax
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 # Four devices on the CPU, asked for before the first array is made: what is split over devices is tested everywhere.
 jax.config.update("jax_num_cpu_devices", 4)
 # Commands keep no compiled programs where the setting is there and empty; tests that want them kept say so.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 jax.config.update("jax_compilation_cache_dir", "")
+
+# No limits in seconds: they fail on a slow or busy machine. In CI the examples are the same in every run.
+hypothesis_settings.register_profile(
+    "lsfa_jax", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+hypothesis_settings.load_profile("lsfa_jax")
 
 # A shell starts its background jobs with SIGINT ignored, and processes inherit that: tests that interrupt would wait.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,10 +28,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _own_cache() -> tempfile.TemporaryDirectory:
     """A cache with what the user's has fetched, so that what tests prepare is not kept."""
     from lsfa_jax.data import download
+    from lsfa_jax.util.cache_dir import cache_dir
 
     folder = tempfile.TemporaryDirectory(prefix="lsfa-tests-")
     for artifact in (download.RCV1, download.GLOVE_50D):
-        fetched = download.cache_dir() / artifact.folder
+        fetched = cache_dir() / artifact.folder
         if fetched.is_dir():
             (Path(folder.name) / artifact.folder).symlink_to(fetched)
     os.environ["LSFA_DATA"] = folder.name

@@ -6,7 +6,6 @@ import inspect
 import operator
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,9 +17,11 @@ from pydantic import Field, ValidationError
 
 from lsfa_jax import config as settings
 from lsfa_jax.config import Config, Data, Section
-from lsfa_jax.data import cache, check, download, generated, load, named, statistics
+from lsfa_jax.data import cache, check, generated, load, named, statistics
+from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.evaluation import plots
 from lsfa_jax.util import console
+from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError, note, table
 
 Preset = Literal["full", "quick"]
@@ -37,7 +38,7 @@ class ListArguments(Section):
     def run(self) -> None:
         rows = []
         for name, entry in named.CATALOGUE.items():
-            kept = sorted((download.cache_dir() / "prepared").glob(f"{name}-*"))
+            kept = sorted((cache_dir() / "prepared").glob(f"{name}-*"))
             size = sum(map(cache.bytes_of, kept)) / 1e6
             made = f"{len(kept)} x, {size:,.0f} MB" if kept else "-"
             rows.append((name, entry.documents, entry.labels, entry.origin, entry.licence, made))
@@ -45,7 +46,7 @@ class ListArguments(Section):
         note(
             "Documents: training + test. What is neither made nor fetched here needs --data-dir: bin/data prepare NAME"
         )
-        note(f"says which files. What is prepared is in {download.cache_dir() / 'prepared'} and may be deleted.")
+        note(f"says which files. What is prepared is in {cache_dir() / 'prepared'} and may be deleted.")
 
 
 class CorpusArguments(Section):
@@ -181,7 +182,7 @@ class CheckArguments(Section):
     data: Data = Data()
 
     def run(self) -> None:
-        check.check(Path(self.path).expanduser(), replace(load.read_options(self.data), bad_rows="skip"))
+        check.check(Path(self.path).expanduser(), ReadOptions.from_settings(self.data, bad_rows="skip"))
 
 
 _COMMANDS: dict[str, type[Section]] = {

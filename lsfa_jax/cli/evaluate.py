@@ -230,7 +230,7 @@ def _truth(arguments: EvaluateArguments, model: "TrainedModel | None") -> "list[
 def _training(arguments: EvaluateArguments, model: "TrainedModel | None") -> "list[Document] | None":
     """Reads the training documents where they are needed."""
     if arguments.train:
-        from lsfa_jax.data.reading.documents import find_splits
+        from lsfa_jax.data.reading.splits import find_splits
 
         path = Path(arguments.train)
         return _read(find_splits(path)["train"] if path.is_dir() else path, arguments, model)

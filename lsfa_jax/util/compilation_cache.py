@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from lsfa_jax.data.download import cache_dir
+from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import warn
 
 # Programs that were not used for the longest time go when all together are larger than this, in bytes.

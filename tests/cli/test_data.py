@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from lsfa_jax.cli import data
 from lsfa_jax.config import Config, layered, validated
 from lsfa_jax.data import build_corpus, download, named
-from lsfa_jax.data.generated import SHAPES, Shape, documents
+from lsfa_jax.data.generated import Shape, documents
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.util.console import UserError
 
@@ -77,7 +78,7 @@ def test_describe_ones_own_file_draws_beside(folder, tmp_path, monkeypatch, caps
 def test_prepare_is_what_training_starts_from(folder, capsys, monkeypatch):
     assert run("prepare", "eurlex57k", "--data-dir", folder, "--preset", "quick", "--vectors", "none") == 0
     assert "38 training, 2 validation and 20 test documents, 4 labels" in capsys.readouterr().out
-    monkeypatch.setattr("lsfa_jax.data.reading.documents.read_documents", None)  # nothing is read again
+    monkeypatch.setattr("lsfa_jax.data.load.read_documents", None)  # nothing is read again
     values = layered("eurlex57k", "quick", "paper") | {"data_dir": str(folder)}
     assert len(load_corpus(validated(values, "test")).train) == 38
 
@@ -118,12 +119,12 @@ def test_what_cannot_be_generated(argv, said, tmp_path, monkeypatch, capsys):
 
 def test_a_generated_corpus_is_prepared_by_its_name(monkeypatch, capsys):
     shape = Shape(200, 50, 20, 2.0, 30.0, 30.0, 500)
-    monkeypatch.setitem(SHAPES, "synthetic-aapd", shape)
+    monkeypatch.setitem(named.CATALOGUE, "synthetic-aapd", replace(named.CATALOGUE["synthetic-aapd"], shape=shape))
     for seed in (0, 0, 1):
         assert run("prepare", "synthetic-aapd", "--seed", seed) == 0
         assert "190 training, 10 validation and 50 test documents, 20 labels" in capsys.readouterr().out
     assert run("list") == 0
-    assert "54,840 + 1,000 54 made here free 2 x, 0 MB" in " ".join(capsys.readouterr().out.split())
+    assert "54,840 + 1,000 54 generated free 2 x, 0 MB" in " ".join(capsys.readouterr().out.split())
     config = Config(dataset="synthetic-aapd", seed=1)
     built = build_corpus.build(
         "synthetic-aapd",
@@ -145,7 +146,7 @@ def test_check(folder, capsys):
     options = ("--data.text-field", "words", "--data.label-separator", ";")
     assert run("check", folder / "mine.csv", *options) == 0
     out = capsys.readouterr().out
-    assert "stops at the first row that is skipped" in out
+    assert "stops at the first of the skipped rows" in out
     assert f"bin/train --data-dir {folder / 'mine.csv'} --data.text-field words --data.label-separator ';'" in out
     (folder / "train.jsonl").write_text('{"text": 1, "labels": []}\n')
     assert run("check", folder) == 2
@@ -175,7 +176,7 @@ def test_a_corpus_without_its_files_says_which_and_where_from(name, said, capsys
     [
         (["describe", "rvc1"], "did you mean rcv1?"),
         (["describe", "--seed", "1", "rcv1"], "the name comes first"),
-        (["prepare", "rcv1", "--data-dir", "x"], "rcv1 brings its own documents"),
+        (["prepare", "rcv1", "--data-dir", "x"], "rcv1 brings its documents with it"),
         (["check", "/nowhere/at/all"], "/nowhere/at/all"),
     ],
 )
