@@ -332,7 +332,7 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> S
     batches = Batches(split, num_labels, size, [*buckets, config.data.max_words], mesh.size)
     vocabulary_size, embedding_size = model.params["embedding"].shape
     lsfa = make_model(config, vocabulary_size, embedding_size, num_labels)
-    params = sharding.on_every_device(mesh, model.params)
+    params = sharding.replicate(mesh, model.params)
     return scoring.score_split(
         lsfa, params, batches, mesh, problem.groups.members, problem.num_ranked, problem.threshold
     )

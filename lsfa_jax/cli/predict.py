@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lsfa_jax.serving.prediction_formats import Predicted
     from lsfa_jax.serving.predictor import Explanation, Predictor
     from lsfa_jax.training.model_folder import TrainedModel
-    from lsfa_jax.util.atomic import WholeFiles
+    from lsfa_jax.util.atomic import TextFiles
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -112,7 +112,7 @@ def predict(arguments: PredictArguments) -> None:
     from lsfa_jax.serving.predictor import Predictor
     from lsfa_jax.training import model_folder
     from lsfa_jax.util import compilation_cache
-    from lsfa_jax.util.atomic import WholeFiles
+    from lsfa_jax.util.atomic import TextFiles
 
     source = _source(arguments)
     typed = not isinstance(source, Path) and source.isatty()
@@ -120,7 +120,7 @@ def predict(arguments: PredictArguments) -> None:
     compilation_cache.keep_on_disk()
     report = ReadReport()
     number = unlabelled = cut = 0
-    with WholeFiles() as files, ExitStack() as stack:
+    with TextFiles() as files, ExitStack() as stack:
         stream = stack.enter_context(_output(arguments, files))
         on_screen = stream.isatty()
         batch_size = arguments.batch_size or model.config.report.batch_size
@@ -209,7 +209,7 @@ def _source(arguments: PredictArguments) -> Path | BinaryIO:
     return path
 
 
-def _output(arguments: PredictArguments, files: "WholeFiles") -> TextIO:
+def _output(arguments: PredictArguments, files: "TextFiles") -> TextIO:
     if arguments.output != "-":
         return files.open(Path(arguments.output))
     # A line is there as soon as it is made; line ends and characters are those of the format on any system.
@@ -227,7 +227,7 @@ def _output_format(arguments: PredictArguments, on_screen: bool) -> str:
 
 @contextmanager
 def _pages(
-    arguments: PredictArguments, model: "TrainedModel", files: "WholeFiles"
+    arguments: PredictArguments, model: "TrainedModel", files: "TextFiles"
 ) -> Iterator[Callable[["Predicted", "Explanation"], None]]:
     from lsfa_jax.serving.explanation import About, Explained, Pages
 

@@ -6,22 +6,18 @@ samples of the content, so that a start does not read all of a large corpus; `ve
 
 import hashlib
 import json
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 
 from lsfa_jax.config import Verify
+from lsfa_jax.util import atomic
 from lsfa_jax.util.cache_dir import cache_dir
-from lsfa_jax.util.console import UserError, warn
+from lsfa_jax.util.console import warn
 
 _MANIFEST = "manifest.json"
-
-# Partial folders that are older, in seconds, are left from a killed process; nothing takes as long to write.
-_ABANDONED = 48 * 3600
+_ADVICE = "make room there, or name another folder in the environment variable LSFA_DATA"
 
 # The sampled digest covers all of a file up to their product, 1 MiB.
 _NUM_SAMPLES = 64
@@ -55,27 +51,13 @@ def folder(
         if error is None:
             return kept
         warn(f"{kept}: {error}; it is written again")
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(kept.parent)
-        partial = Path(mkdtemp(dir=kept.parent, prefix=".making-"))
-        try:
-            # Before they are read: a file that changes meanwhile does not fit its digest afterwards.
-            of_sources = _joint_digest(sources)
-            write(partial)
-            files = {
-                str(file.relative_to(partial)): _seal(file) for file in sorted(partial.rglob("*")) if file.is_file()
-            }
-            manifest = {"decides": dict(decides), "sources": of_sources, "files": files}
-            (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-            _rename(partial, kept, sources)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"{kept.parent}: cannot be written ({error.strerror or error}). Free disk space there, or name another "
-            "folder in the environment variable LSFA_DATA."
-        ) from None
+    with atomic.folder(kept, lambda existing: damage(existing, "full", sources) is None, _ADVICE) as new:
+        # Before the sources are read: one that changes meanwhile does not match its digest afterwards.
+        of_sources = _joint_digest(sources)
+        write(new)
+        files = {str(file.relative_to(new)): _seal(file) for file in sorted(new.rglob("*")) if file.is_file()}
+        manifest = {"decides": dict(decides), "sources": of_sources, "files": files}
+        (new / _MANIFEST).write_text(json.dumps(manifest, indent=1))
     return kept
 
 
@@ -112,8 +94,8 @@ def digest(file: Path, verify: Verify = "sampled") -> str:
 
     'sampled' covers the size, and of a file over 1 MiB 64 blocks of 16 KiB: the first, the last, and others evenly
     spaced between them. It does not depend on the name or the time of modification. A change between the blocks that
-    keeps the size goes unnoticed, which takes an editor of single bytes: compressed and Parquet files change
-    throughout, and an insertion moves everything behind it. 'full' covers all bytes.
+    keeps the size goes unnoticed. That takes an edit in place: compressed files change throughout, and an insertion
+    moves everything behind it. 'full' covers all bytes.
     """
     with file.open("rb") as stream:
         if verify == "full":
@@ -129,28 +111,9 @@ def digest(file: Path, verify: Verify = "sampled") -> str:
         return sampled.hexdigest()
 
 
-def _seal(file: Path) -> dict[str, object]:
-    return {"bytes": file.stat().st_size, "sampled": digest(file), "full": digest(file, "full")}
-
-
 def _joint_digest(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join(digest(file, "full") for file in files).encode()).hexdigest()
 
 
-def _rename(partial: Path, kept: Path, sources: Sequence[Path]) -> None:
-    """Gives a folder its name. One that another process wrote meanwhile is kept, a damaged one is replaced."""
-    try:
-        partial.rename(kept)
-    except OSError:
-        if damage(kept, "full", sources) is None:
-            return
-        aside = Path(mkdtemp(dir=kept.parent, prefix=".damaged-"))
-        kept.rename(aside / kept.name)
-        partial.rename(kept)
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    for left in [*folder.glob(".making-*"), *folder.glob(".damaged-*")]:
-        if left.stat().st_mtime < time.time() - _ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)
+def _seal(file: Path) -> dict[str, object]:
+    return {"bytes": file.stat().st_size, "sampled": digest(file), "full": digest(file, "full")}

@@ -17,7 +17,7 @@ import numpy as np
 import zstandard
 
 from lsfa_jax.data.reading.documents import Document
-from lsfa_jax.util import console
+from lsfa_jax.util import atomic, console
 from lsfa_jax.util.console import UserError
 
 FORMAT = 1
@@ -89,24 +89,19 @@ def write(shape: Shape, seed: int, folder: Path, compression: Compression) -> li
     suffix = ".jsonl" if compression == "none" else f".jsonl.{compression}"
     numbers = {"train": shape.num_train, "test": shape.num_test}
     files = {folder / f"{split}{suffix}": split for split in numbers if numbers[split]}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for present in [path for split in numbers for path in folder.glob(f"{split}.*")]:
-            raise UserError(f"{present}: is there already; remove it, or name another folder")
-        for path, split in files.items():
-            partial = path.with_name(f".{path.name}.partial")
-            with (
-                _compressed(partial, compression) as file,
-                console.progress(f"Writing {path.name}", numbers[split], unit="documents") as advance,
-            ):
-                for number, document in enumerate(documents(shape, seed, split), 1):
-                    row = {"labels": document.labels, "text": document.text}
-                    file.write(json.dumps(row).encode() + b"\n")
-                    if number % _BLOCK == 0:
-                        advance(_BLOCK)
-            partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); make room, or name another folder") from None
+    for present in [path for split in numbers for path in folder.glob(f"{split}.*")]:
+        raise UserError(f"{present}: is there already; remove it, or name another folder")
+    for path, split in files.items():
+        with (
+            atomic.replacing(path, "make room, or name another folder") as partial,
+            _compressed(partial, compression) as file,
+            console.progress(f"Writing {path.name}", numbers[split], unit="documents") as advance,
+        ):
+            for number, document in enumerate(documents(shape, seed, split), 1):
+                row = {"labels": document.labels, "text": document.text}
+                file.write(json.dumps(row).encode() + b"\n")
+                if number % _BLOCK == 0:
+                    advance(_BLOCK)
     return list(files)
 
 

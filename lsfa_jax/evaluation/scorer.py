@@ -84,7 +84,9 @@ def over_split(
     The next batches are made meanwhile, and one of them computed, so memory holds a few batches whatever N is.
     """
     with (
-        closing(ahead((batch, sharding.split_rows(mesh, batch)) for batch in batches.load(batches.in_order()))) as made,
+        closing(
+            ahead((batch, sharding.shard_batch(mesh, batch)) for batch in batches.load(batches.in_order()))
+        ) as made,
         progress(title, len(batches.split), "documents") as advance,
     ):
         computed: Iterator[Any] = ((batch, compute(placed)) for batch, placed in made)

@@ -11,7 +11,7 @@ import numpy as np
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import thresholded
 from lsfa_jax.evaluation.groups import GroupMetrics, Scored, Training
-from lsfa_jax.util.atomic import WholeFiles
+from lsfa_jax.util.atomic import TextFiles
 from lsfa_jax.util.console import UserError, note, table
 
 _DECISIONS = ("micro_precision", "micro_recall", "micro_F1", "macro_F1", "macro_F1_tested")
@@ -24,7 +24,7 @@ def write_json(path: Path, report: dict[str, Any]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with WholeFiles() as files, files.open(path) as file:
+    with TextFiles() as files, files.open(path) as file:
         json.dump(report, file, indent=2)
         file.write("\n")
 
@@ -43,7 +43,7 @@ def write_per_label(
     tested = np.bincount(truth.values, minlength=len(labels)).tolist()
     columns = [column.tolist() for column in scored.outcomes]
     columns += [metric(scored.outcomes).tolist() for metric in (thresholded.precision, thresholded.recall)]
-    with WholeFiles() as files, files.open(path) as file:
+    with TextFiles() as files, files.open(path) as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["label", "training", "test", "TP", "FP", "FN", "precision", "recall"])
         rows = list(zip(labels, counts, tested, *columns, strict=True))

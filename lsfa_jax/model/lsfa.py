@@ -88,15 +88,15 @@ class Lsfa(nn.Module):
 
     def positive_features(self, states: Array, lengths: Array, label_ids: Array) -> Array:
         """Computes Eq. 2-4 for the given labels of each document only, float32[B, K, D], label_ids int32[B, K]."""
-        mask = attention.word_mask(lengths, states.shape[1])
+        mask = attention.token_mask(lengths, states.shape[1])
         return attention.few_label_features(states, mask, self.queries[label_ids], self.head, self.dtype)
 
-    def _tables(self) -> label_loss.Labels:
-        return label_loss.Labels(self.queries, self.classifiers["weights"], self.classifiers.get("bias"))
+    def _tables(self) -> label_loss.LabelTables:
+        return label_loss.LabelTables(self.queries, self.classifiers["weights"], self.classifiers.get("bias"))
 
-    def _words(self, states: Array, lengths: Array) -> label_loss.Words:
-        values = attention.project_words(states, self.head, self.dtype)
-        return label_loss.Words(states, values, attention.word_mask(lengths, states.shape[1]))
+    def _words(self, states: Array, lengths: Array) -> label_loss.Tokens:
+        values = attention.project_tokens(states, self.head, self.dtype)
+        return label_loss.Tokens(states, values, attention.token_mask(lengths, states.shape[1]))
 
     def loss(
         self, states: Array, lengths: Array, label_ids: Array, label_mask: Array, document_mask: Array,
@@ -113,7 +113,7 @@ class Lsfa(nn.Module):
         Every label gets the feature of a document's mean word, so a label costs D operations instead of T x 2H.
         """
         mean = jnp.sum(states, axis=1, keepdims=True) / jnp.maximum(lengths, 1)[:, None, None]
-        features = attention.project_words(mean, self.head, self.dtype)[:, 0]
+        features = attention.project_tokens(mean, self.head, self.dtype)[:, 0]
         if self.head is not None:
             features = jax.nn.relu(features + self.head["bias"])
         weights, bias = pair_weights({CLASSIFIER: self.classifiers}, label_ids)
@@ -126,10 +126,10 @@ class Lsfa(nn.Module):
         return label_loss.scores(words, head_bias, self._tables(), self._tile, self.dtype)
 
     @property
-    def _tile(self) -> label_loss.Tile:
+    def _tile(self) -> label_loss.TileSize:
         # Other devices want all documents at a time.
         on_cpu = jax.default_backend() == "cpu"
-        return label_loss.Tile(self.settings.label_block, _CPU_WORDS if on_cpu else 0, jax.local_device_count())
+        return label_loss.TileSize(self.settings.label_block, _CPU_WORDS if on_cpu else 0, jax.local_device_count())
 
     def __call__(self, words: Array, lengths: Array, train: bool = False) -> Array:
         """Computes the logits float32[B, L] of word ids int32[B, T] and lengths int32[B]."""

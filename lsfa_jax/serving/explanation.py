@@ -14,7 +14,7 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 
-from lsfa_jax.util.atomic import WholeFiles
+from lsfa_jax.util.atomic import TextFiles
 
 _TEMPLATE = "explanation.html"
 # Less than this share of the label's strongest word nobody sees.
@@ -63,7 +63,7 @@ class _Document(NamedTuple):
 class Pages:
     """Writes documents as pages that link to each other: out.html, out-2.html and so on."""
 
-    def __init__(self, path: Path, per_page: int, about: About, files: WholeFiles) -> None:
+    def __init__(self, path: Path, per_page: int, about: About, files: TextFiles) -> None:
         """Takes the name of the first page, documents a page, and what writes the files."""
         self._path = path
         self._per_page = per_page

@@ -60,7 +60,7 @@ class Predictor:
         self._buckets = [size for size in model.config.data.length_buckets if size < self._max_words]
         self._buckets.append(self._max_words)
         self._index = vocabulary.word_index(model.words)
-        self._params = sharding.on_every_device(self._mesh, model.params)
+        self._params = sharding.replicate(self._mesh, model.params)
         vocabulary_size, embedding_size = model.params["embedding"].shape
         self._lsfa = make_model(model.config, vocabulary_size, embedding_size, len(model.labels))
 
@@ -95,7 +95,7 @@ class Predictor:
         for chunk in ahead(self._encoded(texts)):
             outs = []
             for rows in self._batches(np.array([len(words) for _, words in chunk])):
-                words, lengths = sharding.split_rows(self._mesh, self._padded([chunk[row][1] for row in rows]))
+                words, lengths = sharding.shard_batch(self._mesh, self._padded([chunk[row][1] for row in rows]))
                 outs.append((rows, compute(self._lsfa, top, self._params, words, lengths)))
             if self._chunk == 1:
                 yield from collected(chunk, outs)
@@ -145,6 +145,6 @@ def _best_labels_and_attention(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     label_ids, probabilities = _best_labels(model, top, params, words, lengths)
     states: Any = model.apply({"params": params}, words, lengths, method=Lsfa.states)
-    mask = attention.word_mask(lengths, words.shape[1])
+    mask = attention.token_mask(lengths, words.shape[1])
     weights = attention.label_attention(states, mask, params["label_queries"][label_ids], model.dtype)
     return label_ids, probabilities, weights

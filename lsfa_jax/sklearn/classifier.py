@@ -24,7 +24,7 @@ from lsfa_jax.evaluation import ranking
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.sklearn.label_formats import Targets
 from lsfa_jax.training import model_folder
-from lsfa_jax.training.run import Pipeline
+from lsfa_jax.training.run import Run
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util.console import UserError, quiet
 
@@ -170,7 +170,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
             run = RunFolder(Path(folder) / "run")
             embedding = load_embedding(config, built.words)
             run.create(config, built.words, built.labels)
-            Pipeline(config, built, embedding, run, save_every=math.inf).run(STAGES)
+            Run(config, built, embedding, run, save_every=math.inf).execute(STAGES)
             model = model_folder.read(run.path)
         self._keep(model, targets)
         return self

@@ -1,32 +1,41 @@
-"""A stage's state on disk; the only file that knows Orbax."""
+"""The states of a stage on disk; the only file that uses Orbax."""
 
 import logging
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from lsfa_jax.training.state import TrainState
 from lsfa_jax.util.console import UserError
 
-# Orbax reports every file that it writes, and each error with its traceback before it raises it.
+# Orbax logs every file that it writes, and each error with its traceback before it raises it.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+# Saving takes at most one part in so many of the time, however slow the disk is.
+_TRAINING_PER_SAVING = 20
 
 
 class Checkpoints:
-    """The checkpoints of one stage: each is complete or, after a kill, not there.
+    """The checkpoints of one stage; each is complete or, after a kill, absent.
 
-    Saving waits until the files are on disk: the next step reuses the memory that it reads from.
+    Saving blocks until the files are on disk, because the next step reuses the memory that is saved. Sums of losses
+    are kept by name in a JSON file beside the arrays, so that a stage with one more loss restores older checkpoints.
     """
 
     def __init__(self, folder: Path, save_every: float = 60.0) -> None:
+        """Opens a folder, which is created; `save_every` is the least number of seconds between two saves."""
         self.folder = folder.absolute()
-        self.save_every = save_every
-        self.last_save = time.monotonic()
+        self._save_every = save_every
+        self._last_save = time.monotonic()
+        self._last_duration = 0.0
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "progress"))
 
@@ -36,27 +45,36 @@ class Checkpoints:
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._manager.close()
 
-    def save(self, state: Any, complete: bool = False) -> None:
-        """Writes the state; `complete` says that the stage is over.
+    def due(self) -> bool:
+        """Whether it is time to save: `save_every` seconds have passed, and 20 times what the last save took."""
+        wait = max(self._save_every, _TRAINING_PER_SAVING * self._last_duration)
+        return time.monotonic() - self._last_save >= wait
+
+    def save(self, state: TrainState, complete: bool = False) -> None:
+        """Writes the state; `complete` marks the end of the stage.
 
         Raises:
-            UserError: the disk is full or the folder cannot be written; the checkpoint before stays.
+            UserError: the disk is full or the folder cannot be written; the previous checkpoint remains.
         """
+        start = time.monotonic()
         number = (self._manager.latest_step() or 0) + 1
+        losses = {name: float(total) for name, total in state.loss_sums.items()}
         try:
             items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave({"complete": complete})
+                state=ocp.args.StandardSave(replace(state, loss_sums={})),
+                progress=ocp.args.JsonSave({"complete": complete, "loss_sums": losses}),
             )
-            with _one_report():
+            with _single_report():
                 self._manager.save(number, args=items, force=True)
                 self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
             # TensorStore wraps a full disk into a ValueError.
             raise UserError(
                 f"{self.folder}: the checkpoint could not be written ({_first_line(error)}); the one before is kept. "
-                "Make room or mend the folder, then go on with --resume"
+                "Make room or repair the folder, then continue with --resume"
             ) from error
-        self.last_save = time.monotonic()
+        self._last_save = time.monotonic()
+        self._last_duration = self._last_save - start
 
     @property
     def exists(self) -> bool:
@@ -66,33 +84,41 @@ class Checkpoints:
     def is_complete(self) -> bool:
         """Whether the last checkpoint is the stage's end."""
         number = self._manager.latest_step()
-        if number is None:
-            return False
-        items = ocp.args.Composite(progress=ocp.args.JsonRestore())
-        return bool(self._manager.restore(number, args=items)["progress"]["complete"])
+        return number is not None and bool(self._progress(number)["complete"])
 
-    def restore(self, abstract: Any) -> Any:
-        """Reads the last complete checkpoint into the shapes and places of `abstract`.
+    def restore(self, abstract: TrainState) -> TrainState:
+        """Reads the last complete checkpoint into the shapes and shardings of `abstract`.
+
+        A loss that the checkpoint does not have starts at 0.
 
         Raises:
             UserError: there is none, or it does not fit the settings.
         """
         number = self._manager.latest_step()
         if number is None:
-            raise UserError(f"{self.folder}: no checkpoint here")
+            raise UserError(f"{self.folder}: no checkpoint in this folder")
         try:
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-            with _one_report():
-                return self._manager.restore(number, args=items)["state"]
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(replace(abstract, loss_sums={})))
+            with _single_report():
+                state = self._manager.restore(number, args=items)["state"]
+                saved = self._progress(number)["loss_sums"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(
                 f"{self.folder}/{number}: the checkpoint cannot be read with these settings ({_first_line(error)})"
             ) from error
+        losses = {
+            name: jax.device_put(np.asarray(saved.get(name, 0.0), total.dtype), total.sharding)
+            for name, total in abstract.loss_sums.items()
+        }
+        return replace(state, loss_sums=losses)
+
+    def _progress(self, number: int) -> dict:
+        return self._manager.restore(number, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
 
 
 @contextmanager
-def _one_report() -> Iterator[None]:
-    """Leaves it to the exception to report an error: Orbax's threads print theirs as well, some of them later."""
+def _single_report() -> Iterator[None]:
+    """Leaves it to the exception to report an error: Orbax's threads print theirs too, some of them later."""
     before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     yield
     sys.unraisablehook = before  # not after an error
@@ -100,5 +126,5 @@ def _one_report() -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    # TensorStore names its files at length, twice, and then says what is wrong.
+    # TensorStore repeats long file names before it states the problem.
     return line if len(line) <= 300 else f"{line[:120]} ... {line[-160:]}"

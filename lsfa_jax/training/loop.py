@@ -1,170 +1,239 @@
 """The loop that every stage runs: steps, validation, early stopping, checkpoints, interruption."""
 
+import abc
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from contextlib import closing, contextmanager
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lsfa_jax.data.prefetch import ahead
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.run_folder import RunFolder
-from lsfa_jax.training.state import TrainState, after_validation
+from lsfa_jax.training.state import TrainState, after_validation, mean_losses
 from lsfa_jax.util import compilation_cache, interrupts
 from lsfa_jax.util.console import UserError, note, progress
 
-# Looking at a loss makes the host wait for the device, so it is done now and then.
-_STEPS_BETWEEN_LOOKS = 25
+PyTree = Any
+
+# Reading a loss makes the host wait for the device, so progress shows it only every so many steps.
+_STEPS_BETWEEN_LOSSES = 25
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What differs from stage to stage. Epochs count from 1."""
+class Stage(abc.ABC):
+    """One stage of training. Epochs count from 1; a subclass sets the attributes and defines the methods."""
 
-    name: str
+    name: ClassVar[str]
+    unit: ClassVar[str] = "documents"
+    """What an epoch consists of, in the plural."""
     epochs: int
     steps_per_epoch: int
     items_per_epoch: int
-    unit: str
-    """What the items are, in the plural."""
-    batches: Callable[[int, int], Iterator[Any]]
-    """Makes the batches of an epoch, from a step of it on. A thread asks for them, ahead of their use."""
-    step: Callable[[TrainState, Any, int, int], TrainState]
-    """Trains on one batch; the last two arguments are the epoch, and the steps that are done after it."""
-    loss_names: tuple[str, str]
-    before_epoch: Callable[[TrainState, int], TrainState] = lambda state, epoch: state
-    """Called at the first step of an epoch; again, with the same result, where a run resumes there."""
-    validate: Callable[[TrainState], tuple[Any, dict[str, float]]] | None = None
-    """Returns the weights that it tried and their metrics."""
     select: str = "N@5"
-    """The metric that decides which weights are kept."""
+    """The validation metric that decides which parameters are kept."""
     validate_every: int = 0
     """Steps between validations; 0: at the end of each epoch."""
     patience: int = 0
     """Validations without improvement before the stage stops."""
     first_stop: int = 1
-    """The first epoch after which it may stop early."""
+    """The first epoch after which the stage may stop early."""
+
+    @abc.abstractmethod
+    def batches(self, epoch: int, start: int) -> Iterator[Any]:
+        """Yields the batches of an epoch from step `start` of it on. Called in a prefetching thread."""
+
+    @abc.abstractmethod
+    def step(self, state: TrainState, batch: Any, epoch: int, number: int) -> TrainState:
+        """Returns the state after training on one batch; `number` steps are completed then. Donates `state`."""
+
+    def before_epoch(self, state: TrainState, epoch: int) -> TrainState:
+        """Prepares an epoch; called before its first step, and again with the same result when a run resumes there."""
+        return state
+
+    def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
+        """Returns the parameters that were validated and their metrics; None in a stage without validation."""
+        return None
 
 
-def run(stage: Stage, state: TrainState, checkpoints: Checkpoints, folder: RunFolder) -> TrainState:
-    """Runs a stage from where `state` stands to its end and saves it as complete.
+def run(
+    stage: Stage, state: TrainState, checkpoints: Checkpoints | None = None, folder: RunFolder | None = None
+) -> TrainState:
+    """Runs a stage from the step of `state` to its end and saves it as complete.
+
+    Args:
+        stage: what is trained.
+        state: where it starts; its memory is donated.
+        checkpoints: where states are saved; None: nowhere.
+        folder: where the history is written; None: nowhere.
 
     Raises:
         Interrupted: after a signal; the state is saved.
-        UserError: a loss or a weight that is not a number; the last checkpoint is from before it.
+        UserError: a loss or a parameter is not finite; the last checkpoint is from before.
     """
-    steps = stage.steps_per_epoch
-    total, step = stage.epochs * steps, int(state.step)
-    every = stage.validate_every or steps
-    # A line may stand there for the validation that this state is still to do.
-    folder.forget_history(stage.name, int(state.validated))
-    per_step = stage.items_per_epoch / steps
-    first, waited, waited_before = step, 0.0, 0.0
-    done: Any = None
-    started = since = time.monotonic()
+    step = int(state.step)
+    total = stage.epochs * stage.steps_per_epoch
+    if folder:
+        # A run that was killed may have written a line for the validation that this state has yet to do.
+        folder.drop_history(stage.name, after=int(state.validated))
+    meter = _Meter(stage, step)
+    unfinished: jax.Array | None = None
     with (
-        closing(ahead(_batches(stage, step))) as batches,
-        progress(stage.name, round(total * per_step), stage.unit, done=round(step * per_step)) as advance,
+        closing(ahead(_all_batches(stage, step))) as batches,
+        progress(
+            stage.name, stage.epochs * stage.items_per_epoch, stage.unit, done=round(meter.items(step))
+        ) as advance,
     ):
         try:
             while True:
-                due = step > 0 and (step % every == 0 or step == total)
-                if due and int(state.validated) != step:
-                    now = time.monotonic()
-                    speed = {
-                        f"{stage.unit}/s": per_step * (step - first) / max(now - started, 1e-9),
-                        "input_wait": (waited - waited_before) / max(now - since, 1e-9),
-                    }
-                    state = _record(stage, state, step, folder, speed)
-                    waited_before, since = waited, time.monotonic()
+                if _validation_is_due(stage, state, step):
+                    state = _validate(stage, state, step, meter, folder)
                 if step >= total:
                     break
-                if _has_waited(stage, state, step):
+                if _stops_early(stage, state, step):
                     note(f"{stage.name}: stopped early, no better {stage.select} in {stage.patience} validations")
                     break
                 interrupts.check()
-                epoch = step // steps + 1
-                if step % steps == 0:
+                epoch = step // stage.steps_per_epoch + 1
+                if step % stage.steps_per_epoch == 0:
                     state = stage.before_epoch(state, epoch)
-                asked = time.monotonic()
-                batch = next(batches)
-                given, programs = time.monotonic(), compilation_cache.programs()
-                waited += given - asked
+                batch = meter.wait_for(batches)
                 step += 1
-                state = stage.step(state, batch, epoch, step)
-                # A step of a shape that was not met before is compiled first, which says nothing of those to come.
-                compiling = time.monotonic() - given if compilation_cache.programs() > programs else 0.0
-                # The device has one step to do while the host prepares the next; further ones would only hold memory.
-                # A copy, for the state is given away to the next step.
-                jax.block_until_ready(done)
-                done = state.step + 0
-                status = None
-                if step % _STEPS_BETWEEN_LOOKS == 0 or step == first + 1:
-                    status = f"epoch {epoch}/{stage.epochs} {_losses_text(stage, _losses(stage, state, step))}"
-                advance(per_step, status, compiling)
-                if time.monotonic() - checkpoints.last_save >= checkpoints.save_every:
-                    _losses(stage, state, step)
+                with meter.compilation() as compiling:
+                    state = stage.step(state, batch, epoch, step)
+                # The device has one step queued while the host prepares the next; more would only hold memory.
+                # A copy, because the state's memory is donated to the next step.
+                jax.block_until_ready(unfinished)
+                unfinished = state.step + 0
+                advance(meter.items(1), meter.status(stage, state, step), compiling())
+                if checkpoints and checkpoints.due():
+                    _finite_losses(stage, state, step)
                     checkpoints.save(state)
         except interrupts.Interrupted:
-            _losses(stage, state, step)
-            checkpoints.save(state)
+            if checkpoints:
+                _finite_losses(stage, state, step)
+                checkpoints.save(state)
             raise
-    if step > first:
-        note(f"{stage.name}: waited for input {100 * waited / (time.monotonic() - started):.1f} % of the time")
-    checkpoints.save(state, complete=True)
+    meter.report(stage, step)
+    if checkpoints:
+        checkpoints.save(state, complete=True)
     return state
 
 
-def _batches(stage: Stage, step: int) -> Iterator[Any]:
-    """Makes all batches of a stage from a step of it on."""
+def _all_batches(stage: Stage, step: int) -> Iterator[Any]:
+    """Yields the batches of all epochs from a step of the stage on."""
     for epoch in range(step // stage.steps_per_epoch + 1, stage.epochs + 1):
         yield from stage.batches(epoch, step % stage.steps_per_epoch)
         step = 0
 
 
-def _has_waited(stage: Stage, state: TrainState, step: int) -> bool:
-    if stage.validate is None or int(state.waited) < stage.patience or int(state.validated) != step:
+def _validation_is_due(stage: Stage, state: TrainState, step: int) -> bool:
+    every = stage.validate_every or stage.steps_per_epoch
+    due = step > 0 and (step % every == 0 or step == stage.epochs * stage.steps_per_epoch)
+    return due and int(state.validated) != step
+
+
+def _stops_early(stage: Stage, state: TrainState, step: int) -> bool:
+    if not stage.patience or int(state.waited) < stage.patience or int(state.validated) != step:
         return False
-    return step >= stage.first_stop * stage.steps_per_epoch
+    return math.isfinite(float(state.best_score)) and step >= stage.first_stop * stage.steps_per_epoch
 
 
-def _losses(stage: Stage, state: TrainState, step: int) -> np.ndarray:
-    """Returns the mean losses since the last record; raises UserError where one, or a weight, is not a number."""
-    losses = np.asarray(state.loss_sums) / max(int(state.loss_steps), 1)
-    finite = np.isfinite(losses)
-    if finite.all() and _all_finite(state.params):
+def _finite_losses(stage: Stage, state: TrainState, step: int) -> dict[str, float]:
+    """Returns the mean losses since the last validation; raises UserError if one, or a parameter, is not finite."""
+    losses = mean_losses(state)
+    infinite = [value for value in losses.values() if not math.isfinite(value)]
+    if not infinite and _all_finite(state.params):
         return losses
-    what = "the weights are no longer numbers" if finite.all() else f"a loss is {losses[~finite][0]}"
+    what = f"a loss is {infinite[0]}" if infinite else "the weights are no longer numbers"
     raise UserError(
         f"{stage.name}: {what} at step {step:,}. Checkpoints from before are kept. Lower the learning rate, "
-        "or set --optimizer.clip global --optimizer.clip-factor 1, and start anew"
+        "or set --optimizer.clip global --optimizer.clip-factor 1, and start again"
     )
 
 
 @jax.jit
-def _all_finite(tree: Any) -> jax.Array:
+def _all_finite(tree: PyTree) -> jax.Array:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
-def _losses_text(stage: Stage, losses: np.ndarray) -> str:
-    return " ".join(f"{name} {value:.4g}" for name, value in zip(stage.loss_names, losses, strict=True) if name)
+def _losses_text(losses: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in losses.items())
 
 
-def _record(stage: Stage, state: TrainState, step: int, folder: RunFolder, speed: dict[str, float]) -> TrainState:
-    losses = _losses(stage, state, step)
-    line: dict[str, Any] = {"stage": stage.name, "step": step, "epoch": step / stage.steps_per_epoch}
-    line |= {name: float(value) for name, value in zip(stage.loss_names, losses, strict=True) if name}
-    line |= speed
-    weights, metrics = stage.validate(state) if stage.validate else (None, {})
+def _validate(stage: Stage, state: TrainState, step: int, meter: "_Meter", folder: RunFolder | None) -> TrainState:
+    """Measures the state on validation documents, writes a line of history and prints it."""
+    losses, speed = _finite_losses(stage, state, step), meter.speed(stage, step)
+    params, metrics = stage.validate(state) or (None, {})
+    epoch = step / stage.steps_per_epoch
+    if folder:
+        line = {"stage": stage.name, "step": step, "epoch": epoch} | losses | speed
+        folder.append_history(line | ({"validation": metrics} if metrics else {}))
     score = metrics.get(stage.select, -math.inf)
-    better = score > float(state.best_score)
-    folder.append_history(line | ({"validation": metrics} if metrics else {}))
-    shown = " ".join(f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@5", "N@5", "PSP@5") if name in metrics)
-    text = f"{stage.name} epoch {step / stage.steps_per_epoch:.3g}/{stage.epochs}: {_losses_text(stage, losses)}"
-    note(f"{text}{' | validation ' + shown if shown else ''}{' *' if shown and better else ''}")
-    return after_validation(state, weights, score)
+    text = f"{stage.name} epoch {epoch:.3g}/{stage.epochs}: {_losses_text(losses)}"
+    if shown := [f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@5", "N@5", "PSP@5") if name in metrics]:
+        text += f" | validation {' '.join(shown)}{' *' if score > float(state.best_score) else ''}"
+    note(text)
+    state = after_validation(state, params, score)
+    meter.restart_wait()
+    return state
+
+
+class _Meter:
+    """Measures a stage from the step at which this process began: items a second, time spent waiting for input."""
+
+    def __init__(self, stage: Stage, first_step: int) -> None:
+        self._items_per_step = stage.items_per_epoch / stage.steps_per_epoch
+        self._first_step = first_step
+        self._start = time.monotonic()
+        self._waited = 0.0
+        self.restart_wait()
+
+    def items(self, steps: int) -> float:
+        """Returns the items of so many steps, on average."""
+        return steps * self._items_per_step
+
+    def wait_for(self, batches: Iterator[Any]) -> Any:
+        """Returns the next batch and measures how long it took to come."""
+        asked = time.monotonic()
+        batch = next(batches)
+        self._waited += time.monotonic() - asked
+        return batch
+
+    def restart_wait(self) -> None:
+        """Begins a new interval for the share of time spent waiting."""
+        self._interval_start, self._waited_before = time.monotonic(), self._waited
+
+    def speed(self, stage: Stage, step: int) -> dict[str, float]:
+        """Returns items a second since the start, and the share of the interval's time spent waiting for input."""
+        now = time.monotonic()
+        return {
+            f"{stage.unit}/s": self.items(step - self._first_step) / max(now - self._start, 1e-9),
+            "input_wait": (self._waited - self._waited_before) / max(now - self._interval_start, 1e-9),
+        }
+
+    def status(self, stage: Stage, state: TrainState, step: int) -> str | None:
+        """Returns the text behind the progress bar, at the first step and now and then; else None."""
+        if step % _STEPS_BETWEEN_LOSSES and step != self._first_step + 1:
+            return None
+        epoch = (step - 1) // stage.steps_per_epoch + 1
+        return f"epoch {epoch}/{stage.epochs} {_losses_text(_finite_losses(stage, state, step))}"
+
+    @contextmanager
+    def compilation(self) -> Iterator[Callable[[], float]]:
+        """Yields a function that returns the seconds of the block if a program was compiled in it, else 0.
+
+        The first step of a new shape is compiled, which says nothing about the time of later steps.
+        """
+        start, programs = time.monotonic(), compilation_cache.programs()
+        end = start
+        yield lambda: end - start if compilation_cache.programs() > programs else 0.0
+        end = time.monotonic()
+
+    def report(self, stage: Stage, step: int) -> None:
+        """Prints the share of time that was spent waiting for input."""
+        if step > self._first_step:
+            share = self._waited / max(time.monotonic() - self._start, 1e-9)
+            note(f"{stage.name}: waited for input {100 * share:.1f} % of the time")

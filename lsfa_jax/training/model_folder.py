@@ -17,10 +17,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 
 from lsfa_jax.config import Config, to_toml, validated
+from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
 FORMAT = 1
 """Raised by one when an older version could no longer read what this one writes."""
+
+ADVICE = "make room, or choose another --output"
+"""What to do about a folder that cannot be written."""
 
 _MANIFEST = "model.json"
 _FILES = ("config.toml", "vocabulary", "labels", "weights.safetensors")
@@ -79,27 +83,19 @@ def write(folder: Path, model: TrainedModel) -> None:
         "files": {name: {"bytes": len(content[name]), "sha256": _digest(content[name])} for name in _FILES},
     }
     content[_MANIFEST] = (json.dumps(manifest | {"sha256": _own_digest(manifest)}, indent=2) + "\n").encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        forget(folder)
-        for name, data in content.items():
-            partial = folder / f".{name}.partial"
-            partial.write_bytes(data)
-            partial.replace(folder / name)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
+    invalidate(folder)
+    for name, data in content.items():
+        atomic.write_bytes(folder / name, data, ADVICE)
 
 
-def forget(folder: Path) -> None:
+def invalidate(folder: Path) -> None:
     """Says that the folder's files are no model any more, because some of them are about to change.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    try:
+    with atomic.errors(folder, ADVICE):
         (folder / _MANIFEST).unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
 
 
 def read(folder: Path) -> TrainedModel:
@@ -169,10 +165,6 @@ def _arrays(folder: Path, data: bytes) -> dict[str, Any]:
         return dict(safetensors.numpy.load(data))
     except SafetensorError as error:
         raise _damaged(folder / "weights.safetensors", str(error)) from None
-
-
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"{folder}: cannot write there ({error.strerror}); make room, or choose another --output")
 
 
 def _damaged(path: Path, what: str) -> UserError:

@@ -1,4 +1,4 @@
-"""The three stages in order, each resumable, into one run folder; the table at the end."""
+"""A run: the three stages in order, each resumable, measured and written into one run folder."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsfa_jax.config import Config, Stage, TrainArguments
+from lsfa_jax.config import STAGES, Config, Stage
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.load import load_corpus, load_embedding
@@ -18,302 +18,296 @@ from lsfa_jax.evaluation import scorer
 from lsfa_jax.evaluation.threshold import choose_threshold
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import CLASSIFIER, make_model
-from lsfa_jax.training import loop, model_folder, starting
+from lsfa_jax.training import loop, model_folder, run_folder, summary
 from lsfa_jax.training.checkpoints import Checkpoints
+from lsfa_jax.training.collection import HeadFeatures, collect_features
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.run_folder import RunFolder
-from lsfa_jax.training.stages import adjustment, representation, transfer
-from lsfa_jax.training.state import TrainState, init_state, weights_to_use
+from lsfa_jax.training.stages import transfer
+from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
+from lsfa_jax.training.stages.representation import Representation
+from lsfa_jax.training.stages.transfer import Transfer
+from lsfa_jax.training.state import TrainState, best_params
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.util import compilation_cache, interrupts, sharding
-from lsfa_jax.util.console import UserError, note, table, warn
+from lsfa_jax.util.console import UserError, note, warn
+
+Array = jax.Array
+PyTree = Any
+Params = dict[str, Any]
 
 # What the seed is folded with for each use of randomness.
 _KEYS = {"model": 0, "representation": 1, "pvae": 2, "transfer": 3, "augmentation": 4, "adjustment": 5, "scratch": 6}
 
 
-def train(arguments: TrainArguments) -> dict[str, Any]:
-    """Runs the stages that the arguments name and returns what metrics.json holds.
+def train(
+    config: Config, output: Path, stages: Sequence[Stage] = STAGES, resume: bool = False, save_every: float = 60.0
+) -> dict[str, Any]:
+    """Trains into a run folder and returns the content of metrics.json.
+
+    Args:
+        config: all settings.
+        output: the run folder.
+        stages: consecutive stages to run.
+        resume: continue the folder's run where it stopped.
+        save_every: seconds between checkpoints.
 
     Raises:
         UserError: something is wrong with the data, the settings or the run folder.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
-    stages = starting.consecutive(arguments.stages)
-    config = starting.with_absolute_paths(arguments.settings())
-    folder = RunFolder(Path(starting.with_output(arguments).output))
-    starting.claim(folder, config, stages, arguments.resume)
+    stages = run_folder.consecutive(stages)
+    config = run_folder.with_absolute_paths(config)
+    folder = RunFolder(output)
+    run_folder.check_can_start(folder, config, stages, resume)
     corpus = load_corpus(config)
     folder.check_corpus(corpus.words, corpus.labels)
-    # Read before the folder is touched, so that a wrong file takes nothing with it.
+    # Loaded before the folder is changed, so that a wrong file of vectors leaves it as it is.
     embedding = load_embedding(config, corpus.words)
-    starting.forget(folder, config, stages, arguments.resume)
+    run_folder.drop_stages(folder, config, stages, resume)
     folder.create(config, corpus.words, corpus.labels)
     note(f"Run folder: {folder.path}")
     try:
         with interrupts.deferred():
-            return Pipeline(config, corpus, embedding, folder, arguments.save_every).run(stages)
+            return Run(config, corpus, embedding, folder, save_every).execute(stages)
     except interrupts.Interrupted:
-        note(f"Interrupted, all is saved. Go on with: bin/train --output {folder.path} --resume")
+        note(f"Interrupted, everything is saved. Continue with: bin/train --output {folder.path} --resume")
         raise
 
 
-class Pipeline:
-    """One run: its corpus, its model, its devices, its folder."""
+class Run:
+    """The corpus, model, devices and folder of a run."""
 
     def __init__(
         self, config: Config, corpus: Corpus, embedding: np.ndarray, folder: RunFolder, save_every: float
     ) -> None:
+        """Prepares batches and the model; compiles nothing yet.
+
+        Args:
+            config: all settings.
+            corpus: the documents.
+            embedding: float32[vocabulary size, E], the initial word vectors.
+            folder: where everything is written.
+            save_every: seconds between checkpoints.
+        """
         self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
+        self.embedding = embedding
         self.mesh = sharding.make_mesh()
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
-        splits = (corpus.train, corpus.validation, corpus.test)
-        longest = max(1, *(int(split.lengths.max(initial=1)) for split in splits))
+        splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
+        longest = max(1, *(int(split.lengths.max(initial=1)) for split in splits.values()))
         # No bucket beyond the longest text: a corpus of short ones compiles and pads less.
         self.buckets = [size for size in config.data.length_buckets if size < longest] + [longest]
         self.train = self._batches(corpus.train, config.optimizer.batch_size)
-        self.validation, self.test = (self._batches(split, config.report.batch_size) for split in splits[1:])
-        self.embedding = embedding
-        self.model = make_model(config, corpus.vocabulary_size, self.embedding.shape[1], corpus.num_labels)
+        self.validation = self._batches(corpus.validation, config.report.batch_size)
+        self.test = self._batches(corpus.test, config.report.batch_size)
+        self.model = make_model(config, corpus.vocabulary_size, embedding.shape[1], corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
-        self.states = {
-            name: TokenStates(folder.token_states(name), getattr(corpus, name), 2 * config.encoder.hidden_size)
-            for name in starting.KEPT_SPLITS
+        self.token_states = {
+            name: TokenStates(folder.token_states(name), splits[name], 2 * config.encoder.hidden_size)
+            for name in run_folder.ENCODED_SPLITS
         }
         self.ranker = scorer.make_ranker(self.model, self.is_head)
         self.metrics = folder.read_metrics() | {
             "dataset": corpus.name,
-            "split": dict(zip(("train", "validation", "test"), map(len, splits), strict=True)),
+            "split": {name: len(split) for name, split in splits.items()},
             "num_labels": corpus.num_labels,
         }
         for name in ("stages", "seconds"):
             self.metrics.setdefault(name, {})
 
-    def run(self, stages: Sequence[Stage]) -> dict[str, Any]:
-        """Runs the stages, measures them on the test documents and prints the table; returns metrics.json's content."""
-        self._describe()
-        encoder = self._representation()
-        self._test("representation", encoder)
-        self._write_model("representation", encoder)
+    def execute(self, stages: Sequence[Stage]) -> dict[str, Any]:
+        """Runs and measures the stages and prints the results; returns the content of metrics.json."""
+        params = self._representation()
+        self._measure("representation", params)
+        self._write_model("representation", params)
         if "transfer" in stages or "adjustment" in stages:
-            learned = self._transfer(encoder, keep_states="adjustment" in stages)
+            learned = self._transfer(params, keep_states="adjustment" in stages)
             if "adjustment" in stages:
-                adjusted = encoder | {CLASSIFIER: self._adjustment(encoder, learned)}
-                self._test("adjusted", adjusted)
-                self._write_model("adjusted", adjusted)
+                params = params | {CLASSIFIER: self._adjustment(params, learned)}
+                self._measure("adjusted", params)
+                self._write_model("adjusted", params)
         if len(self.test.split):
-            self._print_tables()
+            summary.print_results(self.corpus, self.is_head, self.metrics, self.folder.path)
         note(compilation_cache.summary())
         return self.metrics
-
-    def _describe(self) -> None:
-        corpus, kinds = self.corpus, {device.device_kind for device in jax.local_devices()}
-        sizes = ", ".join(f"{number:,} {name}" for name, number in self.metrics["split"].items())
-        per_document = len(corpus.train.labels.values) / len(corpus.train)
-        note(
-            f"{corpus.name}: {sizes} documents; {corpus.num_labels:,} labels ({int(self.is_head.sum()):,} head, "
-            f"{int((~self.is_head).sum()):,} tail at N_t = {self.config.pvae.head_threshold}), "
-            f"{per_document:.2f} a document; {len(corpus.words):,} words"
-        )
-        note(
-            f"Devices: {self.mesh.size} x {', '.join(sorted(kinds))}; {self.config.precision}; "
-            f"texts padded to {', '.join(map(str, self.buckets))} words, {self.train.padding:.2f} for each real one"
-        )
-        if size := representation.shortlist_size(self.config, corpus.num_labels):
-            note(f"Representation: {size:,} labels a step stand for all {corpus.num_labels:,}, at random")
 
     def _batches(self, split: Split, size: int) -> Batches:
         return Batches(split, self.corpus.num_labels, size, self.buckets, self.mesh.size)
 
-    def _key(self, use: str) -> jax.Array:
+    def _key(self, use: str) -> Array:
         return jax.random.fold_in(jax.random.key(self.config.seed), _KEYS[use])
 
-    def _place(self, tree: Any) -> Any:
-        return sharding.on_every_device(self.mesh, tree)
+    def _init_params(self, use: str) -> Params:
+        words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+        params = jax.jit(self.model.init)(self._key(use), words, lengths)["params"]
+        return params | {CLASSIFIER: start_at_prior(params[CLASSIFIER], self.config, self.corpus)}
 
-    def _validator(self, batches: Batches) -> Callable[[Any], dict[str, float]] | None:
-        """Returns what measures weights on the validation documents; None without any."""
+    def _validator(self, batches: Batches) -> Callable[[PyTree], dict[str, float]] | None:
+        """Returns the function that measures parameters on validation documents; None without any."""
 
-        def validate(params: Any) -> dict[str, float]:
+        def validate(params: PyTree) -> dict[str, float]:
             top = scorer.rank_split(self.ranker, params, batches, self.mesh, "validation")
             return scorer.measure(top, batches, self.corpus, self.config.report)
 
         return validate if len(batches.split) else None
 
     def _run_stage(self, stage: loop.Stage, init: Callable[[], TrainState], checkpoints: Checkpoints) -> TrainState:
-        """Runs a stage from its last checkpoint or from the start; a complete one is only read."""
+        """Runs a stage from its last checkpoint or from the start; a complete stage is only restored."""
         if checkpoints.exists:
             state = checkpoints.restore(sharding.abstract(self.mesh, jax.eval_shape(init)))
             if checkpoints.is_complete():
                 return state
             if int(state.step):
                 total = stage.epochs * stage.steps_per_epoch
-                note(f"{stage.name}: going on after step {int(state.step):,} of {total:,}")
+                note(f"{stage.name}: continues after step {int(state.step):,} of {total:,}")
         else:
-            state = self._place(init())
-        started = time.monotonic()
+            state = sharding.replicate(self.mesh, init())
+        start = time.monotonic()
         try:
             return loop.run(stage, state, checkpoints, self.folder)
         finally:
             seconds = self.metrics["seconds"]
-            seconds[stage.name] = seconds.get(stage.name, 0.0) + time.monotonic() - started
-            # A disk too full for this is told of by what failed before, or by the next write.
+            seconds[stage.name] = seconds.get(stage.name, 0.0) + time.monotonic() - start
+            # If the disk is full, the exception that is already raised, or the next write, reports it.
             with suppress(UserError):
                 self.folder.write_metrics(self.metrics)
 
     def _checkpoints(self, stage: str) -> Checkpoints:
         return Checkpoints(self.folder.checkpoints(stage), self.save_every)
 
-    def _representation(self) -> Any:
-        config, model = self.config, self.model
-        optimizer = make_optimizer(config.optimizer, config.optimizer.learning_rate)
-
-        def init() -> TrainState:
-            words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-            params = jax.jit(model.init)(self._key("model"), words, lengths)["params"]
-            params["embedding"] = jnp.asarray(self.embedding)
-            params[CLASSIFIER] = self._at_prior(params[CLASSIFIER])
-            extra = representation.no_prototypes(model)
-            return init_state(self._key("representation"), params, optimizer, extra, average=True)
-
+    def _representation(self) -> Params:
+        """Runs stage 1 and returns the parameters that did best on validation."""
+        config = self.config
         validate = self._validator(self.validation)
+        optimizer = make_optimizer(config.optimizer, config.optimizer.learning_rate)
+        stage = Representation(self.model, config, self.train, optimizer, self.mesh, validate)
+        summary.print_start(config, self.corpus, self.train, self.is_head, stage.shortlist_size)
         if validate is None:
             warn("no validation documents: every epoch runs, and the last weights are kept")
-        stage = representation.make_stage(model, config, self.train, optimizer, self.mesh, validate)
+
+        def init() -> TrainState:
+            params = self._init_params("model") | {"embedding": jnp.asarray(self.embedding)}
+            return stage.init(self._key("representation"), params)
+
         with self._checkpoints(stage.name) as checkpoints:
-            fresh = not (checkpoints.exists and checkpoints.is_complete())
+            runs_now = not checkpoints.is_complete()
             state = self._run_stage(stage, init, checkpoints)
-        if fresh:
-            epochs = int(state.step) / stage.steps_per_epoch
-            if int(state.num_averaged) == 0:
-                warn(
-                    f"no weights were averaged in {epochs:.3g} epochs: lower --optimizer.swa-start-epoch or "
-                    f"--optimizer.swa-every (steps; an epoch has {stage.steps_per_epoch:,})"
-                )
-            if config.psc.weight > 0 and not bool(jnp.any(state.extra["present"])):
-                warn(
-                    f"the contrastive loss never took part in {epochs:.3g} epochs: --psc.start-epoch is too late for it"
-                )
-        return best_weights(state)
+        if runs_now:
+            self._warn_of_parts_that_never_began(stage, state)
+        return best_params(state)
 
-    def _at_prior(self, own: Any) -> Any:
-        """Lets fresh classifiers start at the labels' mean frequency, if the settings say so.
-
-        Among thousands of labels, the first hundreds of steps are else spent on making all of them improbable, and
-        what this does to the features is slow to mend.
-        """
-        if not self.config.classifier.bias or self.config.classifier.bias_start == "zero":
-            return own
-        share = self.corpus.label_counts.sum() / (len(self.corpus.train) * self.corpus.num_labels)
-        return own | {"bias": jnp.full_like(own["bias"], np.log(share) - np.log1p(-min(share, 0.999)))}
-
-    def _collect(
-        self, encoder: Any, split: Split, *files: transfer.HeadFeatures | TokenStates
-    ) -> prototypes.FeatureSums:
-        """Runs the encoder over documents, once for all that is to be kept of it."""
-        collect, batches = transfer.make_collector(self.model), self._batches(split, self.config.optimizer.batch_size)
-        with ExitStack() as until_whole:
-            keeps = [until_whole.enter_context(file.filling()) for file in files]
-            return transfer.collect_features(collect, encoder, batches, self.model.feature_size, self.mesh, *keeps)
+    def _warn_of_parts_that_never_began(self, stage: loop.Stage, state: TrainState) -> None:
+        epochs = int(state.step) / stage.steps_per_epoch
+        if int(state.num_averaged) == 0:
+            warn(
+                f"no weights were averaged in {epochs:.3g} epochs: lower --optimizer.swa-start-epoch or "
+                f"--optimizer.swa-every (steps; an epoch has {stage.steps_per_epoch:,})"
+            )
+        if self.config.psc.weight > 0 and not bool(jnp.any(state.extra["present"])):
+            warn(f"the contrastive loss never took part in {epochs:.3g} epochs: --psc.start-epoch is too late for it")
 
     def _keeps(self, states: TokenStates) -> bool:
-        own = self.config.adjust
-        return not own.encoder_dropout and states.wanted(own.cache_states)
+        settings = self.config.adjust
+        return not settings.encoder_dropout and states.wanted(settings.cache_states)
 
-    def _encoded(self, encoder: Any, batches: Batches, states: TokenStates) -> Batches:
-        """Returns the batches with token states in place of the words, if these are kept."""
+    def _collect(self, params: Params, split: Split, *files: HeadFeatures | TokenStates) -> prototypes.FeatureSums:
+        """Runs the encoder over documents once, for everything that is kept of it."""
+        batches = self._batches(split, self.config.optimizer.batch_size)
+        with ExitStack() as stack:
+            keeps = [stack.enter_context(file.filling()) for file in files]
+            return collect_features(self.model, params, batches, self.mesh, *keeps)
+
+    def _encoded(self, params: Params, batches: Batches, states: TokenStates) -> Batches:
+        """Returns the batches with token states in place of token ids, if these are kept."""
         if not self._keeps(states):
             return batches
         if not states.decided:
-            self._collect(encoder, batches.split, states)
+            self._collect(params, batches.split, states)
         return self._batches(states.split(), batches.batch_size)
 
-    def _transfer(self, encoder: Any, keep_states: bool) -> TrainState:
-        config, model, pvae = self.config, self.model, self.pvae
+    def _transfer(self, params: Params, keep_states: bool) -> TrainState:
+        """Collects prototypes and features of the training documents and runs stage 2."""
+        config, features_file = self.config, self.folder.features_file
+        features = HeadFeatures(features_file, self.train, self.is_head, self.model.feature_size)
+        trains = self._has_head_and_tail()
         optimizer = make_optimizer(config.optimizer, config.pvae.learning_rate)
-        features = transfer.HeadFeatures(
-            self.folder.path / "checkpoints" / "features.npy", self.train, self.is_head, model.feature_size
-        )
-        trains = self.is_head.any() and not self.is_head.all()
-        if not self.is_head.any():
-            warn(
-                f"no label has N_t = {config.pvae.head_threshold} training documents: the PVAE cannot be trained, and "
-                "nothing is augmented; --pvae.head-threshold N sets N_t"
-            )
-        elif not trains:
-            warn(f"every label has N_t = {config.pvae.head_threshold} training documents: there is no tail to augment")
+        stage = Transfer(self.pvae, config, features, optimizer, self.mesh, config.pvae.epochs if trains else 0)
 
         def init(sums: prototypes.FeatureSums) -> TrainState:
-            params, statistics = transfer.init_variables(pvae, self._key("pvae"))
-            extra = {"sums": sums, "batch_stats": statistics}
-            return init_state(self._key("transfer"), params, optimizer, extra, validated=False)
+            return stage.init(self._key("transfer"), self._key("pvae"), sums)
 
-        epochs = config.pvae.epochs if trains else 0
-        stage = transfer.make_stage(pvae, config, features, optimizer, self.mesh, epochs)
         with self._checkpoints(stage.name) as checkpoints:
-            fresh = not (checkpoints.exists and checkpoints.is_complete())
-            empty = prototypes.no_features(model.num_labels, model.feature_size)
-            if fresh and not (checkpoints.exists and features.path.exists()):
-                states = self.states["train"]
+            if not checkpoints.is_complete() and not (checkpoints.exists and features_file.exists()):
+                states = self.token_states["train"]
                 also = keep_states and self._keeps(states) and not states.decided
-                sums = self._collect(encoder, self.corpus.train, *([states] if also else []), features)
+                sums = self._collect(params, self.corpus.train, *([states] if also else []), features)
                 if not checkpoints.exists:
-                    checkpoints.save(self._place(init(sums)))
-            state = self._run_stage(stage, lambda: init(empty), checkpoints)
-        # Also in a run that was killed after the stage's last checkpoint and before this.
-        features.path.unlink(missing_ok=True)
+                    checkpoints.save(sharding.replicate(self.mesh, init(sums)))
+            zeros = prototypes.zero_sums(self.model.num_labels, self.model.feature_size)
+            state = self._run_stage(stage, lambda: init(zeros), checkpoints)
+        # Also after a run that was killed between the stage's last checkpoint and this line.
+        features_file.unlink(missing_ok=True)
         if trains and "pvae" not in self.metrics:
-            labels = np.flatnonzero(~self.is_head & (self.corpus.label_counts > 0))
-            self.metrics["pvae"] = transfer.diagnose(pvae, state, labels, self._key("augmentation"))
+            tail = np.flatnonzero(~self.is_head & (self.corpus.label_counts > 0))
+            self.metrics["pvae"] = transfer.diagnose(self.pvae, state, tail, self._key("augmentation"))
             self.folder.write_metrics(self.metrics)
         return state
 
-    def _adjustment(self, encoder: Any, learned: TrainState) -> Any:
-        config, model = self.config, self.model
-        optimizer = make_optimizer(config.optimizer, config.adjust.learning_rate)
+    def _has_head_and_tail(self) -> bool:
+        """Whether there are labels to learn from and labels to augment; warns if not."""
+        threshold = self.config.pvae.head_threshold
+        if not self.is_head.any():
+            warn(
+                f"no label has N_t = {threshold} training documents: the PVAE cannot be trained, and "
+                "nothing is augmented; --pvae.head-threshold N sets N_t"
+            )
+        elif self.is_head.all():
+            warn(f"every label has N_t = {threshold} training documents: there is no tail to augment")
+        return bool(self.is_head.any() and not self.is_head.all())
+
+    def _adjustment(self, params: Params, learned: TrainState) -> PyTree:
+        """Runs stage 3 and returns the classifiers that did best on validation."""
+        config = self.config
         sums: prototypes.FeatureSums = learned.extra["sums"]
-        frozen = adjustment.Frozen(
-            encoder={name: value for name, value in encoder.items() if name != CLASSIFIER},
+        frozen = FrozenParams(
+            encoder={name: value for name, value in params.items() if name != CLASSIFIER},
             prototypes=prototypes.prototypes(sums),
             pvae=learned.params,
             pvae_statistics=learned.extra["batch_stats"],
             key=self._key("augmentation"),
         )
-
-        def init() -> TrainState:
-            own = encoder[CLASSIFIER]
-            if config.adjust.init == "scratch":
-                words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-                own = self._at_prior(jax.jit(model.init)(self._key("scratch"), words, lengths)["params"][CLASSIFIER])
-            # The loop gives the state's memory away at every step, and the encoder's classifiers are still needed.
-            own = jax.tree.map(jnp.array, own)
-            return init_state(self._key("adjustment"), own, optimizer, average=config.adjust.average)
-
         # A label that only held-out documents have has no prototype to vary around.
-        tail = np.flatnonzero(~self.is_head & (np.asarray(sums.counts) > 0)) if self.is_head.any() else np.zeros(0, int)
-        with self._checkpoints(adjustment.NAME) as checkpoints:
+        in_tail = ~self.is_head & (np.asarray(sums.counts) > 0) & self.is_head.any()
+        with self._checkpoints(Adjustment.name) as checkpoints:
             train, validation = self.train, self.validation
-            if not (checkpoints.exists and checkpoints.is_complete()):
-                train = self._encoded(encoder, train, self.states["train"])
-                validation = self._encoded(encoder, validation, self.states["validation"])
-            stage = adjustment.make_stage(
-                model,
+            if not checkpoints.is_complete():
+                train = self._encoded(params, train, self.token_states["train"])
+                validation = self._encoded(params, validation, self.token_states["validation"])
+            stage = Adjustment(
+                self.model,
                 config,
                 train,
-                tail,
+                np.flatnonzero(in_tail),
                 frozen,
                 lambda params, statistics: transfer.decoder(self.pvae, params, statistics),
-                optimizer,
+                make_optimizer(config.optimizer, config.adjust.learning_rate),
                 self.mesh,
                 self._validator(validation),
             )
-            state = self._run_stage(stage, init, checkpoints)
-        for states in self.states.values():
-            states.remove()
-        return best_weights(state)
 
-    def _test(self, name: str, params: Any) -> None:
-        """Chooses the threshold on validation documents, measures on these and on test documents; once."""
+            def init() -> TrainState:
+                scratch = config.adjust.init == "scratch"
+                classifier = (self._init_params("scratch") if scratch else params)[CLASSIFIER]
+                return stage.init(self._key("adjustment"), classifier)
+
+            state = self._run_stage(stage, init, checkpoints)
+        for states in self.token_states.values():
+            states.remove()
+        return best_params(state)
+
+    def _measure(self, name: str, params: Params) -> None:
+        """Chooses the threshold on validation documents and measures on these and on test documents, once."""
         results = self.metrics["stages"]
         if "threshold" not in results.get(name, {}):
             results[name] = {"threshold": choose_threshold(self.model, params, self.validation, self.mesh)}
@@ -329,8 +323,8 @@ class Pipeline:
             self.metrics["test"] = results.get("adjusted", results[name])["test"]
         self.folder.write_metrics(self.metrics)
 
-    def _write_model(self, name: str, params: Any) -> None:
-        """Writes what predicting needs; weights of an earlier stage are there until a later one has better ones."""
+    def _write_model(self, name: str, params: Params) -> None:
+        """Writes the model folder; the parameters of an earlier stage are replaced by those of a later one."""
         corpus = self.corpus
         trained = model_folder.TrainedModel(
             config=self.config,
@@ -339,45 +333,18 @@ class Pipeline:
             label_counts=corpus.published_counts[: corpus.num_labels],
             num_documents=corpus.published_documents,
             threshold=self.metrics["stages"][name]["threshold"],
-            params=sharding.host(params),
+            params=sharding.to_host(params),
         )
         model_folder.write(self.folder.path, trained)
 
-    def _print_tables(self) -> None:
-        before = self.metrics["stages"]["representation"]["test"]
-        after = self.metrics["stages"].get("adjusted", {}).get("test")
-        groups = ("all", "head", "tail")
-        # A group that no test document has a label of has no figures; 0.00 would look like failure.
-        in_head = scorer.head_of_all_labels(self.corpus, self.is_head)
-        occurring = in_head[self.corpus.test.labels.values]
-        measured = {"all": len(occurring) > 0, "head": bool(occurring.any()), "tail": bool((~occurring).any())}
-        header = ["test documents"]
-        for group in groups:
-            header += [group, "adjusted"] if after else [group]
-        rows = []
-        for metric in (name for name in before if name not in groups):
-            row = [metric]
-            for group in groups:
-                results = [before] if after is None else [before, after]
-                values = [(one if group == "all" else one[group])[metric] for one in results]
-                row += [f"{value:.2f}" if measured[group] else "-" for value in values]
-            if after:
-                row.append(f"{after['tail'][metric] - before['tail'][metric]:+.2f}" if measured["tail"] else "-")
-            rows.append(row)
-        header += ["change"] if after else []
-        title = "Before and after augmentation, percent" if after else "Representation learning, percent"
-        table(f"{self.corpus.name}: {title}", header, rows)
-        if "pvae" in self.metrics:
-            error, ratio = self.metrics["pvae"]["relative_mean_error"], self.metrics["pvae"]["variance_ratio"]
-            note(
-                f"Generated tail features: relative mean error {error:.3f} (0 is best), variance ratio {ratio:.3f} (1)"
-            )
-        times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in self.metrics["seconds"].items())
-        note(f"Time: {times}. All of it is in {self.folder.path}")
 
+def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params:
+    """Starts the classifiers' bias at the labels' mean frequency, if the settings say so.
 
-def best_weights(state: TrainState) -> Any:
-    """Returns the weights that did best on validation; without validation, the last ones (averaged where SWA began)."""
-    if np.isfinite(float(state.best_score)):
-        return state.best
-    return weights_to_use(state)
+    With thousands of labels, the first hundreds of steps would otherwise only make all labels improbable, and what
+    this does to the features is slow to recover.
+    """
+    if not config.classifier.bias or config.classifier.bias_start == "zero":
+        return classifier
+    share = corpus.label_counts.sum() / (len(corpus.train) * corpus.num_labels)
+    return classifier | {"bias": jnp.full_like(classifier["bias"], np.log(share) - np.log1p(-min(share, 0.999)))}

@@ -1,7 +1,8 @@
-"""The run folder: what `bin/train --output DIR` writes beside the checkpoints."""
+"""The run folder: what `bin/train --output DIR` writes, and the rules by which a later command continues a run."""
 
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -10,44 +11,56 @@ from typing import Any
 
 import jax
 
-from lsfa_jax.config import Config, read_toml, to_toml, validated
+from lsfa_jax.config import STAGES, Config, Stage, differences, read_toml, to_toml, validated
 from lsfa_jax.training import model_folder
+from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
+# The sections of the settings that only this stage and later ones read.
+_STAGE_SECTIONS = {"transfer": ("pvae",), "adjustment": ("adjust",)}
+
+ENCODED_SPLITS = ("train", "validation")
+"""The splits whose token states the adjustment may keep on disk."""
+
 
 class RunFolder:
-    """Files of one run; each is whole or not there."""
+    """Files of one run; each is written atomically."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def config_file(self) -> Path:
-        """The resolved settings; its presence says that the folder holds a run."""
+        """The resolved settings; where the file exists, the folder holds a run."""
         return self.path / "config.toml"
+
+    @property
+    def features_file(self) -> Path:
+        """Where the features of head labels are while the second stage reads them."""
+        return self.path / "checkpoints" / "features.npy"
 
     def checkpoints(self, stage: str) -> Path:
         """Where a stage's checkpoints are."""
         return self.path / "checkpoints" / stage
 
     def token_states(self, split: str) -> Path:
-        """Where a split's token states are, while the third stage needs them."""
+        """Where a split's token states are while the third stage reads them."""
         return self.path / "checkpoints" / f"{split}-states.npy"
 
     def check_corpus(self, words: list[str], labels: list[str]) -> None:
-        """Raises UserError where the folder holds a run on other words or labels."""
+        """Raises UserError if the folder holds a run on a corpus with other words or labels."""
         for name, text in model_folder.text_files(words, labels).items():
             path = self.path / name
             if path.is_file() and path.read_text(encoding="utf-8") != text:
                 raise UserError(
-                    f"{path}: the corpus has another {name} than this run was trained on; bring back its documents, or "
+                    f"{path}: the corpus has another {name} than this run was trained on; restore its documents, or "
                     "choose another --output"
                 )
 
     def create(self, config: Config, words: list[str], labels: list[str]) -> None:
-        """Writes settings, environment, vocabulary and labels; a model there is none any more until it is written anew.
+        """Writes settings, environment, vocabulary and labels; an earlier model in the folder is no longer valid.
 
         Raises:
             UserError: the folder cannot be written.
@@ -60,15 +73,15 @@ class RunFolder:
             "git_commit": _git_commit(),
             "seed": config.seed,
         }
-        model_folder.forget(self.path)
-        # The settings first: a run killed from here on can be gone on with.
+        model_folder.invalidate(self.path)
+        # The settings first: a run that is killed after this can be resumed.
         self._write("config.toml", to_toml(config))
         for name, text in model_folder.text_files(words, labels).items():
             self._write(name, text)
         self._write("environment.json", json.dumps(environment, indent=2) + "\n")
 
     def read_config(self) -> Config:
-        """Reads the settings of the run that the folder holds."""
+        """Reads the settings of the run in the folder."""
         return validated(read_toml(self.config_file), str(self.config_file))
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
@@ -80,8 +93,8 @@ class RunFolder:
         path = self.path / "metrics.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def forget_metrics(self, stages: Sequence[str], representation: bool) -> None:
-        """Drops from metrics.json what the given stages gave, and if asked the first stage's results."""
+    def drop_metrics(self, stages: Sequence[str], representation: bool) -> None:
+        """Removes from metrics.json what the given stages measured, and the first stage's results if asked."""
         metrics = self.read_metrics()
         metrics.pop("test", None)
         if "transfer" in stages:
@@ -94,14 +107,12 @@ class RunFolder:
 
     def append_history(self, line: dict[str, Any]) -> None:
         """Adds a line to history.jsonl."""
-        try:
-            with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+        path = self.path / "history.jsonl"
+        with atomic.errors(path, model_folder.ADVICE), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
-    def forget_history(self, stage: str, step: int) -> None:
-        """Drops the lines of a stage beyond a step, which a resumed run writes again."""
+    def drop_history(self, stage: str, after: int) -> None:
+        """Removes the lines of a stage after a step; a resumed run writes them again."""
         path = self.path / "history.jsonl"
         if not path.is_file():
             return
@@ -109,24 +120,93 @@ class RunFolder:
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
                 line = json.loads(text)
-            except json.JSONDecodeError:  # a kill in mid-line
+            except json.JSONDecodeError:  # killed in the middle of a line
                 continue
-            if line["stage"] != stage or line["step"] <= step:
+            if line["stage"] != stage or line["step"] <= after:
                 kept.append(json.dumps(line) + "\n")
         self._write("history.jsonl", "".join(kept))
 
     def _write(self, name: str, text: str) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            partial = self.path / f".{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(self.path / name)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+        atomic.write_text(self.path / name, text, model_folder.ADVICE)
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: cannot write there ({error.strerror}); make room, or choose another --output")
+def consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Sorts stages; raises UserError where one between them is missing."""
+    chosen = tuple(stage for stage in STAGES if stage in stages)
+    first = STAGES.index(chosen[0]) if chosen else 0
+    if not chosen or STAGES[first : first + len(chosen)] != chosen:
+        raise UserError(f"--stages {' '.join(stages)}: expected one or more neighbours of {', '.join(STAGES)}")
+    return chosen
+
+
+def free_folder(base: str) -> Path:
+    """Returns `base`, or where that exists the first free of `base`-2, `base`-3, ..."""
+    path, number = Path(base), 1
+    while path.exists():
+        number += 1
+        path = Path(f"{base}-{number}")
+    return path
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Makes paths absolute, so that the run's config.toml repeats it from any folder."""
+
+    def absolute(path: str) -> str:
+        return str(Path(path).expanduser().absolute())
+
+    named = config.vectors in ("none", "glove-50d")
+    return config.model_copy(
+        update={
+            "data_dir": absolute(config.data_dir) if config.data_dir else "",
+            "vectors": config.vectors if named else absolute(config.vectors),
+        }
+    )
+
+
+def check_can_start(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
+    """Raises UserError unless the folder is free or holds a run that these settings and stages may continue."""
+    if not folder.config_file.is_file():
+        if resume or stages[0] != STAGES[0]:
+            raise UserError(f"{folder.path}: no run to continue in this folder (no config.toml)")
+        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            raise UserError(f"{folder.path}: exists and is not a run folder; choose another --output")
+        return
+    if not resume and stages[0] == STAGES[0]:
+        raise UserError(f"{folder.path}: holds another run; continue it with --resume, or choose another --output")
+    fixed = [key for key in differences(folder.read_config(), config) if _is_fixed(folder, key, stages, resume)]
+    if fixed:
+        raise UserError(
+            f"{folder.path}: the run there has other settings ({', '.join(fixed)}); leave them as they are, "
+            "or choose another --output"
+        )
+
+
+def _is_fixed(folder: RunFolder, key: str, stages: Sequence[Stage], resume: bool) -> bool:
+    """Whether a setting was used by a stage that is not run again from its start."""
+    section = key.split(".")[0]
+    if section == "report":
+        return False
+    stage = next((name for name, sections in _STAGE_SECTIONS.items() if section in sections), STAGES[0])
+    restarts = stage in stages and not (resume and folder.checkpoints(stage).exists())
+    return stage == STAGES[0] or not restarts
+
+
+def drop_stages(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
+    """Removes from a run the results of stages that run again from their start, and of the stages after them."""
+    if not folder.config_file.is_file():
+        return
+    restarted = () if resume else STAGES[STAGES.index(stages[0]) :]
+    for stage in restarted:
+        shutil.rmtree(folder.checkpoints(stage), ignore_errors=True)
+        folder.drop_history(stage, after=-1)
+    if "adjustment" in restarted:
+        for split in ENCODED_SPLITS:
+            folder.token_states(split).unlink(missing_ok=True)
+    # Another N_t changes head and tail, other constants change PSP, in the results of the first stage too.
+    changed = differences(folder.read_config(), config)
+    remeasure = any(key in changed for key in ("pvae.head_threshold", "report.propensity_a", "report.propensity_b"))
+    if restarted or remeasure:
+        folder.drop_metrics(restarted, remeasure)
 
 
 def _git_commit() -> str | None:

@@ -1,4 +1,4 @@
-"""Optimiser steps that read and write some rows of large tables, and no others."""
+"""Optimiser steps that read and write some rows of large tables and leave the others unchanged."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,62 +9,71 @@ import optax
 
 from lsfa_jax.training.state import TrainState, after_step
 
+Array = jax.Array
+PyTree = Any
 
-def distinct(row_ids: jax.Array, num_rows: int) -> tuple[jax.Array, jax.Array]:
-    """Says which rows are named, each once, and where each name's row then stands.
+
+def unique_rows(row_ids: Array, num_rows: int) -> tuple[Array, Array]:
+    """Finds the distinct rows among row ids, in a static shape.
 
     Args:
-        row_ids: int32[...], R of them in all, rows of a table; a row may be named often.
+        row_ids: int32[...], R in all, rows of a table, in any order and repeated.
         num_rows: rows of the table.
 
     Returns:
-        int32[R], the named rows in ascending order, then `num_rows` and more, all different; and places in it, shaped
-        as `row_ids`.
+        int32[R], the distinct rows in ascending order, then distinct numbers from `num_rows` on; and the place of each
+        row id in it, of the shape of `row_ids`.
     """
-    found, places = jnp.unique(row_ids, return_inverse=True, size=row_ids.size, fill_value=num_rows)
-    return jnp.where(found < num_rows, found, num_rows + jnp.arange(row_ids.size)), places
+    rows, places = jnp.unique(row_ids, return_inverse=True, size=row_ids.size, fill_value=num_rows)
+    return jnp.where(rows < num_rows, rows, num_rows + jnp.arange(row_ids.size)), places
 
 
-def taken(tree: Any, rows: Any) -> Any:
-    """Gathers rows.
+def gather_rows(tree: PyTree, rows: PyTree) -> PyTree:
+    """Gathers rows of each array of a tree.
 
     Args:
         tree: arrays.
-        rows: a tree of the same structure: for each array int32[R], the rows that are wanted, or None for all of it. A
-            row beyond the end reads as zeros.
+        rows: a tree of the same structure: int32[R] rows of the array, or None for all of it. A row beyond the end of
+            the array is gathered as zeros.
     """
-    return jax.tree.map(lambda x, own: x if own is None else x.at[own].get(mode="fill", fill_value=0), tree, rows)
+
+    def gather(table: Array, row_ids: Array | None) -> Array:
+        return table if row_ids is None else table.at[row_ids].get(mode="fill", fill_value=0)
+
+    return jax.tree.map(gather, tree, rows)
 
 
-def _put(tree: Any, parts: Any, rows: Any) -> Any:
-    def put(x: jax.Array, part: jax.Array, own: jax.Array | None) -> jax.Array:
-        return part if own is None else x.at[own].set(part, mode="drop", unique_indices=True)
+def scatter_rows(tree: PyTree, updates: PyTree, rows: PyTree) -> PyTree:
+    """Writes rows into each array of a tree, the inverse of `gather_rows`; rows beyond the end are dropped."""
 
-    return jax.tree.map(put, tree, parts, rows)
+    def scatter(table: Array, update: Array, row_ids: Array | None) -> Array:
+        return update if row_ids is None else table.at[row_ids].set(update, mode="drop", unique_indices=True)
+
+    return jax.tree.map(scatter, tree, updates, rows)
 
 
 def after_sparse_step(
-    state: TrainState, grads: Any, losses: jax.Array, optimizer: optax.GradientTransformation, rows: Any
+    state: TrainState, grads: PyTree, losses: dict[str, Array], optimizer: optax.GradientTransformation, rows: PyTree
 ) -> TrainState:
     """Returns the state after one optimiser step on some rows.
 
-    Adam is lazy here, like PyTorch's SparseAdam: a row that takes no part keeps its value and its moments, where the
-    dense one would move it on by fading momentum. The bias correction counts all steps, also for a row's first one.
+    Adam is lazy, like PyTorch's SparseAdam: a row without a gradient keeps its value and its moments, where dense Adam
+    would decay the moments and move the row. The bias correction counts all steps, also for a row's first one.
 
     Args:
-        state: whose `params` are the whole tables.
-        grads: gradients of `taken(state.params, rows)`.
-        losses: float32[2], to be summed up.
-        optimizer: of the stage.
-        rows: as for `taken`, each row of an array once.
+        state: its `params` are the whole tables.
+        grads: gradients of `gather_rows(state.params, rows)`.
+        losses: the losses of the step.
+        optimizer: the stage's optimiser.
+        rows: as for `gather_rows`, each row of an array once.
     """
     moments = optax.tree.map_params(
-        optimizer, lambda _, own: own, state.opt_state, rows, transform_non_params=lambda _: None
+        optimizer, lambda _, row_ids: row_ids, state.opt_state, rows, transform_non_params=lambda _: None
     )
-    part = replace(state, params=taken(state.params, rows), opt_state=taken(state.opt_state, moments))
+    part = replace(state, params=gather_rows(state.params, rows), opt_state=gather_rows(state.opt_state, moments))
     part = after_step(part, grads, losses, optimizer)
     return replace(
         part,
-        params=_put(state.params, part.params, rows),
-        opt_state=_put(state.opt_state, part.opt_state, moments),
+        params=scatter_rows(state.params, part.params, rows),
+        opt_state=scatter_rows(state.opt_state, part.opt_state, moments),
     )

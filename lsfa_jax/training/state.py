@@ -1,5 +1,6 @@
-"""TrainState: all that a stage needs to go on, as one pytree."""
+"""TrainState: everything a stage needs to continue training, as one pytree."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,48 +13,49 @@ from flax import struct
 from lsfa_jax.training.optimizer import add_to_mean
 
 Array = jax.Array
+PyTree = Any
 
 
 @struct.dataclass
 class TrainState:
-    """What a stage has learned and where it stands.
+    """Parameters, optimiser state and counters of a stage.
 
-    The order of batches follows from the seed and `step`, so this and the settings repeat the rest of a run exactly.
+    The order of batches follows from the seed and `step`, so the state and the settings determine the rest of a run.
     """
 
     step: Array
-    """int32, steps done; with the fixed number of steps an epoch, the position in the data."""
+    """int32, steps completed; with a fixed number of steps an epoch this is also the position in the data."""
     key: Array
-    """PRNG key of the stage; a step's randomness is its `fold_in`."""
-    params: Any
-    """What is trained."""
-    opt_state: Any
-    """Of optax."""
-    extra: Any
-    """What else the stage carries: prototypes, batch-norm statistics."""
-    average: Any
-    """Running mean of weights (SWA); None in a stage without it."""
+    """PRNG key of the stage; each step uses `fold_in(key, step)`."""
+    params: PyTree
+    """Trained parameters."""
+    opt_state: optax.OptState
+    extra: PyTree
+    """Other arrays of the stage: prototypes, batch-norm statistics."""
+    average: PyTree
+    """Running mean of the parameters (SWA); None in a stage without it."""
     num_averaged: Array
-    """int32, weights in the mean."""
-    best: Any
-    """The weights with the best validation score so far; None in a stage without validation."""
+    """int32, how many parameters entered the mean."""
+    best: PyTree
+    """Parameters with the best validation score; None in a stage without validation."""
     best_score: Array
     """float32, that score."""
     waited: Array
-    """int32, validations since then."""
+    """int32, validations since the best one."""
     validated: Array
-    """int32, the step of the last validation, so that none is done twice after an interruption."""
-    loss_sums: Array
-    """float32[2], sums of the stage's two losses over the steps since the last validation."""
+    """int32, the step of the last validation; a resumed run does not repeat it."""
+    loss_sums: dict[str, Array]
+    """float32 each, sums of the named losses over the steps since the last validation."""
     loss_steps: Array
-    """int32, how many steps that is."""
+    """int32, the number of these steps."""
 
 
 def init_state(
     key: Array,
-    params: Any,
+    params: PyTree,
     optimizer: optax.GradientTransformation,
-    extra: Any = None,
+    losses: Sequence[str],
+    extra: PyTree = None,
     average: bool = False,
     validated: bool = True,
 ) -> TrainState:
@@ -61,19 +63,19 @@ def init_state(
 
     Args:
         key: PRNG key of the stage.
-        params: what is trained.
-        optimizer: of the stage.
-        extra: what else it carries.
-        average: whether weights are averaged (SWA).
-        validated: whether the weights with the best validation score are kept.
+        params: initial parameters.
+        optimizer: the stage's optimiser.
+        losses: names of the losses that each step reports.
+        extra: other arrays of the stage.
+        average: whether the parameters are averaged (SWA).
+        validated: whether the parameters with the best validation score are kept.
     """
 
-    def copied() -> Any:
+    def copied() -> PyTree:
         return jax.tree.map(jnp.array, params)
 
-    zero = jnp.zeros((), jnp.int32)
     return TrainState(
-        step=zero,
+        step=jnp.zeros((), jnp.int32),
         key=key,
         params=params,
         opt_state=optimizer.init(params),
@@ -84,15 +86,19 @@ def init_state(
         best_score=jnp.full((), -jnp.inf, jnp.float32),
         waited=jnp.zeros((), jnp.int32),
         validated=jnp.zeros((), jnp.int32),
-        loss_sums=jnp.zeros(2),
+        loss_sums={name: jnp.zeros(()) for name in losses},
         loss_steps=jnp.zeros((), jnp.int32),
     )
 
 
 def after_step(
-    state: TrainState, grads: Any, losses: Array, optimizer: optax.GradientTransformation, extra: Any = None
+    state: TrainState,
+    grads: PyTree,
+    losses: Mapping[str, Array],
+    optimizer: optax.GradientTransformation,
+    extra: PyTree = None,
 ) -> TrainState:
-    """Returns the state after one optimiser step; `losses` are float32[2] to be summed up."""
+    """Returns the state after one optimiser step; `losses` has the names that `init_state` was given."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     return replace(
         state,
@@ -100,37 +106,48 @@ def after_step(
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
         extra=state.extra if extra is None else extra,
-        loss_sums=state.loss_sums + losses,
+        loss_sums={name: total + losses[name] for name, total in state.loss_sums.items()},
         loss_steps=state.loss_steps + 1,
     )
 
 
 @jax.jit
 def averaged(state: TrainState) -> TrainState:
-    """Returns the state with the current weights taken into the running mean."""
+    """Returns the state with the current parameters added to the running mean."""
     mean = add_to_mean(state.average, state.num_averaged, state.params)
     return replace(state, average=mean, num_averaged=state.num_averaged + 1)
 
 
-def weights_to_use(state: TrainState) -> Any:
-    """Returns the running mean once it has begun, else the current weights."""
+def current_params(state: TrainState) -> PyTree:
+    """Returns the running mean once it has begun, else the last parameters."""
     return state.average if int(state.num_averaged) > 0 else state.params
 
 
-def after_validation(state: TrainState, weights: Any, score: float) -> TrainState:
-    """Returns the state after a validation: better weights are kept, the wait for them counted, losses start anew."""
+def best_params(state: TrainState) -> PyTree:
+    """Returns the parameters with the best validation score; without validation, `current_params`."""
+    return state.best if np.isfinite(float(state.best_score)) else current_params(state)
+
+
+def mean_losses(state: TrainState) -> dict[str, float]:
+    """Returns the mean of each loss over the steps since the last validation."""
+    steps = max(int(state.loss_steps), 1)
+    return {name: float(np.asarray(total) / steps) for name, total in state.loss_sums.items()}
+
+
+def after_validation(state: TrainState, params: PyTree, score: float) -> TrainState:
+    """Returns the state after a validation: keeps better parameters, counts validations since, resets the losses."""
     better = score > float(state.best_score)
 
-    def placed(value: float | list[float], old: Array) -> Array:
-        # Where the old value was, or the next step would be compiled once more for the new place.
+    def placed(value: float, old: Array) -> Array:
+        # On the devices of the old value: another sharding would compile the next step again.
         return jax.device_put(np.asarray(value, old.dtype), old.sharding)
 
     return replace(
         state,
-        best=jax.tree.map(jnp.array, weights) if better else state.best,
+        best=jax.tree.map(jnp.array, params) if better else state.best,
         best_score=placed(score, state.best_score) if better else state.best_score,
         waited=placed(0, state.waited) if better else state.waited + 1,
         validated=state.step + 0,
-        loss_sums=placed([0.0, 0.0], state.loss_sums),
+        loss_sums={name: placed(0.0, total) for name, total in state.loss_sums.items()},
         loss_steps=placed(0, state.loss_steps),
     )

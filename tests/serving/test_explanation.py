@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lsfa_jax.data.vocabulary import word_spans
 from lsfa_jax.serving.explanation import About, Explained, Pages
-from lsfa_jax.util.atomic import WholeFiles
+from lsfa_jax.util.atomic import TextFiles
 
 SCRIPT = "<script>alert('x')</script> & \"quoted\""
 ABOUT = About(title="Why", model=SCRIPT, source="texts.csv", max_words=4)
@@ -76,7 +76,7 @@ def explained(text, labels=("one", "two"), probabilities=(0.9, 0.25), attention=
 
 
 def write(folder, documents, per_page=100, name="out.html"):
-    with WholeFiles() as files:
+    with TextFiles() as files:
         pages = Pages(folder / name, per_page, ABOUT, files)
         for document in documents:
             pages.add(document)

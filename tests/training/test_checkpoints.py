@@ -39,7 +39,7 @@ def make(seed, size=3):
         "b": jnp.float32(seed),
     }
     state = init_state(jax.random.key(seed), params, OPTIMIZER, {"present": jnp.array([True, False])}, average=True)
-    return sharding.on_every_device(MESH, replace(state, step=jnp.int32(seed), loss_sums=jnp.array([0.1, seed / 3])))
+    return sharding.replicate(MESH, replace(state, step=jnp.int32(seed), loss_sums=jnp.array([0.1, seed / 3])))
 
 
 def abstract(size=3):

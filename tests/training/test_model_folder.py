@@ -134,5 +134,5 @@ def test_a_run_without_a_model_is_told_from_a_folder_without_a_run(copy, tmp_pat
 
 def test_a_folder_that_cannot_be_written_is_told_of(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write there"):
+    with pytest.raises(UserError, match=r"cannot be written.*another --output"):
         model_folder.write(tmp_path / "file", trained())

@@ -11,9 +11,10 @@ import optax
 import pytest
 
 from lsfa_jax import config
-from lsfa_jax.config import Config, merged, parse_train_arguments
+from lsfa_jax.cli import train as command
+from lsfa_jax.config import Config, merged
 from lsfa_jax.model import pvae
-from lsfa_jax.training import loop, run
+from lsfa_jax.training import loop
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.stages import representation, transfer
 from lsfa_jax.training.state import init_state
@@ -132,7 +133,7 @@ def test_a_run_with_the_profile_resumes_with_the_decoders_statistics(tmp_path, m
     short += ("--psc.start-epoch", 9, "--representation.validate-every", 0, "--pvae.learning-rate", 0.01)
 
     def train(*line):
-        return run.train(parse_train_arguments([str(word) for word in line]))
+        return command.train(command.parse([str(word) for word in line]))
 
     def stop_at(call):
         def check():
@@ -181,8 +182,8 @@ def test_11_early_stopping_comes_before_averaging_and_the_contrastive_loss(tiny,
         return replace(state, step=state.step + 1)
 
     monkeypatch.setattr(representation, "make_step", lambda *_: step)
-    monkeypatch.setattr(transfer, "collect_features", lambda *_: transfer.prototypes.no_features(1, 1))
-    monkeypatch.setattr(sharding, "split_rows", lambda mesh, batch: batch)
+    monkeypatch.setattr(transfer, "collect_features", lambda *_: transfer.prototypes.zero_sums(1, 1))
+    monkeypatch.setattr(sharding, "shard_batch", lambda mesh, batch: batch)
     own = settings(profile)
     # 579 steps an epoch, as RCV1 has, on documents that are not looked at.
     batches = training_corpus.batches(tiny.train)

@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from lsfa_jax.config import parse_train_arguments
+from lsfa_jax.cli import train as command
 from lsfa_jax.training import loop, model_folder, run
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.stages import adjustment, transfer
@@ -28,7 +28,7 @@ STAGES = ("representation", "transfer", "adjustment")
 
 
 def train(*line):
-    return run.train(parse_train_arguments([str(word) for word in line]))
+    return command.train(command.parse([str(word) for word in line]))
 
 
 @pytest.fixture(scope="module")

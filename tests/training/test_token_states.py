@@ -48,7 +48,7 @@ def filled(path, split, model, params, count=1):
     collect = transfer.make_collector(model)
     with states.filling() as keep:
         batches = Batches(split, L, 4, [4, 16], count)
-        transfer.collect_features(collect, sharding.on_every_device(mesh, params), batches, 5, mesh, keep)
+        transfer.collect_features(collect, sharding.replicate(mesh, params), batches, 5, mesh, keep)
     return states
 
 
@@ -126,7 +126,7 @@ def test_auto_decides_once(split, model, params, tmp_path, monkeypatch, room):
 
 
 def test_room_that_a_killed_run_took_counts_as_free(split, tmp_path, monkeypatch):
-    (tmp_path / "states.partial").write_bytes(b"much")
+    (tmp_path / ".states.npy.partial").write_bytes(b"much")
     monkeypatch.setattr(
         shutil, "disk_usage", lambda folder: SimpleNamespace(free=0 if list(folder.iterdir()) else 2 * SIZE)
     )

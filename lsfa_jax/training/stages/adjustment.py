@@ -1,5 +1,6 @@
-"""Stage 3: classifiers adjusted on L_BCE + L_Augmented, the encoder as it is (Eq. 18-19)."""
+"""Stage 3: classifiers adjusted on L_BCE + gamma L_Augmented, with a frozen encoder (Eq. 18-19)."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,70 +11,75 @@ import optax
 from jax.sharding import Mesh
 
 from lsfa_jax.config import Config
-from lsfa_jax.data.batches import Array, Batch, Batches
+from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model import augmentation
 from lsfa_jax.model.lsfa import CLASSIFIER, Lsfa, pair_weights
 from lsfa_jax.training.loop import Stage
-from lsfa_jax.training.state import TrainState, after_step, averaged, weights_to_use
+from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
 from lsfa_jax.util import sharding
 
-NAME = "adjustment"
+Array = jax.Array
+PyTree = Any
+Decoder = Callable[[PyTree, PyTree], Callable[[Array, Array], Array]]
+"""Parameters and batch-norm statistics of the PVAE to its decoder, a function of one latent and one prototype."""
 
 
 class Generated(NamedTuple):
-    """Which features of the augmented sets D^l a step uses; they are made on the device, never stored."""
+    """Which features of the augmented sets D^l a step uses; they are generated on the device and never stored."""
 
-    label_ids: Array
+    label_ids: Any
     """int32[P], tail labels l."""
-    indices: Array
+    indices: Any
     """int32[P], numbers j within D^l."""
-    mask: Array
-    """bool[P]."""
+    mask: Any
+    """bool[P], false at padding."""
 
 
-class Frozen(NamedTuple):
-    """What this stage uses and does not train."""
+class FrozenParams(NamedTuple):
+    """What the stage reads and does not train."""
 
-    encoder: Any
-    """Parameters of the encoder."""
-    prototypes: jax.Array
+    encoder: dict[str, Any]
+    """Parameters of encoder and label attention."""
+    prototypes: Array
     """float32[L, D]."""
-    pvae: Any
+    pvae: PyTree
     """Parameters of the PVAE."""
-    pvae_statistics: Any
-    """Its batch norm's statistics."""
-    key: jax.Array
+    pvae_statistics: PyTree
+    """Its batch-norm statistics."""
+    key: Array
     """PRNG key of the augmented sets."""
 
 
-Decode = Callable[[Any, Any], Callable[[jax.Array, jax.Array], jax.Array]]
+def adjustment_step(
+    model: Lsfa,
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    decoder: Decoder,
+    state: TrainState,
+    batch: tuple[Batch, Generated],
+    frozen: FrozenParams,
+    real: bool,
+    augment: bool,
+) -> TrainState:
+    """Trains the classifiers on a batch of documents, if `real`, and of generated features, if `augment`.
 
-
-def make_step(
-    model: Lsfa, config: Config, optimizer: optax.GradientTransformation, decoder: Decode
-) -> Callable[[TrainState, tuple[Batch, Generated], Frozen, bool, bool], TrainState]:
-    """Compiles one step; its last two arguments say whether documents and generated features take part.
-
-    Both losses are sums over one divisor, so an epoch, in which each document and each generated feature comes once, is
-    the paper's L_BCE + gamma x the sum over all D^l.
+    Both losses are sums with one divisor, so an epoch, which has each document and each generated feature once, is the
+    paper's L_BCE + gamma x the sum over all D^l.
     """
+    documents, generated = batch
+    cells = jnp.maximum(jnp.sum(documents.document_mask), 1) * model.num_labels
+    dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
 
-    def loss(
-        own: Any, batch: Batch, generated: Generated, frozen: Frozen, key: jax.Array, real: bool, augment: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        params = frozen.encoder | {CLASSIFIER: own}
-        cells = jnp.maximum(jnp.sum(batch.document_mask), 1) * model.num_labels
+    def loss(classifier: PyTree) -> tuple[Array, dict[str, Array]]:
+        params = frozen.encoder | {CLASSIFIER: classifier}
         bce = augmented = jnp.zeros(())
         if real:
-            dropout: dict[str, Any] = {"rngs": {"dropout": key}, "train": True} if config.adjust.encoder_dropout else {}
-            variables = {"params": params}
-            states: Any = model.apply(variables, batch.words, batch.lengths, **dropout, method=Lsfa.states)
-            targets = batch.label_ids, batch.label_mask, batch.document_mask
-            # Only the classifiers are trained: no other gradient is computed.
-            total: Any = model.apply(variables, states, batch.lengths, *targets, method=Lsfa.loss)
-            bce = total / cells
+            lsfa = model.bind({"params": params}, rngs=dropout)
+            states = lsfa.states(documents.words, documents.lengths, train=config.adjust.encoder_dropout)
+            targets = documents.label_ids, documents.label_mask, documents.document_mask
+            bce = lsfa.loss(states, documents.lengths, *targets) / cells  # Eq. 6
         if augment:
-            features = augmentation.sample_features(
+            features = augmentation.sample_features(  # Eq. 18
                 decoder(frozen.pvae, frozen.pvae_statistics),
                 frozen.key,
                 generated.label_ids,
@@ -82,29 +88,23 @@ def make_step(
                 config.pvae.latent_size,
             )
             weights, bias = pair_weights(params, generated.label_ids)
-            augmented = augmentation.augmented_loss(features, weights, bias, generated.mask) / cells
-        return bce + config.adjust.augmented_weight * augmented, jnp.stack([bce, augmented])
+            augmented = augmentation.augmented_loss(features, weights, bias, generated.mask) / cells  # Eq. 19
+        return bce + config.adjust.augmented_weight * augmented, {"bce": bce, "augmented": augmented}
 
-    def step(
-        state: TrainState, batch: tuple[Batch, Generated], frozen: Frozen, real: bool, augment: bool
-    ) -> TrainState:
-        key = jax.random.fold_in(state.key, state.step)
-        grads, losses = jax.grad(loss, has_aux=True)(state.params, *batch, frozen, key, real, augment)
-        return after_step(state, grads, losses, optimizer)
-
-    return jax.jit(step, static_argnums=(3, 4), donate_argnums=0)
+    grads, losses = jax.grad(loss, has_aux=True)(state.params)
+    return after_step(state, grads, losses, optimizer)
 
 
-def deal_generated(
+def distribute_generated(
     tail: np.ndarray, num_augmented: int, steps: int, seed: int, epoch: int, multiple: int = 1
 ) -> list[Generated]:
-    """Deals the N_a features of each tail label over the steps of an epoch, each once, in a shuffled order.
+    """Distributes the N_a features of each tail label over the steps of an epoch, each once, in a shuffled order.
 
     Args:
         tail: int[number of tail labels], their ids.
         num_augmented: N_a.
         steps: of the epoch.
-        seed: with `epoch`, decides the order.
+        seed: with `epoch`, determines the order.
         epoch: from 1.
         multiple: rows are padded to a multiple of this, the number of devices.
     """
@@ -112,72 +112,88 @@ def deal_generated(
     share = -(-total // steps)
     rows = -(-max(share, 1) // multiple) * multiple
     order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(total)
-    dealt = []
+    parts = []
     for step in range(steps):
+        chosen = order[step * share : (step + 1) * share]
         pairs = np.zeros(rows, np.int64)
-        here = order[step * share : (step + 1) * share]
-        pairs[: len(here)] = here
-        mask = np.arange(rows) < len(here)
+        pairs[: len(chosen)] = chosen
+        mask = np.arange(rows) < len(chosen)
         label, index = np.divmod(pairs, max(num_augmented, 1))
         label_ids = tail[label] if total else np.zeros(rows)
-        dealt.append(Generated(np.where(mask, label_ids, 0).astype(np.int32), index.astype(np.int32), mask))
-    return dealt
+        parts.append(Generated(np.where(mask, label_ids, 0).astype(np.int32), index.astype(np.int32), mask))
+    return parts
 
 
 def takes_part(config: Config, epoch: int) -> tuple[bool, bool]:
     """Whether documents and generated features take part in an epoch (from 1)."""
-    own = config.adjust
-    if own.schedule == "joint":
+    settings = config.adjust
+    if settings.schedule == "joint":
         return True, True
-    in_turn = epoch >= own.alternate_from and (epoch - own.alternate_from) % 2 == 1
-    return not in_turn, in_turn
+    generated_only = epoch >= settings.alternate_from and (epoch - settings.alternate_from) % 2 == 1
+    return not generated_only, generated_only
 
 
-def make_stage(
-    model: Lsfa,
-    config: Config,
-    train: Batches,
-    tail: np.ndarray,
-    frozen: Frozen,
-    decoder: Decode,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    validate: Callable[[Any], dict[str, float]] | None,
-) -> Stage:
-    """Returns the stage for `loop.run`; `tail` lists the labels to augment, `validate` measures whole weights."""
-    train_step = make_step(model, config, optimizer, decoder)
-    own = config.adjust
-    augments = len(tail) > 0 and own.num_augmented > 0 and own.augmented_weight > 0
+class Adjustment(Stage):
+    """Trains the classifiers on documents and on generated features of tail labels."""
 
-    def batches(epoch: int, start: int) -> Iterator[tuple[Batch, Generated]]:
-        plan = train.epoch(config.seed, epoch)
-        dealt = deal_generated(tail, own.num_augmented, len(plan), config.seed, epoch, mesh.size)
-        for batch, generated in zip(train.load(plan, start), dealt[start:], strict=True):
-            yield sharding.split_rows(mesh, (batch, generated))
+    name = "adjustment"
 
-    def step(state: TrainState, batch: tuple[Batch, Generated], epoch: int, number: int) -> TrainState:
-        real, augment = takes_part(config, epoch) if augments else (True, False)
-        state = train_step(state, batch, frozen, real, augment)
+    def __init__(
+        self,
+        model: Lsfa,
+        config: Config,
+        train: Batches,
+        tail: np.ndarray,
+        frozen: FrozenParams,
+        decoder: Decoder,
+        optimizer: optax.GradientTransformation,
+        mesh: Mesh,
+        validate: Callable[[PyTree], dict[str, float]] | None = None,
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            model: the classifier.
+            config: all settings.
+            train: the training documents, as token ids or as token states.
+            tail: int[number of tail labels], the labels to augment.
+            frozen: what is not trained.
+            decoder: of the PVAE.
+            optimizer: the stage's optimiser.
+            mesh: the devices.
+            validate: measures all parameters on validation documents; None without any.
+        """
+        self.config, self.train, self.tail, self.frozen = config, train, tail, frozen
+        self.optimizer, self.mesh, self._validate = optimizer, mesh, validate
+        settings = config.adjust
+        self.epochs, self.patience, self.select = settings.epochs, settings.patience, settings.select
+        alternates = settings.schedule == "alternate" and settings.alternate_from < settings.epochs
+        self.first_stop = settings.alternate_from + 1 if alternates else 1
+        self.steps_per_epoch, self.items_per_epoch = train.steps_per_epoch, len(train.split)
+        self.augments = len(tail) > 0 and settings.num_augmented > 0 and settings.augmented_weight > 0
+        step = functools.partial(adjustment_step, model, config, optimizer, decoder)
+        self._step = jax.jit(step, static_argnums=(3, 4), donate_argnums=0)
+
+    def init(self, key: Array, classifier: PyTree) -> TrainState:
+        """Returns the state before the first step, with a copy of the classifiers: the state's memory is donated."""
+        losses = ("bce", "augmented") if self.augments else ("bce",)
+        params = jax.tree.map(jnp.array, classifier)
+        return init_state(key, params, self.optimizer, losses, average=self.config.adjust.average)
+
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[Batch, Generated]]:
+        seed, num_augmented = self.config.seed, self.config.adjust.num_augmented
+        plan = self.train.epoch(seed, epoch)
+        parts = distribute_generated(self.tail, num_augmented, len(plan), seed, epoch, self.mesh.size)
+        for batch, generated in zip(self.train.load(plan, start), parts[start:], strict=True):
+            yield sharding.shard_batch(self.mesh, (batch, generated))
+
+    def step(self, state: TrainState, batch: tuple[Batch, Generated], epoch: int, number: int) -> TrainState:
+        real, augment = takes_part(self.config, epoch) if self.augments else (True, False)
+        state = self._step(state, batch, self.frozen, real, augment)
         # The classifiers start trained, so the average may begin at once.
-        if own.average and number % config.optimizer.swa_every == 0:
-            state = averaged(state)
-        return state
+        average_now = self.config.adjust.average and number % self.config.optimizer.swa_every == 0
+        return averaged(state) if average_now else state
 
-    def validated(state: TrainState) -> tuple[Any, dict[str, float]]:
-        weights = weights_to_use(state)
-        return weights, validate(frozen.encoder | {CLASSIFIER: weights}) if validate else {}
-
-    return Stage(
-        name=NAME,
-        epochs=own.epochs,
-        steps_per_epoch=train.steps_per_epoch,
-        items_per_epoch=len(train.split),
-        unit="documents",
-        batches=batches,
-        step=step,
-        loss_names=("bce", "augmented" if augments else ""),
-        validate=validated if validate else None,
-        select=own.select,
-        patience=own.patience,
-        first_stop=own.alternate_from + 1 if own.schedule == "alternate" and own.alternate_from < own.epochs else 1,
-    )
+    def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
+        params = current_params(state)
+        return (params, self._validate(self.frozen.encoder | {CLASSIFIER: params})) if self._validate else None

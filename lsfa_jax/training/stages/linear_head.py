@@ -1,5 +1,6 @@
-"""A linear one-versus-rest head on one feature a document, adjusted on L_BCE + L_Augmented (Eq. 19)."""
+"""A linear one-versus-rest head on one feature a document, adjusted on L_BCE + gamma L_Augmented (Eq. 18-19)."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,108 +16,139 @@ from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.model import augmentation
 from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.training.loop import Stage
-from lsfa_jax.training.stages.adjustment import Generated, deal_generated
-from lsfa_jax.training.state import TrainState, after_step
+from lsfa_jax.training.stages.adjustment import Generated, distribute_generated
+from lsfa_jax.training.state import TrainState, after_step, init_state
 from lsfa_jax.util import sharding
 
-Array = Any
-"""NumPy's on the host; JAX's once a batch is on the device."""
-
-NAME = "adjustment"
+Array = jax.Array
+PyTree = Any
 
 
-class Documents(NamedTuple):
-    """A batch of documents, padded."""
+class DocumentFeatures(NamedTuple):
+    """A batch of documents with one feature each, padded to B rows."""
 
-    features: Array
+    features: Any
     """float32[B, D]."""
-    label_ids: Array
+    label_ids: Any
     """int32[B, K]."""
-    label_mask: Array
+    label_mask: Any
     """bool[B, K]."""
-    mask: Array
+    mask: Any
     """bool[B]."""
 
 
-class Frozen(NamedTuple):
-    """What makes the generated features, and is not trained."""
+class Generator(NamedTuple):
+    """What generates features and is not trained."""
 
-    pvae: Any
+    pvae: PyTree
     """Parameters of the PVAE."""
     prototypes: Array
     """float32[L, D]."""
     shift: Array
-    """float32[D], what is added to a generated feature to stand where the documents' features do."""
-    key: jax.Array
+    """float32[D], added to a generated feature to bring it into the space of the documents' features."""
+    key: Array
     """PRNG key of the augmented sets."""
 
 
-Decode = Callable[[Any], Callable[[jax.Array, jax.Array], jax.Array]]
-Step = Callable[[TrainState, tuple[Documents, Generated], Frozen], TrainState]
+class HeadSettings(NamedTuple):
+    """How a head is adjusted."""
+
+    epochs: int
+    batch_size: int
+    """Documents a step."""
+    augmented_weight: float
+    """gamma."""
+    num_augmented: int
+    """N_a."""
+    latent_size: int
+    """Z."""
+    seed: int
 
 
-def make_step(
-    decoder: Decode, latent_size: int, augmented_weight: float, optimizer: optax.GradientTransformation
-) -> Step:
-    """Compiles one step on {"coef": float32[L, D], "intercept": float32[L]}; the intercept may be missing."""
+def head_step(
+    decoder: Callable[[PyTree], Callable[[Array, Array], Array]],
+    settings: HeadSettings,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: tuple[DocumentFeatures, Generated],
+    frozen: Generator,
+) -> TrainState:
+    """Trains {"coef": float32[L, D], "intercept": float32[L]} on one batch; the intercept may be missing."""
+    documents, generated = batch
+    ids = generated.label_ids
 
-    def loss(head: Any, documents: Documents, generated: Generated, frozen: Frozen) -> tuple[jax.Array, jax.Array]:
+    def loss(head: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
         bias = head.get("intercept")
         logits = documents.features @ head["coef"].T + (0.0 if bias is None else bias)
         bce = binary_cross_entropy(logits, documents.label_ids, documents.label_mask, documents.mask)
-        ids = generated.label_ids
         features = frozen.shift + augmentation.sample_features(
-            decoder(frozen.pvae), frozen.key, ids, generated.indices, frozen.prototypes[ids], latent_size
+            decoder(frozen.pvae), frozen.key, ids, generated.indices, frozen.prototypes[ids], settings.latent_size
         )
-        own_bias = None if bias is None else bias[ids]
-        augmented = augmentation.augmented_loss(features, head["coef"][ids], own_bias, generated.mask)
-        # Both are divided alike, so an epoch is the paper's sum. Not by labels too: Adam's epsilon would weigh in.
-        losses = jnp.stack([bce, augmented]) / jnp.maximum(jnp.sum(documents.mask), 1)
-        return losses[0] + augmented_weight * losses[1], losses
+        label_bias = None if bias is None else bias[ids]
+        augmented = augmentation.augmented_loss(features, head["coef"][ids], label_bias, generated.mask)
+        # One divisor, so an epoch is the paper's sum. Not divided by labels: Adam's epsilon would no longer be small.
+        count = jnp.maximum(jnp.sum(documents.mask), 1)
+        losses = {"bce": bce / count, "augmented": augmented / count}
+        return losses["bce"] + settings.augmented_weight * losses["augmented"], losses
 
-    def step(state: TrainState, batch: tuple[Documents, Generated], frozen: Frozen) -> TrainState:
-        grads, losses = jax.grad(loss, has_aux=True)(state.params, *batch, frozen)
-        return after_step(state, grads, losses, optimizer)
-
-    return jax.jit(step, donate_argnums=0)
+    grads, losses = jax.grad(loss, has_aux=True)(state.params)
+    return after_step(state, grads, losses, optimizer)
 
 
-def make_stage(
-    step: Step,
-    features: np.ndarray,
-    labels: Ragged,
-    num_labels: int,
-    tail: np.ndarray,
-    num_augmented: int,
-    frozen: Frozen,
-    mesh: Mesh,
-    *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-) -> Stage:
-    """Returns the head's training over N documents' features float32[N, D]; `tail` lists the labels to augment.
+class LinearHead(Stage):
+    """Trains a head on documents and on generated features of tail labels; each comes once an epoch."""
 
-    An epoch meets each document once, and each of the `num_augmented` features of a tail label.
-    """
-    # The order of documents and the padding of their labels are those of texts, here without a word.
-    split = Split(Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(features), np.int64)), labels)
-    documents = Batches(split, num_labels, batch_size, [1], mesh.size)
+    name = "adjustment"
 
-    def batches(epoch: int, start: int) -> Iterator[tuple[Documents, Generated]]:
-        plan = documents.epoch(seed, epoch)
-        dealt = deal_generated(tail, num_augmented, len(plan), seed, epoch, mesh.size)
-        for batch, generated in zip(documents.load(plan, start), dealt[start:], strict=True):
-            own = Documents(features[batch.rows], batch.label_ids, batch.label_mask, batch.document_mask)
-            yield sharding.split_rows(mesh, (own, generated))
+    def __init__(
+        self,
+        decoder: Callable[[PyTree], Callable[[Array, Array], Array]],
+        settings: HeadSettings,
+        features: np.ndarray,
+        labels: Ragged,
+        num_labels: int,
+        tail: np.ndarray,
+        frozen: Generator,
+        optimizer: optax.GradientTransformation,
+        mesh: Mesh,
+    ) -> None:
+        """Compiles nothing yet.
 
-    return Stage(
-        name=NAME,
-        epochs=epochs,
-        steps_per_epoch=documents.steps_per_epoch,
-        items_per_epoch=len(features),
-        unit="documents",
-        batches=batches,
-        step=lambda state, batch, epoch, number: step(state, batch, frozen),
-        loss_names=("bce", "augmented"),
-    )
+        Args:
+            decoder: parameters of the PVAE to its decoder.
+            settings: of the training.
+            features: float32[N, D], one for each document.
+            labels: of the N documents.
+            num_labels: L.
+            tail: int[number of tail labels], the labels to augment.
+            frozen: what generates features.
+            optimizer: the head's optimiser.
+            mesh: the devices.
+        """
+        self.settings, self.features, self.tail, self.frozen = settings, features, tail, frozen
+        self.optimizer, self.mesh = optimizer, mesh
+        # Batches order the documents and pad their labels as for texts; these documents have no words.
+        no_words = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(features), np.int64))
+        self._documents = Batches(Split(no_words, labels), num_labels, settings.batch_size, [1], mesh.size)
+        self.epochs = settings.epochs
+        self.steps_per_epoch, self.items_per_epoch = self._documents.steps_per_epoch, len(features)
+        self._step = jax.jit(functools.partial(head_step, decoder, settings, optimizer), donate_argnums=0)
+
+    def init(self, key: Array, head: dict[str, np.ndarray]) -> TrainState:
+        """Returns the state before the first step."""
+        params = jax.tree.map(jnp.asarray, head)
+        return init_state(key, params, self.optimizer, ("bce", "augmented"), validated=False)
+
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[DocumentFeatures, Generated]]:
+        plan = self._documents.epoch(self.settings.seed, epoch)
+        parts = distribute_generated(
+            self.tail, self.settings.num_augmented, len(plan), self.settings.seed, epoch, self.mesh.size
+        )
+        for batch, generated in zip(self._documents.load(plan, start), parts[start:], strict=True):
+            documents = DocumentFeatures(
+                self.features[batch.rows], batch.label_ids, batch.label_mask, batch.document_mask
+            )
+            yield sharding.shard_batch(self.mesh, (documents, generated))
+
+    def step(self, state: TrainState, batch: tuple[DocumentFeatures, Generated], epoch: int, number: int) -> TrainState:
+        return self._step(state, batch, self.frozen)

@@ -1,5 +1,6 @@
-"""Stage 1: representation learning on L_BCE + L_PSC (Eq. 6 and 9)."""
+"""Stage 1: representation learning on L_BCE + alpha L_PSC (Eq. 6 and 9)."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,106 +10,151 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from lsfa_jax import config
 from lsfa_jax.config import Config
 from lsfa_jax.data import negative_sampling
 from lsfa_jax.data.batches import Batch, Batches
-from lsfa_jax.data.negative_sampling import Candidates
 from lsfa_jax.model import prototypes, shortlist
-from lsfa_jax.model.contrastive import over_pairs, prototypical_contrastive
+from lsfa_jax.model.contrastive import prototypical_contrastive, sum_over_pairs
 from lsfa_jax.model.lsfa import Lsfa, label_rows, word_side
-from lsfa_jax.training import sparse_step
+from lsfa_jax.training import collection
 from lsfa_jax.training.loop import Stage
-from lsfa_jax.training.stages import transfer
-from lsfa_jax.training.state import TrainState, averaged, weights_to_use
+from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
+from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
 from lsfa_jax.util import sharding
 
-NAME = "representation"
+Array = jax.Array
+PyTree = Any
+Validate = Callable[[PyTree], dict[str, float]]
+"""Computes the metrics of parameters on the validation documents."""
 
-# Up to so many labels the loss is over all of them, beyond it over a shortlist of so many.
+# Up to so many labels a step computes the loss over all of them, beyond it over a shortlist of so many.
 _MOST_LABELS, _SHORTLIST = 30_000, 4096
 
 
-def make_step(
-    model: Lsfa, config: Config, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Batch, bool], TrainState]:
-    """Compiles one training step; its last argument says whether the contrastive loss takes part.
+def objective(
+    lsfa: Lsfa,
+    states: Array,
+    batch: Batch,
+    extra: dict[str, Array],
+    psc: config.Psc,
+    num_labels: int,
+    contrast: bool,
+    label_weights: Array | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """Computes L_BCE + alpha L_PSC of a batch.
 
-    Losses are sums divided by documents x labels, so that alpha weighs them as in the paper. Where the batch has
-    candidates, a shortlist of labels stands for all of them, and only its rows are read and written.
+    Both losses are sums divided by documents x labels, so that alpha weighs them as in the paper.
+
+    Args:
+        lsfa: the classifier, bound to its parameters.
+        states: float32[B, T, 2H], token states of Eq. 1.
+        batch: documents and their labels.
+        extra: the prototypes float32[L, D] and which of them are `present`, bool[L].
+        psc: settings of the contrastive loss.
+        num_labels: L, over which the loss is a mean; more than the tables have where a shortlist stands for all labels.
+        contrast: whether the contrastive loss takes part.
+        label_weights: float32[L], how often each label counts; None: once.
+
+    Returns:
+        The objective, and the losses to report: `bce` a document and label, `psc` a positive pair.
     """
-    psc = config.psc
-
-    def apply(params: Any, *arguments: Any, **options: Any) -> Any:
-        # Some rows of the label tables make a model of so many labels.
-        own = model.clone(num_labels=len(params["label_queries"]))
-        return own.apply({"params": params}, *arguments, **options)
-
-    def loss(
-        params: Any, states: jax.Array, batch: Batch, extra: Any, weights: jax.Array | None, contrast: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        documents = jnp.maximum(jnp.sum(batch.document_mask), 1)
-        cells = documents * model.num_labels
-        targets = batch.label_ids, batch.label_mask, batch.document_mask
-        total = apply(params, states, batch.lengths, *targets, weights, method=Lsfa.loss)
-        bce = total / cells
-        if not contrast:
-            return bce, jnp.stack([bce, 0.0])
-        features = apply(params, states, batch.lengths, batch.label_ids, method=Lsfa.positive_features)
-        mask = batch.label_mask.reshape(-1)
-        total = over_pairs(
-            lambda features, label_ids, mask: prototypical_contrastive(
-                features,
-                label_ids,
-                mask,
-                extra["prototypes"],
-                extra["present"],
-                psc.temperature,
-                psc.normalize,
-                psc.denominator,
-                weights,
-            ),
-            features.reshape(-1, model.feature_size),
-            batch.label_ids.reshape(-1),
+    documents = jnp.maximum(jnp.sum(batch.document_mask), 1)
+    cells = documents * num_labels
+    targets = batch.label_ids, batch.label_mask, batch.document_mask
+    bce = lsfa.loss(states, batch.lengths, *targets, label_weights) / cells  # Eq. 2-6
+    losses = {"bce": bce, "psc": jnp.zeros(())}
+    if not contrast:
+        return bce, losses
+    features = lsfa.positive_features(states, batch.lengths, batch.label_ids)  # Eq. 2-4
+    mask = batch.label_mask.reshape(-1)
+    total = sum_over_pairs(  # Eq. 9
+        lambda features, label_ids, mask: prototypical_contrastive(
+            features,
+            label_ids,
             mask,
+            extra["prototypes"],
+            extra["present"],
+            psc.temperature,
+            psc.normalize,
+            psc.denominator,
+            label_weights,
+        ),
+        features.reshape(-1, features.shape[-1]),
+        batch.label_ids.reshape(-1),
+        mask,
+    )
+    pairs = jnp.maximum(jnp.sum(mask), 1)
+    divisor = cells if psc.reduction == "sum" else pairs * documents
+    return bce + psc.weight * total / divisor, losses | {"psc": total / pairs}
+
+
+def full_step(
+    model: Lsfa,
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    contrast: bool,
+) -> TrainState:
+    """Trains on one batch, with the loss over all labels."""
+
+    def loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
+        lsfa = model.bind({"params": params}, rngs={"dropout": jax.random.fold_in(state.key, state.step)})
+        states = lsfa.states(batch.words, batch.lengths, train=True)  # Eq. 1
+        return objective(lsfa, states, batch, state.extra, config.psc, model.num_labels, contrast)
+
+    grads, losses = jax.grad(loss, has_aux=True)(state.params)
+    return after_step(state, _freeze_embedding(config, state, grads), losses, optimizer)
+
+
+def shortlist_step(
+    model: Lsfa,
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    contrast: bool,
+) -> TrainState:
+    """Trains on one batch with a shortlist that stands for all labels: reads and writes only the rows of its labels.
+
+    In two parts, because the token states choose the labels: first the states, then the loss on the chosen rows.
+    """
+    assert batch.candidates is not None
+
+    def encode(params: PyTree) -> Array:
+        lsfa = model.bind(
+            {"params": state.params | params}, rngs={"dropout": jax.random.fold_in(state.key, state.step)}
         )
-        per = cells if psc.reduction == "sum" else jnp.maximum(jnp.sum(mask), 1) * documents
-        return bce + psc.weight * total / per, jnp.stack([bce, total / jnp.maximum(jnp.sum(mask), 1)])
+        return lsfa.states(batch.words, batch.lengths, train=True)
 
-    def chosen(params: Any, states: jax.Array, batch: Batch, candidates: Candidates) -> shortlist.Shortlist:
-        logits = apply(params, states, batch.lengths, candidates.pool, method=Lsfa.estimates)
-        hardness = shortlist.hardness(logits, batch.document_mask)
-        return shortlist.choose(*candidates, hardness, model.num_labels)
+    states, pull_back = jax.vjp(encode, word_side(state.params))
+    logits = model.bind({"params": state.params}).estimates(states, batch.lengths, batch.candidates.pool)
+    hardness = shortlist.hardness(logits, batch.document_mask)
+    label_ids, weights = shortlist.choose(*batch.candidates, hardness, model.num_labels)
+    rows = label_rows(model, state.params, label_ids)
+    extra = gather_rows(state.extra, dict.fromkeys(state.extra, label_ids))
+    listed = batch._replace(label_ids=shortlist.positions(batch.candidates.positives, batch.label_ids))
 
-    def step(state: TrainState, batch: Batch, contrast: bool) -> TrainState:
-        params, extra = state.params, state.extra
-        dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
+    def loss(params: PyTree, states: Array) -> tuple[Array, dict[str, Array]]:
+        lsfa = model.clone(num_labels=len(label_ids)).bind({"params": params})
+        return objective(lsfa, states, listed, extra, config.psc, model.num_labels, contrast, weights)
 
-        def encode(own: Any) -> Any:
-            words = batch.words, batch.lengths
-            return apply(params | own, *words, train=True, rngs=dropout, method=Lsfa.states)
+    gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    (grads, d_states), losses = gradient(gather_rows(state.params, rows), states)
+    grads = _freeze_embedding(config, state, grads | pull_back(d_states)[0])
+    return after_sparse_step(state, grads, losses, optimizer, rows)
 
-        # Two parts: the token states choose the labels, in whose rows the loss is then differentiated.
-        states, pull_back = jax.vjp(encode, word_side(params))
-        label_ids = weights = None
-        if batch.candidates is not None:
-            label_ids, weights = chosen(params, states, batch, batch.candidates)
-            extra = sparse_step.taken(extra, dict.fromkeys(extra, label_ids))
-            batch = batch._replace(label_ids=shortlist.places(batch.candidates.positives, batch.label_ids))
-        own_rows = label_rows(model, params, label_ids)
-        gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
-        (grads, d_states), losses = gradient(
-            sparse_step.taken(params, own_rows), states, batch, extra, weights, contrast
-        )
-        grads |= pull_back(d_states)[0]
-        if config.encoder.embedding_trainable == "after_collection":
-            grads["embedding"] *= jnp.any(state.extra["present"])
-        return sparse_step.after_sparse_step(state, grads, losses, optimizer, own_rows)
 
-    return jax.jit(step, static_argnums=2, donate_argnums=0)
+def _freeze_embedding(config: Config, state: TrainState, grads: dict[str, Any]) -> dict[str, Any]:
+    """Zeroes the word vectors' gradient until prototypes exist, if the settings say so."""
+    if config.encoder.embedding_trainable != "after_collection":
+        return grads
+    return grads | {"embedding": grads["embedding"] * jnp.any(state.extra["present"])}
 
 
 def shortlist_size(config: Config, num_labels: int) -> int:
-    """Returns S, the labels that a step looks at; 0 where it is all of them."""
+    """Returns S, the labels that a step computes; 0 where it is all of them."""
     size = config.representation.shortlist
     if size == "auto":
         size = _SHORTLIST if num_labels > _MOST_LABELS else 0
@@ -129,68 +175,73 @@ def first_stop(config: Config) -> int:
     return max([1, *(epoch for epoch in begun if epoch <= config.representation.epochs)])
 
 
-def make_stage(
-    model: Lsfa,
-    config: Config,
-    train: Batches,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    validate: Callable[[Any], dict[str, float]] | None,
-) -> Stage:
-    """Returns the stage for `loop.run`; `validate` gives the metrics of weights on the validation documents."""
-    train_step = make_step(model, config, optimizer)
-    collect = transfer.make_collector(model)
-    swa = config.optimizer
-    size = shortlist_size(config, model.num_labels)
+class Representation(Stage):
+    """Trains encoder, label attention and classifiers. Epochs with the contrastive loss begin with new prototypes."""
 
-    def batches(epoch: int, start: int) -> Iterator[Batch]:
-        for number, batch in enumerate(train.load(train.epoch(config.seed, epoch), start), start):
-            placed = sharding.split_rows(mesh, batch)
-            if size:
+    name = "representation"
+
+    def __init__(
+        self,
+        model: Lsfa,
+        config: Config,
+        train: Batches,
+        optimizer: optax.GradientTransformation,
+        mesh: Mesh,
+        validate: Validate | None = None,
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            model: the classifier.
+            config: all settings.
+            train: the training documents.
+            optimizer: the stage's optimiser.
+            mesh: the devices.
+            validate: measures parameters on validation documents; None without any.
+        """
+        self.model, self.config, self.train, self.optimizer, self.mesh = model, config, train, optimizer, mesh
+        self._validate = validate
+        settings = config.representation
+        self.epochs, self.patience, self.select = settings.epochs, settings.patience, settings.select
+        self.validate_every = settings.validate_every
+        self.first_stop = first_stop(config)
+        self.steps_per_epoch, self.items_per_epoch = train.steps_per_epoch, len(train.split)
+        self.shortlist_size = shortlist_size(config, model.num_labels)
+        step = shortlist_step if self.shortlist_size else full_step
+        self._step = jax.jit(functools.partial(step, model, config, optimizer), static_argnums=2, donate_argnums=0)
+
+    def init(self, key: Array, params: PyTree) -> TrainState:
+        """Returns the state before the first step; no label has a prototype yet."""
+        shape = self.model.num_labels, self.model.feature_size
+        extra = {"prototypes": jnp.zeros(shape), "present": jnp.zeros(shape[0], bool)}
+        losses = ("bce", "psc") if self.config.psc.weight > 0 else ("bce",)
+        return init_state(key, params, self.optimizer, losses, extra, average=True)
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        seed, num_labels = self.config.seed, self.model.num_labels
+        for number, batch in enumerate(self.train.load(self.train.epoch(seed, epoch), start), start):
+            placed = sharding.shard_batch(self.mesh, batch)
+            if self.shortlist_size:
                 label_ids = batch.label_ids[batch.label_mask]
-                drawn = negative_sampling.draw(label_ids, model.num_labels, size, config.seed, epoch, number)
-                placed = placed._replace(candidates=sharding.on_every_device(mesh, drawn))
+                candidates = negative_sampling.sample_candidates(
+                    label_ids, num_labels, self.shortlist_size, seed, epoch, number
+                )
+                placed = placed._replace(candidates=sharding.replicate(self.mesh, candidates))
             yield placed
 
-    def step(state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
-        state = train_step(state, batch, uses_contrast(config, epoch))
-        if epoch >= swa.swa_start_epoch and number % swa.swa_every == 0:
-            state = averaged(state)
-        return state
-
-    def before_epoch(state: TrainState, epoch: int) -> TrainState:
-        if not uses_contrast(config, epoch):
+    def before_epoch(self, state: TrainState, epoch: int) -> TrainState:
+        if not uses_contrast(self.config, epoch):
             return state
-        sums = transfer.collect_features(collect, state.params, train, model.feature_size, mesh)
+        sums = collection.collect_features(self.model, state.params, self.train, self.mesh)
         extra = {"prototypes": prototypes.prototypes(sums), "present": sums.counts > 0}
-        return replace(state, extra=sharding.on_every_device(mesh, extra))
+        return replace(state, extra=sharding.replicate(self.mesh, extra))
 
-    def validated(state: TrainState) -> tuple[Any, dict[str, float]]:
-        weights = weights_to_use(state)
-        return weights, validate(weights) if validate else {}
+    def step(self, state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
+        state = self._step(state, batch, uses_contrast(self.config, epoch))
+        swa = self.config.optimizer
+        average_now = epoch >= swa.swa_start_epoch and number % swa.swa_every == 0
+        return averaged(state) if average_now else state
 
-    own = config.representation
-    return Stage(
-        name=NAME,
-        epochs=own.epochs,
-        steps_per_epoch=train.steps_per_epoch,
-        items_per_epoch=len(train.split),
-        unit="documents",
-        batches=batches,
-        step=step,
-        loss_names=("bce", "psc" if config.psc.weight > 0 else ""),
-        before_epoch=before_epoch,
-        validate=validated if validate else None,
-        select=own.select,
-        validate_every=own.validate_every,
-        patience=own.patience,
-        first_stop=first_stop(config),
-    )
-
-
-def no_prototypes(model: Lsfa) -> dict[str, jax.Array]:
-    """Returns what the state carries before prototypes are first collected."""
-    return {
-        "prototypes": jnp.zeros((model.num_labels, model.feature_size)),
-        "present": jnp.zeros(model.num_labels, bool),
-    }
+    def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
+        params = current_params(state)
+        return (params, self._validate(params)) if self._validate else None

@@ -320,7 +320,7 @@ def test_before_the_first_collection_no_label_has_a_prototype():
 def listed(batch, size, step=0, num_labels=L):
     """The batch with candidates for a shortlist."""
     label_ids = batch.label_ids[batch.label_mask]
-    return batch._replace(candidates=negative_sampling.draw(label_ids, num_labels, size, 0, 1, step))
+    return batch._replace(candidates=negative_sampling.sample_candidates(label_ids, num_labels, size, 0, 1, step))
 
 
 def copied(state):
@@ -475,7 +475,7 @@ def test_a_stage_with_a_shortlist_goes_on_bit_for_bit(tiny, compiled_fast):
     def fresh():
         params, extra = training_corpus.init_params(model), representation.no_prototypes(model)
         state = init_state(jax.random.key(1), params, optimizer, extra, average=True)
-        return sharding.on_every_device(mesh, state)
+        return sharding.replicate(mesh, state)
 
     def run(state, first, last):
         for number in range(first, last):
@@ -489,9 +489,9 @@ def test_a_stage_with_a_shortlist_goes_on_bit_for_bit(tiny, compiled_fast):
     whole = run(fresh(), 0, 2 * stage.steps_per_epoch)
     half = run(fresh(), 0, 7)
     # Through the host, as a checkpoint.
-    stopped = replace(sharding.host(replace(half, key=0)), key=half.key)
-    resumed = run(sharding.on_every_device(mesh, stopped), 7, 2 * stage.steps_per_epoch)
-    assert_equal(sharding.host(replace(resumed, key=0)), sharding.host(replace(whole, key=0)))
+    stopped = replace(sharding.to_host(replace(half, key=0)), key=half.key)
+    resumed = run(sharding.replicate(mesh, stopped), 7, 2 * stage.steps_per_epoch)
+    assert_equal(sharding.to_host(replace(resumed, key=0)), sharding.to_host(replace(whole, key=0)))
     drawn = [np.asarray(batch.candidates.pool) for batch in stage.batches(1, 0)]
     assert all(np.any(a != b) for a, b in itertools.pairwise(drawn))
 
@@ -507,6 +507,6 @@ def test_several_devices_choose_and_train_as_one(tiny):
         stage = representation.make_stage(model, config, batches, optax.sgd(1.0), mesh, None)
         batch = next(stage.batches(1, 0))
         assert batch.candidates is not None
-        after = step(sharding.on_every_device(mesh, state), batch, True)
-        results.append(sharding.host((after.params, after.loss_sums)))
+        after = step(sharding.replicate(mesh, state), batch, True)
+        results.append(sharding.to_host((after.params, after.loss_sums)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)

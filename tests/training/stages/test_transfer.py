@@ -42,7 +42,7 @@ def collected(corpus, params, count, *keeps, size=8):
     mesh = sharding.make_mesh(jax.local_devices()[:count])
     batches = training_corpus.batches(corpus.train, size, count)
     collect = transfer.make_collector(training_corpus.make_model(training_corpus.config()))
-    return transfer.collect_features(collect, sharding.on_every_device(mesh, params), batches, D, mesh, *keeps)
+    return transfer.collect_features(collect, sharding.replicate(mesh, params), batches, D, mesh, *keeps)
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -141,7 +141,7 @@ def test_a_step_is_the_gradient_of_equations_11_to_17(tiny, tmp_path, kl_weight)
 
     def losses(params):
         mu, log_variance = reference_pvae.encode(params, features, centres)
-        made = reference_pvae.decode(params, reference_pvae.reparameterized(mu, log_variance, noise), centres)
+        made = reference_pvae.decode(params, reference_pvae.reparameterize(mu, log_variance, noise), centres)
         kl = reference_pvae.kl_divergence(mu, log_variance)[mask].mean()
         return reference_pvae.negative_elbo(features, made, mu, log_variance, mask, kl_weight), kl
 
@@ -211,7 +211,7 @@ def test_diagnostics_of_hand_made_decoders(decode, error, ratio):
 
 
 def test_diagnostics_over_no_label_are_zero():
-    sums = prototypes.no_features(L, D)
+    sums = prototypes.zero_sums(L, D)
     state = init_state(jax.random.key(0), {}, optax.sgd(1.0), {"sums": sums, "batch_stats": {}}, validated=False)
     found = transfer.diagnose(HandMade(lambda z, p: p), state, np.zeros(0, int), jax.random.key(2))
     assert found == {"relative_mean_error": 0.0, "variance_ratio": 0.0}

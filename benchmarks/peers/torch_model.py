@@ -1,25 +1,28 @@
-"""The model written plainly in PyTorch, as its users would: nn.LSTM, dense label attention."""
+"""The model in plain PyTorch, as its users would write it: nn.LSTM, dense label attention."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.shapes import Documents, Shape
+from benchmarks.cases import Shape
+from benchmarks.documents import Documents
 
 
 class Plain(torch.nn.Module):
-    """BiLSTM, label attention, feature head, one-versus-all classifiers; Eq. 1-5."""
+    """BiLSTM, label attention, feature head, one-versus-all classifiers; Eq. 1-5.
+
+    `packed` runs the LSTM on packed sequences; without it, its backward direction reads the padding first.
+    """
 
     def __init__(self, shape: Shape, dropout: bool = True, packed: bool = False) -> None:
         super().__init__()
-        self.embedding = torch.nn.Embedding(shape.vocabulary, shape.embedding)
-        self.lstm = torch.nn.LSTM(shape.embedding, shape.hidden, batch_first=True, bidirectional=True)
-        self.queries = torch.nn.Parameter(torch.empty(shape.num_labels, 2 * shape.hidden))
-        self.head = torch.nn.Linear(2 * shape.hidden, shape.feature)
-        self.weights = torch.nn.Parameter(torch.empty(shape.num_labels, shape.feature))
+        self.embedding = torch.nn.Embedding(shape.vocabulary_size, shape.embedding_size)
+        self.lstm = torch.nn.LSTM(shape.embedding_size, shape.hidden_size, batch_first=True, bidirectional=True)
+        self.queries = torch.nn.Parameter(torch.empty(shape.num_labels, 2 * shape.hidden_size))
+        self.head = torch.nn.Linear(2 * shape.hidden_size, shape.feature_size)
+        self.weights = torch.nn.Parameter(torch.empty(shape.num_labels, shape.feature_size))
         torch.nn.init.xavier_uniform_(self.queries)
         torch.nn.init.xavier_uniform_(self.weights)
         self.drop = torch.nn.ModuleList([torch.nn.Dropout(0.2 * dropout), torch.nn.Dropout(0.5 * dropout)])
@@ -41,12 +44,14 @@ class Plain(torch.nn.Module):
         scores = (states @ self.queries.T).masked_fill(~mask[..., None], -1e30)
         return torch.relu(self.head(torch.softmax(scores, dim=1).transpose(1, 2) @ states))
 
-    def pair_features(self, states: torch.Tensor, lengths: torch.Tensor, document: Any, label: Any) -> torch.Tensor:
-        """Computes Eq. 2-4 for positive pairs only, float32[P, D]."""
+    def pair_features(
+        self, states: torch.Tensor, lengths: torch.Tensor, document: torch.Tensor, label: torch.Tensor
+    ) -> torch.Tensor:
+        """Computes Eq. 2-4 for positive pairs, float32[P, D]; `document` and `label` are int64[P]."""
         mask = torch.arange(states.shape[1])[None] < lengths[:, None]
-        own = states[document]
-        scores = (own @ self.queries[label][..., None])[..., 0].masked_fill(~mask[document], -1e30)
-        return torch.relu(self.head((torch.softmax(scores, dim=1)[:, None] @ own)[:, 0]))
+        pair_states = states[document]
+        scores = (pair_states @ self.queries[label][..., None])[..., 0].masked_fill(~mask[document], -1e30)
+        return torch.relu(self.head((torch.softmax(scores, dim=1)[:, None] @ pair_states)[:, 0]))
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Computes Eq. 5, float32[B, L]."""
@@ -59,25 +64,25 @@ class Plain(torch.nn.Module):
 def contrastive(
     features: torch.Tensor, label: torch.Tensor, prototypes: torch.Tensor, temperature: float = 0.07
 ) -> torch.Tensor:
-    """Computes Eq. 9 over pairs in one go, a sum; features float32[P, D], labels int64[P], prototypes float32[L, D]."""
+    """Computes Eq. 9, the sum over pairs; features float32[P, D], label int64[P], prototypes float32[L, D]."""
     unit = torch.nn.functional.normalize
     similarity = unit(features, dim=-1) @ unit(prototypes, dim=-1).T / temperature
     return torch.nn.functional.cross_entropy(similarity, label, reduction="sum")
 
 
 class TorchBatch:
-    """Documents padded to their longest, or to a length, as tensors."""
+    """Documents padded to the longest of them, or to `num_words`, as tensors."""
 
-    def __init__(self, made: Documents, rows: np.ndarray, num_labels: int, num_words: int | None = None) -> None:
-        words, lengths = made.padded(rows, num_words)
+    def __init__(self, drawn: Documents, rows: np.ndarray, num_labels: int, num_words: int | None = None) -> None:
+        words, lengths = drawn.padded(rows, num_words)
         self.words, self.lengths = torch.from_numpy(words), torch.from_numpy(lengths)
-        self.document, self.label = (torch.from_numpy(x) for x in made.pairs(rows))
+        self.document, self.label = (torch.from_numpy(x) for x in drawn.pairs(rows))
         self.targets = torch.zeros(len(rows), num_labels)
         self.targets[self.document, self.label] = 1
 
 
 def loss(model: Plain, batch: TorchBatch, prototypes: torch.Tensor | None = None, alpha: float = 0.1) -> torch.Tensor:
-    """Computes the mean of Eq. 6 over documents and labels; with prototypes, plus alpha x Eq. 9 over that divisor."""
+    """Computes Eq. 6, with prototypes plus alpha x Eq. 9, both divided by documents x labels."""
     features = model.features(model.states(batch.words, batch.lengths), batch.lengths)
     logits = model.logits(features)
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.targets)
@@ -88,7 +93,7 @@ def loss(model: Plain, batch: TorchBatch, prototypes: torch.Tensor | None = None
 
 
 def copy_weights(weights: Mapping[str, np.ndarray], model: Plain) -> None:
-    """Gives the model our weights, by our names; it keeps two bias vectors where one is enough."""
+    """Copies our weights, by our names; of the two bias vectors of nn.LSTM, the second is set to zero."""
 
     def put(target: torch.Tensor, value: np.ndarray) -> None:
         target.data.copy_(torch.from_numpy(np.array(value)))

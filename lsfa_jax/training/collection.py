@@ -1,0 +1,144 @@
+"""One pass of the encoder over a split that collects what later stages read: prototypes, features, token states."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.prefetch import ahead
+from lsfa_jax.model import prototypes
+from lsfa_jax.model.lsfa import Lsfa
+from lsfa_jax.training.sparse_step import unique_rows
+from lsfa_jax.util import interrupts, sharding
+from lsfa_jax.util.array_file import ArrayFile
+from lsfa_jax.util.console import progress
+
+Array = jax.Array
+PyTree = Any
+
+Keep = Callable[[Batch, Array, Array], None]
+"""Stores what is kept of a batch, given its features float32[B, K, D] and its token states float16[B, T, 2H]."""
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+def collect(
+    model: Lsfa, params: PyTree, batch: Batch, sums: prototypes.FeatureSums
+) -> tuple[prototypes.FeatureSums, Array, Array]:
+    """Computes the features of a batch's positive pairs and adds them to the sums of their labels.
+
+    Label attention is computed for the labels of each document only (Eq. 2-4).
+
+    Args:
+        model: the classifier.
+        params: its parameters.
+        batch: documents with token ids.
+        sums: of the batches so far; their memory is donated.
+
+    Returns:
+        The new sums, the features float32[B, K, D] and the token states float16[B, T, 2H].
+    """
+    lsfa = model.bind({"params": params})
+    states = lsfa.states(batch.words, batch.lengths)
+    features = lsfa.positive_features(states, batch.lengths, batch.label_ids)
+    # A batch has few of the L labels: only their rows are read and written.
+    label_ids, places = unique_rows(batch.label_ids.reshape(-1), model.num_labels)
+    new = prototypes.feature_sums(
+        features.reshape(-1, model.feature_size), places, batch.label_mask.reshape(-1), len(label_ids)
+    )
+    total = jax.tree.map(lambda table, rows: table.at[label_ids].add(rows, mode="drop", unique_indices=True), sums, new)
+    return total, features, states.astype(jnp.float16)
+
+
+def collect_features(model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, *keeps: Keep) -> prototypes.FeatureSums:
+    """Sums the features of all positive pairs of a split in one pass; `keeps` are called with each batch's outcome."""
+    sums = sharding.replicate(mesh, prototypes.zero_sums(batches.num_labels, model.feature_size))
+    loaded = ((batch, sharding.shard_batch(mesh, batch)) for batch in batches.load(batches.in_order()))
+    with (
+        closing(ahead(loaded)) as prefetched,
+        progress("collecting features", len(batches.split), "documents") as advance,
+    ):
+        for batch, placed in prefetched:
+            interrupts.check()
+            # One batch runs while the next is loaded; without the wait the host would queue the whole split.
+            jax.block_until_ready(sums)
+            sums, features, states = collect(model, params, placed, sums)
+            for keep in keeps:
+                keep(batch, features, states)
+            advance(int(batch.document_mask.sum()))
+    return sums
+
+
+class PairFeatures(Protocol):
+    """Features of positive pairs: what the PVAE is trained on."""
+
+    @property
+    def label_ids(self) -> np.ndarray:
+        """int32[P], the label of each pair."""
+
+    def __len__(self) -> int:
+        """P."""
+
+    def open(self) -> np.ndarray:
+        """Returns the features, float32[P, D]."""
+
+
+class HeadFeatures:
+    """Features of the head labels' positive pairs in a file, float32[P, D], so that memory does not bound them."""
+
+    def __init__(self, path: Path, batches: Batches, is_head: np.ndarray, feature_size: int) -> None:
+        self.path = path
+        self._offsets = batches.split.labels.offsets
+        ids = batches.split.labels.values
+        in_head = is_head[ids]
+        self.label_ids = ids[in_head]
+        # The row in the file of each pair of the split; -1 for tail labels.
+        self._file_rows = np.where(in_head, np.cumsum(in_head) - 1, -1)
+        self._file = ArrayFile(path, (len(self.label_ids), feature_size), np.float32)
+
+    def __len__(self) -> int:
+        return len(self.label_ids)
+
+    @contextmanager
+    def filling(self) -> Iterator[Keep]:
+        """Yields the function that stores a batch of the split; the file exists once the block has ended."""
+        if not len(self):
+            yield lambda batch, features, states: None
+            return
+        with self._file.filling() as array:
+
+            def keep(batch: Batch, features: Array, states: Array) -> None:
+                rows, slots = np.nonzero(batch.label_mask)
+                places = self._file_rows[self._offsets[batch.rows[rows]] + slots]
+                in_head = places >= 0
+                array[places[in_head]] = np.asarray(features)[rows[in_head], slots[in_head]]
+
+            yield keep
+
+    def open(self) -> np.ndarray:
+        """Maps the file."""
+        return self._file.open()
+
+
+@dataclass(frozen=True)
+class FeaturesInMemory:
+    """Features of positive pairs in memory."""
+
+    features: np.ndarray
+    """float32[P, D]."""
+    label_ids: np.ndarray
+    """int32[P]."""
+
+    def __len__(self) -> int:
+        return len(self.label_ids)
+
+    def open(self) -> np.ndarray:
+        """Returns the features."""
+        return self.features
