@@ -4,7 +4,6 @@ import argparse
 import functools
 import inspect
 import operator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,9 +31,10 @@ class ListArguments(Section):
     """
 
     def run(self) -> None:
-        from lsfa_jax.data import cache, download, named
+        from lsfa_jax.data import cache, named
+        from lsfa_jax.util.cache_dir import cache_dir
 
-        folder = download.cache_dir() / "prepared"
+        folder = cache_dir() / "prepared"
         rows = []
         for name, entry in named.CATALOGUE.items():
             kept = sorted(folder.glob(f"{name}-*"))
@@ -190,9 +190,10 @@ class CheckArguments(Section):
     data: Data = Data()
 
     def run(self) -> None:
-        from lsfa_jax.data import check, load
+        from lsfa_jax.data import check
+        from lsfa_jax.data.reading.detect import ReadOptions
 
-        check.check(Path(self.path).expanduser(), replace(load.read_options(self.data), bad_rows="skip"))
+        check.check(Path(self.path).expanduser(), ReadOptions.from_settings(self.data, bad_rows="skip"))
 
 
 Arguments = ListArguments | DescribeArguments | PrepareArguments | CheckArguments

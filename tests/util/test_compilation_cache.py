@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lsfa_jax.data.download import cache_dir
 from lsfa_jax.util import compilation_cache
+from lsfa_jax.util.cache_dir import cache_dir
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,6 +117,7 @@ PROGRAM = """
 import sys
 import jax, jax.numpy as jnp
 from lsfa_jax.util import compilation_cache
+from lsfa_jax.util.cache_dir import cache_dir
 compilation_cache.keep_on_disk()
 for size in map(int, sys.argv[1:]):
     print(float(jax.jit(lambda x: jnp.sin(x).sum())(jnp.arange(float(size)))))
