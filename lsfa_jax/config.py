@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 from lsfa_jax.util.console import UserError
 
+Verify = Literal["sampled", "full"]
 Metric = Literal["P@1", "P@3", "P@5", "N@1", "N@3", "N@5", "PSP@1", "PSP@3", "PSP@5", "macro_P@5"]
 
 
@@ -44,6 +45,11 @@ class Data(Section):
     labels_field: str = Field("", description="Field or column with the labels, likewise.")
     label_separator: str = Field("", description="What stands between labels that share a column.")
     bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")
+    verify: Verify = Field(
+        "sampled",
+        description="How files are compared with what the cache prepared from them, and its arrays with what was "
+        "written: by size and samples of the content, or by all of it. Changes no result.",
+    )
 
 
 class Encoder(Section):
@@ -133,7 +139,7 @@ class Pvae(Section):
     kl_weight: Literal["auto"] | NonNegativeFloat = Field(
         "auto", description="auto: the ELBO at the best noise variance; a number: mean squared error + number x KL."
     )
-    residual: bool = Field(True, description="The decoder adds to the prototype; else it generates the whole feature.")
+    residual: bool = Field(True, description="The decoder adds to the prototype; else it generates the feature itself.")
     integer_cast: bool = Field(
         False, description="Round features and prototypes towards zero (parity with the released code)."
     )
@@ -313,12 +319,12 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def differences(first: Config, second: Config) -> list[str]:
-    """Lists the dotted keys in which two settings differ."""
+    """Lists the dotted keys in which two settings differ, of those that decide results."""
 
     def value(config: Config, key: str) -> object:
         return functools.reduce(getattr, key.split("."), config)
 
-    return [key for key in keys(Config) if value(first, key) != value(second, key)]
+    return [key for key in keys(Config) if key != "data.verify" and value(first, key) != value(second, key)]
 
 
 def to_toml(config: Config) -> str:

@@ -28,10 +28,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _temporary_cache() -> tempfile.TemporaryDirectory:
     """Returns a cache with links to the user's downloads; what tests prepare is removed with it."""
     from lsfa_jax.data import download
+    from lsfa_jax.util.cache_dir import cache_dir
 
     folder = tempfile.TemporaryDirectory(prefix="lsfa-tests-")
     for artifact in (download.RCV1, download.GLOVE_50D):
-        downloaded = download.cache_dir() / artifact.folder
+        downloaded = cache_dir() / artifact.folder
         if downloaded.is_dir():
             (Path(folder.name) / artifact.folder).symlink_to(downloaded)
     os.environ["LSFA_DATA"] = folder.name

@@ -1,4 +1,4 @@
-"""A few dozen documents and a model of a few units, for tests: nearly all of their time is compilation."""
+"""A few dozen documents and a model of a few units: what is tested with them takes its time from compilation alone."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ from lsfa_jax.util import sharding
 NUM_LABELS = 8
 SIZES = {"train": 36, "test": 12, "validation": 12}
 
-# Corpora with texts of 16 words and a vocabulary of 40 have the same shapes, and so the same compiled programs.
+# Every corpus that fills 16 words and a vocabulary of 40 shares the compiled programs of this one.
 TINY: dict[str, Any] = {
     "dataset": "custom",
     "vectors": "none",
@@ -39,7 +39,7 @@ TINY: dict[str, Any] = {
 
 
 def documents() -> dict[str, list[Document]]:
-    """Returns the documents of the three splits: a few words about each label, among words without a meaning.
+    """The documents of the three splits: a few words about each label, the others about nothing.
 
     In training the labels have 32, 17, 13, 8, 7, 4, 4 and 1 documents.
     """
@@ -57,7 +57,7 @@ def documents() -> dict[str, list[Document]]:
 
 
 def write(folder: Path, splits: dict[str, list[Document]] | None = None) -> Path:
-    """Writes splits as files for --data-dir, and returns the folder."""
+    """Writes splits as files for --data-dir."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in (documents() if splits is None else splits).items():
         lines = (json.dumps({"labels": row.labels, "text": row.text}) + "\n" for row in rows)
@@ -66,12 +66,12 @@ def write(folder: Path, splits: dict[str, list[Document]] | None = None) -> Path
 
 
 def config(**sections: Any) -> Config:
-    """Returns the tiny settings, changed by the given sections."""
+    """The tiny settings, with the given sections put over them."""
     return Config.model_validate(merged(TINY, sections))
 
 
 def arguments(data: Path, output: Path, *more: object) -> list[str]:
-    """Returns the tiny settings as a command line."""
+    """The tiny settings as a command line."""
     line = ["--data-dir", str(data), "--output", str(output)]
     for section, values in TINY.items():
         if isinstance(values, dict):
@@ -82,14 +82,14 @@ def arguments(data: Path, output: Path, *more: object) -> list[str]:
 
 
 def build() -> corpus.Corpus:
-    """Returns the documents as a corpus."""
+    """The documents as a corpus."""
     return build_corpus.build(
         "tiny", **documents(), max_words=16, max_vocabulary=40, validation_fraction=0.0, seed=0
     )  # fmt: skip
 
 
 def batches(split: corpus.Split, size: int = 8, devices: int = 1) -> Batches:
-    """Returns the batches of a split, padded to 16 words."""
+    """The batches of a split, padded to 16 words."""
     return Batches(split, NUM_LABELS, size, [16], devices)
 
 
@@ -98,8 +98,8 @@ def make_model(settings: Config, vocabulary_size: int = 42) -> Lsfa:
     return lsfa.make_model(settings, vocabulary_size, settings.encoder.embedding_size, NUM_LABELS)
 
 
-def init_params(model: Lsfa, seed: int = 0) -> dict[str, Any]:
-    """Returns random parameters, none of them zero."""
+def init_params(model: Lsfa, seed: int = 0) -> Any:
+    """Parameters of which none is zero."""
     words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), words, lengths)["params"]
     leaves, tree = jax.tree.flatten(shapes)
@@ -110,7 +110,7 @@ def init_params(model: Lsfa, seed: int = 0) -> dict[str, Any]:
 
 
 def compile_into(folder: Path) -> dict[str, str]:
-    """Stores compiled programs in a folder; returns environment variables with which subprocesses share them."""
+    """Keeps compiled programs in a folder; returns the environment variables with which other processes share them."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -124,9 +124,9 @@ def compile_into(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def compiled_fast() -> Iterator[None]:
-    """Runs use one device and compile without optimisation within the block: for programs that no further test needs.
+    """Within it, runs take one device and hasty compilation: for programs that no other test needs.
 
-    Programs without optimisation round differently, so JAX's caches are cleared at the end.
+    What was compiled in haste rounds otherwise, so afterwards all programs are made, or read, anew.
     """
     one = sharding.make_mesh(jax.local_devices()[:1])
     jax.config.update("jax_disable_most_optimizations", True)
@@ -141,21 +141,21 @@ def compiled_fast() -> Iterator[None]:
 
 @contextmanager
 def shared_steps() -> Iterator[None]:
-    """Runs with the same settings trace and compile their steps once within the block."""
+    """Within it, runs with the same settings trace and compile their steps once."""
 
     def once(module: Any, name: str, key: Callable[..., Any]) -> None:
-        make, cache = getattr(module, name), {}
+        make, made = getattr(module, name), {}
 
         def cached(*parts: Any) -> Any:
-            entry = key(*parts)
-            if entry not in cache:
-                cache[entry] = make(*parts)
-            return cache[entry]
+            found = key(*parts)
+            if found not in made:
+                made[found] = make(*parts)
+            return made[found]
 
         patch.setattr(module, name, cached)
 
-    def settings(model: Any, settings: Config, *rest: Any) -> Any:
-        # The settings determine the optimiser and the decoder.
+    def settings(model: Any, settings: Config, *others: Any) -> Any:
+        # The optimiser and the decoder follow from the settings.
         return model, settings.model_copy(update={"data_dir": "", "dataset": ""})
 
     with pytest.MonkeyPatch.context() as patch:
@@ -167,5 +167,5 @@ def shared_steps() -> Iterator[None]:
 
 
 def rows(tree: Any) -> Iterable[tuple[str, Any]]:
-    """Lists the arrays of a pytree with their paths."""
+    """Lists the arrays of a tree with their paths."""
     return ((jax.tree_util.keystr(path), value) for path, value in jax.tree_util.tree_leaves_with_path(tree))

@@ -4,7 +4,6 @@ import argparse
 import functools
 import inspect
 import operator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,9 +31,10 @@ class ListArguments(Section):
     """
 
     def run(self) -> None:
-        from lsfa_jax.data import cache, download, named
+        from lsfa_jax.data import cache, named
+        from lsfa_jax.util.cache_dir import cache_dir
 
-        folder = download.cache_dir() / "prepared"
+        folder = cache_dir() / "prepared"
         rows = []
         for name, entry in named.CATALOGUE.items():
             kept = sorted(folder.glob(f"{name}-*"))
@@ -86,7 +86,7 @@ class DescribeArguments(CorpusArguments):
         table(f"{self.name}, as in Table 1 of the paper", ("", *statistics.HEADER), rows)
         note(
             f"N_avg is over the {corpus.num_labels:,} labels that training has. D_vocab: distinct words within the "
-            f"first {config.data.max_words:,} of each training text. W: whole texts."
+            f"first {config.data.max_words:,} of each training text. W is over full texts."
         )
         counts, threshold = corpus.label_counts, config.pvae.head_threshold
         head = counts >= threshold
@@ -190,9 +190,10 @@ class CheckArguments(Section):
     data: Data = Data()
 
     def run(self) -> None:
-        from lsfa_jax.data import check, load
+        from lsfa_jax.data import check
+        from lsfa_jax.data.reading.detect import ReadOptions
 
-        check.check(Path(self.path).expanduser(), replace(load.read_options(self.data), bad_rows="skip"))
+        check.check(Path(self.path).expanduser(), ReadOptions.from_settings(self.data, bad_rows="skip"))
 
 
 Arguments = ListArguments | DescribeArguments | PrepareArguments | CheckArguments

@@ -176,7 +176,7 @@ def _training_documents(arguments: EvaluateArguments, model: "TrainedModel | Non
     """Reads the training documents where they are needed."""
     with_baseline = arguments.baseline != "none"
     if arguments.train:
-        from lsfa_jax.data.reading.documents import find_splits
+        from lsfa_jax.data.reading.splits import find_splits
 
         path = Path(arguments.train)
         return _read(find_splits(path)["train"] if path.is_dir() else path, arguments, model, with_baseline)

@@ -151,7 +151,7 @@ def _command(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trains as the command line says.
+    """Trains with the settings of the command line.
 
     Returns:
         0 when done, 2 after an error that the user can mend, 130 or 143 after SIGINT or SIGTERM.

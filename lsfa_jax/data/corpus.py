@@ -77,9 +77,9 @@ class Corpus:
     published_documents: int = 0
     """Documents of the published training split, held-out ones included: N of the propensities."""
     published_words: int = 0
-    """Words of those documents, whole texts."""
+    """Words of those documents, before texts are cut."""
     test_words: int = 0
-    """Words of the test documents, whole texts."""
+    """Words of the test documents, before texts are cut."""
 
     @property
     def vocabulary_size(self) -> int:

@@ -20,7 +20,8 @@ import numpy as np
 
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.compression import read_lines
-from lsfa_jax.data.reading.rows import BadRowError, Layout, records
+from lsfa_jax.data.reading.rows import BadRowError, Layout
+from lsfa_jax.data.reading.tables import records
 from lsfa_jax.util.console import UserError, note
 
 COLUMNS = ("document", "rank", "label", "probability")

@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 import jax
 
-from lsfa_jax.data.download import cache_dir
+from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import warn
 
 # JAX removes the least recently used programs beyond this size in bytes.

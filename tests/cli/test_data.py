@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from lsfa_jax.cli import data
 from lsfa_jax.config import Config, layered, validated
 from lsfa_jax.data import build_corpus, named
-from lsfa_jax.data.generated import SHAPES, Shape, documents
+from lsfa_jax.data.generated import Shape, documents
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.util.console import UserError
 
@@ -124,7 +125,7 @@ def test_a_corpus_that_cannot_be_generated_is_an_error(argv, message, tmp_path, 
 
 def test_a_generated_corpus_is_prepared_by_its_name(monkeypatch, capsys):
     shape = Shape(200, 50, 20, 2.0, 30.0, 30.0, 500)
-    monkeypatch.setitem(SHAPES, "synthetic-aapd", shape)
+    monkeypatch.setitem(named.CATALOGUE, "synthetic-aapd", replace(named.CATALOGUE["synthetic-aapd"], shape=shape))
     for seed in (0, 0, 1):
         assert run("prepare", "synthetic-aapd", "--seed", seed) == 0
         assert "190 training, 10 validation and 50 test documents, 20 labels" in capsys.readouterr().out
@@ -153,7 +154,7 @@ def test_check(folder, capsys):
     options = ("--data.text-field", "words", "--data.label-separator", ";")
     assert run("check", folder / "mine.csv", *options) == 0
     out = capsys.readouterr().out
-    assert "stops at the first row that is skipped" in out
+    assert "stops at the first of the skipped rows" in out
     assert f"bin/train --data-dir {folder / 'mine.csv'} --data.text-field words --data.label-separator ';'" in out
     (folder / "train.jsonl").write_text('{"text": 1, "labels": []}\n')
     assert run("check", folder) == 2

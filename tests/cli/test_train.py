@@ -40,8 +40,14 @@ def data(tmp_path_factory):
     return training_corpus.write(tmp_path_factory.mktemp("data"))
 
 
-def has_checkpoint(folder, step):
-    return any(path.name.isdigit() and int(path.name) >= step for path in folder.glob("*"))
+def long_run(data, folder):
+    """Returns the tiny settings with an adjustment that is long enough to be stopped in its middle."""
+    return arguments(data, folder, "--adjust.epochs", 10, "--adjust.patience", 10)
+
+
+def has_checkpoint(folder, number=1):
+    """Whether the checkpoint with this number, or a later one, is complete; with --save-every 0 a first step saves."""
+    return any(path.name.isdigit() and int(path.name) >= number for path in folder.glob("*"))
 
 
 class Command:
@@ -66,7 +72,7 @@ class Command:
         raise AssertionError(f"ended without {text!r}:\n{self.out}\n{self.process.stderr.read()}")
 
     def wait_for_checkpoint(self, folder, number):
-        """Waits until a checkpoint of this step or a later one is complete."""
+        """Waits until the checkpoint with this number, or a later one, is complete."""
         while not has_checkpoint(folder, number):
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.005)
@@ -83,7 +89,7 @@ class Command:
 def uninterrupted(environment, data, tmp_path_factory):
     """The folder of a run that was not interrupted."""
     folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    command = Command(environment, *arguments(data, folder))
+    command = Command(environment, *long_run(data, folder))
     assert command.end() == 0, command.err
     assert "Before and after augmentation" in command.out
     return folder
@@ -101,10 +107,10 @@ def history(folder):
 
 def test_a_run_that_was_killed_stopped_and_resumed_gives_the_same_results(environment, data, uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    # Saved after every step, so that a kill often comes during a save.
+    # Saved as often as possible, so that a kill may come during a save.
     often = ("--save-every", 0)
     draw = random.Random(0)
-    for line, checkpoint in ((arguments(data, folder), 2), (["--output", folder, "--resume"], 6)):
+    for line, checkpoint in ((long_run(data, folder), 1), (["--output", folder, "--resume"], 2)):
         command = Command(environment, *line, *often)
         command.wait_for_checkpoint(folder / "checkpoints" / "representation", checkpoint)
         time.sleep(draw.uniform(0, 0.15))
@@ -120,7 +126,7 @@ def test_a_run_that_was_killed_stopped_and_resumed_gives_the_same_results(enviro
         command.wait_for(text)
         command.process.send_signal(signum)
         assert command.end() == code
-        assert f"Interrupted, all is saved. Go on with: bin/train --output {folder} --resume" in command.out
+        assert f"Interrupted, everything is saved. Continue with: bin/train --output {folder} --resume" in command.out
         assert command.err == ""
 
     command = Command(environment, "--output", folder, "--resume")
@@ -256,7 +262,7 @@ def test_a_label_that_only_test_documents_have_is_counted_and_never_predicted(ru
     splits = training_corpus.documents()
     splits["test"] = [replace(row, labels=(*row.labels, "unheard of")) for row in splits["test"]]
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
-    measured = assert_complete(run(*arguments(data, folder)), folder, "1 (e.g. 'unheard of')")
+    measured = assert_complete(run(*long_run(data, folder)), folder, "1 (e.g. 'unheard of')")
     assert measured["num_labels"] == 8
     assert len((folder / "labels").read_text().splitlines()) == 9
     before = results(uninterrupted)["test"]
@@ -306,7 +312,7 @@ def stopped_in(stage, folder):
     ended = threading.Event()
 
     def watch():
-        while not has_checkpoint(folder / "checkpoints" / stage, 1):
+        while not has_checkpoint(folder / "checkpoints" / stage):
             if ended.wait(0.002):
                 return
         os.kill(os.getpid(), signal.SIGTERM)
@@ -322,11 +328,11 @@ def stopped_in(stage, folder):
 
 @contextmanager
 def full_disk():
-    """Files are limited to 6,000 bytes: small ones can be written, most checkpoints cannot."""
+    """Files are limited to 5,500 bytes: small ones can be written, most checkpoints cannot."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     least = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5500, hard))
     try:
         yield
     finally:
@@ -340,7 +346,7 @@ def test_a_run_that_a_full_disk_stopped_can_be_resumed(run, data, uninterrupted,
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     folder = tmp_path / "run"
     with stopped_in(stage, folder):
-        assert run(*arguments(data, folder), "--save-every", 0)[0] == 143
+        assert run(*long_run(data, folder), "--save-every", 0)[0] == 143
     with full_disk():
         outcome = run("--output", folder, "--resume", "--save-every", 0)
     message = f"checkpoints/{stage}: the checkpoint could not be written"

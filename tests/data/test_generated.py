@@ -14,7 +14,9 @@ from sklearn.svm import LinearSVC
 
 from lsfa_jax.data import generated
 from lsfa_jax.data.generated import SHAPES, Shape, documents, write
-from lsfa_jax.data.reading.documents import ReadOptions, ReadReport, find_splits, read_documents
+from lsfa_jax.data.reading.detect import ReadOptions
+from lsfa_jax.data.reading.documents import ReadReport, read_documents
+from lsfa_jax.data.reading.splits import find_splits
 from lsfa_jax.data.vocabulary import tokenize
 from lsfa_jax.util.console import UserError
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lsfa_jax.data.download import cache_dir
 from lsfa_jax.util import compilation_cache
+from lsfa_jax.util.cache_dir import cache_dir
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,6 +117,7 @@ PROGRAM = """
 import sys
 import jax, jax.numpy as jnp
 from lsfa_jax.util import compilation_cache
+from lsfa_jax.util.cache_dir import cache_dir
 compilation_cache.keep_on_disk()
 for size in map(int, sys.argv[1:]):
     print(float(jax.jit(lambda x: jnp.sin(x).sum())(jnp.arange(float(size)))))
@@ -144,6 +145,7 @@ def stored(folder):
     return sorted((folder / "compiled").glob("*-cache"))
 
 
+@pytest.mark.slow
 def test_a_second_process_loads_the_programs_and_compiles_damaged_ones_again(run, tmp_path):
     first, compiled, loaded, _ = run(5)
     assert compiled > 0
@@ -156,6 +158,7 @@ def test_a_second_process_loads_the_programs_and_compiles_damaged_ones_again(run
     assert "persistent compilation cache" in warnings
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_programs_are_removed_beyond_the_limit(run, tmp_path):
     run(5)
     of_five = stored(tmp_path)
@@ -170,6 +173,7 @@ def test_the_least_recently_used_programs_are_removed_beyond_the_limit(run, tmp_
     assert compiled == loaded
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_stored_a_program_does_not_disable_the_cache(run, tmp_path):
     _, compiled, *_ = run(5)
     half = stored(tmp_path)[0]
