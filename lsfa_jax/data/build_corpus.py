@@ -19,6 +19,7 @@ from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.ragged import Ragged, offsets_of
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.util.console import UserError, note, warn
+from lsfa_jax.util.random_streams import Stream, stream
 
 # At least this share of a label's documents stays in training when validation documents are held out.
 _SHARE_KEPT = 0.5
@@ -362,9 +363,7 @@ def draw_test_split(num_documents: int, fraction: float, seed: int) -> np.ndarra
     """Draws test documents at random, bool[N]: at least one where the fraction is not zero, and never all."""
     size = min(max(round(fraction * num_documents), int(fraction > 0)), num_documents - 1)
     in_test = np.zeros(num_documents, bool)
-    # Another stream than that of the validation documents.
-    random = np.random.Generator(np.random.Philox(key=[seed, 2**32]))
-    in_test[random.permutation(num_documents)[: max(0, size)]] = True
+    in_test[stream(Stream.TEST_SPLIT, seed).permutation(num_documents)[: max(0, size)]] = True
     return in_test
 
 
@@ -379,7 +378,7 @@ def hold_out(labels: Ragged, num_labels: int, fraction: float, seed: int) -> np.
     left, least = counts.copy(), np.maximum(1, np.ceil(counts * _SHARE_KEPT))
     size = _validation_size(fraction, num_documents)
     held_out = np.zeros(num_documents, bool)
-    for document in np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(num_documents):
+    for document in stream(Stream.VALIDATION_SPLIT, seed).permutation(num_documents):
         if size == 0:
             break
         document_labels = labels.row(document)
