@@ -78,14 +78,13 @@ def write(
 
     Without test documents a share of the training documents, drawn at random, becomes the test split; without
     validation documents, a share of the rest becomes the validation split. The vocabulary is chosen from the remaining
-    training documents. Training documents without a word teach nothing and are left out, with a warning that counts
-    them.
+    training documents. Those without a word teach nothing and are left out, with a warning that counts them.
 
     Args:
         folder: an empty folder.
         train: documents; all of them are read before those of the other splits.
-        test: likewise, or None.
-        validation: likewise, or None.
+        test: documents, or None.
+        validation: documents, or None.
         max_words: words kept of each text.
         max_vocabulary: words kept of the training documents, most frequent first.
         validation_fraction: share of the training documents held out where there is no validation split.
@@ -121,9 +120,14 @@ def write(
         "published_words": published.num_text_words,
         "test_words": parts["test"].num_text_words,
     }
-    (folder / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-    (folder / "labels").write_text("".join(f"{json.dumps(label)}\n" for label in labels), encoding="utf-8")
     (folder / "corpus.json").write_text(json.dumps({"totals": totals, **asdict(messages)}), encoding="utf-8")
+    _write_names(folder, words, labels)
+
+
+def _write_names(folder: Path, words: list[str], labels: list[str]) -> None:
+    (folder / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    # A label may hold a line end.
+    (folder / "labels").write_text("".join(f"{json.dumps(label)}\n" for label in labels), encoding="utf-8")
 
 
 def read(folder: Path, name: str, *, mapped: bool = True) -> Corpus:
