@@ -31,9 +31,7 @@ def collection(shape: Shape, seed: int) -> Work:
     mesh = sharding.make_mesh()
     rows = random_rows(ours.documents, shape.num_sampled, seed)
     batches = ours.batches(ours.split.take(rows))
-    return per_item(
-        len(rows), lambda: jax.block_until_ready(collect_features(ours.model, ours.params, ours.batches(split), mesh))
-    )
+    return per_item(len(rows), lambda: jax.block_until_ready(collect_features(ours.model, ours.params, batches, mesh)))
 
 
 def pvae(shape: Shape, seed: int) -> Work:

@@ -19,7 +19,7 @@ from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 
 if TYPE_CHECKING:
-    from lsfa_jax.data.reading.documents import ReadOptions
+    from lsfa_jax.data.reading.detect import ReadOptions
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class ReadingOptions(Section):
 
     def read_options(self, **more: Any) -> "ReadOptions":
         """Returns the reader's options; `more` sets further ones, or replaces these."""
-        from lsfa_jax.data.reading.documents import ReadOptions
+        from lsfa_jax.data.reading.detect import ReadOptions
 
         return ReadOptions(**self.model_dump() | {"prefix": "--"} | more)
 

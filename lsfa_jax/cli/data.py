@@ -17,7 +17,7 @@ from lsfa_jax.util.console import UserError, note, table
 
 # The readers and their libraries are imported where they are used, so that --help is answered at once.
 if TYPE_CHECKING:
-    from lsfa_jax.data import generated
+    from lsfa_jax.data import synthetic
 
 Preset = Literal["full", "quick"]
 Positional = Annotated[str, tyro.conf.Positional]
@@ -133,16 +133,16 @@ class PrepareArguments(CorpusArguments):
         else:
             self._prepare()
 
-    def shape(self) -> "generated.Shape":
+    def shape(self) -> "synthetic.Shape":
         """Returns the sizes of a generated corpus."""
-        from lsfa_jax.data import generated
+        from lsfa_jax.data import synthetic
 
-        if self.name in generated.SHAPES:
-            return generated.SHAPES[self.name]
         if self.name != "synthetic":
-            raise UserError(f"--output: {self.name} is not a generated corpus; use --output with a synthetic one")
+            if self.name not in synthetic.SHAPES:
+                raise UserError(f"--output: {self.name} is not a generated corpus; use --output with a synthetic one")
+            return synthetic.SHAPES[self.name]
         number, length = self.num_documents or 10_000, self.mean_length or 100.0
-        return generated.Shape(
+        return synthetic.Shape(
             num_train=number,
             num_test=number // 10 if self.num_test is None else self.num_test,
             num_labels=self.num_labels or 1_000,
@@ -153,9 +153,9 @@ class PrepareArguments(CorpusArguments):
         )
 
     def _write(self) -> None:
-        from lsfa_jax.data import generated
+        from lsfa_jax.data import synthetic
 
-        files = generated.write(self.shape(), self.seed, Path(self.output).expanduser(), self.compression)
+        files = synthetic.write(self.shape(), self.seed, Path(self.output).expanduser(), self.compression)
         for path in files:
             note(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
         note(f"Train on it: bin/train --data-dir {self.output}")
@@ -170,8 +170,8 @@ class PrepareArguments(CorpusArguments):
             f"{self.name}: {len(corpus.train):,} training, {len(corpus.validation):,} validation and "
             f"{len(corpus.test):,} test documents, {corpus.num_labels:,} labels, {len(corpus.words):,} words"
         )
-        if config.dataset != "synthetic":
-            folder = load.prepared_folder(config)
+        folder = load.prepared_folder(config)
+        if folder.exists():
             note(f"Prepared: {folder} ({cache.bytes_of(folder) / 1e6:,.0f} MB)")
 
 

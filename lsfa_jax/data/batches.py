@@ -1,4 +1,4 @@
-"""Splits to padded batches: length buckets, an order that depends on seed and epoch alone, positive pairs.
+"""Splits to padded batches: length buckets, a shuffled order, positive pairs.
 
 Shapes: B documents (rows), T words, K label slots of a document, H hidden units a direction, L labels.
 """
@@ -50,7 +50,7 @@ def length_buckets(lengths: Iterable[int], longest: int) -> list[int]:
 
 
 class Batches:
-    """The batches of one split. Which documents share a batch depends on length bucket, seed and epoch alone.
+    """The batches of one split. Which documents share a batch depends on length buckets and a random order.
 
     The number of batches an epoch is fixed, so a number of steps determines the place in a run.
 
@@ -110,9 +110,8 @@ class Batches:
         batches = -(-np.bincount(self.bucket_of, minlength=len(self.buckets)) // self.batch_size)
         return float(self.rows * (batches @ self.buckets) / max(1, self.split.lengths.sum()))
 
-    def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
+    def epoch(self, random: np.random.Generator) -> list[np.ndarray]:
         """Returns the document numbers of each batch of one epoch, shuffled; each document is in exactly one batch."""
-        random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
         order = random.permutation(len(self.split))
         plan = self._chunks(order)
         return [plan[i] for i in random.permutation(len(plan))]

@@ -19,6 +19,7 @@ from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.ragged import Ragged, offsets_of
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.util.console import UserError, note, warn
+from lsfa_jax.util.random_streams import Stream, stream
 
 # At least this share of a label's documents stays in training when validation documents are held out.
 _SHARE_KEPT = 0.5
@@ -77,14 +78,13 @@ def write(
 
     Without test documents a share of the training documents, drawn at random, becomes the test split; without
     validation documents, a share of the rest becomes the validation split. The vocabulary is chosen from the remaining
-    training documents. Training documents without a word teach nothing and are left out, with a warning that counts
-    them.
+    training documents. Those without a word teach nothing and are left out, with a warning that counts them.
 
     Args:
         folder: an empty folder.
         train: documents; all of them are read before those of the other splits.
-        test: likewise, or None.
-        validation: likewise, or None.
+        test: documents, or None.
+        validation: documents, or None.
         max_words: words kept of each text.
         max_vocabulary: words kept of the training documents, most frequent first.
         validation_fraction: share of the training documents held out where there is no validation split.
@@ -120,9 +120,14 @@ def write(
         "published_words": published.num_text_words,
         "test_words": parts["test"].num_text_words,
     }
-    (folder / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-    (folder / "labels").write_text("".join(f"{json.dumps(label)}\n" for label in labels), encoding="utf-8")
     (folder / "corpus.json").write_text(json.dumps({"totals": totals, **asdict(messages)}), encoding="utf-8")
+    _write_names(folder, words, labels)
+
+
+def _write_names(folder: Path, words: list[str], labels: list[str]) -> None:
+    (folder / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    # A label may hold a line end.
+    (folder / "labels").write_text("".join(f"{json.dumps(label)}\n" for label in labels), encoding="utf-8")
 
 
 def read(folder: Path, name: str, *, mapped: bool = True) -> Corpus:
@@ -362,9 +367,7 @@ def draw_test_split(num_documents: int, fraction: float, seed: int) -> np.ndarra
     """Draws test documents at random, bool[N]: at least one where the fraction is not zero, and never all."""
     size = min(max(round(fraction * num_documents), int(fraction > 0)), num_documents - 1)
     in_test = np.zeros(num_documents, bool)
-    # Another stream than that of the validation documents.
-    random = np.random.Generator(np.random.Philox(key=[seed, 2**32]))
-    in_test[random.permutation(num_documents)[: max(0, size)]] = True
+    in_test[stream(Stream.TEST_SPLIT, seed).permutation(num_documents)[: max(0, size)]] = True
     return in_test
 
 
@@ -379,7 +382,7 @@ def hold_out(labels: Ragged, num_labels: int, fraction: float, seed: int) -> np.
     left, least = counts.copy(), np.maximum(1, np.ceil(counts * _SHARE_KEPT))
     size = _validation_size(fraction, num_documents)
     held_out = np.zeros(num_documents, bool)
-    for document in np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(num_documents):
+    for document in stream(Stream.VALIDATION_SPLIT, seed).permutation(num_documents):
         if size == 0:
             break
         document_labels = labels.row(document)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from lsfa_jax.config import Config
-from lsfa_jax.data import build_corpus, cache, download, generated, named, synthetic, word_vectors
+from lsfa_jax.data import build_corpus, cache, download, named, synthetic, word_vectors
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
@@ -21,11 +21,8 @@ from lsfa_jax.util import console
 from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError, note
 
-_SYNTHETIC_TRAIN = 2_400
-_SYNTHETIC_TEST = 2_000
-
 # Increased when the same documents and settings would give other arrays, or the folder another form.
-_FORMAT = 2
+_FORMAT = 3
 
 # Settings that change nothing in the arrays, or only where a split is drawn.
 _OTHER_SETTINGS = {"length_buckets", "validation_fraction", "test_fraction", "verify"}
@@ -41,12 +38,21 @@ def load_corpus(config: Config) -> Corpus:
         UserError: a file is missing or a row cannot be read, or the name and the folder do not go together.
     """
     entry = named.entry(config.dataset)
-    if config.data_dir and not _needs_data_dir(config.dataset):
+    if config.data_dir and not entry.needs_data_dir:
         raise UserError(
             f"--data-dir: {config.dataset} brings its documents with it; use --dataset custom for the folder's"
         )
-    if config.dataset == "synthetic":
-        return _built_in(config)
+    if entry.shape and entry.in_memory:
+        return build_corpus.build(
+            config.dataset,
+            synthetic.documents(entry.shape, config.seed, "train"),
+            synthetic.documents(entry.shape, config.seed, "test"),
+            None,
+            max_words=config.data.max_words,
+            max_vocabulary=config.data.max_vocabulary,
+            validation_fraction=config.data.validation_fraction,
+            seed=config.seed,
+        )
     sources = _sources(config)
     folder = cache.folder(
         config.dataset,
@@ -68,33 +74,12 @@ def load_corpus(config: Config) -> Corpus:
     return corpus
 
 
-def _needs_data_dir(dataset: str) -> bool:
-    return dataset != "synthetic" and named.entry(dataset).needs_data_dir
-
-
-def _built_in(config: Config) -> Corpus:
-    return build_corpus.build(
-        config.dataset,
-        synthetic.documents(_SYNTHETIC_TRAIN, seed=config.seed, split=0),
-        synthetic.documents(_SYNTHETIC_TEST, seed=config.seed, split=1),
-        None,
-        max_words=config.data.max_words,
-        max_vocabulary=config.data.max_vocabulary,
-        validation_fraction=config.data.validation_fraction,
-        seed=config.seed,
-    )
-
-
 def read_split(config: Config, split: Literal["train", "test"]) -> Iterator[Document]:
     """Yields the documents of the published training split or of the test split again, where their texts are needed.
 
     Raises:
         UserError: the files that the settings name are missing or cannot be read.
     """
-    if config.dataset == "synthetic":
-        number, sizes = ("train", "test").index(split), (_SYNTHETIC_TRAIN, _SYNTHETIC_TEST)
-        yield from synthetic.documents(sizes[number], seed=config.seed, split=number)
-        return
     sources = _sources(config)
     from_train = split == "test" and "test" not in sources
     in_test = None if "test" in sources else _drawn(config, sources)
@@ -158,7 +143,7 @@ def _inputs(config: Config, sources: Sources) -> dict[str, object]:
         "files": {split: sha256(json.dumps(content(split)).encode()).hexdigest() for split in sorted(sources)},
         "drawn": drawn,
         "seed": config.seed if drawn else None,
-        "generated": [generated.FORMAT, *astuple(shape), config.seed] if shape else None,
+        "synthetic": [synthetic.FORMAT, *astuple(shape), config.seed] if shape else None,
         "settings": data.model_dump(exclude=_OTHER_SETTINGS),
         # Another version of Unicode may have more letters.
         "unicode": unicodedata.unidata_version,
@@ -203,7 +188,7 @@ def _documents(
     """Yields the documents of a split; adds a report for each of its sources."""
     entry = named.entry(config.dataset)
     if entry.shape:
-        yield from generated.documents(entry.shape, config.seed, split)
+        yield from synthetic.documents(entry.shape, config.seed, split)
     # The settings about the format are for --data-dir: a corpus that was fetched has a known one.
     options = ReadOptions(bad_rows=config.data.bad_rows) if entry.fetch else ReadOptions.from_settings(config.data)
     for source in sources[split]:

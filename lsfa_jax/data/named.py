@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lsfa_jax.data import download
-from lsfa_jax.data.generated import SHAPES, Shape
 from lsfa_jax.data.reading.splits import Source
+from lsfa_jax.data.synthetic import SHAPES, Shape
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Entry:
     """Fetches the corpus where the cache lacks it and returns the sources of each split."""
     shape: Shape | None = None
     """Of the generated documents."""
+    in_memory: bool = False
+    """Whether the documents are generated at every start, in less than a second, and the cache does not keep them."""
     size: tuple[int, int, int] | None = None
     """Training documents, test documents and labels in training that a fetched corpus has to have."""
 
@@ -82,7 +84,6 @@ CATALOGUE = {
             "as 'EURLEX57K'"
         ),
     ),
-    "synthetic": Entry(documents="2,400 + 2,000", labels="60", origin="generated", licence="free"),
     **{
         name: Entry(
             documents=f"{shape.num_train:,} + {shape.num_test:,}",
@@ -90,6 +91,7 @@ CATALOGUE = {
             origin="generated",
             licence="free",
             shape=shape,
+            in_memory=shape.num_train < 10_000,
         )
         for name, shape in SHAPES.items()
     },

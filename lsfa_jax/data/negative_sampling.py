@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lsfa_jax.types import AnyArray, HostArray
+from lsfa_jax.util.random_streams import Stream, stream
 
 # Size of the pool per position of the shortlist: the hard labels are the hardest of this many.
 _POOL_PER_POSITION = 8
@@ -41,9 +42,7 @@ def sample_candidates(label_ids: HostArray, num_labels: int, size: int, seed: in
         size *= 2
     positives = np.full(size, num_labels, np.int32)
     positives[: len(positive_ids)] = positive_ids
-    # A separate stream for each step: its number stands in the high word of the counter. 0 there is the stream with
-    # which `batches` shuffles the documents of the epoch, hence step + 1.
-    random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, step + 1]))
+    random = stream(Stream.NEGATIVE_SAMPLING, seed, epoch, step)
     pool = np.full(min(_POOL_PER_POSITION * size, num_labels), num_labels, np.int32)
     # As many more as there are positives, so that the pool is full after these are removed.
     sample = random.choice(num_labels, min(len(pool) + len(positive_ids), num_labels), replace=False)

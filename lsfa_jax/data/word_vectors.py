@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from lsfa_jax.data.download import glove_50d_files
 from lsfa_jax.data.reading.compression import read_lines
 from lsfa_jax.util.console import UserError, warn
+from lsfa_jax.util.random_streams import Stream, stream
 
 _DEFAULT_STD = 0.5
 
@@ -55,7 +56,7 @@ def load_vectors(source: str, words: Sequence[str], seed: int, size: int) -> Wor
         warn(f"{source}: has none of the {len(words):,} words of the vocabulary; all word vectors are random")
 
     std = vectors.std(dtype=np.float64) if rows else _DEFAULT_STD
-    drawn = np.random.default_rng(seed).standard_normal((len(words), vectors.shape[1]), dtype=np.float32)
+    drawn = stream(Stream.WORD_VECTORS, seed).standard_normal((len(words), vectors.shape[1]), dtype=np.float32)
     table = drawn * np.float32(std)
     table[rows] = vectors
     known = np.zeros(len(words), bool)

@@ -29,15 +29,14 @@ from lsfa_jax.training.state import TrainState
 from lsfa_jax.types import Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.console import UserError, quiet
+from lsfa_jax.util.random_streams import Stream
+from lsfa_jax.util.random_streams import key as random_key
 
 # Where `epochs` is None: as many as give this many steps, and at least so many epochs.
 _STEPS = 2_000
 _LEAST_EPOCHS = 20
 # Features on the device at a time where nothing is trained.
 _BLOCK = 16_384
-
-# Each use of randomness folds its number into the seed's key.
-_PVAE, _TRANSFER, _AUGMENTATION = range(3)
 
 
 Head = dict[str, np.ndarray]
@@ -121,9 +120,9 @@ class FeatureAugmenter(BaseEstimator):
         self._model = transfer.make_pvae(settings, inputs.shape[1]).clone(nonnegative=nonnegative)
         epochs = self.epochs or _default_epochs(len(pairs), self.batch_size)
         stage = Transfer(self._model, settings, pairs, optax.adam(self.learning_rate), mesh, epochs)
-        state = self._trained(stage, stage.init(self._key(_TRANSFER), self._key(_PVAE), sums))
+        state = self._trained(stage, stage.init(self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums))
         tail = np.flatnonzero(~is_head & (counts > 0))
-        self.diagnostics_ = transfer.diagnose(self._model, state, tail, self._key(_AUGMENTATION))
+        self.diagnostics_ = transfer.diagnose(self._model, state, tail, self._key(Stream.AUGMENTATION))
         self._params, self._centres = sharding.to_host((state.params, prototypes.prototypes(state.extra["sums"])))
         self.label_counts_, self.is_head_ = counts, is_head
         self.prototypes_ = np.where(counts[:, None] > 0, self._centres * self._scale + self._offset, np.float32(0))
@@ -150,7 +149,7 @@ class FeatureAugmenter(BaseEstimator):
         seen = np.flatnonzero(self.label_counts_)
         if labels.ndim != 1 or not np.isin(labels, seen).all():
             raise ValueError(f"labels: expected label numbers with features in fit, {seen[0]} to {seen[-1]}")
-        key = jax.random.fold_in(self._key(_AUGMENTATION), seed)
+        key = jax.random.fold_in(self._key(Stream.AUGMENTATION), seed)
         label_ids, indices = np.repeat(labels.astype(np.int32), n), np.tile(np.arange(n, dtype=np.int32), len(labels))
         features = np.zeros((len(label_ids), len(self._scale)), np.float32)
         for start in range(0, len(features), _BLOCK):
@@ -230,7 +229,7 @@ class FeatureAugmenter(BaseEstimator):
             pvae=self._params,
             prototypes=self._centres,
             shift=jnp.asarray(shift),
-            key=jax.random.fold_in(self._key(_AUGMENTATION), settings.seed),
+            key=jax.random.fold_in(self._key(Stream.AUGMENTATION), settings.seed),
         )
         steps = settings.epochs * math.ceil(len(features) / settings.batch_size)
         stage = linear_head.LinearHead(
@@ -244,7 +243,9 @@ class FeatureAugmenter(BaseEstimator):
             optax.adam(optax.linear_schedule(learning_rate, 0.0, steps)),
             mesh,
         )
-        return sharding.to_host(self._trained(stage, stage.init(jax.random.key(settings.seed), head)).params)
+        return sharding.to_host(
+            self._trained(stage, stage.init(random_key(Stream.ADJUSTMENT, settings.seed), head)).params
+        )
 
     def _checked(self, coef: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the arguments; raises ValueError where their shapes do not agree with those of `fit`."""
@@ -276,8 +277,8 @@ class FeatureAugmenter(BaseEstimator):
         except UserError as error:
             raise ValueError(str(error)) from None
 
-    def _key(self, use: int) -> Array:
-        return jax.random.fold_in(jax.random.key(self.random_state), use)
+    def _key(self, use: Stream) -> Array:
+        return random_key(use, self.random_state)
 
     def _trained(self, stage: Stage, state: TrainState) -> TrainState:
         with quiet(not self.verbose):

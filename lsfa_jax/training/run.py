@@ -31,13 +31,12 @@ from lsfa_jax.training.state import TrainState, best_params
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.util import compilation_cache, interrupts, sharding
 from lsfa_jax.util.console import UserError, note, warn
+from lsfa_jax.util.random_streams import Stream
+from lsfa_jax.util.random_streams import key as random_key
 
 Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]
-
-# What the seed is folded with for each use of randomness.
-_KEYS = {"model": 0, "representation": 1, "pvae": 2, "transfer": 3, "augmentation": 4, "adjustment": 5, "scratch": 6}
 
 
 def train(
@@ -134,10 +133,10 @@ class Run:
     def _batches(self, split: Split | EncodedSplit, size: int) -> Batches:
         return Batches(split, self.corpus.num_labels, size, self.buckets, self.mesh.size)
 
-    def _key(self, use: str) -> Array:
-        return jax.random.fold_in(jax.random.key(self.config.seed), _KEYS[use])
+    def _key(self, use: Stream) -> Array:
+        return random_key(use, self.config.seed)
 
-    def _init_params(self, use: str) -> Params:
+    def _init_params(self, use: Stream) -> Params:
         params = init_params(self.model, self._key(use))
         return params | {"classifier": start_at_prior(params["classifier"], self.config, self.corpus)}
 
@@ -185,9 +184,9 @@ class Run:
             warn("no validation documents: every epoch runs, and the last weights are kept")
 
         def init() -> TrainState:
-            params = self._init_params("model")
+            params = self._init_params(Stream.MODEL)
             encoder = params["encoder"] | {"embedding": jnp.asarray(self.embedding)}
-            return stage.init(self._key("representation"), params | {"encoder": encoder})
+            return stage.init(self._key(Stream.REPRESENTATION), params | {"encoder": encoder})
 
         with self._checkpoints(stage.name) as checkpoints:
             runs_now = not checkpoints.is_complete()
@@ -235,7 +234,7 @@ class Run:
         stage = Transfer(self.pvae, config, features, optimizer, self.mesh, config.pvae.epochs if trains else 0)
 
         def init(sums: prototypes.FeatureSums) -> TrainState:
-            return stage.init(self._key("transfer"), self._key("pvae"), sums)
+            return stage.init(self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums)
 
         with self._checkpoints(stage.name) as checkpoints:
             if not checkpoints.is_complete() and not (checkpoints.exists and features_file.exists()):
@@ -250,7 +249,7 @@ class Run:
         features_file.unlink(missing_ok=True)
         if trains and "pvae" not in self.metrics:
             tail = np.flatnonzero(~self.is_head & (self.corpus.label_counts > 0))
-            self.metrics["pvae"] = transfer.diagnose(self.pvae, state, tail, self._key("augmentation"))
+            self.metrics["pvae"] = transfer.diagnose(self.pvae, state, tail, self._key(Stream.AUGMENTATION))
             self.folder.write_metrics(self.metrics)
         return state
 
@@ -275,7 +274,7 @@ class Run:
             prototypes=prototypes.prototypes(sums),
             pvae=learned.params,
             pvae_statistics=learned.extra["batch_stats"],
-            key=self._key("augmentation"),
+            key=self._key(Stream.AUGMENTATION),
         )
         # A label that only held-out documents have has no prototype to vary around.
         in_tail = ~self.is_head & (np.asarray(sums.counts) > 0) & self.is_head.any()
@@ -298,8 +297,8 @@ class Run:
 
             def init() -> TrainState:
                 scratch = config.adjust.init == "scratch"
-                classifier = (self._init_params("scratch") if scratch else params)["classifier"]
-                return stage.init(self._key("adjustment"), classifier)
+                classifier = (self._init_params(Stream.SCRATCH) if scratch else params)["classifier"]
+                return stage.init(self._key(Stream.ADJUSTMENT), classifier)
 
             state = self._run_stage(stage, init, checkpoints)
         for states in self.token_states.values():

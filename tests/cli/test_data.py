@@ -11,8 +11,8 @@ import pytest
 from lsfa_jax.cli import data
 from lsfa_jax.config import Config, layered, validated
 from lsfa_jax.data import build_corpus, named
-from lsfa_jax.data.generated import Shape, documents
 from lsfa_jax.data.load import load_corpus
+from lsfa_jax.data.synthetic import Shape, documents
 from lsfa_jax.util.console import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -158,12 +158,12 @@ def arrays(corpus):
     yield corpus.published_counts
 
 
-def assert_same(one, other):
-    for a, b in zip(arrays(one), arrays(other), strict=True):
+def assert_same(first, second):
+    for a, b in zip(arrays(first), arrays(second), strict=True):
         np.testing.assert_array_equal(a, b, strict=True)
-    for field in dataclasses.fields(one):
-        if isinstance(getattr(one, field.name), list | int | str):
-            assert getattr(one, field.name) == getattr(other, field.name)
+    for field in dataclasses.fields(first):
+        if isinstance(getattr(first, field.name), list | int | str):
+            assert getattr(first, field.name) == getattr(second, field.name)
 
 
 def reads_files(capsys):
@@ -290,12 +290,13 @@ def test_the_synthetic_corpus_is_complete(capsys):
 
 
 def test_synthetic_corpus_follows_from_the_seed(monkeypatch):
-    monkeypatch.setattr(load, "_SYNTHETIC_TRAIN", 100)
-    monkeypatch.setattr(load, "_SYNTHETIC_TEST", 50)
-    one, again, other = (load_corpus(Config(dataset="synthetic", seed=seed)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one.train.words.values, again.train.words.values)
-    np.testing.assert_array_equal(one.test.words.values, again.test.words.values)
-    assert one.words == again.words != other.words
+    entry = CATALOGUE["synthetic"]
+    small = dataclasses.replace(entry, shape=dataclasses.replace(entry.shape, num_train=100, num_test=50))
+    monkeypatch.setitem(CATALOGUE, "synthetic", small)
+    first, again, reseeded = (load_corpus(Config(dataset="synthetic", seed=seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.train.words.values, again.train.words.values)
+    np.testing.assert_array_equal(first.test.words.values, again.test.words.values)
+    assert first.words == again.words != reseeded.words
 
 
 @pytest.mark.skipif(not all(path.exists() for path in RCV1_FILES), reason="RCV1 is not in the cache")

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsfa_jax.data.negative_sampling import Candidates, sample_candidates
+from lsfa_jax.util.random_streams import Stream, stream
 from tests.reference.agreement import assert_equal
 
 
@@ -50,12 +51,11 @@ def test_pools_of_different_steps_epochs_and_seeds_differ():
 
 @pytest.mark.parametrize("step", [0, 1])
 def test_the_pool_does_not_share_the_random_stream_of_the_order_of_documents(step):
-    # Philox with the key [seed, epoch] shuffles the documents of an epoch (lsfa_jax/data/batches.py). The same stream
-    # gives the same random choice, or after one more draw from the stream the next one.
+    # The same stream would give the same random choice, or after one more draw from the stream the next one.
     num_labels, no_labels = 1000, np.zeros(0, int)
     for seed, epoch in ((0, 1), (7, 3)):
         pool = sample_candidates(no_labels, num_labels, 16, seed, epoch, step).pool
-        shared = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+        shared = stream(Stream.REPRESENTATION_ORDER, seed, epoch)
         for _ in range(3):
             choice = shared.choice(num_labels, len(pool), replace=False)
             # Two independent pools of 128 from 1,000 labels agree in about 0.1 positions.

@@ -17,6 +17,7 @@ from lsfa_jax.model.lsfa import Lsfa, classifier_rows
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
 from lsfa_jax.util import sharding
+from lsfa_jax.util.random_streams import Stream, stream
 
 Array = jax.Array
 PyTree = Any
@@ -111,7 +112,7 @@ def distribute_generated(
     total = len(tail) * num_augmented
     share = -(-total // steps)
     rows = -(-max(share, 1) // multiple) * multiple
-    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(total)
+    order = stream(Stream.GENERATED_FEATURES, seed, epoch).permutation(total)
     parts = []
     for step in range(steps):
         chosen = order[step * share : (step + 1) * share]
@@ -182,7 +183,7 @@ class Adjustment(Stage):
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Batch, Generated]]:
         seed, num_augmented = self.config.seed, self.config.adjust.num_augmented
-        plan = self.train.epoch(seed, epoch)
+        plan = self.train.epoch(stream(Stream.ADJUSTMENT_ORDER, seed, epoch))
         parts = distribute_generated(self.tail, num_augmented, len(plan), seed, epoch, self.mesh.size)
         for batch, generated in zip(self.train.load(plan, start), parts[start:], strict=True):
             yield sharding.shard_batch(self.mesh, (batch, generated))

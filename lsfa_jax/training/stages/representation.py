@@ -22,6 +22,7 @@ from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
 from lsfa_jax.util import sharding
+from lsfa_jax.util.random_streams import Stream, stream
 
 Array = jax.Array
 PyTree = Any
@@ -220,7 +221,8 @@ class Representation(Stage):
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         seed, num_labels = self.config.seed, self.model.num_labels
-        for number, batch in enumerate(self.train.load(self.train.epoch(seed, epoch), start), start):
+        plan = self.train.epoch(stream(Stream.REPRESENTATION_ORDER, seed, epoch))
+        for number, batch in enumerate(self.train.load(plan, start), start):
             placed = sharding.shard_batch(self.mesh, batch)
             if self.shortlist_size:
                 label_ids = batch.label_ids[batch.label_mask]

@@ -45,9 +45,9 @@ def test_eurlex_folder(eurlex):
         split: eurlex / name for split, name in (("train", "train"), ("test", "test"), ("validation", "dev"))
     }
     documents, report = read(splits["train"])
-    assert [one.id for one in documents] == ["train/a.json", "train/b.json", "31960D0712"]
-    assert {one.text for one in documents} == {"A title\nA header\n\nArticle 1\nArticle 2\nDone"}
-    assert {one.labels for one in documents} == {("1086", "1196")}
+    assert [row.id for row in documents] == ["train/a.json", "train/b.json", "31960D0712"]
+    assert {row.text for row in documents} == {"A title\nA header\n\nArticle 1\nArticle 2\nDone"}
+    assert {row.labels for row in documents} == {("1086", "1196")}
     assert report.summary() == "3 rows read, 3 kept"
 
 

@@ -47,13 +47,13 @@ def test_token_files_with_their_topics(lyrl, capsys):
         "no labels": f"{lyrl / 'lyrl2004_tokens_train.dat.gz'}:6",
         "empty text": f"{lyrl / 'lyrl2004_tokens_train.dat.gz'}:6",
     }
-    assert [one.id for one in read(splits["test"])[0]] == ["0", "1", "2", "3"]
+    assert [row.id for row in read(splits["test"])[0]] == ["0", "1", "2", "3"]
     printed = capsys.readouterr().out
     assert "warning: lyrl2004_tokens_train: 3 documents, the official split has 23,149" in printed
     assert "warning: lyrl2004_tokens_test: 4 documents, the official split has 781,265" in printed
     alone = lyrl / "lyrl2004_tokens_train.dat.gz"
     assert read(alone)[0] == documents
-    assert [one.labels for one in read(alone, labelled=False)[0]] == [()] * 3
+    assert [row.labels for row in read(alone, labelled=False)[0]] == [()] * 3
 
 
 def test_official_counts_are_no_warning(lyrl, monkeypatch, capsys):
@@ -90,7 +90,7 @@ def test_broken_tokens(lyrl, tokens, number, reason):
     with pytest.raises(UserError, match=f"tokens.dat:{number}: {reason}: expected"):
         read(source, format="lyrl2004")
     documents, report = read(source, format="lyrl2004", bad_rows="skip")
-    assert [one.text for one in documents] == ["a"]
+    assert [row.text for row in documents] == ["a"]
     assert report.skipped == {reason: 1}
 
 

@@ -46,8 +46,8 @@ def test_the_file_of_labels_is_found_beside_the_texts(tmp_path, names, capsys):
         in capsys.readouterr().out
     )
     if not names[0].endswith(".gz"):
-        assert [one.text for one in read(tmp_path / names[0], labelled=False, format="txt")[0]] == [
-            one.text for one in expected
+        assert [row.text for row in read(tmp_path / names[0], labelled=False, format="txt")[0]] == [
+            row.text for row in expected
         ]
 
 
@@ -70,7 +70,7 @@ def test_bad_line_is_named_in_its_own_file(tmp_path):
     with pytest.raises(UserError, match=r"label_train:2: invalid UTF-8: .*\(byte 1 of the line is 0xe9"):
         read(tmp_path / "text_train")
     documents, report = read(tmp_path / "text_train", bad_rows="skip")
-    assert [one.text for one in documents] == ["a", "c"]
+    assert [row.text for row in documents] == ["a", "c"]
     assert report.first == {"invalid UTF-8": f"{tmp_path / 'label_train'}:2"}
 
 

@@ -41,16 +41,16 @@ def test_parquet_columns_of_every_kind_of_string(tmp_path, kind, capsys):
         labels = labels.cast(pa.large_list(pa.large_string()))
     path = parquet(tmp_path / "x", id=[1, 2, 3], text=texts, labels=labels, other=[0.5, 1, 2])
     documents, report = read(path)
-    assert [(one.text, one.labels) for one in documents] == WANTED
-    assert [one.id for one in documents] == ["1", "2", "3"]
+    assert [(row.text, row.labels) for row in documents] == WANTED
+    assert [row.id for row in documents] == ["1", "2", "3"]
     assert report.first == {"no labels": f"{path}:2"}
     assert f"{path}: read as parquet, text from 'text', labels from 'labels', ids from 'id'" in capsys.readouterr().out
 
 
 def test_parquet_labels_in_one_string(tmp_path):
     path = parquet(tmp_path / "x", text=["one", "two"], labels=["a b;c", "d"])
-    assert [one.labels for one in read(path)[0]] == [("a b", "c"), ("d",)]
-    assert [one.labels for one in read(path, label_separator=" ")[0]] == [("a", "b;c"), ("d",)]
+    assert [row.labels for row in read(path)[0]] == [("a b", "c"), ("d",)]
+    assert [row.labels for row in read(path, label_separator=" ")[0]] == [("a", "b;c"), ("d",)]
     with pytest.raises(UserError, match="not clear what separates labels"):
         read(parquet(tmp_path / "x", text=["one"], labels=["a;b|c"]))
 
@@ -62,7 +62,7 @@ def test_parquet_in_many_row_groups_and_files(tmp_path):
     source = find_splits(tmp_path)["train"]
     assert isinstance(source, Files)
     documents, report = read(source)
-    assert [one.text for one in documents] == table["text"].to_pylist() * 3
+    assert [row.text for row in documents] == table["text"].to_pylist() * 3
     assert report.kept == 3000
     (tmp_path / "train-00001-of-00003.parquet").unlink()
     with pytest.raises(UserError, match=r"expected one file train-00001-of-00003.parquet .*missing"):
@@ -74,7 +74,7 @@ def test_parquet_row_that_cannot_be_used(tmp_path):
     with pytest.raises(UserError, match=r"x:2: 'text' is not text: .*got None"):
         read(path)
     documents, report = read(path, bad_rows="skip")
-    assert [one.text for one in documents] == ["one"]
+    assert [row.text for row in documents] == ["one"]
     assert report.skipped == {
         "'text' is not text": 1,
         "'labels' is not a list": 1,
@@ -86,7 +86,7 @@ def test_parquet_text_that_is_no_utf8_is_a_bad_row(tmp_path):
     offsets, content = b"\0\0\0\0\3\0\0\0\7\0\0\0\x0c\0\0\0", b"onecaf\xe9three"
     texts = pa.StringArray.from_buffers(3, pa.py_buffer(offsets), pa.py_buffer(content))
     documents, report = read(parquet(tmp_path / "x", text=texts, labels=[["a"]] * 3), bad_rows="skip")
-    assert [one.text for one in documents] == ["one", "three"]
+    assert [row.text for row in documents] == ["one", "three"]
     assert report.first == {"invalid UTF-8": f"{tmp_path / 'x'}:2"}
 
 

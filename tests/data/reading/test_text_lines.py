@@ -21,7 +21,7 @@ def test_libmultilabel():
         Document("", ("a",), "8"),
     ]
     assert report.notes == {"tab within a text": 1, "duplicate id": 1, "no labels": 1, "blank line": 1, "empty text": 1}
-    assert [one.id for one in read("a b\tone\nc\ttwo\tthree\n")[0]] == ["", ""]
+    assert [row.id for row in read("a b\tone\nc\ttwo\tthree\n")[0]] == ["", ""]
     with pytest.raises(
         UserError, match="standard input:3: too few columns: expected 2 columns between tabs: labels, text"
     ):
@@ -30,5 +30,5 @@ def test_libmultilabel():
 
 def test_plain_text_keeps_a_document_for_every_line():
     documents, report = read("one\n\n\tthree\r\n", format="txt", labelled=False)
-    assert [one.text for one in documents] == ["one", "", "\tthree"]
+    assert [row.text for row in documents] == ["one", "", "\tthree"]
     assert (report.read, report.kept, report.notes) == (3, 3, {"empty text": 1})
