@@ -27,8 +27,19 @@ class Table:
     def __init__(self, num_labels):
         self.num_labels = num_labels
 
-    def apply(self, variables, words, lengths):
-        return variables["params"][words[:, 0]]
+    def bind(self, variables):
+        return Bound(variables["params"])
+
+
+class Bound:
+    def __init__(self, table):
+        self.table = table
+
+    def states(self, words, lengths, stored=None):
+        return self.table[words[:, 0]]
+
+    def scores(self, states, lengths):
+        return states
 
 
 # Equal models share their compiled program; this one is equal to itself alone.
