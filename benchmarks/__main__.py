@@ -1,11 +1,11 @@
-"""Ours beside peers in one run: one table, times and memory.
+"""Times and memory of lsfa_jax and of its peers, measured in one run and printed as one table.
 
     .venv/bin/python -m benchmarks --list
-    .venv/bin/python -m benchmarks lstm label-attention step --json figures.json --plot figures.png
+    .venv/bin/python -m benchmarks lstm label-attention step --json table.json --plot table.png
     .venv/bin/python -m benchmarks prediction --shape rcv1 --rounds 5
 
-Each implementation runs in a process of its own, and they take turns. Peers that are not installed become rows that say
-so: `pip install -e '.[peers]'`; LibMultiLabel wants an environment of its own, named with --peers-python:
+Each implementation runs in a separate process, and the processes alternate. A peer that is not installed becomes a row
+that says so: `pip install -e '.[peers]'`. LibMultiLabel needs a separate environment, named with --peers-python:
 `pip install torch==2.13.0 'libmultilabel[nn]==0.10.0' 'setuptools<81'` (its metrics need an old setuptools).
 """
 
@@ -16,27 +16,24 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import report
-from benchmarks.comparisons import TOPICS
-from benchmarks.shapes import SHAPES
-from benchmarks.turns import measure
+from benchmarks.cases import SHAPES, TOPICS, Comparison
+from benchmarks.harness import report
+from benchmarks.harness.runner import measure
 from lsfa_jax.util import console
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Reads the command line."""
+    """Reads the command line; exits with code 2 where it is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("topics", nargs="*", metavar="TOPIC", help="all where none is named")
-    parser.add_argument("--list", action="store_true", help="say which topics there are, and stop")
-    parser.add_argument("--shape", action="append", choices=list(SHAPES), help="instead of each topic's own shapes")
+    parser.add_argument("topics", nargs="*", metavar="TOPIC", help="default: all topics")
+    parser.add_argument("--list", action="store_true", help="list the topics and exit")
+    parser.add_argument("--shape", action="append", choices=list(SHAPES), help="instead of the shapes of each topic")
     parser.add_argument("--rounds", type=int, default=3, help="calls of each after the first (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and documents (default 0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, after each row")
-    parser.add_argument(
-        "--resume", action="store_true", help="keep the rows with a ratio that the JSON file has already"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements, after each row")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of the JSON file that have a ratio")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the ratios")
     parser.add_argument(
         "--peers-python", default=sys.executable, metavar="PYTHON", help="interpreter with LibMultiLabel"
@@ -49,46 +46,53 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if args.rounds < 1:
         parser.error("--rounds must be 1 or more")
     if shutil.which(args.peers_python) is None:
-        parser.error(f"--peers-python: {args.peers_python} is no interpreter")
+        parser.error(f"--peers-python: {args.peers_python} is not an interpreter")
     for file in filter(None, (args.json, args.plot)):
-        # Told now, not after the measurement.
+        # Checked before the measurement, not after.
         if not os.access(file.parent, os.W_OK) or file.is_dir():
-            parser.error(f"{file} cannot be written: name a file in a folder that is there")
+            parser.error(f"{file} cannot be written: name a file in an existing, writable folder")
     return args
 
 
+def selected(topics: list[str], shapes: list[str] | None) -> list[Comparison]:
+    """Returns the comparisons of topics (all where empty), at their default shapes where none is named."""
+    comparisons = [
+        comparison
+        for name in topics or TOPICS
+        for shape in shapes or TOPICS[name].shapes
+        for comparison in TOPICS[name].comparisons(shape)
+    ]
+    # The targets are for real shapes.
+    return [
+        replace(each, time_target=None, memory_target=None, max_mib=None) if each.shape == "tiny" else each
+        for each in comparisons
+    ]
+
+
 def main(arguments: list[str]) -> None:
-    """Measures what was asked for and prints the table."""
+    """Measures the selected comparisons and prints the table."""
     args = parse(arguments)
     if args.list:
-        console.table(
-            "Topics", ["", "shapes", "what"], [[name, " ".join(t.shapes), t.about] for name, t in TOPICS.items()]
-        )
+        topics = [[name, " ".join(topic.shapes), topic.about] for name, topic in TOPICS.items()]
+        console.table("Topics", ["", "shapes", "what"], topics)
         return
-    wanted = [
-        comparison
-        for name in args.topics or TOPICS
-        for shape in args.shape or TOPICS[name].shapes
-        for comparison in TOPICS[name].rows(shape)
-    ]
-    # A shape to try things out says nothing of the aims.
-    wanted = [replace(own, time=None, memory=None, most_mib=None) if own.shape == "tiny" else own for own in wanted]
     rows = report.read_rows(args.json) if args.resume and args.json.exists() else []
-    # What failed is tried again.
-    rows = [made for made in rows if "ratio" in made]
-    written = report.document(rows, args.rounds, args.seed)
-    for number, comparison in enumerate(wanted, 1):
-        if any(made["key"] == comparison.key for made in rows):
+    # Rows that failed are measured again.
+    rows = [row for row in rows if "ratio" in row]
+    comparisons = selected(args.topics, args.shape)
+    for number, comparison in enumerate(comparisons, 1):
+        if any(row["key"] == comparison.key for row in rows):
             continue
-        where = f"[{number}/{len(wanted)}] {comparison.key}"
-        found = measure(
-            comparison, args.rounds, args.seed, args.peers_python, lambda t, w=where: console.note(f"{w}: {t}")
-        )
-        rows.append(report.row(comparison, found))
-        written = report.document(rows, args.rounds, args.seed)
+        prefix = f"[{number}/{len(comparisons)}] {comparison.key}"
+
+        def note(text: str, prefix: str = prefix) -> None:
+            console.note(f"{prefix}: {text}")
+
+        measured = measure(comparison, args.rounds, args.seed, args.peers_python, note)
+        rows.append(report.row(comparison, measured))
         if args.json:
-            report.write_json(args.json, written)
-    report.print_table(written)
+            report.write_json(args.json, report.document(rows, args.rounds, args.seed))
+    report.print_table(report.document(rows, args.rounds, args.seed))
     if args.plot:
         report.write_plot(args.plot, rows)
 

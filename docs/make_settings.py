@@ -1,9 +1,9 @@
-"""Writes docs/settings.md from the settings' own descriptions: python docs/make_settings.py."""
+"""Writes docs/settings.md from the descriptions of the settings: python docs/make_settings.py."""
 
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -15,41 +15,41 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 _HEAD = """# Settings
 
-Made from the code by `python docs/make_settings.py`. Every setting is an option of `bin/train` (`--psc.weight 0.2`) and
-a key of a settings file (`--config FILE`, TOML: `weight = 0.2` under `[psc]`). Later beats earlier: these defaults, the
-corpus's own file in `configs/`, `--preset`, `--profile`, `--config`, options. An unknown key is an error that names the
-nearest one.
+Generated from the code by `python docs/make_settings.py`. Every setting is an option of `bin/train` (`--psc.weight 1`)
+and a key of a settings file (`--config FILE`, TOML: `weight = 1` under `[psc]`). Each of these overrides the ones
+before it: the defaults below, the file of the corpus in `configs/`, `--preset`, `--profile`, `--config`, options. An
+unknown key is an error that names the most similar one.
 """
 
 
 def page() -> str:
-    """Returns the page."""
+    """Returns the content of docs/settings.md."""
     parts = [_HEAD, "## The run\n", _table(Config)]
     for name, field in Config.model_fields.items():
         if _is_section(field.annotation):
             parts += [f"## {name}\n", f"{field.annotation.__doc__}\n", _table(field.annotation, f"{name}.")]
     parts += [
         "## What the files in configs/ change\n",
-        "Keys under `quick` count with `--preset quick`.\n",
+        "Keys under `quick` apply with `--preset quick`.\n",
         *_differences(),
     ]
     return "\n".join(parts)
 
 
-def _is_section(kind: Any) -> bool:
+def _is_section(kind: object) -> TypeGuard[type[Section]]:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def _table(section: type[BaseModel], prefix: str = "") -> str:
-    rows = ["| option | default | values | what it decides |", "|---|---|---|---|"]
+    rows = ["| option | default | values | effect |", "|---|---|---|---|"]
     for name, field in section.model_fields.items():
         if not _is_section(field.annotation):
             option = f"--{prefix}{name}".replace("_", "-")
-            rows.append(f"| `{option}` | {_shown(field.default)} | {_values(field)} | {field.description} |")
+            rows.append(f"| `{option}` | {_code(field.default)} | {_values(field)} | {field.description} |")
     return "\n".join(rows) + "\n"
 
 
-def _shown(value: Any) -> str:
+def _code(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(f"`{part}`" for part in value)
     return "(empty)" if value == "" else f"`{value}`"
@@ -66,6 +66,7 @@ def _values(field: FieldInfo) -> str:
 
 
 def _kind(kind: Any) -> str:
+    """Names a type in words."""
     origin = get_origin(kind)
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kind))
@@ -84,7 +85,7 @@ def _differences() -> Iterator[str]:
             if isinstance(value, dict):
                 yield from rows(value, f"{prefix}{key}.")
             else:
-                yield f"`{prefix}{key}` = {_shown(tuple(value) if isinstance(value, list) else value)}"
+                yield f"`{prefix}{key}` = {_code(tuple(value) if isinstance(value, list) else value)}"
 
     for path in sorted(CONFIGS.rglob("*.toml"), key=lambda path: (path.parent.name, path.name)):
         yield f"- `{path.relative_to(CONFIGS.parent)}`: {', '.join(rows(read_toml(path)))}"

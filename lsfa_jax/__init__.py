@@ -1,16 +1,32 @@
-"""LSFA: long-tailed multi-label text classification with label-specific feature augmentation (Xu et al., AAAI 2023)."""
+"""LSFA: long-tailed multi-label text classification with label-specific feature augmentation (Xu et al., AAAI 2023).
 
-from typing import TYPE_CHECKING, Any
+`LSFA` trains and predicts in scikit-learn's manner, `load` reads a trained model, and `FeatureAugmenter` generates
+features for rare labels from the features of any encoder.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lsfa_jax.sklearn.classifier import LSFA
     from lsfa_jax.sklearn.feature_augmenter import FeatureAugmenter
 
-__all__ = ["LSFA", "FeatureAugmenter"]
+__all__ = ["LSFA", "FeatureAugmenter", "load"]
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when asked for: with scikit-learn and JAX they take seconds, which `bin/train --help` should not.
+def load(path: str | Path) -> "LSFA":
+    """Reads a model from the run folder of `bin/train`, or from a folder that `LSFA.save` wrote.
+
+    Raises:
+        ValueError: the folder holds no model, or one that is damaged.
+    """
+    from lsfa_jax.sklearn.classifier import LSFA
+
+    return LSFA.load(path)
+
+
+def __getattr__(name: str) -> object:
+    # The classes are imported on first use: with scikit-learn and JAX that takes seconds, which commands do not need.
     if name == "LSFA":
         from lsfa_jax.sklearn.classifier import LSFA
 

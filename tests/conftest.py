@@ -6,32 +6,41 @@ from pathlib import Path
 
 import jax
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
-# Four devices on the CPU, asked for before the first array is made: what is split over devices is tested everywhere.
+# Four devices on the CPU, set before the first array is created: sharding is tested on every machine.
 jax.config.update("jax_num_cpu_devices", 4)
-# Commands keep no compiled programs where the setting is there and empty; tests that want them kept say so.
+# Commands that tests start keep no compiled programs, unless the test sets a folder for them.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 jax.config.update("jax_compilation_cache_dir", "")
 
-# A shell starts its background jobs with SIGINT ignored, and processes inherit that: tests that interrupt would wait.
+# No limits in seconds: they fail on a slow or busy machine. In CI the examples are the same in every run.
+hypothesis_settings.register_profile(
+    "lsfa_jax", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+hypothesis_settings.load_profile("lsfa_jax")
+
+# A shell starts background jobs with SIGINT ignored, and processes inherit that: tests that send SIGINT would hang.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _own_cache() -> tempfile.TemporaryDirectory:
-    """A cache with what the user's has fetched, so that what tests prepare is not kept."""
+def _temporary_cache() -> tempfile.TemporaryDirectory:
+    """Returns a cache with links to the user's downloads; what tests prepare is removed with it."""
     from lsfa_jax.data import download
+    from lsfa_jax.util.cache_dir import cache_dir
 
     folder = tempfile.TemporaryDirectory(prefix="lsfa-tests-")
     for artifact in (download.RCV1, download.GLOVE_50D):
-        fetched = download.cache_dir() / artifact.folder
-        if fetched.is_dir():
-            (Path(folder.name) / artifact.folder).symlink_to(fetched)
+        downloaded = cache_dir() / artifact.folder
+        if downloaded.is_dir():
+            (Path(folder.name) / artifact.folder).symlink_to(downloaded)
     os.environ["LSFA_DATA"] = folder.name
     return folder
 
 
-# Before the tests' modules are imported; it goes with the process.
-_cache = _own_cache()
+# Before the test modules are imported; removed when the process ends.
+_cache = _temporary_cache()
 
 
 from tests import training_corpus  # noqa: E402 - after the cache is chosen
@@ -58,6 +67,6 @@ def tiny():
 
 @pytest.fixture
 def compiled_fast(_compiled) -> Iterator[None]:
-    """Runs take one device and hasty compilation."""
+    """Runs use one device and compile without optimisation."""
     with training_corpus.compiled_fast():
         yield

@@ -174,20 +174,18 @@ def shared_steps() -> Iterator[None]:
 
 def reference_states(params: dict[str, Any], words: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
     """Computes Eq. 1 in NumPy, float64[B, T, 2H], with the parameters of the classifier in float64."""
-    lstm = {
-        side: {name: params[f"lstm_{side}_{name}"] for name in ("w_input", "w_hidden", "bias", "h0", "c0")}
-        for side in ("forward", "backward")
-    }
-    return reference_encoder.bilstm(lstm, params["embedding"][words], lengths)
+    encoder = params["encoder"]
+    return reference_encoder.bilstm(encoder, encoder["embedding"][words], lengths)
 
 
 def reference_features(
     params: dict[str, Any], words: np.ndarray, lengths: Sequence[int], label_ids: Sequence[int] | None = None
 ) -> np.ndarray:
     """Computes Eq. 1-4 in NumPy, float64[B, L, D] for all labels, or for `label_ids` in place of all L."""
-    queries = params["label_queries"] if label_ids is None else params["label_queries"][np.asarray(label_ids)]
-    head = {"kernel": params["head_kernel"], "bias": params["head_bias"]}
-    return reference_encoder.label_features(reference_states(params, words, lengths), lengths, queries, head)
+    queries = params["labels"]["queries"]
+    queries = queries if label_ids is None else queries[np.asarray(label_ids)]
+    states = reference_states(params, words, lengths)
+    return reference_encoder.label_features(states, lengths, queries, params["labels"]["head"])
 
 
 def label_sets(batch: Batch) -> list[set[int] | None]:

@@ -1,8 +1,8 @@
-"""Features of any encoder: makes features for rare labels and adjusts a scikit-learn classifier with them.
+"""Features of any encoder: generates features for rare labels and adjusts a scikit-learn classifier with them.
 
     python docs/examples/augment_features.py
 
-The features are drawn here; in earnest they are sentence embeddings, `model.encode(texts)`. Takes about 20 seconds.
+Takes about 20 seconds. The features are random; replace them by sentence embeddings such as `model.encode(texts)`.
 """
 
 import numpy as np
@@ -17,12 +17,12 @@ NUM_FREQUENT = 10
 
 
 def embeddings(count: int, frequent_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws features float32[count, SIZE] and an indicator matrix [count, NUM_LABELS] of one label each.
+    """Draws features float32[count, SIZE] and an indicator matrix [count, NUM_LABELS] with one label a document.
 
-    All labels vary in the same four directions, by far more than their centres are apart.
+    The features of all labels vary in the same four directions, by far more than the distance of their centres.
     """
-    language, random = np.random.default_rng(0), np.random.default_rng(seed)
-    centres, directions = language.normal(size=(NUM_LABELS, SIZE)), 1.5 * language.normal(size=(4, SIZE))
+    fixed, random = np.random.default_rng(0), np.random.default_rng(seed)
+    centres, directions = fixed.normal(size=(NUM_LABELS, SIZE)), 1.5 * fixed.normal(size=(4, SIZE))
     frequent = random.random(count) < frequent_share
     labels = np.where(
         frequent, random.integers(NUM_FREQUENT, size=count), random.integers(NUM_FREQUENT, NUM_LABELS, size=count)
@@ -33,13 +33,13 @@ def embeddings(count: int, frequent_share: float, seed: int) -> tuple[np.ndarray
 
 
 def main() -> None:
-    """Trains a classifier, adjusts it with generated features and compares the two."""
+    """Trains a classifier, adjusts it with generated features and compares both."""
     features, labels = embeddings(700, frequent_share=0.95, seed=1)
     test_features, test_labels = embeddings(4000, frequent_share=0.5, seed=2)
 
     classifier = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(features, labels)
-    coef = np.vstack([one.coef_ for one in classifier.estimators_])
-    intercept = np.concatenate([one.intercept_ for one in classifier.estimators_])
+    coef = np.vstack([binary.coef_ for binary in classifier.estimators_])
+    intercept = np.concatenate([binary.intercept_ for binary in classifier.estimators_])
 
     # One row for each pair of a document and one of its labels.
     rows, label_index = labels.nonzero()
@@ -58,9 +58,9 @@ def main() -> None:
         frequent, rare = f1[augmenter.is_head_].mean(), f1[~augmenter.is_head_].mean()
         print(f"{name}: F1 of frequent labels {frequent:.3f}, rare {rare:.3f}")
 
-    # The adjusted weights can go back into the classifier.
-    for one, row, bias in zip(classifier.estimators_, new_coef, new_intercept, strict=True):
-        one.coef_, one.intercept_ = row[None], np.array([bias])
+    # Write the adjusted weights back into the classifier.
+    for binary, row, bias in zip(classifier.estimators_, new_coef, new_intercept, strict=True):
+        binary.coef_, binary.intercept_ = row[None], np.array([bias])
     print(f"in scikit-learn again: {np.array_equal(classifier.predict(test_features), (scores > 0).astype(int))}")
 
 

@@ -1,8 +1,8 @@
-"""Texts in, labels out: trains LSFA on made-up help-desk messages, predicts, and keeps the model.
+"""Texts to labels: trains LSFA on generated help-desk messages, predicts labels, saves and loads the model.
 
     python docs/examples/classify_texts.py
 
-Some labels are frequent, some rare, as in any inbox. Takes about a minute on a laptop.
+Takes about a minute on a laptop. As in any inbox, a few labels are frequent and the others rare.
 """
 
 import random
@@ -19,13 +19,13 @@ TOPICS = {
     "licence": "licence expired renewal seats vendor activation key",
     "projector": "projector lamp hdmi meeting room beamer focus",
 }
-# How often each topic comes up: the last ones in a few messages only.
+# Relative frequencies of the topics: the last ones occur in a few messages only.
 SHARES = [30, 25, 20, 15, 10, 3, 2]
 FILLER = "please help since yesterday again urgent thanks the office my our cannot work today colleague"
 
 
 def messages(count: int, seed: int) -> tuple[list[str], list[set[str]]]:
-    """Makes messages about one or two topics each."""
+    """Draws messages about one or two topics each, and their topics."""
     draw = random.Random(seed)
     texts, labels = [], []
     for _ in range(count):

@@ -4,54 +4,52 @@ import argparse
 import functools
 import inspect
 import operator
-import os
-import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-# An error about a setting is for people, who need no link to a validation library.
-os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from lsfa_jax import config as settings
+from lsfa_jax.cli import common
 from lsfa_jax.config import Config, Data, Section
-from lsfa_jax.data import cache, check, download, generated, load, named, statistics
-from lsfa_jax.evaluation import plots
-from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError, note, table
+
+# The readers and their libraries are imported where they are used, so that --help is answered at once.
+if TYPE_CHECKING:
+    from lsfa_jax.data import synthetic
 
 Preset = Literal["full", "quick"]
 Positional = Annotated[str, tyro.conf.Positional]
 
 
 class ListArguments(Section):
-    """Lists the corpora that have a name: their sizes, where they come from, what of them is prepared.
+    """Lists the corpora that have a name: their sizes, where they come from, how much of them is prepared.
 
     Examples:
       bin/data list
     """
 
     def run(self) -> None:
+        from lsfa_jax.data import cache, named
+        from lsfa_jax.util.cache_dir import cache_dir
+
+        folder = cache_dir() / "prepared"
         rows = []
         for name, entry in named.CATALOGUE.items():
-            kept = sorted((download.cache_dir() / "prepared").glob(f"{name}-*"))
+            kept = sorted(folder.glob(f"{name}-*"))
             size = sum(map(cache.bytes_of, kept)) / 1e6
-            made = f"{len(kept)} x, {size:,.0f} MB" if kept else "-"
-            rows.append((name, entry.documents, entry.labels, entry.origin, entry.licence, made))
+            prepared = f"{len(kept)} x, {size:,.0f} MB" if kept else "-"
+            rows.append((name, entry.documents, entry.labels, entry.origin, entry.licence, prepared))
         table("Corpora", ("--dataset", "documents", "labels", "from", "licence", "prepared"), rows)
-        note(
-            "Documents: training + test. What is neither made nor fetched here needs --data-dir: bin/data prepare NAME"
-        )
-        note(f"says which files. What is prepared is in {download.cache_dir() / 'prepared'} and may be deleted.")
+        note("Documents: training + test. A corpus that is neither generated nor downloaded needs --data-dir;")
+        note(f"bin/data prepare NAME lists its files. Prepared corpora are in {folder} and may be deleted.")
 
 
 class CorpusArguments(Section):
-    """What says which corpus is meant."""
+    """Which corpus is meant."""
 
-    name: Positional = Field("custom", description="A name of bin/data list; custom for your own files.")
+    name: Positional = Field("custom", description="A name of bin/data list; custom for your files.")
     data_dir: str = Field("", description="Folder with train, test and perhaps validation files, or one file for all.")
     preset: Preset = Field("full", description="Whose settings: texts are shorter with quick.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of the documents that are held out.")
@@ -59,14 +57,14 @@ class CorpusArguments(Section):
     data: Data = Data()
 
     def settings(self) -> Config:
-        """The settings with which bin/train would load the corpus."""
+        """Returns the settings with which bin/train would load the corpus."""
         chosen = {name: getattr(self, name) for name in ("data_dir", "preset", "seed", "vectors", "data")}
         config = settings.validated(settings.layered(self.name, self.preset, "paper"), self.name)
         return config.model_copy(update=chosen)
 
 
 class DescribeArguments(CorpusArguments):
-    """Prints a corpus's row of the paper's Table 1 beside the paper's own, and draws its label-frequency curve.
+    """Prints a corpus's row of the paper's Table 1 beside the paper's, and draws its label-frequency curve.
 
     Examples:
       bin/data describe rcv1
@@ -74,18 +72,21 @@ class DescribeArguments(CorpusArguments):
       bin/data describe --data-dir mine.csv --data.text-field abstract
     """
 
-    png: str = Field("", description="File for the curve as a picture; NAME-labels.png here where none is given.")
+    png: str = Field("", description="Picture file for the curve; by default NAME-labels.png in the current folder.")
 
     def run(self) -> None:
+        from lsfa_jax.data import load, statistics
+        from lsfa_jax.evaluation import plots
+
         config = self.settings()
         corpus = load.load_corpus(config)
-        rows = [("here", *statistics.table_row(corpus).shown())]
+        rows = [("this", *statistics.table_row(corpus).shown())]
         if self.name in statistics.PAPER:
             rows.append(("paper", *statistics.PAPER[self.name].shown()))
         table(f"{self.name}, as in Table 1 of the paper", ("", *statistics.HEADER), rows)
         note(
             f"N_avg is over the {corpus.num_labels:,} labels that training has. D_vocab: distinct words within the "
-            f"first {config.data.max_words:,} of each training text. W: whole texts."
+            f"first {config.data.max_words:,} of each training text. W is over full texts."
         )
         counts, threshold = corpus.label_counts, config.pvae.head_threshold
         head = counts >= threshold
@@ -102,7 +103,7 @@ class DescribeArguments(CorpusArguments):
 
 
 class PrepareArguments(CorpusArguments):
-    """Prepares a corpus, so that bin/train starts at once; or makes one of any size, as files.
+    """Prepares a corpus, so that bin/train starts at once; or generates one of any size, as files.
 
     Examples:
       bin/data prepare rcv1
@@ -110,34 +111,38 @@ class PrepareArguments(CorpusArguments):
       bin/data prepare synthetic --num-labels 670000 --num-documents 500000 --output DIR
     """
 
-    output: str = Field("", description="Write a generated corpus's documents here as JSON Lines; prepare nothing.")
-    compression: generated.Compression = Field("zst", description="Of these files.")
+    output: str = Field(
+        "", description="Write the documents of a generated corpus to this folder as JSON Lines; prepare nothing."
+    )
+    compression: Literal["zst", "gz", "none"] = Field("zst", description="Of these files.")
     num_documents: int | None = Field(None, gt=0, description="Training documents of synthetic (10,000).")
     num_test: int | None = Field(None, ge=0, description="Its test documents (a tenth as many).")
     num_labels: int | None = Field(None, gt=0, description="Its labels (1,000).")
     labels_per_document: float | None = Field(None, ge=1, description="Its labels a document on average (5).")
     mean_length: float | None = Field(None, ge=4, description="Its words a document on average (100).")
-    vocabulary: int | None = Field(None, ge=100, description="Its words, of which a small corpus uses some (50,000).")
+    vocabulary: int | None = Field(None, ge=100, description="Its words; a small corpus uses a part (50,000).")
 
     def run(self) -> None:
-        asked = [name for name in _SHAPE_OPTIONS if getattr(self, name) is not None]
-        if asked and self.name != "synthetic":
-            raise UserError(f"--{asked[0].replace('_', '-')}: only synthetic takes it; the others have their own shape")
-        if asked and not self.output:
-            raise UserError("--output DIR: say where the documents go, and train on them with --data-dir DIR")
+        shape = [name for name in _SHAPE_OPTIONS if getattr(self, name) is not None]
+        if shape and self.name != "synthetic":
+            raise UserError(f"{common.option_name(shape[0])}: for synthetic only; other corpora have a fixed shape")
+        if shape and not self.output:
+            raise UserError("--output DIR: name a folder for the documents, and train on them with --data-dir DIR")
         if self.output:
             self._write()
         else:
             self._prepare()
 
-    def shape(self) -> generated.Shape:
-        """What a generated corpus looks like."""
-        if self.name in generated.SHAPES:
-            return generated.SHAPES[self.name]
+    def shape(self) -> "synthetic.Shape":
+        """Returns the sizes of a generated corpus."""
+        from lsfa_jax.data import synthetic
+
         if self.name != "synthetic":
-            raise UserError(f"--output: {self.name} is no generated corpus; its files are what they are")
+            if self.name not in synthetic.SHAPES:
+                raise UserError(f"--output: {self.name} is not a generated corpus; use --output with a synthetic one")
+            return synthetic.SHAPES[self.name]
         number, length = self.num_documents or 10_000, self.mean_length or 100.0
-        return generated.Shape(
+        return synthetic.Shape(
             num_train=number,
             num_test=number // 10 if self.num_test is None else self.num_test,
             num_labels=self.num_labels or 1_000,
@@ -148,12 +153,16 @@ class PrepareArguments(CorpusArguments):
         )
 
     def _write(self) -> None:
-        files = generated.write(self.shape(), self.seed, Path(self.output).expanduser(), self.compression)
+        from lsfa_jax.data import synthetic
+
+        files = synthetic.write(self.shape(), self.seed, Path(self.output).expanduser(), self.compression)
         for path in files:
             note(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
         note(f"Train on it: bin/train --data-dir {self.output}")
 
     def _prepare(self) -> None:
+        from lsfa_jax.data import cache, load
+
         config = self.settings()
         corpus = load.load_corpus(config)
         load.load_embedding(config, corpus.words)
@@ -161,8 +170,8 @@ class PrepareArguments(CorpusArguments):
             f"{self.name}: {len(corpus.train):,} training, {len(corpus.validation):,} validation and "
             f"{len(corpus.test):,} test documents, {corpus.num_labels:,} labels, {len(corpus.words):,} words"
         )
-        if config.dataset != "synthetic":
-            folder = load.prepared_folder(config)
+        folder = load.prepared_folder(config)
+        if folder.exists():
             note(f"Prepared: {folder} ({cache.bytes_of(folder) / 1e6:,.0f} MB)")
 
 
@@ -170,7 +179,7 @@ _SHAPE_OPTIONS = ("num_documents", "num_test", "num_labels", "labels_per_documen
 
 
 class CheckArguments(Section):
-    """Reads files as bin/train would and reports what is in them and what is wrong with them.
+    """Reads files as bin/train would and reports their content and their errors.
 
     Examples:
       bin/data check my_corpus
@@ -181,10 +190,15 @@ class CheckArguments(Section):
     data: Data = Data()
 
     def run(self) -> None:
-        check.check(Path(self.path).expanduser(), replace(load.read_options(self.data), bad_rows="skip"))
+        from lsfa_jax.data import check
+        from lsfa_jax.data.reading.detect import ReadOptions
+
+        check.check(Path(self.path).expanduser(), ReadOptions.from_settings(self.data, bad_rows="skip"))
 
 
-_COMMANDS: dict[str, type[Section]] = {
+Arguments = ListArguments | DescribeArguments | PrepareArguments | CheckArguments
+
+_COMMANDS: dict[str, type[Arguments]] = {
     "list": ListArguments,
     "describe": DescribeArguments,
     "prepare": PrepareArguments,
@@ -193,41 +207,32 @@ _COMMANDS: dict[str, type[Section]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Does what the command line says.
+    """Runs the command line.
 
     Returns:
         0 when done, 2 after an error that the user can mend, 130 after SIGINT.
     """
-    try:
-        parse(sys.argv[1:] if argv is None else argv).run()
-    except UserError as error:
-        console.error(str(error))
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return common.run(lambda line: parse(line).run(), argv)
 
 
-def parse(argv: list[str]) -> Any:
+def parse(argv: list[str]) -> Arguments:
     """Resolves a command line; exits with code 2 on an unknown option, raises UserError on a bad value."""
     default = _default(argv)
     commands: list[Any] = []
     for name, command in _COMMANDS.items():
         more: dict[str, Any] = {"default": default} if isinstance(default, command) else {}
-        # Without a description of its own, tyro takes the docstring but not its examples.
-        described = tyro.conf.subcommand(name, description=inspect.getdoc(command), **more)
-        commands.append(Annotated[command, described])
-    try:
-        chosen = tyro.cli(functools.reduce(operator.or_, commands), args=argv, prog="bin/data", description=__doc__)
-    except ValidationError as error:
-        raise UserError("; ".join(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
-    if default is not None and (chosen.name, chosen.preset) != (default.name, default.preset):
+        subcommand = tyro.conf.subcommand(name, description=inspect.getdoc(command), **more)
+        commands.append(Annotated[command, subcommand])
+    chosen: Arguments = common.parse(functools.reduce(operator.or_, commands), argv, "bin/data", description=__doc__)
+    if default is None or not isinstance(chosen, CorpusArguments):
+        return chosen
+    if (chosen.name, chosen.preset) != (default.name, default.preset):
         raise UserError(f"the name comes first, and each option once: bin/data {argv[0]} {chosen.name} ...")
     return chosen
 
 
 def _default(argv: list[str]) -> CorpusArguments | None:
-    """Returns what the name and the preset on the command line decide before the other options are read."""
+    """Returns the defaults that the corpus and the preset on the command line decide, before the rest is read."""
     command = _COMMANDS.get(argv[0]) if argv else None
     if command is None or not issubclass(command, CorpusArguments):
         return None
@@ -239,7 +244,7 @@ def _default(argv: list[str]) -> CorpusArguments | None:
     if name not in names:
         raise UserError(f"{name}: expected one of {', '.join(names)}{settings.nearest(name, names)}")
     if preset not in ("full", "quick"):
-        return None
+        return None  # reported when the command line is read
     config = settings.validated(settings.layered(name, preset, "paper"), name)
     return command(name=name, **{key: getattr(config, key) for key in ("preset", "seed", "vectors", "data")})
 

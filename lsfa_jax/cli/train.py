@@ -1,74 +1,162 @@
-"""The command behind bin/train: parse, train, exit code."""
+"""The command behind bin/train: settings from files and options, then a run."""
 
-import os
-import sys
-from collections.abc import Callable
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from lsfa_jax.config import TrainArguments
+from pydantic import Field
 
-# XLA's own log lines concern nobody who trains.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# An error about a setting is for people, who need no link to a validation library.
-os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
+from lsfa_jax.cli import common
+from lsfa_jax.config import STAGES, Config, Stage, dataset_names, layered, merged, nearest, read_toml, validated
+from lsfa_jax.util import console
+from lsfa_jax.util.console import UserError
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Trains as the command line says.
+class TrainArguments(Config):
+    """Trains LSFA: representation learning, feature transfer from frequent to rare labels, classifier adjustment.
 
-    Returns:
-        0 when done, 2 after an error that the user can mend, 130 or 143 after SIGINT or SIGTERM.
+    Examples:
+      bin/train                                         the embedded synthetic corpus, a minute or two
+      bin/train --dataset rcv1 --preset quick           RCV1, fetched once, for a laptop
+      bin/train --data-dir my_corpus --output runs/mine your train.jsonl and test.jsonl
+      bin/train --output runs/mine --resume             continue where it was interrupted
+      bin/train --baseline tree                         compared with a linear label tree at the end
     """
-    from lsfa_jax.config import parse_train_arguments
-    from lsfa_jax.sparse import baselines
-    from lsfa_jax.util import console
+
+    output: str = Field("", description="Run folder. By default runs/DATASET-PRESET.")
+    config: str = Field("", description="Settings file to start from, such as another run's config.toml.")
+    save_every: float = Field(60.0, ge=0, description="Seconds between checkpoints within a stage.")
+    resume: bool = Field(False, description="Continue from the run folder's last complete checkpoint.")
+    stages: tuple[Stage, ...] = Field(
+        STAGES, description="Consecutive stages to run; earlier ones must be complete in the run folder."
+    )
+    baseline: Literal["none", "tree", "svm"] = Field(
+        "none", description="Train a linear model on TF-IDF at the end too, and compare: label tree, or SVM."
+    )
+
+    def settings(self) -> Config:
+        """Returns the settings alone, without the options of this command."""
+        return Config.model_validate({name: getattr(self, name) for name in Config.model_fields})
+
+
+def parse(argv: list[str]) -> TrainArguments:
+    """Resolves a command line: defaults, the corpus's file, preset, profile, settings file, options; later ones win.
+
+    Raises:
+        UserError: a wrong settings file or value.
+        SystemExit: with code 2 at an unknown option.
+    """
+    chosen = _early_options(argv)
+    file, where = _settings_file(chosen)
+    names = _layer_names(chosen, file, where)
+    base = validated(merged(layered(names["dataset"], names["preset"], names["profile"]), file), where)
+    default = TrainArguments.model_validate({**base.model_dump(), **names})
+    return common.parse(TrainArguments, argv, "bin/train", default)
+
+
+def _early_options(argv: list[str]) -> argparse.Namespace:
+    """Reads the options that decide the defaults of the others, which --help shows."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    # tyro takes both spellings, and reports a missing value.
+    for name in ("dataset", "preset", "profile", "config", "output", "data-dir"):
+        parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}")), nargs="?")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--stages", nargs="*")
+    return parser.parse_known_args(argv)[0]
+
+
+def _settings_file(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Reads the settings to start from, those of --config or of a run that goes on; returns them and their file."""
+    of_run = Path(chosen.output or "") / "config.toml"
+    starts_later = bool(chosen.stages) and STAGES[0] not in chosen.stages
+    if chosen.config:
+        return read_toml(Path(chosen.config)), chosen.config
+    if chosen.output and (chosen.resume or starts_later) and of_run.is_file():
+        return read_toml(of_run), str(of_run)
+    return {}, "settings"
+
+
+def _layer_names(chosen: argparse.Namespace, file: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Returns dataset, preset and profile: those of the options, else of the settings file, else the usual ones."""
+    data_dir = chosen.data_dir or file.get("data_dir")
+    names = {}
+    for name, valid, usual in (
+        ("dataset", dataset_names(), "custom" if data_dir else "synthetic"),
+        ("preset", ["full", "quick"], "full"),
+        ("profile", ["paper", "released"], "paper"),
+    ):
+        option = getattr(chosen, name)
+        value = file.get(name, usual) if option is None else option
+        if value not in valid:
+            source = f"{where}: {name} = {value!r}" if option is None else f"--{name} {value}"
+            raise UserError(f"{source}: expected one of {', '.join(valid)}{nearest(str(value), valid)}")
+        names[name] = value
+    return names
+
+
+def train(arguments: TrainArguments) -> dict[str, Any]:
+    """Runs the stages that the arguments name and returns what metrics.json holds.
+
+    Raises:
+        UserError: something is wrong with the data, the settings or the run folder.
+        Interrupted: after SIGINT or SIGTERM, with the state saved.
+    """
+    from lsfa_jax.training import run
+
+    return run.train(
+        arguments.settings(),
+        Path(arguments.output),
+        stages=arguments.stages,
+        resume=arguments.resume,
+        save_every=arguments.save_every,
+    )
+
+
+def _with_output(arguments: TrainArguments) -> TrainArguments:
+    """Chooses a free run folder where the arguments name none."""
+    if arguments.output:
+        return arguments
+    if arguments.resume or STAGES[0] not in arguments.stages:
+        raise UserError("--output DIR: name the run folder to continue")
+    from lsfa_jax.training.run_folder import free_folder
+
+    return arguments.model_copy(update={"output": str(free_folder(f"runs/{arguments.dataset}-{arguments.preset}"))})
+
+
+def _command(argv: list[str]) -> int:
     from lsfa_jax.util.malloc import keep_freed_memory
 
     keep_freed_memory()
+    arguments = parse(argv)
+    if arguments.baseline != "none":
+        from lsfa_jax.evaluation import baselines
+
+        baselines.check(arguments.baseline)
+    # Imported late, so that --help and a wrong option are answered at once.
+    from lsfa_jax.util import compilation_cache
+
+    arguments = _with_output(arguments)
+    compilation_cache.keep_on_disk()
     try:
-        arguments = parse_train_arguments(sys.argv[1:] if argv is None else argv)
-        if arguments.baseline != "none":
-            baselines.check(arguments.baseline)
-        # Imported late, so that --help and a wrong option answer at once.
-        from lsfa_jax.training import run, run_folder
-        from lsfa_jax.util import compilation_cache
-        from lsfa_jax.util.interrupts import Interrupted
-    except console.UserError as error:
-        console.error(str(error))
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    try:
-        output = _output(arguments, run_folder.free_folder)
-        compilation_cache.keep_on_disk()
-        run.train(arguments.settings(), output, arguments.stages, arguments.resume, arguments.save_every)
-    except console.UserError as error:
-        console.error(str(error))
-        return 2
-    except Interrupted as request:
-        return 128 + request.signum
+        train(arguments)
     except KeyboardInterrupt:
         console.error("interrupted before there was anything to save")
-        return 130
+        raise
     if arguments.baseline == "none":
         return 0
     from lsfa_jax.cli import evaluate
 
-    return evaluate.main(["--run", str(output), "--baseline", arguments.baseline])
+    return evaluate.main(["--run", arguments.output, "--baseline", arguments.baseline])
 
 
-def _output(arguments: "TrainArguments", free_folder: Callable[[str], Path]) -> Path:
-    """Returns the run folder that the arguments name, or a free one."""
-    if arguments.output:
-        return Path(arguments.output)
-    from lsfa_jax.config import STAGES
-    from lsfa_jax.util.console import UserError
+def main(argv: list[str] | None = None) -> int:
+    """Trains with the settings of the command line.
 
-    if arguments.resume or STAGES[0] not in arguments.stages:
-        raise UserError("--output DIR: name the run folder to continue")
-    return free_folder(f"runs/{arguments.dataset}-{arguments.preset}")
+    Returns:
+        0 when done, 2 after an error that the user can mend, 130 or 143 after SIGINT or SIGTERM.
+    """
+    return common.run(_command, argv)
 
 
 if __name__ == "__main__":

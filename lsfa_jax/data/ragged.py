@@ -58,5 +58,5 @@ class Ragged(NamedTuple):
 
 
 def offsets_of(sizes: np.ndarray) -> np.ndarray:
-    """Returns where rows of the given sizes, int[N], begin and the last ends: int64[N + 1]."""
+    """Returns where rows of sizes int[N] begin and the last ends: int64[N + 1]."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -22,12 +22,12 @@ class TableRow:
     documents_per_label: float
     """N_avg, training documents a label, over the labels that training has."""
     train_length: float
-    """W_trn, words a training document, whole texts."""
+    """W_trn, words a training document, before texts are cut."""
     test_length: float
-    """W_tst, words a test document, whole texts."""
+    """W_tst, words a test document, before texts are cut."""
 
     def shown(self) -> list[str]:
-        """Returns the figures for people, in the order of the table."""
+        """Formats the numbers, in the order of the table."""
         return [f"{x:,}" if isinstance(x, int) else f"{x:,.2f}" for x in astuple(self)]
 
 
@@ -44,7 +44,7 @@ PAPER = _PRINTED | {
     "synthetic-rcv1": _PRINTED["rcv1"],
     "synthetic-eurlex": _PRINTED["eurlex4k"],
 }
-"""Table 1 as printed; eurlex4k is its EUR-Lex. A generated corpus stands beside the one whose shape it has."""
+"""Table 1 as printed; eurlex4k is its EUR-Lex. A generated corpus is compared with the one whose shape it has."""
 
 
 def table_row(corpus: Corpus) -> TableRow:

@@ -1,4 +1,4 @@
-"""Texts to words, words and labels to numbers."""
+"""Texts to words, and words to numbers."""
 
 import functools
 import re
@@ -14,15 +14,15 @@ UNKNOWN = 1
 NUM_SPECIAL = 2
 """Word ids below this are padding and the unknown word; the vocabulary's words follow, most frequent first."""
 
-# Vowel signs and accents that are characters of their own belong to the word, though `\w` leaves them out: without them
-# no word of Hindi is whole. The lookahead spares the many characters below the first mark a search through the marks.
+# Combining marks (vowel signs, accents) belong to the word although `\w` lacks them: words of Hindi would be split. The
+# lookahead saves the many characters below the first mark a search through the marks.
 _MARKS = "".join(mark for mark in map(chr, range(0x20000)) if unicodedata.category(mark).startswith("M"))
 _WORD = re.compile(rf"[^\W_]+(?:(?=[^\0-\u02ff])[{_MARKS}]+[^\W_]*)*")
-# Keeps ASCII letters and digits and makes spaces of the rest.
+# Keeps ASCII letters and digits and replaces the rest by spaces.
 _ASCII_WORDS = bytes(code if chr(code).isalnum() and code < 128 else ord(" ") for code in range(256))
 _LETTER, _MARK = 1, 2
 
-# How much of a text `first_words` looks at first, by the word wanted: few texts need a second look.
+# Characters of a text that `first_words` looks at first for each of the words: few texts need a second look.
 _LETTERS_A_WORD = 10
 
 
@@ -33,13 +33,13 @@ def tokenize(text: str) -> list[str]:
 
 def _lowered_words(text: str) -> list[str]:
     if text.isascii():
-        # No accents to look for: what separates words becomes a space, in a sixth of the time.
+        # Without accents, separators are replaced by spaces, in a sixth of the time.
         return text.encode().translate(_ASCII_WORDS).decode().split()
     return _WORD.findall(text)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Finds where the words of `tokenize` stand in a text, as start and end of each."""
+    """Returns the start and end of each word of `tokenize` in a text."""
     return [match.span() for match in _WORD.finditer(text)]
 
 
@@ -48,7 +48,7 @@ def first_words(text: str, limit: int) -> list[str]:
     text = text.lower()
     end = _LETTERS_A_WORD * limit
     while end < len(text):
-        # The cut may go through the last word: it is none of the first.
+        # The cut may go through the last word, which is therefore left out.
         words = _lowered_words(text[:end])[:-1]
         if len(words) >= limit:
             return words[:limit]
@@ -57,7 +57,7 @@ def first_words(text: str, limit: int) -> list[str]:
 
 
 def count_words(text: str) -> int:
-    """Returns `len(tokenize(text))`, at a fraction of the time: no word is made."""
+    """Returns `len(tokenize(text))`, in a fraction of the time: no string is built for a word."""
     kinds = _kinds()[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)]
     if (kinds == _MARK).any():
         # A mark ends no word, and one that stands alone begins none.
@@ -68,7 +68,7 @@ def count_words(text: str) -> int:
 
 @functools.cache
 def _kinds() -> np.ndarray:
-    """Makes uint8[number of code points]: letter or digit, mark, anything else."""
+    """Returns uint8[number of code points]: letter or digit, mark, anything else."""
     every = "".join(map(chr, range(0x110000)))
     kinds = np.zeros(len(every), np.uint8)
     kinds[[ord(x) for x in re.findall(r"[^\W_]", every)]] = _LETTER

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from lsfa_jax.data.download import glove_50d_files
 from lsfa_jax.data.reading.compression import read_lines
 from lsfa_jax.util.console import UserError, warn
+from lsfa_jax.util.random_streams import Stream, stream
 
 _DEFAULT_STD = 0.5
 
@@ -21,17 +22,17 @@ class WordVectors:
 
     Attributes:
         table: float32 [words, E], a row for each word.
-        found: bool [words], whether the row comes from the source and was not drawn.
+        known: bool [words], whether the row comes from the source and was not drawn.
     """
 
     table: npt.NDArray[np.float32]
-    found: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
 
 
 def load_vectors(source: str, words: Sequence[str], seed: int, size: int) -> WordVectors:
     """Loads the vectors of the given words, and draws one for every word that the source lacks.
 
-    Drawn entries are normal with mean 0 and the standard deviation of all found entries, 0.5 when nothing was found.
+    Drawn entries are normal with mean 0 and the standard deviation of all known entries, 0.5 when there are none.
 
     Args:
         source: 'glove-50d' (GloVe 6B, fetched when needed), 'none' (all rows are drawn), or the path of a text file in
@@ -55,29 +56,29 @@ def load_vectors(source: str, words: Sequence[str], seed: int, size: int) -> Wor
         warn(f"{source}: has none of the {len(words):,} words of the vocabulary; all word vectors are random")
 
     std = vectors.std(dtype=np.float64) if rows else _DEFAULT_STD
-    drawn = np.random.default_rng(seed).standard_normal((len(words), vectors.shape[1]), dtype=np.float32)
+    drawn = stream(Stream.WORD_VECTORS, seed).standard_normal((len(words), vectors.shape[1]), dtype=np.float32)
     table = drawn * np.float32(std)
     table[rows] = vectors
-    found = np.zeros(len(words), bool)
-    found[rows] = True
-    return WordVectors(table, found)
+    known = np.zeros(len(words), bool)
+    known[rows] = True
+    return WordVectors(table, known)
 
 
 def _glove_50d(index: dict[str, int]) -> tuple[list[int], npt.NDArray[np.float32]]:
     table_path, words_path = glove_50d_files()
-    known = pq.read_table(words_path).column("index").to_pylist()
-    source_rows = [row for row, word in enumerate(known) if word in index]
+    source_words = pq.read_table(words_path).column("index").to_pylist()
+    source_rows = [row for row, word in enumerate(source_words) if word in index]
     table = np.load(table_path, mmap_mode="r", allow_pickle=False)
-    return [index[known[row]] for row in source_rows], table[source_rows]
+    return [index[source_words[row]] for row in source_rows], table[source_rows]
 
 
 def _text_file(path: Path, index: dict[str, int]) -> tuple[list[int], npt.NDArray[np.float32]]:
-    wanted = {word.encode(): row for word, row in index.items()}
+    row_of_word = {word.encode(): row for word, row in index.items()}
     vectors: dict[int, npt.NDArray[np.float32]] = {}
     dimension = 0
     for number, line, dimension in _vector_lines(path):
         word, *entries = line.rsplit(b" ", dimension)
-        row = wanted.get(word)
+        row = row_of_word.get(word)
         if row is not None and row not in vectors:
             vectors[row] = _floats(path, number, entries)
     if not dimension:
@@ -86,7 +87,7 @@ def _text_file(path: Path, index: dict[str, int]) -> tuple[list[int], npt.NDArra
 
 
 def _vector_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
-    """Yields the lines that hold a vector with their number and the dimension, all checked for their columns."""
+    """Yields each line that holds a vector with its number and the dimension, after a check of its columns."""
     dimension = header = 0
     for number, line in read_lines(path):
         line = line.rstrip()
@@ -97,7 +98,7 @@ def _vector_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
             header = int(line.split(b" ")[1])
             continue
         if not dimension:
-            # The file's first vector is read whether it is wanted or not: what is no file of vectors ends here.
+            # The file's first vector is always parsed: a file that holds no vectors is an error at once.
             dimension = header or columns - 1
             _floats(path, number, line.rsplit(b" ", dimension)[1:] if dimension else [])
         if not dimension or columns != dimension + 1:
@@ -107,7 +108,7 @@ def _vector_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
 
 def _check_columns(path: Path, number: int, line: bytes, dimension: int) -> None:
     columns = line.split(b" ")
-    # A word may itself hold spaces, as '. . .' in GloVe; but decimals behind its first part are of a longer vector.
+    # A word may contain spaces, as '. . .' in GloVe; but decimals behind its first part belong to a longer vector.
     parts = columns[1:-dimension] if dimension else []
     if not parts or all(b"." in part and _is_float(part) for part in parts):
         expected = f"a word and {dimension} numbers" if dimension else "a word and its numbers"
@@ -139,4 +140,4 @@ def _advice(data: bytes) -> str:
         data.decode("utf-8")
     except UnicodeDecodeError:
         return "This looks like a binary file: unpack it, or convert it to word2vec's text format first."
-    return "Mend the line, or fetch the file again."
+    return "Correct the line, or fetch the file again."

@@ -1,14 +1,19 @@
-"""All figures of a system's output: rankings and decisions, over all labels, head, tail and bins of training counts."""
+"""Groups of labels (all, head, tail, bins of training counts) and every metric of a system's output within each.
+
+Shapes: N documents, L labels, G groups, K labels kept of each ranking.
+"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lsfa_jax.config import Report
+from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import ranking, thresholded
 from lsfa_jax.evaluation.ranking import Bools, Integers, Propensity
-from lsfa_jax.evaluation.thresholded import Outcomes
+from lsfa_jax.evaluation.thresholded import ConfusionCounts
 
 BINS = (1, 10, 50, 100, 500, 1000)
 """Training counts at which a bin of labels begins, besides 0."""
@@ -18,7 +23,7 @@ GroupMetrics = dict[str, dict[str, float]]
 
 
 class Groups(NamedTuple):
-    """Groups of labels, each measured by itself.
+    """Groups of labels, each measured separately.
 
     Attributes:
         names: "all" first; "head" and "tail" where there is a threshold; bins such as "10-49" and "1000+".
@@ -33,23 +38,26 @@ class Groups(NamedTuple):
         return self.members[self.names.index(name)]
 
 
-class Scored(NamedTuple):
-    """What a system said about N documents.
+class Scores(NamedTuple):
+    """A system's output for N documents, as far as metrics need it.
 
     Attributes:
-        top: int32 [G, N, K], the best labels within each group, best first; -1 where it names no more.
-        outcomes: what became of each label at a threshold; None where the output has no probabilities.
+        top: int32 [G, N, K], the best labels within each group, best first; -1 where it lists no more.
+        confusion: how each label was predicted at a threshold; None where the output has no probabilities.
+        histogram: int64 [2, 100], what `thresholded.best_threshold` chooses a threshold from; None where the output has
+            no probabilities of all labels.
     """
 
     top: Integers
-    outcomes: Outcomes | None
+    confusion: ConfusionCounts | None
+    histogram: Integers | None = None
 
 
-class Training(NamedTuple):
-    """What the figures need of the training documents.
+class TrainingCounts(NamedTuple):
+    """What metrics need of the training documents.
 
     Attributes:
-        label_counts: int64 [L], the documents of each label, 0 for labels that only others have.
+        label_counts: int64 [L], the documents of each label, 0 for labels that only other documents have.
         num_documents: how many there are.
     """
 
@@ -58,14 +66,14 @@ class Training(NamedTuple):
 
 
 def make_groups(
-    num_labels: int, training: Training | None, head_threshold: int = 0, bins: Sequence[int] = ()
+    num_labels: int, training: TrainingCounts | None, head_threshold: int = 0, bins: Sequence[int] = ()
 ) -> Groups:
-    """Groups labels by their number of training documents; without these there is one group, all.
+    """Groups labels by their number of training documents; without training counts there is one group, all.
 
     Args:
         num_labels: L.
         training: counts of the L labels.
-        head_threshold: N_t, labels with fewer are the tail; 0 makes no head and tail.
+        head_threshold: N_t, labels with fewer are the tail; 0 for no head and tail.
         bins: increasing counts at which bins begin; one from 0 comes before them. Bins without a label are left out.
     """
     groups = {"all": np.ones(num_labels, bool)}
@@ -76,15 +84,15 @@ def make_groups(
         groups |= {"head": counts >= head_threshold, "tail": counts < head_threshold}
     edges = [0, *(edge for edge in bins if edge > 0)] if bins else []
     for low, high in zip(edges, [*edges[1:], None], strict=True):
-        own = (counts >= low) & (counts < high) if high is not None else counts >= low
-        if own.any():
+        inside = (counts >= low) & (counts < high) if high is not None else counts >= low
+        if inside.any():
             name = f"{low}+" if high is None else str(low) if high == low + 1 else f"{low}-{high - 1}"
-            groups[name] = own
+            groups[name] = inside
     return Groups(list(groups), np.stack(list(groups.values())))
 
 
 def best_of_groups(listed: Integers, members: Bools, num_ranked: int) -> Integers:
-    """Ranks the labels of each group by leaving those of others out of the documents' lists.
+    """Ranks the labels of each group by removing all other labels from the documents' lists.
 
     Args:
         listed: int32 [N, W], each document's labels from the best down, -1 beyond them.
@@ -95,8 +103,8 @@ def best_of_groups(listed: Integers, members: Bools, num_ranked: int) -> Integer
         int32 [G, N, K]; -1 where a list has no more labels of the group.
     """
     top = np.full((len(members), len(listed), num_ranked), -1, np.int32)
-    for group, own in enumerate(members):
-        kept = (listed >= 0) & own[listed]
+    for group, inside in enumerate(members):
+        kept = (listed >= 0) & inside[listed]
         first = np.argsort(~kept, axis=1, kind="stable")[:, :num_ranked]
         labels = np.where(np.take_along_axis(kept, first, axis=1), np.take_along_axis(listed, first, axis=1), -1)
         top[group, :, : labels.shape[1]] = labels
@@ -104,40 +112,86 @@ def best_of_groups(listed: Integers, members: Bools, num_ranked: int) -> Integer
 
 
 def group_metrics(
-    scored: Scored,
+    scores: Scores,
     truth: Ragged,
     groups: Groups,
-    training: Training | None,
+    training: TrainingCounts | None,
     places: Sequence[int] = ranking.PLACES,
     propensity: Propensity = ranking.USUAL,
 ) -> GroupMetrics:
-    """Computes every figure of every group.
+    """Computes every metric of every group, in percent.
 
     Args:
-        scored: a system's output for the N documents of `truth`; K at least 5 and `max(places)`.
+        scores: a system's output for the N documents of `truth`; K at least 5 and `max(places)`.
         truth: the documents' labels, ids below L.
         groups: of the L labels.
-        training: counts of the L labels; without them there is no PSP.
+        training: counts of the L labels; without them there are no metrics that need them, such as PSP.
         places: where rankings are cut off.
         propensity: A and B of PSP.
 
     Returns:
-        For each group the keys of `ranking.evaluate`, those of `thresholded.summary` where `scored` has outcomes, and
-        "labels" and "documents", those of the group and those that have one of them.
+        For each group the keys of `ranking.evaluate`, those of `thresholded.summary` where `scores` has confusion
+        counts, and "labels" and "documents", the numbers of the group's labels and of the documents with one of them.
     """
     counts = training.label_counts if training else np.zeros(groups.members.shape[1], np.int64)
     number = training.num_documents if training else 0
-    everything = scored.top[groups.names.index("all")]
+    top_of_all = scores.top[groups.names.index("all")]
     result: GroupMetrics = {}
-    for name, group, own in zip(groups.names, groups.members, scored.top, strict=True):
+    for name, group, top in zip(groups.names, groups.members, scores.top, strict=True):
         if name == "all":
-            values = ranking.evaluate(own, truth, counts, number, places, propensity)
+            values = ranking.evaluate(top, truth, counts, number, places, propensity)
         else:
-            values = ranking.evaluate_group(everything, own, truth, group, counts, number, places, propensity)
+            values = ranking.evaluate_group(top_of_all, top, truth, group, counts, number, places, propensity)
         if training is None:
-            values = {metric: value for metric, value in values.items() if not metric.startswith("PSP")}
+            values = ranking.without_training_counts(values)
         documents = ranking.documents_with_labels(ranking.restrict(truth, group))
         result[name] = {"labels": float(group.sum()), "documents": float(documents.sum())} | values
-        if scored.outcomes is not None:
-            result[name] |= thresholded.summary(scored.outcomes, group)
+        if scores.confusion is not None:
+            result[name] |= thresholded.summary(scores.confusion, group)
     return result
+
+
+def head_and_tail(is_head: Bools) -> Bools:
+    """Returns the groups that training measures, bool[3, L]: all labels, head, tail."""
+    return np.stack([np.ones_like(is_head), is_head, ~is_head])
+
+
+def head_of_all_labels(corpus: Corpus, is_head: Bools) -> Bools:
+    """Extends bool[L] to bool[all labels of the corpus]: labels that training never saw belong to the tail."""
+    head = np.zeros(len(corpus.published_counts), bool)
+    head[: corpus.num_labels] = is_head
+    return head
+
+
+def measure(
+    top: Integers, truth: Ragged, corpus: Corpus, report: Report, is_head: Bools | None = None
+) -> dict[str, Any]:
+    """Computes the ranking metrics of a corpus's documents in percent, as metrics.json holds them.
+
+    Args:
+        top: int32 [G, N, 5], rankings within the groups of `head_and_tail`; the first is enough without `is_head`.
+        truth: the labels of the N documents.
+        corpus: propensities are those of its published training split.
+        report: A and B of PSP.
+        is_head: bool[L]; with it, the result also holds the metrics of "head" and "tail".
+    """
+    counts, number = corpus.published_counts, corpus.published_documents
+    propensity = ranking.Propensity(report.propensity_a, report.propensity_b)
+    result: dict[str, Any] = ranking.evaluate(top[0], truth, counts, number, propensity=propensity)
+    if is_head is not None:
+        head = head_of_all_labels(corpus, is_head)
+        for name, group, group_top in (("head", head, top[1]), ("tail", ~head, top[2])):
+            result[name] = ranking.evaluate_group(
+                top[0], group_top, truth, group, counts, number, propensity=propensity
+            )
+    return result
+
+
+def macro_precision_bins(top: Integers, truth: Ragged, corpus: Corpus, bin_size: int) -> list[float]:
+    """Computes macro-averaged P@5 over bins of `bin_size` labels from the most frequent down (Fig. 1b), in percent.
+
+    `top` is int32 [N, 5], of all labels.
+    """
+    counts = corpus.published_counts
+    per_label = ranking.macro_precision_at_k(ranking.hits(top, truth), top, len(counts), ranking.MACRO_PLACE)
+    return [float(value) for value in ranking.bin_means(per_label, counts, bin_size)]

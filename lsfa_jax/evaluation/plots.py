@@ -6,7 +6,7 @@ import numpy as np
 
 from lsfa_jax.util.console import UserError
 
-# Points that are enough for a curve over any number of labels.
+# Points of the curve, enough for any number of labels.
 _POINTS = 400
 
 
@@ -14,8 +14,8 @@ def curve(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns ranks from 1, int64[points], and the documents of the label at each, the most frequent first.
 
     Args:
-        counts: int[L], documents of each label, L at least 1; a label without any counts as half a document, so that a
-            logarithm shows it.
+        counts: int[L], documents of each label, L at least 1; a label without documents counts as half a document, so
+            that it has a place on a logarithmic axis.
     """
     ranked = np.sort(counts)[::-1]
     ranks = np.unique(np.geomspace(1, len(ranked), _POINTS).round().astype(np.int64))
@@ -62,7 +62,7 @@ def as_picture(counts: np.ndarray, head_threshold: int, title: str, path: Path) 
     axes.plot(ranks, documents, color="#1f4e79", linewidth=2)
     axes.fill_between(ranks, documents, 0.5, where=documents < head_threshold, color="#1f4e79", alpha=0.12)
     axes.axhline(max(head_threshold, 0.5), color="#b5471b", linestyle="--", linewidth=1)
-    # At the left the curve is on one side of the line: the words stand on the other.
+    # The annotation is at the left end, on the side of the line that the curve is not on.
     below = documents[0] >= head_threshold
     axes.annotate(
         f"N_t = {head_threshold:,}: {num_head:,} head and {len(counts) - num_head:,} tail labels",

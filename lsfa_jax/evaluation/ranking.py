@@ -3,15 +3,17 @@
 Computed from top-k lists and sparse truth; no N x L array exists. Throughout:
 
 - `top` is int32 [N, K]: each document's labels from the best down, none twice; -1 is no prediction (fewer labels than
-  K), which never hits and counts as no prediction of any label. `hit` is bool [N, K], what `hits` makes of it.
+  K), which never hits and counts as no prediction of any label. `hit` is bool [N, K], the result of `hits`.
 - L counts every label. Those that training never saw come last, with training count 0 (`with_unseen_labels` adds
   them); they cannot be predicted and stay in every denominator.
-- k is at most K, and a ValueError says so otherwise. Functions named _at_k give all of @1, ..., @k, float64 [k].
+- k is at most K; a larger one raises ValueError. Functions named _at_k return all of @1, ..., @k, float64 [k].
 - A metric over nothing (no documents, no labels) is 0.0, never nan.
+
+A new metric is one function and one entry of `METRICS`: metrics.json, bin/evaluate and its tables then hold it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,8 +32,12 @@ MACRO_PLACE = 5
 """The place of macro-averaged precision."""
 
 
+NUM_RANKED = max(*PLACES, MACRO_PLACE)
+"""Labels of each ranking that these metrics use, the K of a scorer."""
+
+
 class Propensity(NamedTuple):
-    """A and B of the propensity model; the extreme classification repository's for all corpora but a few."""
+    """A and B of the propensity model; by default those of the extreme classification repository for most corpora."""
 
     a: float = 0.55
     b: float = 1.5
@@ -39,6 +45,52 @@ class Propensity(NamedTuple):
 
 USUAL = Propensity()
 """The constants of most corpora."""
+
+
+class Rankings(NamedTuple):
+    """Rankings of N documents with what metrics compare them to.
+
+    Attributes:
+        top: int32 [N, K].
+        hit: bool [N, K].
+        truth: the labels of the N documents.
+        inverse_propensity: float64 [L].
+    """
+
+    top: Integers
+    hit: Bools
+    truth: Ragged
+    inverse_propensity: Floats
+
+
+class Metric(NamedTuple):
+    """A ranking metric.
+
+    Attributes:
+        at_k: computes the metric in percent @1, ..., @k, float64 [k].
+        needs_training_counts: whether it is left out where the labels' training documents are not known.
+    """
+
+    at_k: Callable[[Rankings, int], Floats]
+    needs_training_counts: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "P": Metric(lambda r, k: precision_at_k(r.hit, k)),
+    "R": Metric(lambda r, k: recall_at_k(r.hit, r.truth, k)),
+    "N": Metric(lambda r, k: ndcg_at_k(r.hit, r.truth, k)),
+    "PSP": Metric(lambda r, k: psp_at_k(r.hit, r.top, r.truth, r.inverse_propensity, k), needs_training_counts=True),
+}
+"""The metrics by their names before the "@", in the order of results and tables."""
+
+
+def without_training_counts(values: dict[str, float]) -> dict[str, float]:
+    """Removes the metrics that need the labels' training documents from a result of `evaluate`."""
+    return {
+        name: value
+        for name, value in values.items()
+        if not (metric := METRICS.get(name.split("@")[0])) or not metric.needs_training_counts
+    }
 
 
 def documents_with_labels(truth: Ragged) -> Bools:
@@ -204,15 +256,15 @@ def evaluate(
         propensity: A and B of PSP.
 
     Returns:
-        Percent: "P@k", "R@k", "N@k" and "PSP@k" for k in `places`; "macro_P@5".
+        Percent: "P@k", "R@k", "N@k" and "PSP@k" (each of `METRICS`) for k in `places`; "macro_P@5".
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match.
     """
     label_counts = with_unseen_labels(label_counts, truth)
     weights = inverse_propensity(label_counts, num_documents, *propensity)
     every_label = np.ones(len(label_counts), bool)
-    return _ranking(top, truth, weights, places) | {"macro_P@5": _macro_precision(top, truth, every_label)}
+    return _at_places(top, truth, weights, places) | {"macro_P@5": _macro_precision(top, truth, every_label)}
 
 
 def evaluate_group(
@@ -244,7 +296,7 @@ def evaluate_group(
         The keys of `evaluate`.
 
     Raises:
-        ValueError: the shapes do not fit each other, or `group` does not cover every label of `truth`.
+        ValueError: the shapes do not match, or `group` does not cover every label of `truth`.
     """
     restricted = restrict(truth, group)
     documents = documents_with_labels(restricted)
@@ -252,18 +304,13 @@ def evaluate_group(
         raise ValueError(f"group_top lists {len(group_top)} documents, truth {len(documents)}")
     restricted = select_documents(restricted, documents)
     weights = inverse_propensity(with_unseen_labels(label_counts, truth), num_documents, *propensity)
-    ranking = _ranking(group_top[documents], restricted, weights, places)
-    return ranking | {"macro_P@5": _macro_precision(top, truth, group)}
+    values = _at_places(group_top[documents], restricted, weights, places)
+    return values | {"macro_P@5": _macro_precision(top, truth, group)}
 
 
-def _ranking(top: Integers, truth: Ragged, weights: Floats, places: Sequence[int]) -> dict[str, float]:
-    hit, k = hits(top, truth), max(places)
-    curves = {
-        "P": precision_at_k(hit, k),
-        "R": recall_at_k(hit, truth, k),
-        "N": ndcg_at_k(hit, truth, k),
-        "PSP": psp_at_k(hit, top, truth, weights, k),
-    }
+def _at_places(top: Integers, truth: Ragged, weights: Floats, places: Sequence[int]) -> dict[str, float]:
+    rankings, k = Rankings(top, hits(top, truth), truth, weights), max(places)
+    curves = {name: metric.at_k(rankings, k) for name, metric in METRICS.items()}
     return {f"{name}@{place}": float(curve[place - 1]) for name, curve in curves.items() for place in places}
 
 

@@ -1,52 +1,75 @@
-"""Ranks labels for documents and measures the ranking: for all labels, and within head and tail."""
+"""The scorer: one compiled pass over a split for rankings within groups, the threshold histogram and counts per label.
 
+Validation, test, the choice of the threshold, bin/evaluate and the predictor all use `score_batch`.
+
+Shapes: N documents of a split, B documents of a batch, L labels of the model, G groups of labels, K labels kept of each
+ranking.
+"""
+
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lsfa_jax.config import Report
 from lsfa_jax.data.batches import Batch, Batches
-from lsfa_jax.data.corpus import Corpus
-from lsfa_jax.data.prefetch import ahead
-from lsfa_jax.evaluation import ranking
+from lsfa_jax.data.prefetch import prefetch
+from lsfa_jax.evaluation import thresholded
+from lsfa_jax.evaluation.groups import Scores
+from lsfa_jax.evaluation.ranking import NUM_RANKED, Bools
+from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD, GRID
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.util import interrupts, sharding
 from lsfa_jax.util.console import progress
 
-NUM_RANKED = 5
-"""Labels kept of each ranking; no metric looks further."""
-
-Ranker = Callable[[Any, Any, Any], jax.Array]
+Out = TypeVar("Out")
 
 
-def make_ranker(model: Lsfa, is_head: np.ndarray) -> Ranker:
-    """Compiles the ranking of documents' labels.
+class BatchScores(NamedTuple):
+    """What the scorer computes for one batch."""
+
+    top: jax.Array
+    """int32[G, B, K], the best labels of each group, best first; -1 where a group has fewer."""
+    probabilities: jax.Array
+    """float32[B, K], of the first group's best labels; 0 where there are fewer."""
+    histogram: jax.Array
+    """int32[2, 100], how many probabilities reach 0, ..., 99 of the thresholds of `GRID`: all, those of true labels."""
+    counts: jax.Array
+    """int32[2, L], how often each label is predicted at the threshold, and how often rightly."""
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def score_batch(
+    model: Lsfa, num_ranked: int, params: Any, batch: Batch, groups: jax.Array, threshold: jax.Array | float
+) -> BatchScores:
+    """Computes all that is measured of a batch; XLA removes what a caller within `jit` does not use.
 
     Args:
         model: the classifier.
-        is_head: bool[L].
-
-    Returns:
-        A function of params, words [B, T] and lengths [B] that gives int32[3, B, 5]: the best five of all labels, of
-        the head labels, of the tail labels, best first; -1 where a group has fewer.
+        num_ranked: K.
+        params: its parameters.
+        batch: B documents.
+        groups: bool[G, L]; the first is ranked with probabilities.
+        threshold: the least probability at which a label is predicted.
     """
-    groups = jnp.asarray(np.stack([np.ones_like(is_head), is_head, ~is_head]))
+    lsfa = model.bind({"params": params})
+    logits = lsfa.scores(lsfa.states(batch.words, batch.lengths, stored=batch.states), batch.lengths)
+    top, best = best_labels(logits, groups, num_ranked)
+    probabilities = jax.nn.sigmoid(logits)
+    return BatchScores(
+        top=top,
+        probabilities=jax.nn.sigmoid(best),
+        histogram=_histogram(probabilities, batch),
+        counts=_counts(probabilities >= jnp.float32(threshold), batch),
+    )
 
-    @jax.jit
-    def rank(params: Any, words: jax.Array, lengths: jax.Array, groups: jax.Array) -> jax.Array:
-        logits: Any = model.apply({"params": params}, words, lengths)
-        return best(logits, groups, NUM_RANKED)
 
-    return lambda params, words, lengths: rank(params, words, lengths, groups)
-
-
-def best(logits: jax.Array, groups: jax.Array, num_ranked: int) -> jax.Array:
+def best_labels(logits: jax.Array, groups: jax.Array, num_ranked: int) -> tuple[jax.Array, jax.Array]:
     """Ranks labels within groups.
 
     Args:
@@ -55,69 +78,95 @@ def best(logits: jax.Array, groups: jax.Array, num_ranked: int) -> jax.Array:
         num_ranked: K.
 
     Returns:
-        int32[G, B, K], best first; -1 where a group has fewer.
+        int32[G, B, K], best first, -1 where a group has fewer; float32[B, K], the logits of the first group's best
+        labels, -inf where it has fewer.
     """
     kept = min(num_ranked, logits.shape[1])
+    padding = ((0, 0), (0, num_ranked - kept))
 
-    def of_group(group: jax.Array) -> jax.Array:
+    def of_group(group: jax.Array) -> tuple[jax.Array, jax.Array]:
         values, ids = jax.lax.top_k(jnp.where(group, logits, -jnp.inf), kept)
         ids = jnp.where(values > -jnp.inf, ids, -1).astype(jnp.int32)
-        return jnp.pad(ids, ((0, 0), (0, num_ranked - kept)), constant_values=-1)
+        return jnp.pad(ids, padding, constant_values=-1), jnp.pad(values, padding, constant_values=-jnp.inf)
 
-    # One group after the other: the labels of all groups at once would need G x B x L.
-    return jax.lax.map(of_group, groups)
+    # One group after the other: all groups at once would need G x B x L.
+    top, values = jax.lax.map(of_group, groups)
+    return top, values[0]
 
 
-def rank_split(ranker: Ranker, params: Any, batches: Batches, mesh: Mesh, title: str) -> np.ndarray:
-    """Ranks labels for every document of a split, int32[3, N, 5], in the split's order."""
-    top = np.full((3, len(batches.split), NUM_RANKED), -1, np.int32)
-    for batch, ranked in over_split(lambda placed: ranker(params, placed.words, placed.lengths), batches, mesh, title):
+def _histogram(probabilities: jax.Array, batch: Batch) -> jax.Array:
+    reached = jnp.searchsorted(jnp.asarray(GRID), probabilities, side="right")
+    documents = jnp.broadcast_to(batch.document_mask[:, None], reached.shape)
+    true = jnp.take_along_axis(reached, batch.label_ids, axis=1)
+    empty = jnp.zeros(len(GRID) + 1, jnp.int32)
+    return jnp.stack([empty.at[reached].add(documents), empty.at[true].add(batch.label_mask)])
+
+
+def _counts(reached: jax.Array, batch: Batch) -> jax.Array:
+    reached = reached & batch.document_mask[:, None]
+    right = jnp.take_along_axis(reached, batch.label_ids, axis=1) & batch.label_mask
+    empty = jnp.zeros(reached.shape[1], jnp.int32)
+    return jnp.stack([reached.sum(axis=0, dtype=jnp.int32), empty.at[batch.label_ids].add(right)])
+
+
+def score_split(
+    model: Lsfa,
+    params: Any,
+    batches: Batches,
+    mesh: Mesh,
+    groups: Bools,
+    num_ranked: int = NUM_RANKED,
+    threshold: float = DEFAULT_THRESHOLD,
+    title: str = "scoring",
+) -> Scores:
+    """Computes the scores of a split in one pass.
+
+    Args:
+        model: the classifier, of `model.num_labels` labels.
+        params: its parameters, on the devices of `mesh`.
+        batches: the N documents.
+        mesh: the devices.
+        groups: bool [G, L or more]; labels from `model.num_labels` on are those that training never saw.
+        num_ranked: K.
+        threshold: the least probability at which a label is predicted.
+        title: of the progress bar.
+    """
+    num_labels, known = groups.shape[1], model.num_labels
+    on_devices = sharding.replicate(mesh, (groups[:, :known], np.float32(threshold)))
+    top = np.full((len(groups), len(batches.split), num_ranked), -1, np.int32)
+    histogram = np.zeros((2, len(GRID) + 1), np.int64)
+    predicted, right = np.zeros((2, num_labels), np.int64)
+
+    def compute(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        scores = score_batch(model, num_ranked, params, batch, *on_devices)
+        return scores.top, scores.histogram, scores.counts
+
+    for batch, (ranked, reached, counts) in over_split(compute, batches, mesh, title):
         top[:, batch.rows[batch.document_mask]] = ranked[:, batch.document_mask]
-    return top
+        histogram += reached
+        predicted[:known] += counts[0]
+        right[:known] += counts[1]
+    true = np.bincount(batches.split.labels.values, minlength=num_labels)
+    return Scores(top, thresholded.from_counts(right, predicted, true), histogram)
 
 
 def over_split(
-    compute: Callable[[Batch], Any], batches: Batches, mesh: Mesh, title: str
-) -> Iterator[tuple[Batch, Any]]:
-    """Yields each batch of a split once, with what `compute` makes of it on the devices; shows the progress.
+    compute: Callable[[Batch], Out], batches: Batches, mesh: Mesh, title: str
+) -> Iterator[tuple[Batch, Out]]:
+    """Yields each batch of a split once, with what `compute` returns for it, brought to the host; shows the progress.
 
-    The next batches are made meanwhile, and one of them computed, so memory holds a few batches whatever N is.
+    A thread prepares the next batches and the device computes one of them meanwhile, so memory holds a few batches
+    whatever N is.
     """
     with (
-        closing(ahead((batch, sharding.split_rows(mesh, batch)) for batch in batches.load(batches.in_order()))) as made,
+        closing(
+            prefetch((batch, sharding.shard_batch(mesh, batch)) for batch in batches.load(batches.in_order()))
+        ) as loaded,
         progress(title, len(batches.split), "documents") as advance,
     ):
-        computed: Iterator[Any] = ((batch, compute(placed)) for batch, placed in made)
-        # The device has one batch to do while the host takes the one before.
+        computed: Iterator[Any] = ((batch, compute(placed)) for batch, placed in loaded)
+        # The device works on the next batch while the host handles this one.
         for (batch, out), _ in pairwise(chain(computed, [None])):
             interrupts.check()
             yield batch, jax.device_get(out)
             advance(int(batch.document_mask.sum()))
-
-
-def head_of_all_labels(corpus: Corpus, is_head: np.ndarray) -> np.ndarray:
-    """Extends bool[L] to bool[all labels of the corpus]: labels that training never saw belong to the tail."""
-    head = np.zeros(len(corpus.published_counts), bool)
-    head[: corpus.num_labels] = is_head
-    return head
-
-
-def measure(
-    top: np.ndarray, batches: Batches, corpus: Corpus, report: Report, is_head: np.ndarray | None = None
-) -> dict[str, Any]:
-    """Computes the metrics of a ranking, in percent; given bool[L] `is_head` also those of "head" and "tail"."""
-    truth, counts, number = batches.split.labels, corpus.published_counts, corpus.published_documents
-    propensity = ranking.Propensity(report.propensity_a, report.propensity_b)
-    result: dict[str, Any] = ranking.evaluate(top[0], truth, counts, number, propensity=propensity)
-    if is_head is not None:
-        head = head_of_all_labels(corpus, is_head)
-        for name, group, own in (("head", head, top[1]), ("tail", ~head, top[2])):
-            result[name] = ranking.evaluate_group(top[0], own, truth, group, counts, number, propensity=propensity)
-    return result
-
-
-def bins(top: np.ndarray, batches: Batches, corpus: Corpus, bin_size: int) -> list[float]:
-    """Computes macro-averaged P@5 over bins of labels from the most frequent down (Fig. 1b), in percent."""
-    hit = ranking.hits(top, batches.split.labels)
-    per_label = ranking.macro_precision_at_k(hit, top, len(corpus.published_counts), NUM_RANKED)
-    return [float(value) for value in ranking.bin_means(per_label, corpus.published_counts, bin_size)]

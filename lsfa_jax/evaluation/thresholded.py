@@ -1,15 +1,19 @@
-"""Metrics of decisions, which labels each document is given: counts per label, precision, recall, F1, in percent.
+"""Metrics of thresholded predictions: confusion counts of each label, precision, recall, F1; the best threshold.
 
-A label is given where its probability reaches a threshold; nothing is ranked. Everything follows from three counts a
-label, which add up over batches: no N x L array exists. Conventions, those of scikit-learn with zero_division=0:
+A label is predicted where its probability reaches a threshold; nothing is ranked. Everything follows from three counts
+of each label, which add up over batches: no N x L array exists. Conventions are those of scikit-learn with
+zero_division=0:
 
-- A label that is never given has precision 0, one that no document of the truth has recall 0; F1 = 2 TP / (2 TP + FP +
-  FN), and 0 where nothing of it was given or true.
+- A label that is never predicted has precision 0, one without a document recall 0; F1 = 2 TP / (2 TP + FP + FN), and 0
+  where the label is neither predicted nor true.
 - Micro: the counts are added over labels first. Macro: the mean over labels. Labels without a document in the truth
   and those that training never saw stay in both; "macro_F1_tested" is the mean over the labels that the truth has.
-- A document without labels has no true pair, and what it is given is false.
+- A document without labels has no true pair, and whatever is predicted for it is false.
+
+Shapes: L labels.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +21,20 @@ import numpy as np
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation.ranking import Bools, Floats, Integers
 
+DEFAULT_THRESHOLD = 0.5
+"""The threshold where there are no validation documents to choose it on."""
 
-class Outcomes(NamedTuple):
-    """What became of each label over some documents; those of more documents are sums.
+GRID = np.linspace(0.01, 0.99, 99).astype(np.float32)
+"""float32[99], the thresholds that `best_threshold` chooses from, increasing."""
+
+
+class ConfusionCounts(NamedTuple):
+    """How often each label was predicted rightly, wrongly, and missed; counts of two sets of documents add up.
 
     Attributes:
-        true_positives: int64 [L], documents that have the label and were given it.
-        false_positives: int64 [L], documents that were given it and do not have it.
-        false_negatives: int64 [L], documents that have it and were not given it.
+        true_positives: int64 [L], documents that have the label and for which it was predicted.
+        false_positives: int64 [L], documents without the label for which it was predicted.
+        false_negatives: int64 [L], documents that have the label and for which it was not predicted.
     """
 
     true_positives: Integers
@@ -32,69 +42,93 @@ class Outcomes(NamedTuple):
     false_negatives: Integers
 
 
-def count(given: Ragged, truth: Ragged, num_labels: int) -> Outcomes:
-    """Counts the outcomes of N documents, L = `num_labels`.
+def count(predicted: Ragged, truth: Ragged, num_labels: int) -> ConfusionCounts:
+    """Counts predictions of N documents.
 
     Args:
-        given: the labels that each document was given, none twice.
-        truth: its labels.
-        num_labels: more than the largest id of either.
+        predicted: the predicted labels of each document, none twice.
+        truth: the labels of each document.
+        num_labels: L, more than the largest id of either.
 
     Raises:
-        ValueError: `given` and `truth` differ in the number of documents.
+        ValueError: `predicted` and `truth` differ in the number of documents.
     """
-    if given.num_rows != truth.num_rows:
-        raise ValueError(f"given lists {given.num_rows} documents, truth {truth.num_rows}")
+    if predicted.num_rows != truth.num_rows:
+        raise ValueError(f"predicted lists {predicted.num_rows} documents, truth {truth.num_rows}")
 
-    def pairs(sets: Ragged) -> Integers:
-        return sets.row_ids * num_labels + sets.values
+    def pairs(labels: Ragged) -> Integers:
+        return labels.row_ids * num_labels + labels.values
 
-    right = np.intersect1d(pairs(given), pairs(truth), assume_unique=True) % max(num_labels, 1)
-    return from_counts(*(np.bincount(ids, minlength=num_labels) for ids in (right, given.values, truth.values)))
+    right = np.intersect1d(pairs(predicted), pairs(truth), assume_unique=True) % max(num_labels, 1)
+    return from_counts(*(np.bincount(ids, minlength=num_labels) for ids in (right, predicted.values, truth.values)))
 
 
-def from_counts(right: Integers, given: Integers, true: Integers) -> Outcomes:
-    """Makes outcomes of int [L] counts of pairs that are given and true, given, and true."""
+def from_counts(right: Integers, predicted: Integers, true: Integers) -> ConfusionCounts:
+    """Returns confusion counts from int [L] numbers of documents: predicted and true, predicted, true."""
     right = np.asarray(right, np.int64)
-    return Outcomes(right, given - right, true - right)
+    return ConfusionCounts(right, predicted - right, true - right)
 
 
-def precision(outcomes: Outcomes) -> Floats:
-    """Computes TP / (TP + FP) of each label, float64 [L]."""
-    return _percent(outcomes.true_positives, outcomes.true_positives + outcomes.false_positives)
+def precision(counts: ConfusionCounts) -> Floats:
+    """Computes TP / (TP + FP) of each label in percent, float64 [L]."""
+    return _percent(counts.true_positives, counts.true_positives + counts.false_positives)
 
 
-def recall(outcomes: Outcomes) -> Floats:
-    """Computes TP / (TP + FN) of each label, float64 [L]."""
-    return _percent(outcomes.true_positives, outcomes.true_positives + outcomes.false_negatives)
+def recall(counts: ConfusionCounts) -> Floats:
+    """Computes TP / (TP + FN) of each label in percent, float64 [L]."""
+    return _percent(counts.true_positives, counts.true_positives + counts.false_negatives)
 
 
-def f1(outcomes: Outcomes) -> Floats:
-    """Computes 2 TP / (2 TP + FP + FN) of each label, float64 [L]."""
-    right, wrong, missed = outcomes
+def f1(counts: ConfusionCounts) -> Floats:
+    """Computes 2 TP / (2 TP + FP + FN) of each label in percent, float64 [L]."""
+    right, wrong, missed = counts
     return _percent(2 * right, 2 * right + wrong + missed)
 
 
-def summary(outcomes: Outcomes, group: Bools) -> dict[str, float]:
+METRICS: dict[str, Callable[[ConfusionCounts], Floats]] = {"precision": precision, "recall": recall, "F1": f1}
+"""Name of a metric -> the function that computes it for each label; `summary` has "micro_" and "macro_" of each."""
+
+
+def summary(counts: ConfusionCounts, group: Bools) -> dict[str, float]:
     """Computes averages over the labels of a group, bool [L].
 
     Returns:
-        Percent: "micro_" and "macro_" of "precision", "recall" and "F1"; "macro_F1_tested".
+        Percent: "micro_" and "macro_" of each of `METRICS`; "macro_F1_tested".
     """
-    own = Outcomes(*(counts[group] for counts in outcomes))
-    total = Outcomes(*(counts.sum(keepdims=True) for counts in own))
-    tested = own.true_positives + own.false_negatives > 0
-    metrics = {"precision": precision, "recall": recall, "F1": f1}
+    inside = ConfusionCounts(*(each[group] for each in counts))
+    total = ConfusionCounts(*(each.sum(keepdims=True) for each in inside))
+    tested = inside.true_positives + inside.false_negatives > 0
     return (
-        {f"micro_{name}": float(metric(total)[0]) for name, metric in metrics.items()}
-        | {f"macro_{name}": _mean(metric(own)) for name, metric in metrics.items()}
-        | {"macro_F1_tested": _mean(f1(own)[tested])}
+        {f"micro_{name}": float(metric(total)[0]) for name, metric in METRICS.items()}
+        | {f"macro_{name}": _mean(metric(inside)) for name, metric in METRICS.items()}
+        | {"macro_F1_tested": _mean(f1(inside)[tested])}
     )
+
+
+def best_threshold(histogram: Integers, positives: int) -> float:
+    """Returns the threshold of `GRID` with the largest micro F1 over all documents and labels.
+
+    Exact: labels that training never saw have no probability and are missed at every threshold.
+
+    Args:
+        histogram: int64 [2, 100], how many probabilities reach 0, 1, ..., 99 of the thresholds: of all pairs of a
+            document and a label, and of the true ones. `scorer.score_split` computes it.
+        positives: true pairs, with those of labels that training never saw.
+
+    Returns:
+        Of equally good thresholds the nearest to 0.5; 0.5 where no document has a label or none is ever predicted.
+    """
+    predicted, right = np.asarray(histogram)[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+    score = 2 * right / np.maximum(predicted + positives, 1)
+    if not score.any():
+        return DEFAULT_THRESHOLD
+    best = GRID[score == score.max()]
+    return float(best[np.argmin(np.abs(best - DEFAULT_THRESHOLD))])
 
 
 def _mean(values: Floats) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def _percent(part: Integers, whole: Integers) -> Floats:
-    return 100 * np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+def _percent(part: Integers, total: Integers) -> Floats:
+    return 100 * np.divide(part, total, out=np.zeros(len(total)), where=total > 0)

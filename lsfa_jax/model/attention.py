@@ -1,101 +1,116 @@
-"""Eq. 2-4: attention of every label over the words, feature head.
+"""Eq. 2-4: attention of each label over the tokens, label-specific features, and the feature head.
 
-Shapes: B documents, T words (padded), H hidden units a direction, L labels, K labels of one document, D feature.
-All functions are pure; padding is exact: what lies beyond a document's length changes no value and no gradient.
+Shapes: B documents, T tokens (padded), H hidden units per direction, D feature, L labels, K labels of one document.
+All functions are pure. Padding is exact: values beyond a document's length change no output and no gradient.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
+import chex
 import jax
 import jax.numpy as jnp
 
-Array = jax.Array
-Params = Mapping[str, Any]
+from lsfa_jax.types import Array, DTypeLike, Params
+
+# Stands for minus infinity in a softmax: exp of it is 0, and its gradient is 0 instead of nan.
+_MINUS_INFINITY = -1e30
 
 
-def product(spec: str, a: Array, b: Array, dtype: Any = jnp.float32) -> Array:
-    """Computes an einsum with its factors in `dtype` and its sum in float32.
+def product(spec: str, a: Array, b: Array, dtype: DTypeLike = jnp.float32) -> Array:
+    """Computes `jnp.einsum(spec, a, b)` in mixed precision: factors in `dtype`, accumulation and result in float32.
 
     Args:
-        spec: as for `jnp.einsum`.
+        spec: subscripts, as for `jnp.einsum`.
         a: first factor.
         b: second factor.
         dtype: float32 or bfloat16.
 
     Returns:
-        float32, of the shape that `spec` says.
+        float32 of the shape that `spec` describes.
     """
     return jnp.einsum(spec, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
 
 
-def word_mask(lengths: Array, num_words: int) -> Array:
-    """Returns bool[B, T], true at words and false at padding."""
-    return jnp.arange(num_words)[None] < lengths[:, None]
+def token_mask(lengths: Array, num_tokens: int) -> Array:
+    """Returns bool[B, T], true at tokens and false at padding, from lengths int32[B] and T."""
+    chex.assert_rank(lengths, 1)
+    return jnp.arange(num_tokens)[None] < lengths[:, None]
 
 
-def label_attention(states: Array, mask: Array, queries: Array, dtype: Any = jnp.float32) -> Array:
-    """Computes Eq. 4, how much each label attends to each word.
+def label_attention(states: Array, mask: Array, queries: Array, dtype: DTypeLike = jnp.float32) -> Array:
+    """Eq. 4: alpha_l = softmax(e_l^T x), the attention of each label over the tokens.
 
     Args:
-        states: float32[B, T, 2H], word representations x of Eq. 1.
+        states: float32[B, T, 2H], token states x of Eq. 1.
         mask: bool[B, T], false at padding.
-        queries: float32[L, 2H], label embeddings e_l; or [B, K, 2H], other labels for each document.
+        queries: float32[L, 2H], label embeddings e_l; or [B, K, 2H], a separate set of labels for each document.
         dtype: of the matrix product.
 
     Returns:
-        float32[B, L or K, T]: sums to 1 over the words, exactly 0 at padding; all 0 for a document without words.
+        float32[B, L or K, T]: sums to 1 over the tokens, exactly 0 at padding; all 0 for a document without tokens.
     """
+    chex.assert_rank((states, queries), (3, {2, 3}))
+    chex.assert_shape(mask, states.shape[:2])
+    chex.assert_equal_shape_suffix((states, queries), 1)
     spec = "btd,ld->blt" if queries.ndim == 2 else "btd,bld->blt"
     scores = product(spec, states, queries, dtype)
     mask = mask[:, None]
-    return jax.nn.softmax(jnp.where(mask, scores, -1e30), axis=-1) * mask
+    return jax.nn.softmax(jnp.where(mask, scores, _MINUS_INFINITY), axis=-1) * mask
 
 
-def project_words(states: Array, head: Params | None, dtype: Any = jnp.float32) -> Array:
-    """Applies the feature head's matrix to the words, float32[B, T, D]; without a head returns the states.
+def project_tokens(states: Array, head: Params | None, dtype: DTypeLike = jnp.float32) -> Array:
+    """Applies the matrix W of the feature head to the tokens, x W; without a head returns the states.
 
-    As attention weights sum to one and the head is linear up to here, alpha_l (x W) = (alpha_l x) W: the same numbers
-    as attending first, with fewer operations, and no B x L x 2H array is ever held.
+    Attention is linear in the values, so (alpha_l x) W = alpha_l (x W). Projecting T tokens instead of L attended
+    states takes fewer operations, and no [B, L, 2H] array is stored.
+
+    Args:
+        states: float32[B, T, 2H], token states x.
+        head: `kernel` [2H, D] and `bias` [D]; None without a feature head.
+        dtype: of the matrix product.
+
+    Returns:
+        float32[B, T, D]; without a head D = 2H.
     """
     return states if head is None else product("bth,hd->btd", states, head["kernel"], dtype)
 
 
-def label_features(attention: Array, words: Array, head_bias: Array | None, dtype: Any = jnp.float32) -> Array:
-    """Computes Eq. 2-3, the label-specific features v_l = relu(alpha_l (x W) + b).
+def label_features(attention: Array, values: Array, head_bias: Array | None, dtype: DTypeLike = jnp.float32) -> Array:
+    """Eq. 2-3: label-specific features v_l = relu(alpha_l (x W) + b).
 
-    Linear layer W, b and ReLU are the feature head that the released code adds to the paper's v_l = alpha_l x.
+    The linear layer W, b and the ReLU are the feature head, which the released code adds to the paper's
+    v_l = alpha_l x.
 
     Args:
         attention: float32[B, L, T], alpha of `label_attention`.
-        words: float32[B, T, D], what `project_words` makes of the words, which is attended to.
-        head_bias: float32[D]; None for the paper's bare attention (then D = 2H).
-        dtype: of the matrix products.
+        values: float32[B, T, D], x W of `project_tokens`.
+        head_bias: float32[D], b; None for the paper's v_l = alpha_l x, where D = 2H.
+        dtype: of the matrix product.
 
     Returns:
-        float32[B, L, D]. A document without words has relu(b), or 0 without the head.
+        float32[B, L, D]. A document without tokens has relu(b), or 0 without the head.
     """
-    features = product("blt,btd->bld", attention, words, dtype)
+    chex.assert_shape(attention, (len(values), None, values.shape[1]))
+    features = product("blt,btd->bld", attention, values, dtype)
     return features if head_bias is None else jax.nn.relu(features + head_bias)
 
 
 def few_label_features(
-    states: Array, mask: Array, queries: Array, head: Params | None, dtype: Any = jnp.float32
+    states: Array, mask: Array, queries: Array, head: Params | None, dtype: DTypeLike = jnp.float32
 ) -> Array:
-    """Computes Eq. 2-4 for some labels of each document, few beside its words.
+    """Eq. 2-4 for K labels of each document, where K is small beside T.
 
-    The same as `label_features`, but the head's matrix is applied to K attended states and not to T words.
+    Gives the same values as `label_features`, but applies W to K attended states instead of T tokens.
 
     Args:
-        states: float32[B, T, 2H], word representations x.
+        states: float32[B, T, 2H], token states x.
         mask: bool[B, T], false at padding.
-        queries: float32[B, K, 2H], of the labels of each document.
+        queries: float32[B, K, 2H], label embeddings of the labels of each document.
         head: `kernel` [2H, D] and `bias` [D] of the feature head; None without one.
         dtype: of the matrix products.
 
     Returns:
-        float32[B, K, D].
+        float32[B, K, D]; without a head D = 2H.
     """
+    chex.assert_rank(queries, 3)
     attended = product("bkt,bth->bkh", label_attention(states, mask, queries, dtype), states, dtype)
     if head is None:
         return attended

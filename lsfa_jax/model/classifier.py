@@ -1,40 +1,45 @@
-"""Eq. 5-6: one-versus-all scores and binary cross-entropy."""
+"""Eq. 5-6: one-versus-all logits and binary cross-entropy."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from lsfa_jax.types import Array
 
 
 def scores(features: Array, weights: Array, bias: Array | None = None) -> Array:
-    """Computes the logit of Eq. 5, w_l . v_l.
+    """Eq. 5 before the sigmoid: the logits w_l . v_l.
 
     Args:
-        features: float32[..., L, D], label-specific features.
-        weights: float32[L, D], one classifier a label; [1, D] where all labels share one.
-        bias: float32[L] or [1], or None as in the paper.
+        features: float32[..., L, D], label-specific features v_l.
+        weights: float32[L, D], one classifier w_l per label; [1, D] if all labels share one.
+        bias: float32[L] or [1]; None as in the paper.
 
     Returns:
-        float32[..., L]; sigmoid of it is the probability.
+        float32[..., L]; the sigmoid of it is the probability.
     """
+    chex.assert_equal_shape_suffix((features, weights), 1)
     logits = jnp.sum(features * weights, axis=-1)
     return logits if bias is None else logits + bias
 
 
 def binary_cross_entropy(logits: Array, label_ids: Array, label_mask: Array, document_mask: Array) -> Array:
-    """Computes the sum of Eq. 6 over documents and labels, with the minus sign that the paper leaves out.
+    """Eq. 6: binary cross-entropy summed over documents and labels, with the minus sign that the paper omits.
 
-    -sum y log s(z) + (1 - y) log(1 - s(z)) = sum_all softplus(z) - sum_positive z, so targets stay lists of labels.
+    -sum_l y_l log s(z_l) + (1 - y_l) log(1 - s(z_l)) = sum_l softplus(z_l) - sum_{y_l = 1} z_l, so targets stay lists
+    of labels and no dense [B, L] target array is needed.
 
     Args:
-        logits: float32[B, L].
+        logits: float32[B, L], z.
         label_ids: int32[B, K], the labels of each document, each once.
         label_mask: bool[B, K], false where `label_ids` is padding.
         document_mask: bool[B], false where the document is padding.
 
     Returns:
-        float32 scalar, a sum: divide by documents x labels for a mean.
+        float32 scalar, a sum; divide by documents x labels for a mean.
     """
+    chex.assert_equal_shape((label_ids, label_mask))
+    chex.assert_shape(document_mask, (len(logits),))
     positive = jnp.take_along_axis(logits, label_ids, axis=1) * label_mask
-    each = jnp.sum(jax.nn.softplus(logits), axis=1) - jnp.sum(positive, axis=1)
-    return jnp.sum(jnp.where(document_mask, each, 0.0))
+    per_document = jnp.sum(jax.nn.softplus(logits), axis=1) - jnp.sum(positive, axis=1)
+    return jnp.sum(jnp.where(document_mask, per_document, 0.0))

@@ -1,29 +1,30 @@
-"""Eq. 2-6 of all labels, in tiles of documents x labels: logits, and the cross-entropy with its gradients in one pass.
+"""Eq. 2-6 for all labels, in tiles of documents x labels: logits, and the cross-entropy with its gradients in one pass.
 
-The method spends most of its time here, and autodiff would hold B x L x T weights and B x L x D features for the way
-back. But the cross-entropy of a document and a label needs no other one: once its logit is known, so are its gradients.
-So each tile is computed once, its gradients are added up, and nothing of it is kept. The cotangent of a sum is one
-number: all that is left for the way back is to scale.
+Training spends most of its time here. Automatic differentiation would store attention [B, L, T] and features [B, L, D]
+of all labels for the backward pass. But the cross-entropy of one document and one label depends on no other pair: once
+its logit is known, so are its gradients. Each tile is therefore computed once, its gradients are added to the sums, and
+its intermediate arrays are discarded. As the cotangent of a sum is a scalar, the backward pass only scales the stored
+gradients.
 
-Shapes: B documents, T words, H hidden units a direction, D feature, L labels, K labels of one document; of a tile: G
-documents, C labels.
+Shapes: B documents, T tokens, H hidden units per direction, D feature, L labels, K labels of one document. Of one tile:
+G documents, C labels.
 """
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from lsfa_jax.model import classifier
 from lsfa_jax.model.attention import label_attention, label_features, product
+from lsfa_jax.types import Array, DTypeLike, PyTree
 
-Array = jax.Array
 
-
-class Labels(NamedTuple):
-    """What belongs to labels: a row each, or one row that all share."""
+class LabelTables(NamedTuple):
+    """The parameters of the labels: one row per label, or a single row shared by all labels."""
 
     queries: Array
     """float32[L, 2H], label embeddings e_l."""
@@ -33,19 +34,24 @@ class Labels(NamedTuple):
     """float32[L or 1]."""
 
 
-class Words(NamedTuple):
-    """What is known of the words."""
+def has_label_rows(table: Array, num_labels: int) -> bool:
+    """Whether a label table has one row per label, rather than a single row shared by all labels."""
+    return len(table) == num_labels
+
+
+class Tokens(NamedTuple):
+    """Keys and values of the attention."""
 
     states: Array
-    """float32[B, T, 2H], word representations x, which decide the attention."""
+    """float32[B, T, 2H], token states x of Eq. 1: the keys."""
     values: Array
-    """float32[B, T, D], what `project_words` makes of them, which is attended to."""
+    """float32[B, T, D], `attention.project_tokens` of the states: the values."""
     mask: Array
     """bool[B, T], false at padding."""
 
 
 class Targets(NamedTuple):
-    """Which labels are right."""
+    """The labels y of each document."""
 
     label_ids: Array
     """int32[B, K], the labels of each document, each once."""
@@ -55,218 +61,260 @@ class Targets(NamedTuple):
     """bool[B], false where the document is padding."""
 
 
-class Tile(NamedTuple):
-    """How much is computed at a time; bounds memory, changes no figure."""
+class TileSize(NamedTuple):
+    """Bounds of a tile. They bound peak memory; results agree up to rounding."""
 
     labels: int
-    """C, or somewhat less, so that blocks are even."""
-    words: int
-    """Words of the documents at a time (G x T); 0: all documents. A CPU likes tiles that its caches hold."""
+    """Upper bound of C; C is less where that makes blocks of labels even."""
+    tokens: int
+    """Upper bound of G x T, so that a tile fits into a CPU's caches; 0: G = B."""
     shards: int = 1
-    """Devices that the documents are split over: G is a multiple of it."""
+    """Number of devices over which the documents are sharded: G is a multiple of it."""
 
-    def documents(self, num_documents: int, num_words: int) -> int:
-        """Returns G, the largest part of B within the bound."""
-        if not self.words:
-            return num_documents
-        shards = math.gcd(self.shards, num_documents)
-        share = num_documents // shards
-        fits = [n for n in range(1, share + 1) if share % n == 0 and n * shards * num_words <= self.words]
-        return shards * max(fits, default=1)
+    def num_documents(self, batch_size: int, num_tokens: int) -> int:
+        """Returns G, the largest divisor of B within the bound."""
+        if not self.tokens:
+            return batch_size
+        shards = math.gcd(self.shards, batch_size)
+        shard_size = batch_size // shards
+        divisors = (n for n in range(1, shard_size + 1) if shard_size % n == 0)
+        return shards * max((n for n in divisors if n * shards * num_tokens <= self.tokens), default=1)
 
 
-def scores(words: Words, head_bias: Array | None, labels: Labels, tile: Tile, dtype: Any = jnp.float32) -> Array:
-    """Computes Eq. 2-5, the logits float32[B, L]; arguments as for `loss`."""
-    deal = _Deal(words.mask.shape, len(labels.queries), tile)
-    own, shared = deal.own(labels), deal.shared(labels)
+def scores(
+    tokens: Tokens, head_bias: Array | None, labels: LabelTables, tile_size: TileSize, dtype: DTypeLike = jnp.float32
+) -> Array:
+    """Eq. 2-5: the logits of all labels, before the sigmoid.
 
-    def one_block(rows: Any) -> Array:
-        both = Labels(*(a if b is None else b for a, b in zip(shared, rows, strict=True)))
-        return jax.lax.map(lambda some: _logits(some, head_bias, both, dtype)[-1], documents)
+    Args:
+        tokens: token states and values of the documents.
+        head_bias: float32[D], bias of the feature head; None without one.
+        labels: the label tables.
+        tile_size: bounds of a tile.
+        dtype: of the matrix products, float32 or bfloat16.
 
-    documents = jax.tree.map(deal.documents, words)
-    logits = jax.lax.map(one_block, jax.tree.map(deal.labels, own))
-    # blocks, turns, G, C -> G, turns, blocks, C: a document's number is G's first.
-    return logits.transpose(2, 1, 0, 3).reshape(len(words.mask), -1)[:, : deal.num_labels]
+    Returns:
+        float32[B, L].
+    """
+    _check_shapes(tokens, labels)
+    tiling = _Tiling(tokens.mask.shape, len(labels.queries), tile_size)
+    shared = tiling.shared(labels)
+    document_tiles = jax.tree.map(tiling.tile_documents, tokens)
+
+    def label_block(rows: LabelTables) -> Array:
+        block = _merge(shared, rows)
+        return jax.lax.map(lambda tile: _logits(tile, head_bias, block, dtype)[-1], document_tiles)
+
+    logits = jax.lax.map(label_block, jax.tree.map(tiling.tile_labels, tiling.per_label(labels)))
+    # [label blocks, document tiles, G, C] -> [G, document tiles, label blocks, C], the order of `tile_documents`.
+    return logits.transpose(2, 1, 0, 3).reshape(len(tokens.mask), -1)[:, : tiling.num_labels]
 
 
 def loss(
-    words: Words,
+    tokens: Tokens,
     head_bias: Array | None,
-    labels: Labels,
+    labels: LabelTables,
     targets: Targets,
-    tile: Tile,
-    dtype: Any = jnp.float32,
+    tile_size: TileSize,
+    dtype: DTypeLike = jnp.float32,
     label_weights: Array | None = None,
 ) -> Array:
-    """Computes the sum of Eq. 6 over documents and all labels, with Eq. 2-5 before it.
+    """Eq. 2-6: binary cross-entropy summed over documents and all labels.
 
-    Equal to `classifier.binary_cross_entropy` of `scores`, without holding more than a tile. Gradients of inputs that
-    are not trained are not computed.
+    Equal to `classifier.binary_cross_entropy` of `scores`, in the memory of one tile. Gradients are computed only for
+    inputs that are differentiated.
 
     Args:
-        words: the documents' words.
-        head_bias: float32[D], the feature head's; None without one.
+        tokens: token states and values of the documents.
+        head_bias: float32[D], bias of the feature head; None without one.
         labels: the label tables.
         targets: the labels of each document.
-        tile: what is computed at a time.
+        tile_size: bounds of a tile.
         dtype: of the matrix products, float32 or bfloat16.
-        label_weights: float32[L], how often a label's terms count, taken as constants; None: once.
+        label_weights: float32[L], weight of each label's terms, without a gradient; None: all 1.
 
     Returns:
-        float32 scalar, a sum: divide by documents x labels for a mean.
+        float32 scalar, a sum; divide by documents x labels for a mean.
     """
-    counted = jnp.ones(len(labels.queries)) if label_weights is None else label_weights
-    return _loss(tile, dtype, words.mask, targets, counted, words.states, words.values, head_bias, labels)
+    _check_shapes(tokens, labels)
+    chex.assert_equal_shape((targets.label_ids, targets.label_mask))
+    chex.assert_equal_shape_prefix((tokens.states, targets.label_ids, targets.document_mask), 1)
+    weights = jnp.ones(len(labels.queries)) if label_weights is None else label_weights
+    return _loss(tile_size, dtype, tokens.mask, targets, weights, tokens.states, tokens.values, head_bias, labels)
+
+
+def _check_shapes(tokens: Tokens, labels: LabelTables) -> None:
+    chex.assert_rank((tokens.states, tokens.values, labels.queries, labels.weights), (3, 3, 2, 2))
+    chex.assert_equal_shape_prefix(tokens, 2)
+    chex.assert_equal_shape_suffix((tokens.states, labels.queries), 1)
+    chex.assert_equal_shape_suffix((tokens.values, labels.weights), 1)
 
 
 class _Gradients(NamedTuple):
-    """Of the sum, each shaped as what it is of; None where nobody asks for it."""
+    """Gradients of the sum, each of the shape of its input; None for inputs that are not differentiated."""
 
-    states: Any
-    values: Any
-    head_bias: Any
-    labels: Any
+    states: PyTree
+    values: PyTree
+    head_bias: PyTree
+    labels: PyTree
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _loss(tile: Tile, dtype: Any, *inputs: Any) -> Array:
-    nothing = _Gradients(*jax.tree.map(lambda x: None, inputs[3:]))
-    return _sum_and_gradients(tile, dtype, nothing, *inputs)[0]
+def _loss(tile_size: TileSize, dtype: DTypeLike, *inputs: PyTree) -> Array:
+    no_gradients = _Gradients(*jax.tree.map(lambda x: None, inputs[3:]))
+    return _sum_and_gradients(tile_size, dtype, no_gradients, *inputs)[0]
 
 
-def _forward(tile: Tile, dtype: Any, *inputs: Any) -> tuple[Array, _Gradients]:
-    def is_input(x: Any) -> bool:
+def _loss_forward(tile_size: TileSize, dtype: DTypeLike, *inputs: PyTree) -> tuple[Array, _Gradients]:
+    def is_input(x: object) -> bool:
         return hasattr(x, "perturbed")
 
-    # Because of `symbolic_zeros`, inputs say whether they are trained.
-    wanted = jax.tree.map(lambda x: True if x.perturbed else None, inputs[3:], is_leaf=is_input)
+    # `symbolic_zeros` passes each input with a flag: whether it is differentiated.
+    requested = jax.tree.map(lambda x: True if x.perturbed else None, inputs[3:], is_leaf=is_input)
     values = jax.tree.map(lambda x: x.value, inputs, is_leaf=is_input)
-    return _sum_and_gradients(tile, dtype, _Gradients(*wanted), *values)
+    return _sum_and_gradients(tile_size, dtype, _Gradients(*requested), *values)
 
 
-def _backward(tile: Tile, dtype: Any, gradients: _Gradients, d_sum: Array) -> tuple[Any, ...]:
+def _loss_backward(tile_size: TileSize, dtype: DTypeLike, gradients: _Gradients, d_sum: Array) -> tuple[PyTree, ...]:
     return None, None, None, *jax.tree.map(lambda g: d_sum * g, gradients)
 
 
-_loss.defvjp(_forward, _backward, symbolic_zeros=True)
+_loss.defvjp(_loss_forward, _loss_backward, symbolic_zeros=True)
 
 
 def _sum_and_gradients(
-    tile: Tile, dtype: Any, wanted: _Gradients, mask: Array, targets: Targets, counted: Array, states: Array,
-    values: Array, head_bias: Array | None, labels: Labels,
+    tile_size: TileSize, dtype: DTypeLike, requested: _Gradients, mask: Array, targets: Targets, label_weights: Array,
+    states: Array, values: Array, head_bias: Array | None, labels: LabelTables,
 ) -> tuple[Array, _Gradients]:  # fmt: skip
-    deal = _Deal(mask.shape, len(labels.queries), tile)
-    own, shared = deal.own(labels), deal.shared(labels)
-    documents = jax.tree.map(deal.documents, (Words(states, values, mask), targets))
+    """Computes Eq. 6 and its requested gradients: a scan over blocks of labels, and in it one over tiles of documents.
 
-    def one_block(sums: Any, block: Any) -> tuple[Any, Any]:
-        """All documents with one block of labels, whose rows' gradients are whole at the end."""
+    A label's gradients are complete after its block. The gradients of documents and of shared parameters are carried
+    through both scans.
+    """
+    tiling = _Tiling(mask.shape, len(labels.queries), tile_size)
+    per_label, shared = tiling.per_label(labels), tiling.shared(labels)
+    tokens, targets = jax.tree.map(tiling.tile_documents, (Tokens(states, values, mask), targets))
+
+    def add_label_block(sums: PyTree, block: PyTree) -> tuple[PyTree, PyTree]:
         total, d_documents, d_head_bias, d_shared = sums
-        rows, counted, label_ids = block
-        both = Labels(*(a if b is None else b for a, b in zip(shared, rows, strict=True)))
+        rows, weights, label_ids = block
+        block_tables = _merge(shared, rows)
 
-        def one_tile(sums: Any, turn: Any) -> tuple[Any, Any]:
-            (words, targets), d_documents = turn
-            term, more = _tile(words, targets, head_bias, both, label_ids, counted, dtype)
-            over_labels = Labels(*(jnp.sum(x, axis=0, keepdims=True) for x in more.labels))
-            sums = jax.tree.map(jnp.add, sums, _where(sums, (term, more.head_bias, over_labels, more.labels)))
-            return sums, jax.tree.map(jnp.add, d_documents, _where(d_documents, (more.states, more.values)))
+        def add_tile(sums: PyTree, tile: PyTree) -> tuple[PyTree, PyTree]:
+            (tokens, targets), d_documents = tile
+            tile_sum, d = _tile_sum_and_gradients(tokens, targets, head_bias, block_tables, label_ids, weights, dtype)
+            over_labels = LabelTables(*(jnp.sum(x, axis=0, keepdims=True) for x in d.labels))
+            sums = jax.tree.map(jnp.add, sums, _where(sums, (tile_sum, d.head_bias, over_labels, d.labels)))
+            return sums, jax.tree.map(jnp.add, d_documents, _where(d_documents, (d.states, d.values)))
 
-        d_rows = jax.tree.map(jnp.zeros_like, _where(wanted.labels, rows))
-        sums, d_documents = jax.lax.scan(one_tile, (total, d_head_bias, d_shared, d_rows), (documents, d_documents))
-        total, d_head_bias, d_shared, d_rows = sums
+        d_rows = jax.tree.map(jnp.zeros_like, _where(requested.labels, rows))
+        start = total, d_head_bias, d_shared, d_rows
+        (total, d_head_bias, d_shared, d_rows), d_documents = jax.lax.scan(
+            add_tile, start, ((tokens, targets), d_documents)
+        )
         return (total, d_documents, d_head_bias, d_shared), d_rows
 
-    words = documents[0]
-    start = _where((wanted.states, wanted.values), (words.states, words.values)), _where(wanted.head_bias, head_bias)
-    nothing = jax.tree.map(jnp.zeros_like, (*start, _where(wanted.labels, shared)))
-    blocks = jax.tree.map(deal.labels, own), deal.labels(counted), deal.labels(jnp.arange(deal.num_labels))
-    (total, d_documents, d_head_bias, d_shared), d_rows = jax.lax.scan(one_block, (jnp.zeros(()), *nothing), blocks)
-    d_rows = jax.tree.map(deal.back_to_labels, d_rows)
-    d_labels = Labels(*(a if b is None else b for a, b in zip(d_shared, d_rows, strict=True)))
-    d_states, d_values = jax.tree.map(deal.back_to_documents, d_documents)
+    d_documents = _where((requested.states, requested.values), (tokens.states, tokens.values))
+    d_shared = _where(requested.head_bias, head_bias), _where(requested.labels, shared)
+    start = jnp.zeros(()), *jax.tree.map(jnp.zeros_like, (d_documents, *d_shared))
+    label_ids = jnp.arange(tiling.num_labels)
+    blocks = jax.tree.map(tiling.tile_labels, (per_label, label_weights, label_ids))
+    (total, d_documents, d_head_bias, d_shared), d_per_label = jax.lax.scan(add_label_block, start, blocks)
+    d_states, d_values = jax.tree.map(tiling.untile_documents, d_documents)
+    d_labels = _merge(d_shared, jax.tree.map(tiling.untile_labels, d_per_label))
     return total, _Gradients(d_states, d_values, d_head_bias, d_labels)
 
 
-def _logits(words: Words, head_bias: Array | None, labels: Labels, dtype: Any) -> tuple[Array, Array, Array]:
-    """Returns attention [G, C, T], features [G, C, D] and logits [G, C]."""
-    attention = label_attention(words.states, words.mask, labels.queries, dtype)
-    features = label_features(attention, words.values, head_bias, dtype)
+def _logits(
+    tokens: Tokens, head_bias: Array | None, labels: LabelTables, dtype: DTypeLike
+) -> tuple[Array, Array, Array]:
+    """Eq. 2-5 of one tile: attention [G, C, T], features [G, C, D] and logits [G, C]."""
+    attention = label_attention(tokens.states, tokens.mask, labels.queries, dtype)
+    features = label_features(attention, tokens.values, head_bias, dtype)
     return attention, features, classifier.scores(features, labels.weights, labels.bias)
 
 
-def _tile(
-    words: Words, targets: Targets, head_bias: Array | None, labels: Labels, label_ids: Array, counted: Array,
-    dtype: Any,
+def _tile_sum_and_gradients(
+    tokens: Tokens, targets: Targets, head_bias: Array | None, labels: LabelTables, label_ids: Array,
+    label_weights: Array, dtype: DTypeLike,
 ) -> tuple[Array, _Gradients]:  # fmt: skip
-    """Computes the sum of Eq. 6 over one tile, and its gradients; those of labels have a row each.
+    """Computes the sum of Eq. 6 over one tile and all its gradients; those of labels have one row per label.
 
-    What nobody wants of them, the compiler leaves out.
+    XLA removes gradients that are not used.
     """
-    attention, features, logits = _logits(words, head_bias, labels, dtype)
-    same = targets.label_ids[..., None] == label_ids
-    right = jnp.any(same & targets.label_mask[..., None], axis=1).astype(jnp.float32)
-    counts = targets.document_mask[:, None] * counted
-    total = jnp.sum(counts * (jax.nn.softplus(logits) - right * logits))
+    attention, features, logits = _logits(tokens, head_bias, labels, dtype)
+    is_label = targets.label_ids[..., None] == label_ids
+    y = jnp.any(is_label & targets.label_mask[..., None], axis=1).astype(jnp.float32)
+    weights = targets.document_mask[:, None] * label_weights
+    total = jnp.sum(weights * (jax.nn.softplus(logits) - y * logits))
 
-    d_logits = counts * (jax.nn.sigmoid(logits) - right)
+    d_logits = weights * (jax.nn.sigmoid(logits) - y)
     d_features = d_logits[..., None] * labels.weights
     d_attended = d_features if head_bias is None else jnp.where(features > 0, d_features, 0.0)
-    d_attention = product("bld,btd->blt", d_attended, words.values, dtype)
-    # Of a softmax: the sum of alpha_t d_alpha_t over t is the inner product of what was attended and its gradient.
-    # Where that gradient is not cut off, the features are what was attended and the bias.
+    d_attention = product("bld,btd->blt", d_attended, tokens.values, dtype)
+    # Backward pass of the softmax: d_scores = alpha (d_alpha - sum_t alpha_t d_alpha_t). That sum over tokens equals
+    # the inner product of the attended values and d_attended; where the ReLU passes a gradient, the attended values are
+    # features - bias.
     attended = features if head_bias is None else features - head_bias
     d_scores = attention * (d_attention - jnp.sum(d_attended * attended, axis=-1, keepdims=True))
     return total, _Gradients(
         states=product("blt,lh->bth", d_scores, labels.queries, dtype),
         values=product("blt,bld->btd", attention, d_attended, dtype),
         head_bias=jnp.sum(d_attended, axis=(0, 1)),
-        labels=Labels(
-            queries=product("blt,bth->lh", d_scores, words.states, dtype),
+        labels=LabelTables(
+            queries=product("blt,bth->lh", d_scores, tokens.states, dtype),
             weights=jnp.einsum("bl,bld->ld", d_logits, features),
             bias=jnp.sum(d_logits, axis=0),
         ),
     )
 
 
-def _where(wanted: Any, tree: Any) -> Any:
-    """Returns the parts of a tree for which `wanted` is not None, and None for the others."""
-    return jax.tree.map(lambda w, x: None if w is None else x, wanted, tree, is_leaf=lambda w: w is None)
+def _where(condition: PyTree, tree: PyTree) -> PyTree:
+    """Returns the parts of `tree` at which `condition` is not None; None at the rest."""
+    return jax.tree.map(lambda c, x: None if c is None else x, condition, tree, is_leaf=lambda c: c is None)
 
 
-class _Deal:
-    """Deals rows of documents and of labels into turns, and back."""
+def _merge(shared: LabelTables, per_label: LabelTables) -> LabelTables:
+    """Joins shared tables and tables with one row per label; each is None where the other is not."""
+    return jax.tree.map(lambda a, b: a if b is None else b, shared, per_label, is_leaf=lambda x: x is None)
 
-    def __init__(self, shape: tuple[int, ...], num_labels: int, tile: Tile) -> None:
+
+class _Tiling:
+    """Splits documents into tiles and labels into blocks, and joins them again."""
+
+    def __init__(self, shape: tuple[int, ...], num_labels: int, tile_size: TileSize) -> None:
+        """Computes the sizes for a batch of `shape` (B, T)."""
         self.num_labels = num_labels
-        self._blocks = -(-num_labels // tile.labels)
-        # As even as can be: a last block of few labels would cost what a whole one does.
-        self._size = -(-num_labels // self._blocks)
-        self._group = tile.documents(*shape)
-        self._turns = shape[0] // self._group
+        self._num_blocks = -(-num_labels // tile_size.labels)
+        # Even blocks: a last block of few labels would cost as much as a full one.
+        self._block_size = -(-num_labels // self._num_blocks)
+        self._tile_documents = tile_size.num_documents(*shape)
+        self._num_tiles = shape[0] // self._tile_documents
 
-    def own(self, labels: Labels) -> Any:
-        """Keeps the tables that have a row a label."""
-        return jax.tree.map(lambda x: x if len(x) == self.num_labels else None, labels)
+    def per_label(self, labels: LabelTables) -> LabelTables:
+        """Returns the tables with one row per label, None in place of shared ones."""
+        return jax.tree.map(lambda x: x if has_label_rows(x, self.num_labels) else None, labels)
 
-    def shared(self, labels: Labels) -> Any:
-        """Keeps the tables of which all labels share the one row."""
-        return jax.tree.map(lambda x: None if len(x) == self.num_labels else x, labels)
+    def shared(self, labels: LabelTables) -> LabelTables:
+        """Returns the tables with a single row for all labels, None in place of the rest."""
+        return jax.tree.map(lambda x: None if has_label_rows(x, self.num_labels) else x, labels)
 
-    def labels(self, rows: Array) -> Array:
-        """[L, ...] -> [blocks, C, ...]; zeros beyond L, which as weights make them count 0 times."""
-        padding = ((0, self._blocks * self._size - self.num_labels), *((0, 0),) * (rows.ndim - 1))
-        return jnp.pad(rows, padding).reshape(self._blocks, self._size, *rows.shape[1:])
+    def tile_labels(self, x: Array) -> Array:
+        """[L, ...] -> [label blocks, C, ...], zero-padded beyond L: a label weight of 0 removes the padding."""
+        padding = ((0, self._num_blocks * self._block_size - self.num_labels), *((0, 0),) * (x.ndim - 1))
+        return jnp.pad(x, padding).reshape(self._num_blocks, self._block_size, *x.shape[1:])
 
-    def back_to_labels(self, x: Array) -> Array:
-        """[blocks, C, ...] -> [L, ...]."""
+    def untile_labels(self, x: Array) -> Array:
+        """[label blocks, C, ...] -> [L, ...]."""
         return x.reshape(-1, *x.shape[2:])[: self.num_labels]
 
-    def documents(self, x: Array) -> Array:
-        """[B, ...] -> [turns, G, ...]; G first, so that documents stay on the devices that they are split over."""
-        return x.reshape(self._group, self._turns, *x.shape[1:]).swapaxes(0, 1)
+    def tile_documents(self, x: Array) -> Array:
+        """[B, ...] -> [document tiles, G, ...].
 
-    def back_to_documents(self, x: Array) -> Array:
-        """[turns, G, ...] -> [B, ...]."""
+        Reshaped to [G, document tiles] first, so that documents stay on the device to which they are sharded.
+        """
+        return x.reshape(self._tile_documents, self._num_tiles, *x.shape[1:]).swapaxes(0, 1)
+
+    def untile_documents(self, x: Array) -> Array:
+        """[document tiles, G, ...] -> [B, ...]."""
         return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])

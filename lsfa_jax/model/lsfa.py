@@ -1,4 +1,8 @@
-"""The whole classifier as one thin module: it declares the parameters of Eq. 1-5 and calls what computes them."""
+"""The classifier as one thin module: it declares the parameters of Eq. 1-5 and calls the functions that use them.
+
+Parameters are {"encoder": ..., "labels": {"queries", "head"}, "classifier": {"weights", "bias"}}: those of the encoder,
+of label attention and feature head, and of the one-versus-all classifiers, which stage 3 adjusts.
+"""
 
 from typing import Any
 
@@ -8,166 +12,171 @@ import jax.numpy as jnp
 
 from lsfa_jax import config
 from lsfa_jax.model import attention, label_loss
-from lsfa_jax.model.encoders import bilstm
+from lsfa_jax.model.encoders import Encoder, make_encoder
+from lsfa_jax.types import Array, DTypeLike, PyTree
 
-Array = jax.Array
-
-CLASSIFIER = "classifier"
-"""The name under which the parameters that stage 3 adjusts stand; all others belong to the encoder."""
-
-
-# Words whose attention a CPU computes at a time: with fewer its products are small, with more its caches overflow.
-_CPU_WORDS = 1024
-
-
-def _uniform(scale: float) -> nn.initializers.Initializer:
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -scale, scale)
+# Tokens whose attention a CPU computes at a time: with fewer, its products are small; with more, its caches overflow.
+_CPU_TOKENS = 1024
 
 
 class Lsfa(nn.Module):
-    """BiLSTM, label attention, feature head and one-versus-all classifiers.
+    """Encoder, label attention, feature head and one-versus-all classifiers.
 
-    Methods are called through `apply({"params": params}, ..., method=...)`; `train=True` needs a key named `dropout`.
+    Bind it to parameters with `bind({"params": params})`, or call a method with `apply(..., method=...)`; `train=True`
+    needs a key named `dropout`.
+
+    Attributes:
+        encoder: computes the token states.
+        num_labels: L.
+        head_size: D of the feature head; None without one, then D = 2H.
+        shared_classifier: whether all labels share one classifier.
+        classifier_bias: whether classifiers have a bias.
+        label_block: labels attended at a time; bounds memory.
+        dtype: of the matrix products, float32 or bfloat16.
     """
 
-    vocabulary_size: int
-    embedding_size: int
+    encoder: Encoder
     num_labels: int
-    settings: config.Encoder
-    classifier_settings: config.Classifier
-    dtype: Any = jnp.float32
+    head_size: int | None
+    shared_classifier: bool = False
+    classifier_bias: bool = False
+    label_block: int = 4096
+    dtype: DTypeLike = jnp.float32
 
     @property
     def feature_size(self) -> int:
         """D."""
-        return self.settings.feature_size if self.settings.feature_head else 2 * self.settings.hidden_size
+        return self.head_size or self.encoder.state_size
 
     def setup(self) -> None:
-        hidden, states = self.settings.hidden_size, 2 * self.settings.hidden_size
-        self.embedding = self.param(
-            "embedding", nn.initializers.normal(0.1), (self.vocabulary_size, self.embedding_size)
-        )
-        small = _uniform(hidden**-0.5)
-        shapes = {"w_input": (self.embedding_size, 4 * hidden), "w_hidden": (hidden, 4 * hidden), "bias": (4 * hidden,)}
-        start = nn.initializers.zeros_init()
-        self.lstm = {
-            side: {name: self.param(f"lstm_{side}_{name}", small, shape) for name, shape in shapes.items()}
-            | {name: self.param(f"lstm_{side}_{name}", start, (hidden,)) for name in ("h0", "c0")}
-            for side in ("forward", "backward")
-        }
-        xavier = nn.initializers.xavier_uniform()
-        self.queries = self.param("label_queries", xavier, (self.num_labels, states))
-        self.head: dict[str, Array] | None = None
-        if self.settings.feature_head:
-            self.head = {
-                "kernel": self.param("head_kernel", xavier, (states, self.settings.feature_size)),
-                "bias": self.param("head_bias", nn.initializers.zeros_init(), (self.settings.feature_size,)),
-            }
-        rows = self.num_labels if self.classifier_settings.weights == "per_label" else 1
+        self.labels = self.param("labels", self._init_labels)
+        self.classifier = self.param("classifier", self._init_classifier)
 
-        def init_classifier(key: Array) -> dict[str, Array]:
-            weights = {"weights": _uniform(self.feature_size**-0.5)(key, (rows, self.feature_size))}
-            return weights | ({"bias": jnp.zeros(rows)} if self.classifier_settings.bias else {})
+    def _init_labels(self, key: Array) -> dict[str, Any]:
+        queries_key, head_key = jax.random.split(key)
+        xavier, states = nn.initializers.xavier_uniform(), self.encoder.state_size
+        labels: dict[str, Any] = {"queries": xavier(queries_key, (self.num_labels, states))}
+        if self.head_size:
+            labels["head"] = {"kernel": xavier(head_key, (states, self.head_size)), "bias": jnp.zeros(self.head_size)}
+        return labels
 
-        self.classifiers = self.param(CLASSIFIER, init_classifier)
-        self.embedding_dropout = nn.Dropout(self.settings.embedding_dropout)
-        self.encoder_dropout = nn.Dropout(self.settings.encoder_dropout)
+    def _init_classifier(self, key: Array) -> dict[str, Array]:
+        rows, scale = 1 if self.shared_classifier else self.num_labels, self.feature_size**-0.5
+        weights = jax.random.uniform(key, (rows, self.feature_size), minval=-scale, maxval=scale)
+        return {"weights": weights} | ({"bias": jnp.zeros(rows)} if self.classifier_bias else {})
 
-    def states(self, words: Array, lengths: Array, train: bool = False) -> Array:
-        """Computes Eq. 1, float32[B, T, 2H], of word ids int32[B, T] and lengths int32[B].
+    def states(
+        self, token_ids: Array | None, lengths: Array, train: bool = False, stored: Array | None = None
+    ) -> Array:
+        """Eq. 1: token states float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B].
 
-        In place of the words their states may be given, float16[B, T, 2H], where they were computed before.
+        States that were stored, [B, T, 2H], are used in place of the encoder.
         """
-        if words.ndim == 3:
-            return words.astype(jnp.float32)
-        table = self.embedding
-        if self.settings.embedding_trainable == "no":
-            table = jax.lax.stop_gradient(table)
-        x = self.embedding_dropout(table[words], deterministic=not train)
-        return self.encoder_dropout(bilstm.bilstm(self.lstm, x, lengths, self.dtype), deterministic=not train)
+        if stored is not None:
+            return stored.astype(jnp.float32)
+        assert token_ids is not None
+        return self.encoder(token_ids, lengths, train)
 
     def positive_features(self, states: Array, lengths: Array, label_ids: Array) -> Array:
-        """Computes Eq. 2-4 for the given labels of each document only, float32[B, K, D], label_ids int32[B, K]."""
-        mask = attention.word_mask(lengths, states.shape[1])
-        return attention.few_label_features(states, mask, self.queries[label_ids], self.head, self.dtype)
+        """Eq. 2-4: features float32[B, K, D] of some labels of each document, label_ids int32[B, K]."""
+        mask = attention.token_mask(lengths, states.shape[1])
+        return attention.few_label_features(states, mask, self.labels["queries"][label_ids], self._head, self.dtype)
 
-    def _tables(self) -> label_loss.Labels:
-        return label_loss.Labels(self.queries, self.classifiers["weights"], self.classifiers.get("bias"))
-
-    def _words(self, states: Array, lengths: Array) -> label_loss.Words:
-        values = attention.project_words(states, self.head, self.dtype)
-        return label_loss.Words(states, values, attention.word_mask(lengths, states.shape[1]))
+    def scores(self, states: Array, lengths: Array) -> Array:
+        """Eq. 2-5: logits float32[B, L] of all labels."""
+        tokens = self._tokens(states, lengths)
+        return label_loss.scores(tokens, self._head_bias, self._label_tables(), self._tile_size, self.dtype)
 
     def loss(
-        self, states: Array, lengths: Array, label_ids: Array, label_mask: Array, document_mask: Array,
+        self,
+        states: Array,
+        lengths: Array,
+        label_ids: Array,
+        label_mask: Array,
+        document_mask: Array,
         label_weights: Array | None = None,
-    ) -> Array:  # fmt: skip
-        """Computes the sum of Eq. 6 over documents and all labels of token states, as `label_loss.loss` does."""
-        words, head_bias = self._words(states, lengths), None if self.head is None else self.head["bias"]
-        targets = label_loss.Targets(label_ids, label_mask, document_mask)
-        return label_loss.loss(words, head_bias, self._tables(), targets, self._tile, self.dtype, label_weights)
+    ) -> Array:
+        """Eq. 2-6: the cross-entropy summed over documents and all labels, as `label_loss.loss` computes it."""
+        tokens, targets = self._tokens(states, lengths), label_loss.Targets(label_ids, label_mask, document_mask)
+        tables, tile_size = self._label_tables(), self._tile_size
+        return label_loss.loss(tokens, self._head_bias, tables, targets, tile_size, self.dtype, label_weights)
 
     def estimates(self, states: Array, lengths: Array, label_ids: Array) -> Array:
-        """Computes logits float32[B, M] of the labels int32[M] from what their features would be without attention.
+        """Estimates logits float32[B, M] of the labels int32[M] from features without attention.
 
-        Every label gets the feature of a document's mean word, so a label costs D operations instead of T x 2H.
+        Every label gets the feature of the document's mean token state, so that a label costs D operations instead of
+        T x 2H.
         """
         mean = jnp.sum(states, axis=1, keepdims=True) / jnp.maximum(lengths, 1)[:, None, None]
-        features = attention.project_words(mean, self.head, self.dtype)[:, 0]
-        if self.head is not None:
-            features = jax.nn.relu(features + self.head["bias"])
-        weights, bias = pair_weights({CLASSIFIER: self.classifiers}, label_ids)
+        features = attention.project_tokens(mean, self._head, self.dtype)[:, 0]
+        if self._head_bias is not None:
+            features = jax.nn.relu(features + self._head_bias)
+        weights, bias = classifier_rows(self.classifier, self.num_labels, label_ids)
         logits = attention.product("bd,md->bm", features, weights, self.dtype)
         return logits if bias is None else logits + bias
 
-    def scores(self, states: Array, lengths: Array) -> Array:
-        """Computes Eq. 2-5 for all labels of token states, the logits float32[B, L]."""
-        words, head_bias = self._words(states, lengths), None if self.head is None else self.head["bias"]
-        return label_loss.scores(words, head_bias, self._tables(), self._tile, self.dtype)
+    def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
+        """Eq. 1-5: logits float32[B, L] of token ids int32[B, T] and lengths int32[B]."""
+        return self.scores(self.states(token_ids, lengths, train), lengths)
 
     @property
-    def _tile(self) -> label_loss.Tile:
-        # Other devices want all documents at a time.
-        on_cpu = jax.default_backend() == "cpu"
-        return label_loss.Tile(self.settings.label_block, _CPU_WORDS if on_cpu else 0, jax.local_device_count())
+    def _head(self) -> dict[str, Array] | None:
+        return self.labels.get("head")
 
-    def __call__(self, words: Array, lengths: Array, train: bool = False) -> Array:
-        """Computes the logits float32[B, L] of word ids int32[B, T] and lengths int32[B]."""
-        return self.scores(self.states(words, lengths, train), lengths)
+    @property
+    def _head_bias(self) -> Array | None:
+        return None if self._head is None else self._head["bias"]
+
+    def _label_tables(self) -> label_loss.LabelTables:
+        return label_loss.LabelTables(self.labels["queries"], self.classifier["weights"], self.classifier.get("bias"))
+
+    def _tokens(self, states: Array, lengths: Array) -> label_loss.Tokens:
+        values = attention.project_tokens(states, self._head, self.dtype)
+        return label_loss.Tokens(states, values, attention.token_mask(lengths, states.shape[1]))
+
+    @property
+    def _tile_size(self) -> label_loss.TileSize:
+        # Accelerators compute all documents of a block of labels at a time.
+        on_cpu = jax.default_backend() == "cpu"
+        return label_loss.TileSize(self.label_block, _CPU_TOKENS if on_cpu else 0, jax.local_device_count())
 
 
 def make_model(settings: config.Config, vocabulary_size: int, embedding_size: int, num_labels: int) -> Lsfa:
-    """Returns the classifier that the settings describe; `vocabulary_size` is the rows of the word vector table."""
+    """Returns the classifier that the settings describe; `vocabulary_size` is the rows of the embedding table."""
+    dtype = jnp.dtype(settings.precision)
     return Lsfa(
-        vocabulary_size=vocabulary_size,
-        embedding_size=embedding_size,
+        encoder=make_encoder(settings.encoder, vocabulary_size, embedding_size, dtype),
         num_labels=num_labels,
-        settings=settings.encoder,
-        classifier_settings=settings.classifier,
-        dtype=jnp.dtype(settings.precision),
+        head_size=settings.encoder.feature_size if settings.encoder.feature_head else None,
+        shared_classifier=settings.classifier.weights == "shared",
+        classifier_bias=settings.classifier.bias,
+        label_block=settings.encoder.label_block,
+        dtype=dtype,
     )
 
 
-def word_side(params: Any) -> dict[str, Any]:
-    """Returns the parameters of Eq. 1, which make token states of words; all others read these states."""
-    return {name: value for name, value in params.items() if name == "embedding" or name.startswith("lstm_")}
+def init_params(model: Lsfa, key: Array) -> dict[str, Any]:
+    """Returns initial parameters."""
+    token_ids, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+    return jax.jit(model.init)(key, token_ids, lengths)["params"]
 
 
-def label_rows(model: Lsfa, params: Any, label_ids: Array | None) -> Any:
-    """Returns a tree like `params`: `label_ids` for arrays that have a row for each label, None for the others."""
+def label_rows(params: dict[str, Any], num_labels: int, label_ids: Array) -> PyTree:
+    """Returns a tree like `params`: `label_ids` for each table with one row a label, None for other arrays."""
+    rows = jax.tree.map(lambda _: None, params)
+    for path in (("labels", "queries"), ("classifier", "weights"), ("classifier", "bias")):
+        table = params[path[0]].get(path[1])
+        if table is not None and label_loss.has_label_rows(table, num_labels):
+            rows[path[0]][path[1]] = label_ids
+    return rows
 
-    def rows(name: str) -> Array | None:
-        own = name == "label_queries" or (name == CLASSIFIER and model.classifier_settings.weights == "per_label")
-        return label_ids if own else None
 
-    return {name: jax.tree.map(lambda _, name=name: rows(name), value) for name, value in params.items()}
+def classifier_rows(classifier: dict[str, Array], num_labels: int, label_ids: Array) -> tuple[Array, Array | None]:
+    """Returns w_l float32[P, D] and the bias float32[P] (or None) of the given labels int32[P], shared or not."""
 
+    def rows(table: Array) -> Array:
+        if label_loss.has_label_rows(table, num_labels):
+            return table[label_ids]
+        return jnp.broadcast_to(table, (len(label_ids), *table.shape[1:]))
 
-def pair_weights(params: Any, label_ids: Array) -> tuple[Array, Array | None]:
-    """Returns the classifier w_l [P, D] and bias [P] (or None) of each pair's label, whether per label or shared."""
-
-    def rows(x: Array) -> Array:
-        return x[label_ids] if len(x) > 1 else jnp.broadcast_to(x, (len(label_ids), *x.shape[1:]))
-
-    own = params[CLASSIFIER]
-    return rows(own["weights"]), rows(own["bias"]) if "bias" in own else None
+    return rows(classifier["weights"]), rows(classifier["bias"]) if "bias" in classifier else None

@@ -1,37 +1,44 @@
-"""Eq. 11-17: the variational autoencoder that learns how features vary around their prototype.
+"""Eq. 11-17: the PVAE, a variational autoencoder of how features vary around the prototype of their label.
 
-Shapes: P features, D feature size, Z latent size.
+Shapes: P feature-label pairs, D feature, Z latent.
 """
 
 from typing import Literal
 
+import chex
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from lsfa_jax.types import Array
 
-# exp(+-10) is a standard deviation of 150 or 0.007: outside, the ELBO is all overflow and no information.
+# A standard deviation between exp(-5) = 0.007 and exp(5) = 150; beyond it the ELBO overflows without information.
 _LOG_VARIANCE_LIMIT = 10.0
 
 
 class Pvae(nn.Module):
-    """The encoder f_mu, f_sigma and the decoder f_phi, multilayer perceptrons with one hidden layer each.
+    """The encoder f_mu, f_sigma and the decoder f_phi, perceptrons with one hidden layer each.
 
-    With `residual` the decoder is f_phi([z; p]) = relu(p + MLP([z; p])). The paper leaves f_phi open; a bare
-    perceptron sees only head labels' prototypes, and has not learned to give back one that it never saw.
-    The other switches bring back what the released code does (see docs/how_it_works.md).
+    The paper leaves f_phi open. With `residual` the decoder is f_phi([z; p]) = relu(p + MLP([z; p])): a perceptron
+    alone sees only prototypes of head labels in training and does not learn to reproduce that of a tail label. The last
+    three switches reproduce the released code (docs/how_it_works.md).
     """
 
     feature_size: int
+    """D."""
     hidden_size: int
+    """Units of the hidden layer of the encoder and of the decoder."""
     latent_size: int
+    """Z."""
     nonnegative: bool = True
-    """Whether features are (a ReLU made them), so that the decoder ends in a ReLU as well."""
+    """Features are outputs of a ReLU, so the decoder ends in a ReLU too."""
     residual: bool = True
+    """The decoder adds its output to the prototype."""
     relu_posterior: bool = False
+    """A ReLU on mu and on log sigma^2, which is not clipped."""
     decoder_norm: bool = False
+    """Batch norm before the last ReLU of the decoder."""
     integer_cast: bool = False
+    """Features and prototypes are truncated to integers."""
 
     def setup(self) -> None:
         self.encoder_hidden = nn.Dense(self.hidden_size)
@@ -43,15 +50,16 @@ class Pvae(nn.Module):
             self.norm = nn.BatchNorm(momentum=0.9)
 
     def encode(self, features: Array, prototypes: Array) -> tuple[Array, Array]:
-        """Computes Eq. 11-12.
+        """Eq. 11-12: mu and sigma of the posterior q(z | v, p).
 
         Args:
             features: float32[P, D], v.
-            prototypes: float32[P, D], the prototype of each feature's label.
+            prototypes: float32[P, D], p of each feature's label.
 
         Returns:
-            mu and log sigma^2 of q(z | v, p), both float32[P, Z].
+            mu and log sigma^2, both float32[P, Z].
         """
+        chex.assert_equal_shape((features, prototypes))
         hidden = nn.relu(self.encoder_hidden(jnp.concatenate([self._cast(features), self._cast(prototypes)], axis=-1)))
         mu, log_variance = self.encoder_mu(hidden), self.encoder_log_variance(hidden)
         if self.relu_posterior:
@@ -59,10 +67,18 @@ class Pvae(nn.Module):
         return mu, jnp.clip(log_variance, -_LOG_VARIANCE_LIMIT, _LOG_VARIANCE_LIMIT)
 
     def decode(self, z: Array, prototypes: Array, train: bool = False, mask: Array | None = None) -> Array:
-        """Computes Eq. 15, float32[P, D], of latents [P, Z] and prototypes [P, D].
+        """Eq. 15: the features f_phi([z; p]).
 
-        `train` and `mask` [P] (false where a row is padding) concern batch norm alone.
+        Args:
+            z: float32[..., Z], latents.
+            prototypes: float32[..., D], p of each latent's label.
+            train: whether batch norm uses the statistics of the batch; has no effect without `decoder_norm`.
+            mask: bool[...], false where a row is padding, which batch norm leaves out of its statistics.
+
+        Returns:
+            float32[..., D].
         """
+        chex.assert_equal_rank((z, prototypes))
         hidden = nn.relu(self.decoder_hidden(jnp.concatenate([z, self._cast(prototypes)], axis=-1)))
         out = self.decoder_out(hidden)
         if self.residual:
@@ -75,21 +91,34 @@ class Pvae(nn.Module):
     def __call__(
         self, features: Array, prototypes: Array, noise: Array, train: bool = True, mask: Array | None = None
     ) -> tuple[Array, Array, Array]:
-        """Computes Eq. 11-15: the reconstruction [P, D], mu and log sigma^2 [P, Z], given noise [P, Z]."""
+        """Eq. 11-15: encodes, samples and decodes.
+
+        Args:
+            features: float32[P, D], v.
+            prototypes: float32[P, D], p of each feature's label.
+            noise: float32[P, Z], epsilon of Eq. 13.
+            train: as for `decode`.
+            mask: as for `decode`.
+
+        Returns:
+            The reconstruction float32[P, D], mu and log sigma^2, both float32[P, Z].
+        """
         mu, log_variance = self.encode(features, prototypes)
-        return self.decode(reparameterized(mu, log_variance, noise), prototypes, train, mask), mu, log_variance
+        return self.decode(reparameterize(mu, log_variance, noise), prototypes, train, mask), mu, log_variance
 
     def _cast(self, x: Array) -> Array:
         return jnp.trunc(x) if self.integer_cast else x
 
 
-def reparameterized(mu: Array, log_variance: Array, noise: Array) -> Array:
-    """Computes Eq. 14, z = mu + noise * sigma, with the noise of Eq. 13."""
+def reparameterize(mu: Array, log_variance: Array, noise: Array) -> Array:
+    """Eq. 14: z = mu + epsilon sigma, with epsilon ~ N(0, I) of Eq. 13 as `noise`; all float32[P, Z]."""
+    chex.assert_equal_shape((mu, log_variance, noise))
     return mu + noise * jnp.exp(0.5 * log_variance)
 
 
 def kl_divergence(mu: Array, log_variance: Array) -> Array:
-    """Computes KL(N(mu, sigma^2) || N(0, I)) for each row, float32[...], summed over the last axis."""
+    """First term of Eq. 16: KL(N(mu, sigma^2) || N(0, I)), summed over the last axis, float32[..., Z] -> [...]."""
+    chex.assert_equal_shape((mu, log_variance))
     return 0.5 * jnp.sum(jnp.exp(log_variance) + mu**2 - 1.0 - log_variance, axis=-1)
 
 
@@ -101,28 +130,30 @@ def negative_elbo(
     mask: Array,
     kl_weight: Literal["auto"] | float = "auto",
 ) -> Array:
-    """Computes Eq. 16-17 over a batch, as a mean over its features.
+    """Eq. 16-17: the negative ELBO of a batch, as a mean over its features.
 
-    With `auto`, p(v | z, p) is a Gaussian whose variance is the one that makes the batch most likely, the mean squared
-    error itself (Rybkin et al. 2021): D/2 log MSE + KL, constants left out. With a number, MSE + number x KL, as in the
-    released code.
+    With `auto`, p(v | z, p) is a Gaussian with the maximum-likelihood variance of the batch, which is the mean squared
+    error itself (sigma-VAE, Rybkin et al. 2021): D/2 log MSE + KL, without constants. With a number w it is
+    MSE + w KL, as in the released code.
 
     Args:
         features: float32[P, D], v.
-        reconstruction: float32[P, D], its reconstruction.
+        reconstruction: float32[P, D].
         mu: float32[P, Z].
         log_variance: float32[P, Z].
         mask: bool[P], false where the feature is padding.
-        kl_weight: `auto` or the weight of the KL.
+        kl_weight: `auto` or the weight w of the KL divergence.
 
     Returns:
         float32 scalar.
     """
+    chex.assert_equal_shape((features, reconstruction))
+    chex.assert_equal_shape_prefix((features, mu, mask), 1)
     count = jnp.maximum(jnp.sum(mask), 1)
-    squared = jnp.sum(jnp.where(mask[:, None], (features - reconstruction) ** 2, 0.0))
-    mse = squared / (count * features.shape[-1])
+    squared_error = jnp.sum(jnp.where(mask[:, None], (features - reconstruction) ** 2, 0.0))
+    mse = squared_error / (count * features.shape[-1])
     kl = jnp.sum(jnp.where(mask, kl_divergence(mu, log_variance), 0.0)) / count
     if kl_weight == "auto":
-        # Where all features are equal the error falls to 0 and its logarithm without end: stop at float32's resolution.
+        # The logarithm of an error of 0 is unbounded: 1e-8 is near float32's resolution of squared features.
         return 0.5 * features.shape[-1] * jnp.log(mse + 1e-8) + kl
     return mse + kl_weight * kl

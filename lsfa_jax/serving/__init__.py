@@ -1,1 +1,1 @@
-"""A trained model at work: predictions and explanations."""
+"""Predictions and explanations of a trained model."""

@@ -1,6 +1,6 @@
-"""Pages that show which words each predicted label attended to: HTML without scripts and without anything from outside.
+"""Pages that show which words each predicted label attended to: HTML without scripts and without external resources.
 
-A page holds its texts once. A word carries the attention of each label as a CSS variable, and the radio button of a
+A page holds each text once. A word carries the attention of each label as a CSS variable, and the radio button of a
 label chooses which of them colours the words.
 """
 
@@ -14,19 +14,19 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 
-from lsfa_jax.util.atomic import WholeFiles
+from lsfa_jax.util.atomic import TextFiles
 
 _TEMPLATE = "explanation.html"
-# Less than this share of the label's strongest word nobody sees.
+# Attention below this share of the label's strongest word is too faint to see, and is left out.
 _FAINTEST = 0.02
 _WORDS_NAMED = 5
-# A text can be a whole book: what was not read is only shown as far as a reader needs to see where the reading ended.
+# A text can be a book: of the part that the model does not read, the page shows the start.
 _UNREAD_SHOWN = 2000
 
 
 @dataclass(frozen=True)
 class About:
-    """What stands at the head of each page."""
+    """The heading of each page."""
 
     title: str
     model: str
@@ -35,14 +35,14 @@ class About:
 
 
 class Explained(NamedTuple):
-    """A document with its K predicted labels, best first."""
+    """A document with its K predicted labels, best first, and the W words that the model reads."""
 
     name: str
     text: str
     labels: Sequence[str]
     probabilities: Sequence[float]
     spans: Sequence[tuple[int, int]]
-    """Where each of the W words that were read stands in the text, start and end."""
+    """Where each word is in the text, start and end."""
     attention: np.ndarray
     """float32[K, W], how much each label attends to each word."""
 
@@ -63,8 +63,15 @@ class _Document(NamedTuple):
 class Pages:
     """Writes documents as pages that link to each other: out.html, out-2.html and so on."""
 
-    def __init__(self, path: Path, per_page: int, about: About, files: WholeFiles) -> None:
-        """Takes the name of the first page, documents a page, and what writes the files."""
+    def __init__(self, path: Path, per_page: int, about: About, files: TextFiles) -> None:
+        """Writes nothing yet.
+
+        Args:
+            path: of the first page.
+            per_page: documents a page.
+            about: the heading.
+            files: opens the pages, so that they appear when all are written.
+        """
         self._path = path
         self._per_page = per_page
         self._about = about
@@ -77,7 +84,7 @@ class Pages:
         self._template = environment.get_template(_TEMPLATE)
 
     def add(self, document: Explained) -> None:
-        """Takes the next document; once a page is full and another document comes, the page is written."""
+        """Adds a document; a full page is written when the next document is added."""
         if len(self._waiting) == self._per_page:
             self._write(last=False)
         self._waiting.append(document)
@@ -111,7 +118,7 @@ def _link(path: Path, number: int) -> str:
 
 
 def _shown(document: Explained, max_words: int) -> _Document:
-    # In a text without words there is no strongest one.
+    # A text without words has no strongest word.
     strongest = np.maximum(document.attention.max(axis=1, initial=0), 1e-30)
     depths = (document.attention / strongest[:, None]).T
     labels = [
@@ -127,7 +134,7 @@ def _shown(document: Explained, max_words: int) -> _Document:
 
 
 def _strongest_words(document: Explained, attention: np.ndarray) -> list[tuple[str, str]]:
-    """Lists the words with most of a label's attention and their shares of it, repeated words added up."""
+    """Returns the words with most of a label's attention and their shares of it, repeated words added up."""
     shares: Counter[str] = Counter()
     for (start, end), share in zip(document.spans, attention.tolist(), strict=True):
         shares[document.text[start:end].lower()] += share
@@ -135,7 +142,7 @@ def _strongest_words(document: Explained, attention: np.ndarray) -> list[tuple[s
 
 
 def _pieces(document: Explained, depths: np.ndarray, read_to: int) -> Iterator[tuple[str, str]]:
-    """Cuts the text that was read into words with a style and what stands between them without one."""
+    """Splits the text that the model reads into words with a style and the pieces between them without one."""
     plain_from = 0
     for (start, end), word_depths in zip(document.spans, depths, strict=True):
         shown = np.flatnonzero(word_depths >= _FAINTEST)

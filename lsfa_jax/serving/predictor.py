@@ -1,14 +1,21 @@
-"""A trained model and texts to labels with probabilities, streaming, and to what each label looked at."""
+"""Predicts the labels of texts, streaming, with probabilities and on request with the attention behind each label."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lsfa_jax.data import vocabulary
-from lsfa_jax.data.prefetch import ahead
+from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.corpus import Split
+from lsfa_jax.data.prefetch import prefetch
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.evaluation.scorer import score_batch
+from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
 from lsfa_jax.model import attention
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.training.model_folder import TrainedModel
@@ -16,37 +23,55 @@ from lsfa_jax.util import sharding
 
 T = TypeVar("T")
 
+# Rows, for each device, that a batch with few texts is padded to instead of a full batch.
+_FEW_ROWS = (1, 16)
+
 
 class Prediction(NamedTuple):
     """The best labels of one text, best first."""
 
     label_ids: np.ndarray
-    """int32[k]."""
+    """int32[K]."""
     probabilities: np.ndarray
-    """float32[k], of each label by itself: they do not sum to one."""
+    """float32[K], of each label independently: they do not sum to one."""
 
 
 class Explanation(NamedTuple):
-    """The best labels of one text, and how much each of them attended to each word (Eq. 4)."""
+    """The best labels of one text, and how much each of them attended to each of the T words (Eq. 4)."""
 
     label_ids: np.ndarray
-    """int32[k]."""
+    """int32[K]."""
     probabilities: np.ndarray
-    """float32[k]."""
+    """float32[K]."""
     spans: list[tuple[int, int]]
-    """Where each word that was read stands in the text, start and end; at most `data.max_words`."""
+    """Where each word that the model reads is in the text, start and end; at most `data.max_words`."""
     attention: np.ndarray
-    """float32[k, len(spans)], each row sums to 1."""
+    """float32[K, T], each row sums to 1."""
+
+
+def lsfa_module(model: TrainedModel) -> Lsfa:
+    """Returns the module of a trained model, for its parameters."""
+    vocabulary_size, embedding_size = model.params["encoder"]["embedding"].shape
+    return make_model(model.config, vocabulary_size, embedding_size, len(model.labels))
+
+
+class _Chunk(NamedTuple):
+    """Texts that are predicted together, and their batches."""
+
+    texts: list[str]
+    lengths: np.ndarray
+    """int64[texts], the words of each that the model reads."""
+    batches: list[Batch]
 
 
 class Predictor:
-    """Predicts labels. Memory depends on batch size and text length, not on how many texts there are."""
+    """Predicts labels. Memory depends on batch size and text length, not on the number of texts."""
 
     def __init__(self, model: TrainedModel, batch_size: int | None = None, chunk: int | None = None) -> None:
-        """Puts a model on the devices.
+        """Copies a model to the devices.
 
         Args:
-            model: as `model_folder.read` gives it.
+            model: as `model_folder.read` returns it.
             batch_size: texts computed at a time; the run's `report.batch_size` by default.
             chunk: texts read before they are computed, sorted by length so that padding costs little; 16 batches by
                 default. 1 answers each text before the next is read.
@@ -56,95 +81,101 @@ class Predictor:
         size = batch_size or model.config.report.batch_size
         self._batch_size = -(-size // self._mesh.size) * self._mesh.size
         self._chunk = chunk or 16 * self._batch_size
-        self._max_words = model.config.data.max_words
-        self._buckets = [size for size in model.config.data.length_buckets if size < self._max_words]
-        self._buckets.append(self._max_words)
         self._index = vocabulary.word_index(model.words)
-        self._params = sharding.on_every_device(self._mesh, model.params)
-        vocabulary_size, embedding_size = model.params["embedding"].shape
-        self._lsfa = make_model(model.config, vocabulary_size, embedding_size, len(model.labels))
+        self._params = sharding.replicate(self._mesh, model.params)
+        self._lsfa = lsfa_module(model)
 
     def predict(self, texts: Iterable[str], top: int = 5) -> Iterator[Prediction]:
         """Yields the `top` best labels of each text (all L where there are fewer), in the order of the texts."""
-        return self._run(_best_labels, texts, top, lambda text, length, out: Prediction(*out))
+        return self._run(texts, top, False, lambda text, length, out: Prediction(out[0], out[1]))
 
     def explain(self, texts: Iterable[str], top: int = 5) -> Iterator[Explanation]:
         """Yields the same labels as `predict`, each with its attention over the words of its text."""
 
         def explanation(text: str, length: int, out: Sequence[np.ndarray]) -> Explanation:
-            label_ids, probabilities, attention = out
-            return Explanation(label_ids, probabilities, vocabulary.word_spans(text)[:length], attention[:, :length])
+            label_ids, probabilities, weights = out
+            return Explanation(label_ids, probabilities, vocabulary.word_spans(text)[:length], weights[:, :length])
 
-        return self._run(_best_labels_and_attention, texts, top, explanation)
+        return self._run(texts, top, True, explanation)
+
+    def batches(self, texts: Sequence[str]) -> Batches:
+        """Returns the padded batches of texts; those of any texts have the same few shapes."""
+        config = self.model.config.data
+        words = Ragged.from_rows(vocabulary.encode(text, self._index, config.max_words) for text in texts)
+        no_labels = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(texts), np.int64))
+        return Batches(
+            Split(words, no_labels),
+            len(self.model.labels),
+            self._batch_size,
+            config.length_buckets,
+            self._mesh.size,
+            longest=config.max_words,
+            few_rows=_FEW_ROWS,
+        )
+
+    def compute(self, batch: Batch, top: int, with_attention: bool = False) -> tuple[jax.Array, ...]:
+        """Starts the computation of one batch.
+
+        Args:
+            batch: one of `batches`.
+            top: K, at most L.
+            with_attention: whether attention is computed.
+
+        Returns:
+            Label ids int32[B, K], probabilities float32[B, K], and on request attention float32[B, K, T].
+        """
+        placed = sharding.shard_batch(self._mesh, batch)
+        return _best_labels(self._lsfa, top, with_attention, self._params, placed)
 
     def _run(
-        self, compute: Any, texts: Iterable[str], top: int, result: Callable[[str, int, Sequence[np.ndarray]], T]
+        self,
+        texts: Iterable[str],
+        top: int,
+        with_attention: bool,
+        result: Callable[[str, int, Sequence[np.ndarray]], T],
     ) -> Iterator[T]:
-        top = min(top, len(self.model.labels))
-
-        def collected(chunk: list[tuple[str, np.ndarray]], outs: list[tuple[np.ndarray, Any]]) -> Iterator[T]:
-            ordered: list[Any] = [None] * len(chunk)
-            for rows, out in outs:
-                arrays = jax.device_get(out)
-                for place, row in enumerate(rows):
-                    text, words = chunk[row]
-                    ordered[row] = result(text, len(words), [array[place] for array in arrays])
-            yield from ordered
-
-        started = None
-        for chunk in ahead(self._encoded(texts)):
-            outs = []
-            for rows in self._batches(np.array([len(words) for _, words in chunk])):
-                words, lengths = sharding.split_rows(self._mesh, self._padded([chunk[row][1] for row in rows]))
-                outs.append((rows, compute(self._lsfa, top, self._params, words, lengths)))
+        compute = partial(self.compute, top=min(top, len(self.model.labels)), with_attention=with_attention)
+        waiting = None
+        for chunk in prefetch(self._chunks(texts)):
+            started = chunk, [compute(batch) for batch in chunk.batches]
             if self._chunk == 1:
-                yield from collected(chunk, outs)
+                yield from _in_order(*started, result)
                 continue
-            # The device has this chunk to do while the caller takes the one before.
-            if started:
-                yield from collected(*started)
-            started = chunk, outs
-        if started:
-            yield from collected(*started)
+            # The device works on this chunk while the caller handles the one before.
+            if waiting:
+                yield from _in_order(*waiting, result)
+            waiting = started
+        if waiting:
+            yield from _in_order(*waiting, result)
 
-    def _encoded(self, texts: Iterable[str]) -> Iterator[list[tuple[str, np.ndarray]]]:
+    def _chunks(self, texts: Iterable[str]) -> Iterator[_Chunk]:
         texts = iter(texts)
         while chunk := list(islice(texts, self._chunk)):
-            yield [(text, vocabulary.encode(text, self._index, self._max_words)) for text in chunk]
-
-    def _batches(self, lengths: np.ndarray) -> Iterator[np.ndarray]:
-        order = np.argsort(lengths, kind="stable")
-        for start in range(0, len(order), self._batch_size):
-            yield order[start : start + self._batch_size]
-
-    def _padded(self, texts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Pads to a bucket's length and to one of few numbers of rows: few shapes, few compiled programs."""
-        longest = max(1, *(len(words) for words in texts))
-        num_words = next(size for size in self._buckets if size >= longest)
-        rows = next(size for size in (self._mesh.size, 16 * self._mesh.size, self._batch_size) if size >= len(texts))
-        words = np.zeros((rows, num_words), np.int32)
-        lengths = np.zeros(rows, np.int32)
-        for row, ids in enumerate(texts):
-            words[row, : len(ids)] = ids
-            lengths[row] = len(ids)
-        return words, lengths
+            batches = self.batches(chunk)
+            yield _Chunk(chunk, batches.split.lengths, list(batches.load(batches.consecutive())))
 
 
-@jax.jit(static_argnums=(0, 1))
-def _best_labels(
-    model: Lsfa, top: int, params: Any, words: jax.Array, lengths: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    logits: Any = model.apply({"params": params}, words, lengths)
-    best, label_ids = jax.lax.top_k(logits, top)
-    return label_ids, jax.nn.sigmoid(best)
+def _in_order(
+    chunk: _Chunk, outs: Sequence[tuple[jax.Array, ...]], result: Callable[[str, int, Sequence[np.ndarray]], T]
+) -> Iterator[T]:
+    """Waits for the batches of a chunk and yields the results in the order of its texts."""
+    ordered: list[Any] = [None] * len(chunk.texts)
+    for batch, out in zip(chunk.batches, outs, strict=True):
+        arrays = jax.device_get(out)
+        for place in np.flatnonzero(batch.document_mask):
+            row = batch.rows[place]
+            ordered[row] = result(chunk.texts[row], int(chunk.lengths[row]), [array[place] for array in arrays])
+    yield from ordered
 
 
-@jax.jit(static_argnums=(0, 1))
-def _best_labels_and_attention(
-    model: Lsfa, top: int, params: Any, words: jax.Array, lengths: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    label_ids, probabilities = _best_labels(model, top, params, words, lengths)
-    states: Any = model.apply({"params": params}, words, lengths, method=Lsfa.states)
-    mask = attention.word_mask(lengths, words.shape[1])
-    weights = attention.label_attention(states, mask, params["label_queries"][label_ids], model.dtype)
-    return label_ids, probabilities, weights
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _best_labels(model: Lsfa, top: int, with_attention: bool, params: Any, batch: Batch) -> tuple[jax.Array, ...]:
+    every_label = jnp.ones((1, model.num_labels), bool)
+    scores = score_batch(model, top, params, batch, every_label, DEFAULT_THRESHOLD)
+    label_ids = scores.top[0]
+    if not with_attention:
+        return label_ids, scores.probabilities
+    states: Any = model.apply({"params": params}, batch.words, batch.lengths, method=Lsfa.states)
+    mask = attention.token_mask(batch.lengths, states.shape[1])
+    weights = attention.label_attention(states, mask, params["labels"]["queries"][label_ids], model.dtype)
+    return label_ids, scores.probabilities, weights

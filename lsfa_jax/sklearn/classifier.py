@@ -1,4 +1,4 @@
-"""LSFA in the manner of scikit-learn: texts and labels in, a classifier that cross_val_score and Pipeline can use."""
+"""LSFA as a scikit-learn classifier of texts, for cross_val_score, Pipeline and the like."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.serving.predictor import Predictor
-from lsfa_jax.sklearn.label_formats import Targets
+from lsfa_jax.sklearn.label_formats import ParsedLabels
 from lsfa_jax.training import model_folder
 from lsfa_jax.training.run import Run
 from lsfa_jax.training.run_folder import RunFolder
@@ -30,7 +30,7 @@ from lsfa_jax.util.console import UserError, quiet
 
 _ESTIMATOR_FILE = "estimator.json"
 
-# Which setting a constructor argument stands for, where it is not None.
+# The setting that a constructor argument overrides where it is not None.
 _SETTINGS = {
     "epochs": "representation.epochs",
     "max_words": "data.max_words",
@@ -46,21 +46,21 @@ _SETTINGS = {
     "validation_fraction": "data.validation_fraction",
 }
 
-# A corpus below this size gets smaller batches, and so many epochs that there are this many steps, if not too many.
+# A corpus below this size gets smaller batches, and enough epochs for this many steps, up to a limit.
 _SMALL_CORPUS = 10_000
 _SMALL_BATCH = 16
 _STEPS = 1_000
 _MOST_EPOCHS = 40
 
-# Labels looked at where a threshold decides how many are predicted.
+# Labels that are compared to the threshold, of each text.
 _MOST_LABELS = 128
 
 
 class LSFA(ClassifierMixin, BaseEstimator):
     """Long-tailed multi-label text classifier: all three stages of LSFA behind `fit` and `predict`.
 
-    An argument that is None takes the preset's value (`bin/train --help` shows each setting), except where it says
-    otherwise here.
+    An argument that is None takes the preset's value (`bin/train --help` shows each setting), unless its description
+    below differs.
 
     Args:
         preset: 'quick', for a laptop, or 'full', the paper's sizes.
@@ -79,14 +79,14 @@ class LSFA(ClassifierMixin, BaseEstimator):
         vectors: word vectors: 'none', 'glove-50d' (fetched once), or a GloVe or word2vec text file.
         validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`.
         top_k: probabilities that `predict_proba` keeps of each text.
-        random_state: the seed; the same gives the same model on the same kind of device.
+        random_state: the seed; equal seeds produce equal models on the same kind of device.
         verbose: print what `bin/train` prints. If not, warnings are Python warnings.
         settings: any other settings by their dotted names, such as {"psc.temperature": 0.1}.
 
     Attributes:
-        classes_: the labels in sorted order; column numbers where `fit` was given an indicator matrix.
+        classes_: the labels in sorted order; column numbers after `fit` with an indicator matrix.
         threshold_: the probability from which a label is predicted, chosen on validation texts for the best micro F1.
-        model_: the trained model, `lsfa_jax.model_folder.TrainedModel`.
+        model_: the trained model, `lsfa_jax.training.model_folder.TrainedModel`.
     """
 
     def __init__(
@@ -144,18 +144,18 @@ class LSFA(ClassifierMixin, BaseEstimator):
                 indicator matrix [N, L], dense or scipy sparse. What `predict` returns has the same form.
 
         Raises:
-            ValueError: a text is not a string, a label is empty, the numbers of texts and labels differ, there is
-                nothing to learn from, or a setting is not known.
+            ValueError: a text is not a string, a label is empty, the numbers of texts and labels differ, no text has
+                both a word and a label, or a setting is not known.
         """
-        texts, targets = _texts(X), Targets.of(y)
-        check_consistent_length(texts, targets.names)
+        texts, labels = _texts(X), ParsedLabels.of(y)
+        check_consistent_length(texts, labels.names)
         if not texts:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: there is no text.")
         with _as_value_errors(), quiet(not self.verbose), tempfile.TemporaryDirectory(prefix="lsfa_jax_") as folder:
             base, chosen = self._preset(), self._chosen()
-            own = _nested(chosen)
-            first = validated(merged(base, own), "LSFA")
-            documents = (Document(text, names) for text, names in zip(texts, targets.names, strict=True))
+            arguments = _nested(chosen)
+            first = validated(merged(base, arguments), "LSFA")
+            documents = (Document(text, names) for text, names in zip(texts, labels.names, strict=True))
             built = build_corpus.build(
                 "texts",
                 documents,
@@ -166,13 +166,13 @@ class LSFA(ClassifierMixin, BaseEstimator):
                 validation_fraction=first.data.validation_fraction,
                 seed=first.seed,
             )
-            config = validated(merged(merged(base, fitting(first, built, chosen)), own), "LSFA")
+            config = validated(merged(merged(base, fitting(first, built, chosen)), arguments), "LSFA")
             run = RunFolder(Path(folder) / "run")
             embedding = load_embedding(config, built.words)
             run.create(config, built.words, built.labels)
             Run(config, built, embedding, run, save_every=math.inf).execute(STAGES)
             model = model_folder.read(run.path)
-        self._keep(model, targets)
+        self._keep(model, labels)
         return self
 
     def predict(self, X: Iterable[str], *, top: int | None = None) -> Any:
@@ -180,7 +180,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
 
         Args:
             X: N texts.
-            top: so many labels of each text, the best first, whatever their probability.
+            top: labels of each text to return, whatever their probability.
 
         Returns:
             Without `top`, in the form of `fit`'s labels: N tuples of label names with a probability of at least
@@ -188,41 +188,41 @@ class LSFA(ClassifierMixin, BaseEstimator):
             matrix. With `top`: N tuples.
         """
         texts = self._checked(X)
-        if top is None and self._targets.form == "single":
+        if top is None and self._labels.form == "single":
             best = self._ranked(texts, 1)
             return self.classes_[[int(ids[0]) for ids, _ in best]] if texts else self.classes_[:0]
         ranked = self._ranked(texts, _MOST_LABELS if top is None else top)
         rows = (ids if top else ids[probabilities >= self.threshold_] for ids, probabilities in ranked)
-        if top is None and self._targets.form in ("dense", "sparse"):
+        if top is None and self._labels.form in ("dense", "sparse"):
             matrix = self._matrix((ids, np.ones(len(ids), np.int64)) for ids in rows)
-            return matrix if self._targets.form == "sparse" else matrix.toarray()
+            return matrix if self._labels.form == "sparse" else matrix.toarray()
         return [tuple(self.classes_[ids].tolist()) for ids in rows]
 
     def predict_proba(self, X: Iterable[str]) -> sparse.csr_array:
         """Computes the `top_k` largest probabilities of each text, scipy CSR float32[N, L]; columns as in `classes_`.
 
-        Each label's probability stands by itself: a row does not sum to 1, and what is not among the best is left out.
+        Each label's probability is independent: a row does not sum to 1. All but the best are left out.
         """
         return self._matrix(self._ranked(self._checked(X), self.top_k))
 
     def score(self, X: Iterable[str], y: Any) -> float:
         """Computes mean nDCG@5, from 0 to 1; of single labels nDCG@1, which is accuracy.
 
-        nDCG@5 judges the five best labels of each text whatever the threshold; docs/ranking.md has the formula.
+        nDCG@5 is of the five best labels of each text whatever the threshold; docs/metrics.md has the formula.
         """
-        texts, targets = self._checked(X), Targets.of(y)
-        check_consistent_length(texts, targets.names)
+        texts, labels = self._checked(X), ParsedLabels.of(y)
+        check_consistent_length(texts, labels.names)
         if not texts:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: there is no text.")
-        place = {name: column for column, name in enumerate(self._targets.classes)}
+        place = {name: column for column, name in enumerate(self._labels.classes)}
         # Labels that training never saw count, and cannot be predicted.
-        for name in (name for names in targets.names for name in names):
+        for name in (name for names in labels.names for name in names):
             place.setdefault(name, len(place))
-        k = 1 if self._targets.form == "single" else 5
+        k = 1 if self._labels.form == "single" else 5
         top = np.full((len(texts), k), -1, np.int32)
         for row, (ids, _) in zip(top, self._ranked(texts, k), strict=True):
             row[: len(ids)] = ids
-        truth = Ragged.from_rows([place[name] for name in names] for names in targets.names)
+        truth = Ragged.from_rows([place[name] for name in names] for names in labels.names)
         return float(ranking.ndcg_at_k(ranking.hits(top, truth), truth, k)[k - 1] / 100)
 
     def save(self, path: str | Path) -> None:
@@ -234,7 +234,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         with _as_value_errors():
             model_folder.write(Path(path), self.model_)
-        about = {"params": self.get_params(deep=False), "form": self._targets.form, "classes": self.classes_.tolist()}
+        about = {"params": self.get_params(deep=False), "form": self._labels.form, "classes": self.classes_.tolist()}
         (Path(path) / _ESTIMATOR_FILE).write_text(json.dumps(about, indent=2, default=_plain) + "\n", encoding="utf-8")
 
     @classmethod
@@ -248,19 +248,24 @@ class LSFA(ClassifierMixin, BaseEstimator):
             model = model_folder.read(Path(path))
         file = Path(path) / _ESTIMATOR_FILE
         if not file.is_file():
-            return cls()._keep(model, Targets.named(model.labels))
+            return cls()._keep(model, ParsedLabels.named(model.labels))
         try:
             about = json.loads(file.read_text(encoding="utf-8"))
-            own = cls(**about["params"])
-            return own._keep(model, Targets.restored(about["form"], about["classes"]))
+            return cls(**about["params"])._keep(model, ParsedLabels.restored(about["form"], about["classes"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: not what LSFA.save writes ({error}); copy the folder again") from None
 
-    def _keep(self, model: model_folder.TrainedModel, targets: Targets) -> "LSFA":
-        self.model_, self.classes_, self.threshold_ = model, targets.values, model.threshold
+    def _keep(self, model: model_folder.TrainedModel, labels: ParsedLabels) -> "LSFA":
+        self.model_, self.classes_, self.threshold_ = model, labels.values, model.threshold
         # Without the training texts' labels.
-        self._targets = Targets(targets.form, targets.values, [])
+        self._labels = ParsedLabels(labels.form, labels.values, [])
+        self._predictor: Predictor | None = None
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The predictor holds arrays on devices; a copy builds one when it first predicts.
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"_predictor": None} if "_predictor" in state else state
 
     def _preset(self) -> dict[str, Any]:
         if self.preset not in ("quick", "full"):
@@ -268,12 +273,12 @@ class LSFA(ClassifierMixin, BaseEstimator):
         return layered("custom", self.preset, "paper")
 
     def _chosen(self) -> dict[str, Any]:
-        """Returns what the arguments ask for, by dotted names."""
-        own = {key: getattr(self, name) for name, key in _SETTINGS.items() if getattr(self, name) is not None}
+        """Returns the settings that the arguments determine, by dotted names."""
+        chosen = {key: getattr(self, name) for name, key in _SETTINGS.items() if getattr(self, name) is not None}
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31)
-        return own | {"seed": int(seed)} | (self.settings or {})
+        return chosen | {"seed": int(seed)} | (self.settings or {})
 
     def _checked(self, X: Iterable[str]) -> list[str]:
         check_is_fitted(self, "model_")
@@ -281,9 +286,10 @@ class LSFA(ClassifierMixin, BaseEstimator):
 
     def _ranked(self, texts: list[str], top: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the columns in `classes_` of each text's best labels, and their probabilities."""
-        place = {name: column for column, name in enumerate(self._targets.classes)}
+        self._predictor = predictor = getattr(self, "_predictor", None) or Predictor(self.model_)
+        place = {name: column for column, name in enumerate(self._labels.classes)}
         columns = np.array([place[name] for name in self.model_.labels])
-        for label_ids, probabilities in Predictor(self.model_).predict(texts, top):
+        for label_ids, probabilities in predictor.predict(texts, top):
             yield columns[label_ids], probabilities
 
     def _matrix(self, rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> sparse.csr_array:
@@ -300,21 +306,26 @@ class LSFA(ClassifierMixin, BaseEstimator):
 
 
 def _nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Turns dotted names into tables within tables."""
+    """Converts dotted names to nested dicts."""
     out: dict[str, Any] = {}
     for key, value in values.items():
         *sections, last = key.split(".")
-        one: dict[str, Any] = {last: _plain(value)}
+        nested: dict[str, Any] = {last: _plain(value)}
         for section in reversed(sections):
-            one = {section: one}
-        out = merged(out, one)
+            nested = {section: nested}
+        out = merged(out, nested)
     return out
 
 
 def fitting(config: Config, built: Corpus, chosen: Collection[str] = ()) -> dict[str, Any]:
-    """Returns the settings that follow from the size of a corpus, as nested dicts: for small ones more, smaller steps.
+    """Returns the settings that depend on the size of a corpus, as nested dicts: more and smaller steps for small ones.
 
-    The presets are made for tens of thousands of documents. `config` is followed where a key is among the `chosen`.
+    The presets are for tens of thousands of documents.
+
+    Args:
+        config: the settings so far.
+        built: the corpus.
+        chosen: the dotted names of settings that the user chose, which keep their values.
     """
     counts, documents = built.label_counts, len(built.train)
     small = documents < _SMALL_CORPUS
@@ -324,7 +335,7 @@ def fitting(config: Config, built: Corpus, chosen: Collection[str] = ()) -> dict
     steps = math.ceil(documents / batch_size)
     if small and "representation.epochs" not in chosen:
         epochs = max(epochs, min(_MOST_EPOCHS, math.ceil(_STEPS / steps)))
-    # Weights are averaged in the last third, and the contrastive loss has its turn, in however few epochs.
+    # However few epochs there are, weights are averaged in the last third and the contrastive loss takes part.
     last_third = math.ceil(2 * epochs / 3)
     averaging = {"swa_start_epoch": min(config.optimizer.swa_start_epoch, last_third)}
     pvae = {"head_threshold": max(2, math.ceil(counts.sum() / len(counts)))}
@@ -354,7 +365,7 @@ def _texts(X: Iterable[str]) -> list[str]:
 
 @contextmanager
 def _as_value_errors() -> Iterator[None]:
-    """What a command tells the person at the keyboard is a ValueError to a program."""
+    """Raises ValueError in place of UserError, which is for commands."""
     try:
         yield
     except UserError as error:
@@ -362,7 +373,7 @@ def _as_value_errors() -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """Brings NumPy's numbers, as grids of parameters hold them, to Python's; what no file can hold is None."""
+    """Converts NumPy's numbers, such as grids of parameters hold, to Python's, and random states, for JSON, to None."""
     if isinstance(value, np.generic):
         return value.item()
     return None if isinstance(value, np.random.RandomState) else value

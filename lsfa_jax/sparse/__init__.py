@@ -1,1 +1,1 @@
-"""The linear side: TF-IDF, label tree, SVM."""
+"""Linear models on TF-IDF features: a label tree and one-versus-rest support vector machines."""

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lsfa_jax.data.prefetch import ahead
 from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training.sparse_step import unique_rows
@@ -25,7 +24,7 @@ Array = jax.Array
 PyTree = Any
 
 Keep = Callable[[Batch, Array, Array], None]
-"""Stores what is kept of a batch, given its features float32[B, K, D] and its token states float16[B, T, 2H]."""
+"""Stores what is kept of a batch, given its features float32[B, K, D] and its token states [B, T, 2H]."""
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
@@ -43,7 +42,7 @@ def collect(
         sums: of the batches so far; their memory is donated.
 
     Returns:
-        The new sums, the features float32[B, K, D] and the token states float16[B, T, 2H].
+        The new sums, the features float32[B, K, D] and the token states [B, T, 2H] in `stored_dtype`.
     """
     lsfa = model.bind({"params": params})
     states = lsfa.states(batch.words, batch.lengths)
@@ -54,15 +53,15 @@ def collect(
         features.reshape(-1, model.feature_size), places, batch.label_mask.reshape(-1), len(label_ids)
     )
     total = jax.tree.map(lambda table, rows: table.at[label_ids].add(rows, mode="drop", unique_indices=True), sums, new)
-    return total, features, states.astype(jnp.float16)
+    return total, features, states.astype(model.encoder.stored_dtype)
 
 
 def collect_features(model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, *keeps: Keep) -> prototypes.FeatureSums:
     """Sums the features of all positive pairs of a split in one pass; `keeps` are called with each batch's outcome."""
-    sums = sharding.on_every_device(mesh, prototypes.no_features(batches.num_labels, model.feature_size))
-    loaded = ((batch, sharding.split_rows(mesh, batch)) for batch in batches.load(batches.in_order()))
+    sums = sharding.replicate(mesh, prototypes.zero_sums(batches.num_labels, model.feature_size))
+    loaded = ((batch, sharding.shard_batch(mesh, batch)) for batch in batches.load(batches.in_order()))
     with (
-        closing(ahead(loaded)) as prefetched,
+        closing(prefetch(loaded)) as prefetched,
         progress("collecting features", len(batches.split), "documents") as advance,
     ):
         for batch, placed in prefetched:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from lsfa_jax.data.prefetch import ahead
+from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation, mean_losses
@@ -81,7 +81,7 @@ def run(
     meter = _Meter(stage, step)
     unfinished: jax.Array | None = None
     with (
-        closing(ahead(_all_batches(stage, step))) as batches,
+        closing(prefetch(_all_batches(stage, step))) as batches,
         progress(
             stage.name, stage.epochs * stage.items_per_epoch, stage.unit, done=round(meter.items(step))
         ) as advance,

@@ -1,10 +1,12 @@
-"""A trained classifier as files: settings, words, labels, weights. Nothing is executed, every byte is checked.
+"""A trained classifier as files: settings, words, labels, weights. Reading executes nothing and checks every byte.
 
-A run folder is one (`bin/train` adds its checkpoints and figures); `LSFA.save` writes the bare five files.
+Every run folder is a model folder, with checkpoints and metrics beside the five files of the model; `LSFA.save` writes
+only these five.
 """
 
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,19 +19,29 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 
 from lsfa_jax.config import Config, to_toml, validated
+from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
-FORMAT = 1
-"""Raised by one when an older version could no longer read what this one writes."""
+FORMAT = 2
+"""Increased when older versions cannot read the new format. Format 1 had flat parameter names."""
+
+ADVICE = "make room, or choose another --output"
+"""What to do about a folder that cannot be written."""
 
 _MANIFEST = "model.json"
 _FILES = ("config.toml", "vocabulary", "labels", "weights.safetensors")
 _COUNTS = "label_counts"
+_FORMAT_1_NAMES = (
+    (r"params/embedding", "params/encoder/embedding"),
+    (r"params/lstm_(forward|backward)_(\w+)", r"params/encoder/\1/\2"),
+    (r"params/label_queries", "params/labels/queries"),
+    (r"params/head_(kernel|bias)", r"params/labels/head/\1"),
+)
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What predicting needs, on the host."""
+    """A trained model in host memory: everything that prediction needs."""
 
     config: Config
     words: list[str]
@@ -55,7 +67,7 @@ def text_files(words: list[str], labels: list[str]) -> dict[str, str]:
 
 
 def write(folder: Path, model: TrainedModel) -> None:
-    """Writes a model into a folder, which may hold other files. The manifest comes last: without it there is no model.
+    """Writes a model into a folder, which may have other files. The manifest comes last: without it there is no model.
 
     Raises:
         UserError: the folder cannot be written.
@@ -63,7 +75,7 @@ def write(folder: Path, model: TrainedModel) -> None:
     texts = text_files(model.words, model.labels) | {"config.toml": to_toml(model.config)}
     arrays = {_COUNTS: model.label_counts} | flatten_dict({"params": model.params}, sep="/")
     content = {name: text.encode() for name, text in texts.items()}
-    # A run's list goes on with labels that only its test documents have, and stays as it is.
+    # In a run folder, the file also lists the labels that occur only in test documents: they are kept.
     if (folder / "labels").is_file() and (longer := (folder / "labels").read_bytes()).startswith(content["labels"]):
         content["labels"] = longer
     content["weights.safetensors"] = safetensors.numpy.save(
@@ -78,42 +90,36 @@ def write(folder: Path, model: TrainedModel) -> None:
         "threshold": model.threshold,
         "files": {name: {"bytes": len(content[name]), "sha256": _digest(content[name])} for name in _FILES},
     }
-    content[_MANIFEST] = (json.dumps(manifest | {"sha256": _own_digest(manifest)}, indent=2) + "\n").encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        invalidate(folder)
-        for name, data in content.items():
-            partial = folder / f".{name}.partial"
-            partial.write_bytes(data)
-            partial.replace(folder / name)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
+    content[_MANIFEST] = (json.dumps(manifest | {"sha256": _manifest_digest(manifest)}, indent=2) + "\n").encode()
+    invalidate(folder)
+    for name, data in content.items():
+        atomic.write_bytes(folder / name, data, ADVICE)
 
 
 def invalidate(folder: Path) -> None:
-    """Says that the folder's files are no model any more, because some of them are about to change.
+    """Deletes the manifest before other files change: the folder has no model until it is written again.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    try:
+    with atomic.errors(folder, ADVICE):
         (folder / _MANIFEST).unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
 
 
 def read(folder: Path) -> TrainedModel:
     """Reads a model.
 
     Raises:
-        UserError: the folder holds no finished model, one that another version wrote, or one with a file that is
-            missing, cut off or changed; the message names the file.
+        UserError: no model in the folder, one of a later format, or a missing, truncated or modified file; the message
+            names it.
     """
     manifest = _read_manifest(folder)
     content = {name: _checked(folder / name, manifest["files"][name]) for name in _FILES}
     arrays = _arrays(folder, content["weights.safetensors"])
-    # Lines end at "\n" alone: a name may hold what `splitlines` takes for an end. A run's list goes on with labels that
-    # only its test documents have.
+    if manifest["format"] == 1:
+        arrays = {_from_format_1(name): array for name, array in arrays.items()}
+    # Split at "\n" only: `splitlines` would also split at characters that a name may contain. In a run folder the list
+    # continues with the labels that occur only in test documents.
     labels = [json.loads(line) for line in content["labels"].decode().split("\n")[: manifest["num_labels"]]]
     return TrainedModel(
         config=validated(tomllib.loads(content["config.toml"].decode()), str(folder / "config.toml")),
@@ -135,20 +141,20 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder}: holds a run that has no model yet; finish it with bin/train --output {folder} --resume"
             if unfinished
-            else f"{folder}: no model here (no {_MANIFEST}); give the --output folder of a bin/train"
+            else f"{folder}: no model in this folder (no {_MANIFEST}); give the --output folder of a bin/train"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
-        raise _damaged(path, "it is no JSON") from None
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if isinstance(found, int) and found != FORMAT:
+        raise _damaged(path, "it is not JSON") from None
+    written = manifest.get("format") if isinstance(manifest, dict) else None
+    if isinstance(written, int) and not 1 <= written <= FORMAT:
         raise UserError(
-            f"{path}: written by lsfa_jax {manifest.get('lsfa_jax')} in format {found}, and this is lsfa_jax "
-            f"{version('lsfa_jax')}, which reads format {FORMAT}. Use that version, or train anew."
+            f"{path}: written by lsfa_jax {manifest.get('lsfa_jax')} in format {written}, and this is lsfa_jax "
+            f"{version('lsfa_jax')}, which reads formats up to {FORMAT}. Use that version, or train again."
         )
-    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _own_digest(manifest):
-        raise _damaged(path, "its checksum is another")
+    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _manifest_digest(manifest):
+        raise _damaged(path, "its checksum differs")
     return manifest
 
 
@@ -171,17 +177,23 @@ def _arrays(folder: Path, data: bytes) -> dict[str, Any]:
         raise _damaged(folder / "weights.safetensors", str(error)) from None
 
 
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"{folder}: cannot write there ({error.strerror}); make room, or choose another --output")
+def _from_format_1(name: str) -> str:
+    """Returns the path of a parameter of format 1 in the parameter tree."""
+    for pattern, path in _FORMAT_1_NAMES:
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, path, name)
+    return name
 
 
 def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path}: changed or damaged since it was written ({what}). Copy the folder again, or train anew.")
+    return UserError(
+        f"{path}: changed or damaged since it was written ({what}). Copy the folder again, or train again."
+    )
 
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _own_digest(manifest: dict[str, Any]) -> str:
+def _manifest_digest(manifest: dict[str, Any]) -> str:
     return _digest(json.dumps(manifest, sort_keys=True).encode())

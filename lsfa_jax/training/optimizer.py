@@ -1,4 +1,4 @@
-"""Adam behind a clip of gradients, and the running mean of weights (SWA)."""
+"""Adam with gradient clipping, and the running mean of parameters (SWA)."""
 
 from typing import Any, NamedTuple
 
@@ -14,19 +14,19 @@ _LARGEST_RECORDED = 1.0
 
 
 class RunningNormClipState(NamedTuple):
-    """The last norms, in a ring; an infinite one stands at the start, so that the first step is not clipped."""
+    """A ring buffer of the last norms; it starts with an infinite one, so that the first step is not clipped."""
 
     norms: jax.Array
     """float32[5]."""
     recorded: jax.Array
-    """int32, how many norms so far."""
+    """int32, norms recorded so far."""
 
 
 def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
     """Clips the global gradient norm at `factor` times the largest of the last five recorded norms.
 
-    After each step min(norm, 2 x largest, 1) is recorded (You et al. 2019, AttentionXML; also the released LSFA code),
-    except where all gradients are zero: five such norms would clip whatever comes after them to nothing.
+    Each step records min(norm, 2 x largest, 1) (You et al. 2019, AttentionXML; also the released LSFA code), unless all
+    gradients are zero: five zero norms would clip every later gradient to zero.
     """
 
     def init(params: Any) -> RunningNormClipState:
@@ -47,7 +47,7 @@ def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
 
 
 def make_optimizer(settings: config.Optimizer, learning_rate: float) -> optax.GradientTransformation:
-    """Returns Adam with a constant learning rate behind the clip that the settings name."""
+    """Returns Adam with a constant learning rate and the clipping that the settings name."""
     clips = {
         "running": lambda: clip_by_running_norm(settings.clip_factor),
         "global": lambda: optax.clip_by_global_norm(settings.clip_factor),
@@ -57,5 +57,5 @@ def make_optimizer(settings: config.Optimizer, learning_rate: float) -> optax.Gr
 
 
 def add_to_mean(mean: Any, count: jax.Array, params: Any) -> Any:
-    """Returns the mean of `count` + 1 weights, given the mean of the first `count` and one more."""
+    """Returns the mean of `count` + 1 parameter trees, given the mean of the first `count` and one more."""
     return optax.incremental_update(params, mean, 1.0 / (count + 1))

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsfa_jax.config import STAGES, Config, Stage
-from lsfa_jax.data.batches import Batches
-from lsfa_jax.data.corpus import Corpus, Split
+from lsfa_jax.data.batches import Batches, length_buckets
+from lsfa_jax.data.corpus import Corpus, EncodedSplit, Split
 from lsfa_jax.data.load import load_corpus, load_embedding
-from lsfa_jax.evaluation import scorer
-from lsfa_jax.evaluation.threshold import choose_threshold
+from lsfa_jax.evaluation import groups, thresholded
+from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
-from lsfa_jax.model.lsfa import CLASSIFIER, make_model
+from lsfa_jax.model.lsfa import init_params, make_model
 from lsfa_jax.training import loop, model_folder, run_folder, summary
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.collection import HeadFeatures, collect_features
@@ -31,13 +31,12 @@ from lsfa_jax.training.state import TrainState, best_params
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.util import compilation_cache, interrupts, sharding
 from lsfa_jax.util.console import UserError, note, warn
+from lsfa_jax.util.random_streams import Stream
+from lsfa_jax.util.random_streams import key as random_key
 
 Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]
-
-# What the seed is folded with for each use of randomness.
-_KEYS = {"model": 0, "representation": 1, "pvae": 2, "transfer": 3, "augmentation": 4, "adjustment": 5, "scratch": 6}
 
 
 def train(
@@ -94,23 +93,22 @@ class Run:
         self.embedding = embedding
         self.mesh = sharding.make_mesh()
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
-        splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
-        longest = max(1, *(int(split.lengths.max(initial=1)) for split in splits.values()))
-        # No bucket beyond the longest text: a corpus of short ones compiles and pads less.
-        self.buckets = [size for size in config.data.length_buckets if size < longest] + [longest]
+        self.splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
+        longest = max(1, *(int(split.lengths.max(initial=1)) for split in self.splits.values()))
+        self.buckets = length_buckets(config.data.length_buckets, longest)
         self.train = self._batches(corpus.train, config.optimizer.batch_size)
         self.validation = self._batches(corpus.validation, config.report.batch_size)
         self.test = self._batches(corpus.test, config.report.batch_size)
         self.model = make_model(config, corpus.vocabulary_size, embedding.shape[1], corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.token_states = {
-            name: TokenStates(folder.token_states(name), splits[name], 2 * config.encoder.hidden_size)
+            name: TokenStates(folder.token_states(name), self.splits[name], self.model.encoder)
             for name in run_folder.ENCODED_SPLITS
         }
-        self.ranker = scorer.make_ranker(self.model, self.is_head)
+        self.groups = groups.head_and_tail(self.is_head)
         self.metrics = folder.read_metrics() | {
             "dataset": corpus.name,
-            "split": {name: len(split) for name, split in splits.items()},
+            "split": {name: len(split) for name, split in self.splits.items()},
             "num_labels": corpus.num_labels,
         }
         for name in ("stages", "seconds"):
@@ -124,7 +122,7 @@ class Run:
         if "transfer" in stages or "adjustment" in stages:
             learned = self._transfer(params, keep_states="adjustment" in stages)
             if "adjustment" in stages:
-                params = params | {CLASSIFIER: self._adjustment(params, learned)}
+                params = params | {"classifier": self._adjustment(params, learned)}
                 self._measure("adjusted", params)
                 self._write_model("adjusted", params)
         if len(self.test.split):
@@ -132,23 +130,22 @@ class Run:
         note(compilation_cache.summary())
         return self.metrics
 
-    def _batches(self, split: Split, size: int) -> Batches:
+    def _batches(self, split: Split | EncodedSplit, size: int) -> Batches:
         return Batches(split, self.corpus.num_labels, size, self.buckets, self.mesh.size)
 
-    def _key(self, use: str) -> Array:
-        return jax.random.fold_in(jax.random.key(self.config.seed), _KEYS[use])
+    def _key(self, use: Stream) -> Array:
+        return random_key(use, self.config.seed)
 
-    def _init_params(self, use: str) -> Params:
-        words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-        params = jax.jit(self.model.init)(self._key(use), words, lengths)["params"]
-        return params | {CLASSIFIER: start_at_prior(params[CLASSIFIER], self.config, self.corpus)}
+    def _init_params(self, use: Stream) -> Params:
+        params = init_params(self.model, self._key(use))
+        return params | {"classifier": start_at_prior(params["classifier"], self.config, self.corpus)}
 
     def _validator(self, batches: Batches) -> Callable[[PyTree], dict[str, float]] | None:
         """Returns the function that measures parameters on validation documents; None without any."""
 
         def validate(params: PyTree) -> dict[str, float]:
-            top = scorer.rank_split(self.ranker, params, batches, self.mesh, "validation")
-            return scorer.measure(top, batches, self.corpus, self.config.report)
+            scores = score_split(self.model, params, batches, self.mesh, self.groups, title="validation")
+            return groups.measure(scores.top, batches.split.labels, self.corpus, self.config.report)
 
         return validate if len(batches.split) else None
 
@@ -162,7 +159,7 @@ class Run:
                 total = stage.epochs * stage.steps_per_epoch
                 note(f"{stage.name}: continues after step {int(state.step):,} of {total:,}")
         else:
-            state = sharding.on_every_device(self.mesh, init())
+            state = sharding.replicate(self.mesh, init())
         start = time.monotonic()
         try:
             return loop.run(stage, state, checkpoints, self.folder)
@@ -187,8 +184,9 @@ class Run:
             warn("no validation documents: every epoch runs, and the last weights are kept")
 
         def init() -> TrainState:
-            params = self._init_params("model") | {"embedding": jnp.asarray(self.embedding)}
-            return stage.init(self._key("representation"), params)
+            params = self._init_params(Stream.MODEL)
+            encoder = params["encoder"] | {"embedding": jnp.asarray(self.embedding)}
+            return stage.init(self._key(Stream.REPRESENTATION), params | {"encoder": encoder})
 
         with self._checkpoints(stage.name) as checkpoints:
             runs_now = not checkpoints.is_complete()
@@ -218,12 +216,13 @@ class Run:
             keeps = [stack.enter_context(file.filling()) for file in files]
             return collect_features(self.model, params, batches, self.mesh, *keeps)
 
-    def _encoded(self, params: Params, batches: Batches, states: TokenStates) -> Batches:
-        """Returns the batches with token states in place of token ids, if these are kept."""
+    def _encoded(self, params: Params, name: str, batches: Batches) -> Batches:
+        """Returns batches of a split's stored token states; if states are not stored, the given batches of words."""
+        states, split = self.token_states[name], self.splits[name]
         if not self._keeps(states):
             return batches
         if not states.decided:
-            self._collect(params, batches.split, states)
+            self._collect(params, split, states)
         return self._batches(states.split(), batches.batch_size)
 
     def _transfer(self, params: Params, keep_states: bool) -> TrainState:
@@ -235,7 +234,7 @@ class Run:
         stage = Transfer(self.pvae, config, features, optimizer, self.mesh, config.pvae.epochs if trains else 0)
 
         def init(sums: prototypes.FeatureSums) -> TrainState:
-            return stage.init(self._key("transfer"), self._key("pvae"), sums)
+            return stage.init(self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums)
 
         with self._checkpoints(stage.name) as checkpoints:
             if not checkpoints.is_complete() and not (checkpoints.exists and features_file.exists()):
@@ -243,14 +242,14 @@ class Run:
                 also = keep_states and self._keeps(states) and not states.decided
                 sums = self._collect(params, self.corpus.train, *([states] if also else []), features)
                 if not checkpoints.exists:
-                    checkpoints.save(sharding.on_every_device(self.mesh, init(sums)))
-            zeros = prototypes.no_features(self.model.num_labels, self.model.feature_size)
+                    checkpoints.save(sharding.replicate(self.mesh, init(sums)))
+            zeros = prototypes.zero_sums(self.model.num_labels, self.model.feature_size)
             state = self._run_stage(stage, lambda: init(zeros), checkpoints)
         # Also after a run that was killed between the stage's last checkpoint and this line.
         features_file.unlink(missing_ok=True)
         if trains and "pvae" not in self.metrics:
             tail = np.flatnonzero(~self.is_head & (self.corpus.label_counts > 0))
-            self.metrics["pvae"] = transfer.diagnose(self.pvae, state, tail, self._key("augmentation"))
+            self.metrics["pvae"] = transfer.diagnose(self.pvae, state, tail, self._key(Stream.AUGMENTATION))
             self.folder.write_metrics(self.metrics)
         return state
 
@@ -271,19 +270,19 @@ class Run:
         config = self.config
         sums: prototypes.FeatureSums = learned.extra["sums"]
         frozen = FrozenParams(
-            encoder={name: value for name, value in params.items() if name != CLASSIFIER},
+            params={name: value for name, value in params.items() if name != "classifier"},
             prototypes=prototypes.prototypes(sums),
             pvae=learned.params,
             pvae_statistics=learned.extra["batch_stats"],
-            key=self._key("augmentation"),
+            key=self._key(Stream.AUGMENTATION),
         )
         # A label that only held-out documents have has no prototype to vary around.
         in_tail = ~self.is_head & (np.asarray(sums.counts) > 0) & self.is_head.any()
         with self._checkpoints(Adjustment.name) as checkpoints:
             train, validation = self.train, self.validation
             if not checkpoints.is_complete():
-                train = self._encoded(params, train, self.token_states["train"])
-                validation = self._encoded(params, validation, self.token_states["validation"])
+                train = self._encoded(params, "train", train)
+                validation = self._encoded(params, "validation", validation)
             stage = Adjustment(
                 self.model,
                 config,
@@ -298,8 +297,8 @@ class Run:
 
             def init() -> TrainState:
                 scratch = config.adjust.init == "scratch"
-                classifier = (self._init_params("scratch") if scratch else params)[CLASSIFIER]
-                return stage.init(self._key("adjustment"), classifier)
+                classifier = (self._init_params(Stream.SCRATCH) if scratch else params)["classifier"]
+                return stage.init(self._key(Stream.ADJUSTMENT), classifier)
 
             state = self._run_stage(stage, init, checkpoints)
         for states in self.token_states.values():
@@ -310,18 +309,24 @@ class Run:
         """Chooses the threshold on validation documents and measures on these and on test documents, once."""
         results = self.metrics["stages"]
         if "threshold" not in results.get(name, {}):
-            results[name] = {"threshold": choose_threshold(self.model, params, self.validation, self.mesh)}
+            results[name] = {"threshold": thresholded.DEFAULT_THRESHOLD}
             for split, batches in (("validation", self.validation), ("test", self.test)):
-                if not len(batches.split):
-                    continue
-                top = scorer.rank_split(self.ranker, params, batches, self.mesh, f"{name} on {split}")
-                results[name][split] = scorer.measure(top, batches, self.corpus, self.config.report, self.is_head)
-                if split == "test":
-                    size = self.config.report.bin_size
-                    results[name]["macro_P@5_bins"] = scorer.bins(top[0], batches, self.corpus, size)
+                if len(batches.split):
+                    results[name] |= self._measure_split(f"{name} on {split}", split, params, batches)
         if len(self.test.split):
             self.metrics["test"] = results.get("adjusted", results[name])["test"]
         self.folder.write_metrics(self.metrics)
+
+    def _measure_split(self, title: str, split: str, params: Params, batches: Batches) -> dict[str, Any]:
+        """Computes the metrics of a split in one pass: from validation the threshold too, from test the bins."""
+        truth, report = batches.split.labels, self.config.report
+        scores = score_split(self.model, params, batches, self.mesh, self.groups, title=title)
+        result: dict[str, Any] = {split: groups.measure(scores.top, truth, self.corpus, report, self.is_head)}
+        if split == "validation":
+            assert scores.histogram is not None
+            return result | {"threshold": thresholded.best_threshold(scores.histogram, len(truth.values))}
+        bins = groups.macro_precision_bins(scores.top[0], truth, self.corpus, report.bin_size)
+        return result | {"macro_P@5_bins": bins}
 
     def _write_model(self, name: str, params: Params) -> None:
         """Writes the model folder; the parameters of an earlier stage are replaced by those of a later one."""
@@ -333,7 +338,7 @@ class Run:
             label_counts=corpus.published_counts[: corpus.num_labels],
             num_documents=corpus.published_documents,
             threshold=self.metrics["stages"][name]["threshold"],
-            params=sharding.host(params),
+            params=sharding.to_host(params),
         )
         model_folder.write(self.folder.path, trained)
 

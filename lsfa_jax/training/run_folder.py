@@ -13,6 +13,7 @@ import jax
 
 from lsfa_jax.config import STAGES, Config, Stage, differences, read_toml, to_toml, validated
 from lsfa_jax.training import model_folder
+from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -106,11 +107,9 @@ class RunFolder:
 
     def append_history(self, line: dict[str, Any]) -> None:
         """Adds a line to history.jsonl."""
-        try:
-            with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+        path = self.path / "history.jsonl"
+        with atomic.errors(path, model_folder.ADVICE), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def drop_history(self, stage: str, after: int) -> None:
         """Removes the lines of a stage after a step; a resumed run writes them again."""
@@ -128,13 +127,7 @@ class RunFolder:
         self._write("history.jsonl", "".join(kept))
 
     def _write(self, name: str, text: str) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            partial = self.path / f".{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(self.path / name)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+        atomic.write_text(self.path / name, text, model_folder.ADVICE)
 
 
 def consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -214,10 +207,6 @@ def drop_stages(folder: RunFolder, config: Config, stages: Sequence[Stage], resu
     remeasure = any(key in changed for key in ("pvae.head_threshold", "report.propensity_a", "report.propensity_b"))
     if restarted or remeasure:
         folder.drop_metrics(restarted, remeasure)
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: cannot write there ({error.strerror}); make room, or choose another --output")
 
 
 def _git_commit() -> str | None:

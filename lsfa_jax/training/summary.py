@@ -9,7 +9,7 @@ import numpy as np
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Corpus
-from lsfa_jax.evaluation.scorer import head_of_all_labels
+from lsfa_jax.evaluation.groups import head_of_all_labels
 from lsfa_jax.util.console import note, table
 
 _GROUPS = ("all", "head", "tail")

@@ -1,40 +1,38 @@
-"""The states of Eq. 1 of a split's words in a file, for a stage in which the encoder stays as it is."""
+"""Token states (Eq. 1) of a split in a file, for a stage in which the encoder is frozen."""
 
 import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from lsfa_jax.data.batches import Batch
-from lsfa_jax.data.corpus import Split
+from lsfa_jax.data.corpus import EncodedSplit, Split
+from lsfa_jax.model.encoders import Encoder
 from lsfa_jax.training.collection import Keep
 from lsfa_jax.util.array_file import ArrayFile
 from lsfa_jax.util.console import UserError, note
 
 
 class TokenStates:
-    """float16[all words, 2H] in a file: a row for each word of a split, one document after the other.
+    """[all tokens, 2H] in a file, a row for each token of a split, in the precision that the encoder names."""
 
-    States lie within (-1, 1), where float16 keeps 11 bits and bfloat16, of the same size, 8.
-    """
-
-    def __init__(self, path: Path, split: Split, size: int) -> None:
+    def __init__(self, path: Path, split: Split, encoder: Encoder) -> None:
+        """Names the file for a split's states; nothing is written yet."""
         self._split = split
-        self._file = ArrayFile(path, (int(split.words.offsets[-1]), size), np.float16)
+        self._file = ArrayFile(path, (int(split.words.offsets[-1]), encoder.state_size), encoder.stored_dtype)
 
     def wanted(self, choice: str) -> bool:
-        """Whether states are to be kept: "yes", "no", or "auto", where the file fits in half of the disk's free room.
+        """Whether states are kept: "yes", "no", or "auto", which keeps them if half of the free disk space suffices.
 
-        What "auto" came to is on the disk, an empty file for no: a run that resumes decides as it did before.
+        The outcome of "auto" is on disk, an empty file for no, so that a resumed run decides as before.
 
         Raises:
-            UserError: the choice is yes, and there is no room.
+            UserError: the choice is yes, and there is no space.
         """
         path, size = self._file.path, self._file.num_bytes
         if choice == "no" or not size:
@@ -46,7 +44,7 @@ class TokenStates:
             path.parent.mkdir(parents=True, exist_ok=True)
             if choice == "auto" and 2 * size > shutil.disk_usage(path.parent).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            # Room that there is and that this user may not have is found here.
+            # A quota that leaves this user less than the disk's free space shows only now.
             self._file.reserve()
         except OSError as error:
             self._file.drop_partial()
@@ -61,27 +59,28 @@ class TokenStates:
 
     @property
     def decided(self) -> bool:
-        """Whether the file is whole, or it was decided that there is none."""
+        """Whether the file is complete, or it was decided not to keep states."""
         return self._file.path.exists()
 
     @contextmanager
     def filling(self) -> Iterator[Keep]:
-        """Yields what takes each batch of the split in a collection; the file is there when the block has ended."""
+        """Yields the function that stores a batch of the split; the file exists once the block has ended."""
         with self._file.filling() as array:
-            starts = self._split.words.offsets
+            offsets = self._split.words.offsets
 
             def keep(batch: Batch, features: jax.Array, states: jax.Array) -> None:
-                here = np.asarray(states)
+                on_host = np.asarray(states)
                 for row in np.flatnonzero(batch.document_mask):
-                    start, length = starts[batch.rows[row]], batch.lengths[row]
-                    array[start : start + length] = here[row, :length]
+                    start, length = offsets[batch.rows[row]], batch.lengths[row]
+                    array[start : start + length] = on_host[row, :length]
 
             yield keep
 
-    def split(self) -> Split:
-        """Returns the split with states in place of words."""
-        return replace(self._split, words=self._split.words._replace(values=self._file.open().view(np.ndarray)))
+    def split(self) -> EncodedSplit:
+        """Returns the split with token states in place of token ids."""
+        states = self._split.words._replace(values=self._file.open().view(np.ndarray))
+        return EncodedSplit(states, self._split.labels)
 
     def remove(self) -> None:
-        """Removes the file, and what was decided."""
+        """Removes the file and the decision."""
         self._file.path.unlink(missing_ok=True)

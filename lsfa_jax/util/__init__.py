@@ -1,1 +1,1 @@
-"""Small helpers, each named by the one thing that it does."""
+"""Small modules, each named by the one thing that it does."""

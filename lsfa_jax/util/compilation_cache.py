@@ -1,7 +1,7 @@
-"""Compiled programs: kept on disk from run to run, and counted.
+"""Compiled programs: stored on the disk for later runs, and counted.
 
-XLA compiles a program for each shape that a step, a collection or a ranking meets. A stored program is machine code
-that is loaded and run, so the folder must be one that nobody else can write into.
+XLA compiles a program for each function and each shape of its arguments. A stored program is machine code that later
+runs load and execute, so only the user may be able to write into the folder.
 """
 
 import os
@@ -9,77 +9,77 @@ import stat
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+import filelock
 import jax
 
-from lsfa_jax.data.download import cache_dir
+from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import warn
 
-# Programs that were not used for the longest time go when all together are larger than this, in bytes.
-_MOST_BYTES = 2 * 2**30
+# JAX removes the least recently used programs beyond this size in bytes.
+_MAX_BYTES = 2 * 2**30
 
-# JAX's names of what happened.
-_COMPILED = "/jax/core/compile/backend_compile_duration"
-_FOUND = "/jax/compilation_cache/cache_hits"
+# JAX's names of the events.
+_COMPILED = "/jax/core/compile/backend_compile_duration"  # also recorded for a program that is loaded from the disk
+_LOADED = "/jax/compilation_cache/cache_hits"
 
-_counted: Counter[str] = Counter()
-jax.monitoring.register_event_listener(lambda event, **_: _counted.update([event]))
-jax.monitoring.register_event_duration_secs_listener(lambda event, duration_secs, **_: _counted.update([event]))
+_counts: Counter[str] = Counter()
+jax.monitoring.register_event_listener(lambda event, **_: _counts.update([event]))
+jax.monitoring.register_event_duration_secs_listener(lambda event, duration_secs, **_: _counts.update([event]))
 
 
 def programs() -> int:
-    """Returns how many programs this process has compiled so far, or found on disk."""
-    return _counted[_COMPILED]
+    """Returns the number of programs that this process has compiled, or loaded from the disk."""
+    return _counts[_COMPILED]
 
 
 def summary() -> str:
-    """Says in words how many programs this process has compiled so far."""
-    return f"{programs():,} programs compiled, {_counted[_FOUND]:,} of them found on disk"
+    """Returns a sentence with the number of programs that were compiled and of those loaded from the disk."""
+    return f"{programs():,} programs compiled, {_counts[_LOADED]:,} of them loaded from the disk"
 
 
 def keep_on_disk() -> None:
-    """Has JAX keep compiled programs in `cache_dir()/compiled` and look for them there; for commands, not libraries.
+    """Stores compiled programs in `cache_dir()/compiled`, where later runs look for them; for commands, not libraries.
 
-    What the user has set wins: the environment variable JAX_COMPILATION_CACHE_DIR (empty: nothing is kept) or JAX's own
-    setting. A folder that cannot be used is told of, and the run goes on without.
+    A setting of the user has priority: the environment variable JAX_COMPILATION_CACHE_DIR (empty: nothing is stored),
+    JAX_COMPILATION_CACHE_MAX_SIZE, or JAX's configuration. Where the folder cannot be used, a warning is printed.
     """
-    now: Any = jax.config
-    if now.jax_compilation_cache_dir is not None or not now.jax_enable_compilation_cache:
+    config = jax.config
+    if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return
     folder = cache_dir() / "compiled"
-    error = _fault(folder)
+    error = _error(folder)
     if error:
-        warn(f"{folder}: {error}; every run compiles anew. JAX_COMPILATION_CACHE_DIR names another folder")
+        warn(f"{folder}: {error}; compiled programs are not stored. Set JAX_COMPILATION_CACHE_DIR to another folder")
         return
-    _sweep(folder)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    # The many small programs between the steps are each compiled in a moment, and all together in seconds.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    config.update("jax_compilation_cache_dir", str(folder))
+    if config.jax_compilation_cache_max_size == -1:  # type: ignore[attr-defined]
+        config.update("jax_compilation_cache_max_size", _MAX_BYTES)
+    # Many small programs stand between the steps; each compiles in milliseconds, all together in seconds.
+    config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _fault(folder: Path) -> str | None:
-    """Says why compiled programs cannot be kept in a folder, which is made where it is missing; None: they can."""
+def _error(folder: Path) -> str | None:
+    """Creates the folder where it is missing; returns why it cannot be used, or None."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             about = folder.stat()
-    except OSError as error:
-        return f"cannot be written ({error.strerror or error})"
-    if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
-        return "others may write there too, and what is there would be run"
+        if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+            return "other users can write into it, and its programs would be executed"
+        _remove_incomplete(folder)
+    except (OSError, filelock.Timeout) as error:
+        return f"cannot be written ({getattr(error, 'strerror', None) or error})"
     return None
 
 
-def _sweep(folder: Path) -> None:
-    """Takes away the programs that were not used for the longest time until the rest are small enough."""
-    try:
-        files = sorted(((file.stat(), file) for file in folder.iterdir()), key=lambda pair: -pair[0].st_atime)
-        total = 0
-        for about, file in files:
-            total += about.st_size
-            if total > _MOST_BYTES:
-                file.unlink()
-    except OSError:
-        return  # another process sweeps
+def _remove_incomplete(folder: Path) -> None:
+    """Removes programs without the time of their last use: JAX fails to store anything beside one.
+
+    A process that was killed while it stored a program leaves one. The lock is JAX's.
+    """
+    with filelock.FileLock(folder / ".lockfile", timeout=10):
+        for program in folder.glob("*-cache"):
+            if not program.with_name(f"{program.name.removesuffix('-cache')}-atime").is_file():
+                program.unlink()

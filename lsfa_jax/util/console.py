@@ -1,4 +1,4 @@
-"""What people see: errors they can act on, notes, progress with an ETA, tables."""
+"""Output for users: errors that they can act on, notes, progress with an ETA, tables."""
 
 import time
 import warnings
@@ -20,29 +20,35 @@ from rich.progress import (
 )
 from rich.table import Table
 
-# Notes, progress and tables all go to stdout, in order (to stderr within `on_stderr`); errors go to stderr. File names
-# and labels are printed as they are: "[bold]" is no style and ":a:" no emoji.
-_out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-_err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
-# A line as often as this stands in for the moving bar where the output is not a terminal.
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+# Notes, progress and tables all go to stdout, in order (to stderr within `on_stderr`); errors go to stderr. File names
+# and labels are printed as they are: "[bold]" is not a style and ":a:" not an emoji.
+_out = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+_err = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+# Where the output is not a terminal, a line at this interval replaces the moving bar.
 _SECONDS_BETWEEN_LINES = 10.0
 
-# Set for a program's own thread: others, who did not ask for silence, go on printing.
+# Set for the calling thread only: all further threads go on printing.
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
 class UserError(Exception):
-    """An error that the person at the keyboard can mend.
+    """An error that the user can correct.
 
-    The message says where (file and line, or setting), what was expected, and what to do. Commands print it without a
-    traceback and exit with code 2.
+    The message names the place (file and line, or option), what was expected, and what to do. Commands print it without
+    a traceback and exit with code 2.
     """
 
 
 @contextmanager
 def on_stderr() -> Iterator[None]:
-    """Within it, notes, warnings, progress and tables go to stderr: stdout belongs to what the command hands on."""
+    """Sends notes, warnings, progress and tables to stderr within the block: stdout is for the command's results."""
     global _out
     before, _out = _out, _err
     try:
@@ -53,7 +59,7 @@ def on_stderr() -> Iterator[None]:
 
 @contextmanager
 def quiet(active: bool = True) -> Iterator[None]:
-    """Within it, for code that a program calls, nothing is printed; what `warn` says becomes a Python warning."""
+    """Prints nothing within the block, for code that a program calls; `warn` issues a Python warning instead."""
     before = _quiet.set(active)
     try:
         yield
@@ -62,13 +68,13 @@ def quiet(active: bool = True) -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """Prints one line for people to read."""
+    """Prints a line."""
     if not _quiet.get():
         _out.print(text)
 
 
 def warn(text: str) -> None:
-    """Prints one line about something that goes on, but not as asked."""
+    """Prints a line about something that goes on, but not as the user expects."""
     if _quiet.get():
         warnings.warn(text, stacklevel=2)
         return
@@ -76,15 +82,15 @@ def warn(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """Prints the last line of a command that failed, to stderr."""
+    """Prints the last line of a failed command, to stderr."""
     _err.print(f"error: {text}", style="red")
 
 
 class Advance(Protocol):
-    """Moves a progress bar on by `amount` units; `status` replaces the text behind the bar.
+    """Moves a progress bar by `amount` units; `status` replaces the text behind the bar.
 
-    `apart` are seconds that this amount took and that say nothing of the rest, as compiling does: rate and ETA leave
-    out both.
+    `apart` is the time in seconds that this amount took where it does not predict the rest, such as compilation: rate
+    and ETA leave out both the amount and the time.
     """
 
     def __call__(self, amount: float = 1, status: str | None = None, apart: float = 0.0) -> None: ...
@@ -96,67 +102,81 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
 
     Args:
         description: what is being done, a few words.
-        total: how many units there are, or None when nobody knows.
+        total: the number of units, or None where it is not known.
         unit: the plural of what is counted ('documents', 'MB'); rates are shown per second.
         done: units that an earlier run finished, which count for the bar but not for the rate.
     """
     if _quiet.get():
         yield lambda amount=1, status=None, apart=0.0: None
-        return
-
-    if _out.is_terminal:
-        with Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(f"{unit} {{task.fields[rate]}}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}", markup=False),
-            console=_out,
-            transient=True,
-        ) as bar:
-            task = bar.add_task(description, total=total, completed=done, rate="", status="")
-            start, moved = time.monotonic(), 0.0
-
-            def advance(amount: float = 1, status: str | None = None, apart: float = 0.0) -> None:
-                nonlocal start, moved
-                start += apart
-                moved += 0 if apart else amount
-                # The ETA is Rich's, of the last half minute, and begins after the first of these.
-                rate = f"{moved / max(time.monotonic() - start, 1e-9):,.0f}/s"
-                bar.update(task, advance=amount, rate=rate)
-                if status is not None:
-                    bar.update(task, status=status)
-
+    elif _out.is_terminal:
+        with _bar(description, total, unit, done) as advance:
             yield advance
-        return
+    else:
+        yield _Lines(description, total, unit, done)
 
-    start = last = time.monotonic()
-    moved, text = 0.0, ""
-    # The rate is of the last minute, of what was not apart.
-    marks = deque([(start, 0.0)], maxlen=6)
 
-    def advance_in_lines(amount: float = 1, status: str | None = None, apart: float = 0.0) -> None:
-        nonlocal moved, last, text, marks
-        moved += amount
+@contextmanager
+def _bar(description: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
+    """Rich's progress bar, removed at the end."""
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit} {{task.fields[rate]}}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+        console=_out,
+        transient=True,
+    ) as bar:
+        task = bar.add_task(description, total=total, completed=done, rate="", status="")
+        start, counted = time.monotonic(), 0.0
+
+        def advance(amount: float = 1, status: str | None = None, apart: float = 0.0) -> None:
+            nonlocal start, counted
+            start += apart
+            counted += 0 if apart else amount
+            # The ETA is Rich's, from the last half minute.
+            rate = f"{counted / max(time.monotonic() - start, 1e-9):,.0f}/s"
+            bar.update(task, advance=amount, rate=rate)
+            if status is not None:
+                bar.update(task, status=status)
+
+        yield advance
+
+
+class _Lines:
+    """A line of progress every ten seconds, with the rate of the last minute."""
+
+    def __init__(self, description: str, total: int | None, unit: str, done: int) -> None:
+        self.description, self.total, self.unit, self.done = description, total, unit, done
+        self.count, self.status = 0.0, ""
+        self.printed = time.monotonic()
+        # Times and counts of the last lines.
+        self.marks = deque([(self.printed, 0.0)], maxlen=6)
+
+    def __call__(self, amount: float = 1, status: str | None = None, apart: float = 0.0) -> None:
+        self.count += amount
         if apart:
-            marks = deque(((then + apart, before + amount) for then, before in marks), maxlen=6)
-        text = text if status is None else status
+            # As if the earlier lines had come later, and after this amount.
+            self.marks = deque(((then + apart, count + amount) for then, count in self.marks), maxlen=6)
+        self.status = self.status if status is None else status
         now = time.monotonic()
-        if now - last < _SECONDS_BETWEEN_LINES:
-            return
-        last = now
-        rate = (moved - marks[0][1]) / max(now - marks[0][0], 1e-9)
-        marks.append((now, moved))
-        of_total = eta = ""
-        if total is not None:
-            of_total = f"/{total:,}"
-            eta = f", ETA {_duration((total - done - moved) / rate) if rate else '?'}"
-        note(f"{description}: {done + moved:,.0f}{of_total} {unit}, {rate:,.0f}/s{eta} {text}".rstrip())
+        if now - self.printed >= _SECONDS_BETWEEN_LINES:
+            self.printed = now
+            note(self._line(now))
+            self.marks.append((now, self.count))
 
-    yield advance_in_lines
+    def _line(self, now: float) -> str:
+        then, count = self.marks[0]
+        rate = (self.count - count) / max(now - then, 1e-9)
+        of_total = eta = ""
+        if self.total is not None:
+            of_total = f"/{self.total:,}"
+            eta = f", ETA {_duration((self.total - self.done - self.count) / rate) if rate else '?'}"
+        reached = f"{self.done + self.count:,.0f}{of_total} {self.unit}"
+        return f"{self.description}: {reached}, {rate:,.0f}/s{eta} {self.status}".rstrip()
 
 
 def _duration(seconds: float) -> str:
@@ -166,7 +186,7 @@ def _duration(seconds: float) -> str:
 
 
 def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Prints a table; the first column is text, the others are right-aligned figures."""
+    """Prints a table; the first column is text, the others are right-aligned numbers."""
     if _quiet.get():
         return
     grid = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
@@ -174,6 +194,6 @@ def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> N
         grid.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
-    # As wide as it needs: in a log or a narrow window a broken line is better than a figure cut off.
+    # Never truncated: in a log or a narrow window a wrapped line is better than a number cut off.
     grid.width = _out.measure(grid, options=_out.options.update_width(10_000)).maximum
     _out.print(grid)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a question that loops ask between steps, so that a state can be saved first."""
+"""SIGINT and SIGTERM as an exception that loops raise between steps, so that a state can be saved first."""
 
 import signal
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked
-    """Somebody asked to stop; `signum` says how."""
+class Interrupted(Exception):  # noqa: N818 - a request of the user, not an error
+    """The process was asked to stop by signal `signum`."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -18,7 +18,7 @@ _received: int | None = None
 
 
 def check() -> None:
-    """Raises Interrupted if a signal has come since the last call."""
+    """Raises Interrupted if a signal has arrived since the last call."""
     global _received
     if _received is not None:
         signum, _received = _received, None
@@ -27,7 +27,7 @@ def check() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Keeps signals for `check` inside the block; a second one of the same kind stops at once."""
+    """Defers signals inside the block to the next `check`; a second one of the same kind acts at once."""
 
     def remember(signum: int, frame: FrameType | None) -> None:
         global _received

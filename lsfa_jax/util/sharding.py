@@ -1,72 +1,76 @@
-"""One mesh over all local devices: batches are split over `data`, all else is on every device.
+"""One mesh over all local devices: batches are sharded over its `data` axis, everything else is replicated.
 
-The engine is `jit` with sharded arguments: steps are written for the whole batch, and the compiler splits them. One
-device is the mesh of size one, not another way to run.
+The engine is `jit` with sharded arguments: a step is written for the full batch, and the compiler partitions it. One
+device is the mesh of size one, not a second code path.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lsfa_jax.types import PyTree
+
 Tree = TypeVar("Tree")
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh over the given devices, all local ones by default; axes `data` and `label` (not split yet)."""
+    """Returns the mesh of the given devices, by default all local ones, with axes `data` and `label` (of size 1)."""
     devices = jax.local_devices() if devices is None else devices
-    # Auto is said aloud: the default, Explicit, refuses segment sums and look-ups of sharded arrays.
+    # The default, AxisType.Explicit, rejects segment sums and gathers of sharded arrays.
     return jax.make_mesh((len(devices), 1), ("data", "label"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
-def on_every_device(mesh: Mesh, tree: Tree) -> Tree:
+def replicate(mesh: Mesh, tree: Tree) -> Tree:
     """Puts a copy of each array on every device."""
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
-def split_rows(mesh: Mesh, tree: Tree) -> Tree:
-    """Splits each array's first axis over the devices; it must be a multiple of their number."""
+def shard_batch(mesh: Mesh, tree: Tree) -> Tree:
+    """Splits the first axis of each array over the devices; its size must be a multiple of their number."""
     return jax.device_put(tree, NamedSharding(mesh, P("data")))
 
 
 def abstract(mesh: Mesh, tree: Tree) -> Tree:
-    """Describes a tree of arrays that is on every device: shapes and places, no values."""
-    where = NamedSharding(mesh, P())
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
+    """Returns `jax.ShapeDtypeStruct`s of a tree of replicated arrays: shapes, dtypes and sharding without values."""
+    replicated = NamedSharding(mesh, P())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), tree)
 
 
-def pmapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Maps `function(constants, *rows)` over devices: each gets all constants and its share of the rows.
+def pmapped(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Maps `function(constants, *rows)` over the local devices: each gets all constants and its share of the rows.
 
-    For code that wants explicit device mapping; training uses the mesh. `jax.pmap` is a wrapper over `shard_map`.
+    For code that prefers explicit mapping over devices; training uses the mesh. `jax.pmap` is a wrapper over
+    `jit(shard_map)`.
 
     Args:
-        function: takes a pytree that every device gets whole, then pytrees of arrays whose first axis is split;
-            returns a pytree of arrays with the same first axis.
+        function: takes a pytree that is replicated, then pytrees of arrays whose first axis is split; returns a pytree
+            of arrays with the same first axis.
 
     Returns:
-        A function of the same arguments on whole arrays; a first axis that devices do not divide is padded, then cut.
+        A function of the same arguments on full arrays. If the number of devices does not divide the first axis, the
+        arrays are padded and the results cut.
     """
-    devices = jax.local_device_count()
+    num_devices = jax.local_device_count()
     mapped = jax.pmap(lambda constants, rows: function(constants, *rows), in_axes=(None, 0))
 
-    def call(constants: Any, *rows: Any) -> Any:
-        count = len(jax.tree.leaves(rows)[0])
-        share = -(-count // devices)
+    def call(constants: PyTree, *rows: PyTree) -> PyTree:
+        num_rows = len(jax.tree.leaves(rows)[0])
+        share = -(-num_rows // num_devices)
 
-        def dealt(x: jax.Array) -> jax.Array:
-            padding = ((0, devices * share - count), *((0, 0),) * (x.ndim - 1))
-            return jax.numpy.pad(x, padding).reshape(devices, share, *x.shape[1:])
+        def split(x: jax.Array) -> jax.Array:
+            padding = ((0, num_devices * share - num_rows), *((0, 0),) * (x.ndim - 1))
+            return jax.numpy.pad(x, padding).reshape(num_devices, share, *x.shape[1:])
 
-        out = mapped(constants, jax.tree.map(dealt, rows))
-        return jax.tree.map(lambda x: x.reshape(devices * share, *x.shape[2:])[:count], out)
+        out = mapped(constants, jax.tree.map(split, rows))
+        return jax.tree.map(lambda x: x.reshape(num_devices * share, *x.shape[2:])[:num_rows], out)
 
     return call
 
 
-def host(tree: Any) -> Any:
-    """Brings a tree of arrays to the host."""
+def to_host(tree: PyTree) -> PyTree:
+    """Copies a tree of arrays from the devices to NumPy arrays."""
     return jax.tree.map(np.asarray, jax.device_get(tree))

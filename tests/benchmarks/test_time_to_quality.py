@@ -1,4 +1,4 @@
-"""The time of a run's first stage to a label tree's P@5."""
+"""The training time of a run to a label tree's P@5."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ def line(epoch, precision, rate=20.0):
     return {"stage": "representation", "epoch": epoch, "documents/s": rate, "validation": {"P@5": precision}}
 
 
-def test_the_first_validation_that_is_good_enough_counts_with_all_that_was_done_before_it():
+def test_the_time_to_a_goal_is_that_of_all_training_up_to_the_first_validation_that_reaches_it():
     history = [line(0.5, 40.0), line(1.0, 50.0, rate=25.0), line(1.5, 55.0)]
     assert time_to_quality.seconds_to(history, 80, 50.0) == pytest.approx(80 / 25)
     assert time_to_quality.seconds_to(history, 80, 40.0) == pytest.approx(0.5 * 80 / 20)
     assert time_to_quality.seconds_to(history, 80, 55.1) is None
 
 
-def test_a_folder_without_a_run_or_without_a_validation_is_told_of(tmp_path):
+def test_a_folder_without_a_run_or_without_a_validation_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no such settings file"):
         time_to_quality.main([str(tmp_path)])
     (tmp_path / "config.toml").write_text(to_toml(Config()), encoding="utf-8")
@@ -30,22 +30,22 @@ def test_a_folder_without_a_run_or_without_a_validation_is_told_of(tmp_path):
         time_to_quality.main([str(tmp_path)])
 
 
-def test_a_tree_learns_a_corpus_whose_words_say_its_labels():
+def test_the_tree_learns_a_corpus_whose_words_name_its_labels():
     label = np.tile(np.arange(12, dtype=np.int32), 10)
     words = np.stack([2 + label, 2 + label, np.full(120, 14)], axis=1).astype(np.int32).ravel()
     words.flags.writeable = False  # as a mapped file is
     split = Split(Ragged(words, np.arange(121) * 3), Ragged(label, np.arange(121)))
     corpus = Corpus(
-        "made",
-        split,
-        split.take(np.arange(24)),
-        split,
-        list("abcdefghijklm"),
-        list("nopqrstuvwxy"),
-        12,
-        np.bincount(label),
+        name="synthetic",
+        train=split,
+        validation=split.take(np.arange(24)),
+        test=split,
+        words=list("abcdefghijklm"),
+        labels=list("nopqrstuvwxy"),
+        num_labels=12,
+        published_counts=np.bincount(label),
     )
-    seconds, precision = time_to_quality.tree(corpus)
+    seconds, precision = time_to_quality.train_tree_on(corpus)
     assert seconds > 0
     # One right label of five.
     assert precision == pytest.approx(20.0)

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 
 from lsfa_jax.cli import data
 from lsfa_jax.config import Config, layered, validated
-from lsfa_jax.data import build_corpus, download, named
-from lsfa_jax.data.generated import SHAPES, Shape, documents
+from lsfa_jax.data import build_corpus, named
 from lsfa_jax.data.load import load_corpus
+from lsfa_jax.data.synthetic import Shape, documents
 from lsfa_jax.util.console import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,7 @@ def run(*argv):
 
 
 def lines(text):
+    """The lines, with one space between words."""
     return {" ".join(line.split()) for line in text.splitlines()}
 
 
@@ -57,14 +59,14 @@ def test_describe_prints_the_row_beside_the_papers_and_draws_the_curve(folder, t
     assert run("describe", "aapd", "--data-dir", folder, "--png", png) == 0
     out = capsys.readouterr().out
     assert "N_trn N_tst D_vocab L L_avg N_avg W_trn W_tst" in lines(out)
-    assert "here 40 20 40 4 2.00 20.00 3.00 3.00" in lines(out)
+    assert "this 40 20 40 4 2.00 20.00 3.00 3.00" in lines(out)
     assert "paper 54,840 1,000 69,399 54 2.41 2,444.04 163.42 171.65" in lines(out)
     assert "N_t 1,000" in out
     assert "•" in out
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
-def test_describe_ones_own_file_draws_beside(folder, tmp_path, monkeypatch, capsys):
+def test_describe_without_a_name_describes_custom_files(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("describe", "--data-dir", folder / "train.jsonl", "--data.test-fraction", "0.5") == 0
     out = capsys.readouterr().out
@@ -74,23 +76,28 @@ def test_describe_ones_own_file_draws_beside(folder, tmp_path, monkeypatch, caps
     assert (tmp_path / "custom-labels.png").is_file()
 
 
-def test_prepare_is_what_training_starts_from(folder, capsys, monkeypatch):
+def test_training_starts_from_the_prepared_corpus(folder, cache, capsys):
+    def prepared():
+        return [(path.name, path.stat().st_ino) for path in (cache / "prepared").iterdir()]
+
     assert run("prepare", "eurlex57k", "--data-dir", folder, "--preset", "quick", "--vectors", "none") == 0
     assert "38 training, 2 validation and 20 test documents, 4 labels" in capsys.readouterr().out
-    monkeypatch.setattr("lsfa_jax.data.reading.documents.read_documents", None)  # nothing is read again
+    before = prepared()
     values = layered("eurlex57k", "quick", "paper") | {"data_dir": str(folder)}
     assert len(load_corpus(validated(values, "test")).train) == 38
+    assert prepared() == before
+    assert len(before) == 1
 
 
-def test_prepare_the_built_in_corpus_needs_nothing(capsys, cache):
+def test_prepare_of_the_embedded_corpus_writes_nothing(capsys, cache):
     assert run("prepare", "synthetic") == 0
     assert "2,160 training, 240 validation and 2,000 test documents" in capsys.readouterr().out
     assert list(cache.iterdir()) == []
 
 
-def test_prepare_writes_a_corpus_of_any_size(tmp_path, cache, capsys):
+def test_prepare_generates_a_corpus_of_any_size(tmp_path, cache, capsys):
     shape = ["--num-labels", 40, "--num-documents", 90, "--labels-per-document", 3, "--mean-length", 20]
-    output = tmp_path / "made"
+    output = tmp_path / "generated"
     assert run("prepare", "synthetic", *shape, "--vocabulary", 500, "--output", output, "--seed", 4) == 0
     assert f"bin/train --data-dir {output}" in capsys.readouterr().out
     assert sorted(path.name for path in output.iterdir()) == ["test.jsonl.zst", "train.jsonl.zst"]
@@ -101,29 +108,31 @@ def test_prepare_writes_a_corpus_of_any_size(tmp_path, cache, capsys):
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
-        (["synthetic", "--num-labels", "9"], "--output DIR: say where"),
-        (["synthetic-aapd", "--num-labels", "9", "--output", "x"], "--num-labels: only synthetic takes it"),
-        (["rcv1", "--output", "x"], "--output: rcv1 is no generated corpus"),
+        (["synthetic", "--num-labels", "9"], "--output DIR: name a folder"),
+        (["synthetic-aapd", "--num-labels", "9", "--output", "x"], "--num-labels: for synthetic only"),
+        (["rcv1", "--output", "x"], "--output: rcv1 is not a generated corpus"),
         (["synthetic", "--num-labels", "999999", "--output", "x"], "999,999 labels cannot each occur"),
     ],
 )
-def test_what_cannot_be_generated(argv, said, tmp_path, monkeypatch, capsys):
+def test_a_corpus_that_cannot_be_generated_is_an_error(argv, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("prepare", *argv) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_generated_corpus_is_prepared_by_its_name(monkeypatch, capsys):
     shape = Shape(200, 50, 20, 2.0, 30.0, 30.0, 500)
-    monkeypatch.setitem(SHAPES, "synthetic-aapd", shape)
+    monkeypatch.setitem(named.CATALOGUE, "synthetic-aapd", replace(named.CATALOGUE["synthetic-aapd"], shape=shape))
     for seed in (0, 0, 1):
         assert run("prepare", "synthetic-aapd", "--seed", seed) == 0
         assert "190 training, 10 validation and 50 test documents, 20 labels" in capsys.readouterr().out
     assert run("list") == 0
-    assert "54,840 + 1,000 54 made here free 2 x, 0 MB" in " ".join(capsys.readouterr().out.split())
+    entry = named.CATALOGUE["synthetic-aapd"]
+    row = f"synthetic-aapd {entry.documents} {entry.labels} {entry.origin} {entry.licence} 2 x, 0 MB"
+    assert row in lines(capsys.readouterr().out)
     config = Config(dataset="synthetic-aapd", seed=1)
     built = build_corpus.build(
         "synthetic-aapd",
@@ -145,7 +154,7 @@ def test_check(folder, capsys):
     options = ("--data.text-field", "words", "--data.label-separator", ";")
     assert run("check", folder / "mine.csv", *options) == 0
     out = capsys.readouterr().out
-    assert "stops at the first row that is skipped" in out
+    assert "stops at the first of the skipped rows" in out
     assert f"bin/train --data-dir {folder / 'mine.csv'} --data.text-field words --data.label-separator ';'" in out
     (folder / "train.jsonl").write_text('{"text": 1, "labels": []}\n')
     assert run("check", folder) == 2
@@ -155,7 +164,7 @@ def test_check(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "parts"),
     [
         ("aapd", ["text_train", "label_train", "lancopku/SGM"]),
         ("eurlex57k", ["nlp.cs.aueb.gr", "archive.org", "train, dev and test"]),
@@ -163,29 +172,29 @@ def test_check(folder, capsys):
         ("custom", ["train.jsonl", ".csv"]),
     ],
 )
-def test_a_corpus_without_its_files_says_which_and_where_from(name, said, capsys):
+def test_a_corpus_without_its_files_lists_them_and_their_source(name, parts, capsys):
     assert run("describe", name) == 2
     message = capsys.readouterr().err
-    for part in ["--data-dir", *said]:
+    for part in ["--data-dir", *parts]:
         assert part in message
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["describe", "rvc1"], "did you mean rcv1?"),
         (["describe", "--seed", "1", "rcv1"], "the name comes first"),
-        (["prepare", "rcv1", "--data-dir", "x"], "rcv1 brings its own documents"),
+        (["prepare", "rcv1", "--data-dir", "x"], "rcv1 brings its"),
         (["check", "/nowhere/at/all"], "/nowhere/at/all"),
     ],
 )
-def test_slips_are_errors_that_say_what_to_do(argv, said, capsys):
+def test_user_errors_tell_what_to_do(argv, message, capsys):
     assert run(*argv) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [["describe", "rcv1", "--preset", "small"], ["tell"], [], ["check"], ["list", "x"]])
-def test_slips_that_the_parser_finds(argv, capsys):
+def test_errors_of_the_parser_exit_with_2(argv, capsys):
     with pytest.raises(SystemExit) as stop:
         run(*argv)
     assert stop.value.code == 2
@@ -216,7 +225,7 @@ def test_bin_data(cache):
     assert "Traceback" not in done.stderr
 
 
-def test_unknown_names_are_refused_before_anything_is_fetched(monkeypatch):
-    monkeypatch.setattr(download, "fetch", None)
+def test_unknown_names_are_errors_before_anything_is_downloaded(cache):
     with pytest.raises(UserError, match="expected one of aapd"):
         data.parse(["describe", "nothing"])
+    assert list(cache.iterdir()) == []

@@ -1,5 +1,8 @@
 import csv
 import json
+import sys
+import tempfile
+import tracemalloc
 from dataclasses import replace
 
 import jax
@@ -12,7 +15,6 @@ from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.serving.predictor import Predictor
-from lsfa_jax.sparse import baselines
 from lsfa_jax.training import model_folder
 from tests import training_corpus
 
@@ -66,7 +68,7 @@ def command(capsys):
     return run
 
 
-def test_figures_of_a_model_are_those_of_its_own_probabilities(report, run, data):
+def test_metrics_of_a_model_are_those_of_its_probabilities(report, run, data):
     model = model_folder.read(run)
     rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
     every = list(Predictor(model).predict([row["text"] for row in rows], len(model.labels)))
@@ -76,32 +78,32 @@ def test_figures_of_a_model_are_those_of_its_own_probabilities(report, run, data
     truth = Ragged(indices, np.cumsum([0, *sizes]))
     top = np.array([one.label_ids[:5] for one in every])
     counts, number = model.label_counts, model.num_documents
-    own = report["systems"]["model"]
+    measured = report["systems"]["model"]
     expected = ranking.evaluate(top, truth, counts, number, (1, 2, 5))
-    assert {name: own["all"][name] for name in expected} == pytest.approx(expected)
+    assert {name: measured["all"][name] for name in expected} == pytest.approx(expected)
 
     head = np.append(counts, 0) >= model.config.pvae.head_threshold
     for name, group in (("head", head), ("tail", ~head)):
         ranked = [[label for label in one.label_ids if group[label]][:5] for one in every]
         group_top = np.array([row + [-1] * (5 - len(row)) for row in ranked])
         expected = ranking.evaluate_group(top, group_top, truth, group, counts, number, (1, 2, 5))
-        assert {metric: own[name][metric] for metric in expected} == pytest.approx(expected)
+        assert {metric: measured[name][metric] for metric in expected} == pytest.approx(expected)
 
-    right = given = 0
+    right = predicted = 0
     for one, row in zip(every, rows, strict=True):
-        found = {model.labels[label] for label in one.label_ids[one.probabilities >= np.float32(THRESHOLD)]}
-        given += len(found)
-        right += len(found & set(row["labels"]))
-    assert given > right > 0
-    assert own["all"]["micro_F1"] == pytest.approx(100 * 2 * right / (given + sum(sizes)))
+        labels = {model.labels[label] for label in one.label_ids[one.probabilities >= np.float32(THRESHOLD)]}
+        predicted += len(labels)
+        right += len(labels & set(row["labels"]))
+    assert predicted > right > 0
+    assert measured["all"]["micro_F1"] == pytest.approx(100 * 2 * right / (predicted + sum(sizes)))
     assert report["threshold"] == THRESHOLD
     assert (report["documents"], report["labels"], report["labels_without_training"]) == (12, 9, 1)
-    assert own["0"] == own["0"] | {"labels": 1, "documents": 1, "P@1": 0, "micro_recall": 0}
-    assert [name for name in own if "-" in name or "+" in name] == ["1-4", "5-9", "10+"]
+    assert measured["0"] == measured["0"] | {"labels": 1, "documents": 1, "P@1": 0, "micro_recall": 0}
+    assert [name for name in measured if "-" in name or "+" in name] == ["1-4", "5-9", "10+"]
 
 
 def predictions(run, data, path, ids=None, shuffled=False):
-    """Writes the model's probabilities of all labels as somebody's predictions."""
+    """Writes the model's probabilities of all labels as a file of predictions."""
     model = model_folder.read(run)
     rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
     lines = []
@@ -112,13 +114,13 @@ def predictions(run, data, path, ids=None, shuffled=False):
     return path
 
 
-def test_predictions_of_all_labels_have_the_figures_of_the_model(report, run, data, tmp_path):
-    path = predictions(run, data, tmp_path / "theirs.jsonl")
+def test_predictions_of_all_labels_have_the_metrics_of_the_model(report, run, data, tmp_path):
+    path = predictions(run, data, tmp_path / "predictions.jsonl")
     arguments = EvaluateArguments(
         file=str(data / "test.jsonl"), predictions=str(path), run=str(run), k=(1, 2, 5), bins=(1, 5, 10)
     )
-    theirs = evaluate(arguments)
-    assert theirs["systems"]["predictions"] == report["systems"]["model"]
+    measured = evaluate(arguments)
+    assert measured["systems"]["predictions"] == report["systems"]["model"]
     # The counts of --train are the run's; N_t and the threshold are not known without the run.
     train = EvaluateArguments(
         file=arguments.file,
@@ -130,8 +132,8 @@ def test_predictions_of_all_labels_have_the_figures_of_the_model(report, run, da
         threshold=THRESHOLD,
     )
     alone = evaluate(train)
-    for group, figures in report["systems"]["model"].items():
-        assert alone["systems"]["predictions"][group] == pytest.approx(figures), group
+    for group, metrics in report["systems"]["model"].items():
+        assert alone["systems"]["predictions"][group] == pytest.approx(metrics), group
 
 
 def test_documents_are_matched_by_id(report, run, data, tmp_path):
@@ -139,16 +141,16 @@ def test_documents_are_matched_by_id(report, run, data, tmp_path):
     ids = [f"document {number}" for number in range(len(rows))]
     truth = tmp_path / "truth.jsonl"
     truth.write_text("".join(json.dumps(row | {"id": name}) + "\n" for row, name in zip(rows, ids, strict=True)))
-    path = predictions(run, data, tmp_path / "theirs.jsonl", ids, shuffled=True)
+    path = predictions(run, data, tmp_path / "predictions.jsonl", ids, shuffled=True)
     arguments = EvaluateArguments(file=str(truth), predictions=str(path), run=str(run), k=(1, 2, 5), bins=(1, 5, 10))
     assert evaluate(arguments)["systems"]["predictions"] == report["systems"]["model"]
 
 
 def test_predictions_without_training_counts_or_probabilities(data, command, tmp_path):
-    path = tmp_path / "theirs.tsv"
+    path = tmp_path / "predictions.tsv"
     rows = "".join(f"{number}\tlabel{number % 3}\n{number}\tno such label\n" for number in range(12))
     path.write_text("document\tlabel\n" + rows)
-    output = tmp_path / "figures.json"
+    output = tmp_path / "metrics.json"
     code, out, err = command(data / "test.jsonl", "--predictions", path, "--output", output, "--k", 1, 3)
     assert (code, err) == (0, "")
     for text in (
@@ -158,21 +160,21 @@ def test_predictions_without_training_counts_or_probabilities(data, command, tmp
         "no F1",
     ):
         assert text in out
-    found = json.loads(output.read_text())["systems"]["predictions"]
+    measured = json.loads(output.read_text())["systems"]["predictions"]
     truth = [json.loads(line)["labels"] for line in (data / "test.jsonl").read_text().splitlines()]
     hits = sum(f"label{number % 3}" in labels for number, labels in enumerate(truth))
     assert 0 < hits < 12
-    assert found["all"]["P@1"] == pytest.approx(100 * hits / 12)
-    assert found["all"]["P@3"] == pytest.approx(100 * hits / 36)
-    assert list(found) == ["all"]
-    assert not {"PSP@1", "micro_F1"} & found["all"].keys()
+    assert measured["all"]["P@1"] == pytest.approx(100 * hits / 12)
+    assert measured["all"]["P@3"] == pytest.approx(100 * hits / 36)
+    assert list(measured) == ["all"]
+    assert not {"PSP@1", "micro_F1"} & measured["all"].keys()
     code, _, err = command(data / "test.jsonl", "--predictions", path, "--per-label", tmp_path / "labels.tsv")
     assert code == 2
     assert "no probabilities" in err
 
 
 def test_counts_per_label_add_up(run, data, command, tmp_path):
-    path, output = tmp_path / "labels.tsv", tmp_path / "figures.json"
+    path, output = tmp_path / "labels.tsv", tmp_path / "metrics.json"
     code, out, _ = command("--run", run, data / "test.jsonl", "--per-label", path, "--output", output)
     assert code == 0
     assert "Labels that training never saw, never predicted, in every denominator: 1 (1 of" in out
@@ -183,40 +185,40 @@ def test_counts_per_label_add_up(run, data, command, tmp_path):
     assert [row["label"] for row in rows] == [*model.labels, "unseen"]
     assert [int(row["training"]) for row in rows] == [*model.label_counts, 0]
     right, wrong, missed = (sum(int(row[name]) for row in rows) for name in ("TP", "FP", "FN"))
-    own = json.loads(output.read_text())["systems"]["model"]["all"]
-    assert own["micro_F1"] == pytest.approx(100 * 2 * right / (2 * right + wrong + missed))
+    measured = json.loads(output.read_text())["systems"]["model"]["all"]
+    assert measured["micro_F1"] == pytest.approx(100 * 2 * right / (2 * right + wrong + missed))
     for row in rows:
         assert int(row["TP"]) + int(row["FN"]) == int(row["test"])
-        given = int(row["TP"]) + int(row["FP"])
-        assert float(row["precision"]) == pytest.approx(100 * int(row["TP"]) / given if given else 0)
+        predicted = int(row["TP"]) + int(row["FP"])
+        assert float(row["precision"]) == pytest.approx(100 * int(row["TP"]) / predicted if predicted else 0)
         assert float(row["recall"]) == pytest.approx(100 * int(row["TP"]) / int(row["test"]) if int(row["test"]) else 0)
     assert rows[-1] == rows[-1] | {"test": "1", "TP": "0", "FP": "0", "FN": "1"}
 
 
 @pytest.mark.parametrize("baseline", ["tree", "svm"])
-def test_a_baseline_stands_beside_the_model(run, report, command, tmp_path, baseline):
-    output = tmp_path / "figures.json"
+def test_a_baseline_is_measured_beside_the_model(run, report, command, tmp_path, baseline):
+    output = tmp_path / "metrics.json"
     line = ("--run", run, "--baseline", baseline, "--output", output, "--k", 1, 2, 5, "--bins", 1, 5, 10)
     code, out, err = command(*line)
     assert (code, err) == (0, "")
-    found = json.loads(output.read_text())
-    assert found["systems"]["model"] == report["systems"]["model"]
-    own = found["systems"][baseline]
-    assert own.keys() == report["systems"]["model"].keys()
-    assert own["all"]["P@1"] > report["systems"]["model"]["all"]["P@1"]  # whose weights are drawn at random
+    measured = json.loads(output.read_text())
+    assert measured["systems"]["model"] == report["systems"]["model"]
+    of_baseline = measured["systems"][baseline]
+    assert of_baseline.keys() == report["systems"]["model"].keys()
+    assert of_baseline["all"]["P@1"] > report["systems"]["model"]["all"]["P@1"]  # whose weights are drawn at random
     assert f"all: {baseline}" in out
     assert "36 training documents" in out
 
 
 def test_a_baseline_needs_no_model(data, tmp_path):
     arguments = EvaluateArguments(file=str(data / "test.jsonl"), train=str(data / "train.jsonl"), baseline="svm")
-    found = evaluate(arguments)
-    assert list(found["systems"]) == ["svm"]
-    assert found["training_documents"] == 36
-    assert found["systems"]["svm"]["all"]["P@1"] > 50
+    measured = evaluate(arguments)
+    assert list(measured["systems"]) == ["svm"]
+    assert measured["training_documents"] == 36
+    assert measured["systems"]["svm"]["all"]["P@1"] > 50
 
 
-def test_files_are_read_as_the_run_was_told(run, data, report, tmp_path):
+def test_files_are_read_with_the_runs_settings(run, data, report, tmp_path):
     rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
     lines = (json.dumps({"words": row["text"], "about": "/".join(row["labels"]), "text": "no"}) + "\n" for row in rows)
     (tmp_path / "test.jsonl").write_text("".join(lines))
@@ -224,23 +226,23 @@ def test_files_are_read_as_the_run_was_told(run, data, report, tmp_path):
     settings = model.config.data.model_copy(
         update={"text_field": "words", "labels_field": "about", "label_separator": "/"}
     )
-    told = replace(model, config=model.config.model_copy(update={"data": settings}))
-    model_folder.write(tmp_path / "run", told)
+    configured = replace(model, config=model.config.model_copy(update={"data": settings}))
+    model_folder.write(tmp_path / "run", configured)
     arguments = EvaluateArguments(
         run=str(tmp_path / "run"), file=str(tmp_path / "test.jsonl"), k=(1, 2, 5), bins=(1, 5, 10)
     )
     assert evaluate(arguments)["systems"] == report["systems"]
 
 
-def test_constants_and_threshold_can_be_others(run, report):
-    other = evaluate(
+def test_constants_and_threshold_can_be_chosen(run, report):
+    changed = evaluate(
         EvaluateArguments(run=str(run), k=(1, 2, 5), bins=(1, 5, 10), propensity_a=0.6, propensity_b=2.6, threshold=0.1)
     )
-    assert other["propensity"] == {"a": 0.6, "b": 2.6}
-    own, before = (one["systems"]["model"]["all"] for one in (other, report))
-    assert own["PSP@5"] != before["PSP@5"]
-    assert own["P@5"] == before["P@5"]
-    assert own["micro_recall"] > before["micro_recall"]
+    assert changed["propensity"] == {"a": 0.6, "b": 2.6}
+    after, before = (one["systems"]["model"]["all"] for one in (changed, report))
+    assert after["PSP@5"] != before["PSP@5"]
+    assert after["P@5"] == before["P@5"]
+    assert after["micro_recall"] > before["micro_recall"]
 
 
 @pytest.mark.parametrize(
@@ -248,18 +250,18 @@ def test_constants_and_threshold_can_be_others(run, report):
     [
         ((), "nothing to measure: give --run DIR"),
         (("{data}/test.jsonl",), "nothing to measure: give --run DIR"),
-        (("--predictions", "x"), "FILE: say which documents"),
+        (("--predictions", "x"), "FILE: give documents with labels"),
         (("{data}/test.jsonl", "--baseline", "svm"), "--train FILE, the documents to train it on"),
         (("{data}/nothing.jsonl", "--run", "{run}"), "nothing.jsonl"),
-        (("--run", "{data}"), "no model here"),
-        (("--run", "{run}", "--bins", "5", "5"), "expected counts that rise"),
+        (("--run", "{data}"), "no model"),
+        (("--run", "{run}", "--bins", "5", "5"), "expected increasing counts"),
         (("--run", "{run}", "--k"), "--k"),
-        (("--run", "{run}", "--output", "{data}/none/figures.json"), "none: no such folder"),
+        (("--run", "{run}", "--output", "{data}/none/metrics.json"), "none: no such folder"),
         (("{data}/test.jsonl", "--predictions", "{data}/missing.jsonl"), "missing.jsonl"),
         (("{data}/test.jsonl", "--predictions", "{data}/short.jsonl"), "1 documents with predictions, but 12"),
     ],
 )
-def test_faults_are_said_in_a_line(run, data, command, line, what):
+def test_user_errors_are_one_line(run, data, command, line, what):
     (data / "short.jsonl").write_text('{"labels": ["label0"]}\n')
     code, _, err = command(*(word.format(run=run, data=data) for word in line))
     assert code == 2
@@ -267,7 +269,7 @@ def test_faults_are_said_in_a_line(run, data, command, line, what):
     assert "Traceback" not in err
 
 
-def test_a_corpus_that_is_gone_is_said(run, tmp_path, command):
+def test_a_missing_corpus_is_reported(run, tmp_path, command):
     model = model_folder.read(run)
     moved = replace(model, config=model.config.model_copy(update={"data_dir": str(tmp_path / "gone")}))
     model_folder.write(tmp_path / "run", moved)
@@ -284,8 +286,10 @@ def test_the_test_documents_of_a_corpus_without_a_test_split_are_drawn_again(run
     corpus = load_corpus(config)
     model = replace(model_folder.read(run), config=config)
     model_folder.write(tmp_path / "run", model)
-    found = evaluate(EvaluateArguments(run=str(tmp_path / "run"), baseline="svm", per_label=str(tmp_path / "labels")))
-    assert found["documents"] == len(corpus.test) == 12
+    measured = evaluate(
+        EvaluateArguments(run=str(tmp_path / "run"), baseline="svm", per_label=str(tmp_path / "labels"))
+    )
+    assert measured["documents"] == len(corpus.test) == 12
     with (tmp_path / "labels").open(newline="") as file:
         tested = {row["label"]: int(row["test"]) for row in csv.DictReader(file, delimiter="\t")}
     drawn = np.bincount(corpus.test.labels.values, minlength=len(corpus.labels))
@@ -295,7 +299,33 @@ def test_the_test_documents_of_a_corpus_without_a_test_split_are_drawn_again(run
 
 
 def test_a_missing_library_stops_before_anything_is_read(run, command, monkeypatch):
-    monkeypatch.setattr(baselines, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "omikuji", None)
     code, out, err = command("--run", run, "--baseline", "tree")
     assert (code, out) == (2, "")
     assert "pip install 'lsfa_jax[baseline]'" in err
+
+
+def test_memory_does_not_grow_with_the_texts(run, data, tmp_path, report):
+    """Documents with long texts, of which the model reads the first 16 words, are measured as the short ones are."""
+    rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    padding = " then" * 200_000
+    path = tmp_path / "long.jsonl"
+    with path.open("w") as file:
+        for row in rows:
+            words = (row["text"] + " common0" * 16).split()[:16]
+            file.write(json.dumps(row | {"text": " ".join(words) + padding}) + "\n")
+    tracemalloc.start()
+    try:
+        evaluate(EvaluateArguments(run=str(run), file=str(path), k=(1, 2, 5), bins=(1, 5, 10)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size > 12_000_000
+    assert peak < path.stat().st_size
+
+
+def test_without_room_for_temporary_files_the_folder_is_named(run, data, command, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    code, _, err = command("--run", run, data / "test.jsonl")
+    assert code == 2
+    assert f"{tmp_path / 'gone'}: a temporary file cannot be written" in err

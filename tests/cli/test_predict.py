@@ -69,7 +69,7 @@ def texts(tmp_path):
 
 @contextmanager
 def standard_input(data):
-    """Within it, the process reads these bytes where it would read the keyboard."""
+    """Within it, the process reads these bytes as its standard input."""
     read, write = os.pipe()
     os.write(write, data)
     os.close(write)
@@ -99,18 +99,18 @@ def check(rows, expected, top, threshold=0.0):
         np.testing.assert_allclose(row["probabilities"], probabilities[:count], rtol=1e-5)
 
 
-def test_stdout_holds_the_predictions_and_stderr_what_is_said(run, texts, expected, capfd):
+def test_stdout_holds_the_predictions_and_stderr_the_notes(run, texts, expected, capfd):
     assert predict(run, texts) == 0
     out, err = capfd.readouterr()
     rows = json_lines(out)
-    # A running number stands in for an id that is not there.
+    # A document without an id has its running number.
     assert [row["id"] for row in rows] == ["first", 2, "third", 4]
     check(rows, expected, top=5)
     assert "4 rows read, 4 kept; noted: 1 empty text (first" in err
     assert "4 documents predicted; " in err
 
 
-def test_texts_from_standard_input_one_a_line_also_blank_ones(run, expected, capfd):
+def test_texts_from_standard_input_one_a_line_with_blank_ones(run, expected, capfd):
     with standard_input("\n".join(text.replace("\n", " ") for text in TEXTS).encode()):
         assert predict(run) == 0
     out, err = capfd.readouterr()
@@ -118,7 +118,7 @@ def test_texts_from_standard_input_one_a_line_also_blank_ones(run, expected, cap
     assert "1 empty text (first standard input:2)" in err
 
 
-def test_columns_are_named_by_options(run, tmp_path, expected, capfd):
+def test_options_name_the_columns(run, tmp_path, expected, capfd):
     with (tmp_path / "x.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["key", "words", "text"], *([f"k{i}", t, "other"] for i, t in enumerate(TEXTS))])
     assert predict(run, tmp_path / "x.csv", "--text-field", "words", "--id-field", "key") == 0
@@ -127,14 +127,14 @@ def test_columns_are_named_by_options(run, tmp_path, expected, capfd):
     check(rows, expected, top=5)
 
 
-def test_the_text_is_where_it_was_in_training(model, tmp_path, expected, capfd):
+def test_the_text_field_is_that_of_training(model, tmp_path, expected, capfd):
     data = model.config.data.model_copy(update={"text_field": "words"})
     model_folder.write(tmp_path, replace(model, config=model.config.model_copy(update={"data": data})))
     with (tmp_path / "x.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["words", "note"], *([text, "other"] for text in TEXTS)])
     assert predict(tmp_path, tmp_path / "x.csv") == 0
     check(json_lines(capfd.readouterr().out), expected, top=5)
-    # Texts without columns are as welcome.
+    # Texts without columns are read as well.
     with standard_input("\n".join(text.replace("\n", " ") for text in TEXTS).encode()):
         assert predict(tmp_path) == 0
     check(json_lines(capfd.readouterr().out), expected, top=5)
@@ -150,7 +150,7 @@ def test_threshold_keeps_all_labels_that_reach_it(run, texts, expected, capfd, t
     assert "warning" not in err
 
 
-def test_labels_that_top_cuts_off_are_warned_of(run, texts, expected, capfd):
+def test_a_warning_counts_documents_whose_labels_top_cuts_off(run, texts, expected, capfd):
     assert predict(run, texts, "--threshold", "0", "--top", "2") == 0
     out, err = capfd.readouterr()
     check(json_lines(out), expected, top=2)
@@ -175,7 +175,7 @@ def test_output_file_has_the_format_of_its_name(run, texts, expected, tmp_path, 
     np.testing.assert_allclose([float(row[3]) for row in rows[1:]], np.concatenate([p[:3] for _, p in expected]), 1e-5)
 
 
-def test_a_table_where_asked_for(run, texts, expected, capfd):
+def test_a_table_on_request(run, texts, expected, capfd):
     assert predict(run, texts, "--output-format", "table", "--top", "1") == 0
     lines = capfd.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["first", "2", "third", "4"]
@@ -216,13 +216,13 @@ def test_a_bad_row_stops_and_leaves_no_file_or_is_skipped_and_counted(run, texts
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "texts.jsonl", "why.html"]
 
 
-def test_a_file_name_that_promises_another_format_is_refused(run, texts, tmp_path, capfd):
+def test_a_file_name_of_an_unknown_format_is_refused(run, texts, tmp_path, capfd):
     assert predict(run, texts, "--output", tmp_path / "out.parquet") == 2
     assert "expected .csv, .tsv or .jsonl" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--output", "--explain"])
-def test_the_texts_are_not_written_over(run, texts, capfd, option):
+def test_the_texts_are_not_overwritten(run, texts, capfd, option):
     before = texts.read_text()
     assert predict(run, texts, option, texts) == 2
     assert f"error: {option} {texts}: that file holds the texts; choose another" in capfd.readouterr().err
@@ -230,7 +230,7 @@ def test_the_texts_are_not_written_over(run, texts, capfd, option):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (["missing.jsonl"], "missing.jsonl: cannot be opened"),
         (["--output", "missing/out.csv"], "cannot be written"),
@@ -238,18 +238,18 @@ def test_the_texts_are_not_written_over(run, texts, capfd, option):
         (["--format", "excel"], "--format excel: expected auto, "),
     ],
 )
-def test_faults_are_said_without_traceback(run, capfd, line, said):
+def test_user_errors_have_no_traceback(run, capfd, line, message):
     with standard_input(b"word1\n"):
         assert predict(run, *line) == 2
     out, err = capfd.readouterr()
     assert out == ""
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
 
 
-def test_a_folder_without_model_is_said(tmp_path, texts, capfd):
+def test_a_folder_without_a_model_is_reported(tmp_path, texts, capfd):
     assert predict(tmp_path, texts) == 2
-    assert "no model here" in capfd.readouterr().err
+    assert "no model" in capfd.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -260,36 +260,36 @@ def command(run, tmp_path_factory):
     return {"args": [sys.executable, "-m", "lsfa_jax.cli.predict", "--run", str(run)], "env": environment}
 
 
-def test_who_types_is_answered_text_by_text_and_can_interrupt(command):
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(**command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
-    os.close(theirs)
+def test_typed_texts_are_answered_one_by_one_until_ctrl_c(command):
+    terminal, side = pty.openpty()
+    process = subprocess.Popen(**command, stdin=side, stdout=side, stderr=side, start_new_session=True)
+    os.close(side)
     shown = ""
 
     def wait_for(text):
         nonlocal shown
         while text not in shown:
-            assert select.select([ours], [], [], 180)[0], shown
-            shown += os.read(ours, 4096).decode()
+            assert select.select([terminal], [], [], 180)[0], shown
+            shown += os.read(terminal, 4096).decode()
 
     wait_for("Type a text and press Enter")
     for number, text in enumerate(["word1 word2", "word3"], start=1):
-        os.write(ours, f"{text}\n".encode())
+        os.write(terminal, f"{text}\n".encode())
         wait_for(f"\r\n{number}  ")
         assert text in shown.split(f"\r\n{number}  ")[1]
     process.send_signal(signal.SIGINT)
     assert process.wait(180) == 130
-    while select.select([ours], [], [], 0)[0]:
+    while select.select([terminal], [], [], 0)[0]:
         try:
-            shown += os.read(ours, 4096).decode()
+            shown += os.read(terminal, 4096).decode()
         except OSError:
             break
-    os.close(ours)
+    os.close(terminal)
     assert "Traceback" not in shown
     assert "error" not in shown.lower()
 
 
-def test_endless_texts_are_predicted_until_nobody_reads_on(command, tmp_path):
+def test_endless_texts_are_predicted_until_the_reader_is_gone(command, tmp_path):
     endless = subprocess.Popen(["yes", "word1 word2"], stdout=subprocess.PIPE)
     line = [*command["args"], "--batch-size", "8", "--explain", str(tmp_path / "why.html")]
     process = subprocess.Popen(

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,12 +19,12 @@ import pytest
 
 from lsfa_jax.cli.train import main
 from lsfa_jax.data.reading.documents import Document
-from lsfa_jax.sparse import baselines
-from lsfa_jax.util import interrupts
 from tests import training_corpus
 from tests.training_corpus import arguments
 
 ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,18 @@ def data(tmp_path_factory):
     return training_corpus.write(tmp_path_factory.mktemp("data"))
 
 
+def long_run(data, folder):
+    """Returns the tiny settings with an adjustment that is long enough to be stopped in its middle."""
+    return arguments(data, folder, "--adjust.epochs", 10, "--adjust.patience", 10)
+
+
+def has_checkpoint(folder, number=1):
+    """Whether the checkpoint with this number, or a later one, is complete; with --save-every 0 a first step saves."""
+    return any(path.name.isdigit() and int(path.name) >= number for path in folder.glob("*"))
+
+
 class Command:
-    """`python -m lsfa_jax.train` with the lines that it has printed so far."""
+    """A process of `python -m lsfa_jax.cli.train`, with the lines that it has printed so far."""
 
     def __init__(self, environment, *line):
         self.process = subprocess.Popen(
@@ -61,31 +72,31 @@ class Command:
         raise AssertionError(f"ended without {text!r}:\n{self.out}\n{self.process.stderr.read()}")
 
     def wait_for_checkpoint(self, folder, number):
-        """Waits until a checkpoint has the number, or a higher one."""
-        while not any(path.name.isdigit() and int(path.name) >= number for path in folder.glob("*")):
+        """Waits until the checkpoint with this number, or a later one, is complete."""
+        while not has_checkpoint(folder, number):
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.005)
 
     def end(self):
         """Returns the exit code once the command has ended."""
-        out, self.err = self.process.communicate(timeout=400)
+        out, self.err = self.process.communicate()
         self.out += out
         assert "Traceback" not in self.err
         return self.process.returncode
 
 
 @pytest.fixture(scope="module")
-def whole(environment, data, tmp_path_factory):
-    """The folder of a run that nobody interrupted."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    command = Command(environment, *arguments(data, folder))
+def uninterrupted(environment, data, tmp_path_factory):
+    """The folder of a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    command = Command(environment, *long_run(data, folder))
     assert command.end() == 0, command.err
     assert "Before and after augmentation" in command.out
     return folder
 
 
 def results(folder):
-    """metrics.json without the times."""
+    """Returns metrics.json without the times."""
     return {k: v for k, v in json.loads((folder / "metrics.json").read_text()).items() if k != "seconds"}
 
 
@@ -94,12 +105,12 @@ def history(folder):
     return [{name: value for name, value in line.items() if not name.endswith(("/s", "_wait"))} for line in lines]
 
 
-def test_killed_and_stopped_by_signals_and_resumed_a_run_gives_the_same(environment, data, whole, tmp_path):
+def test_a_run_that_was_killed_stopped_and_resumed_gives_the_same_results(environment, data, uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    # Saved after every step, so that a kill has a fair chance to come in the middle of a save.
+    # Saved as often as possible, so that a kill may come during a save.
     often = ("--save-every", 0)
     draw = random.Random(0)
-    for line, checkpoint in ((arguments(data, folder), 2), (["--output", folder, "--resume"], 6)):
+    for line, checkpoint in ((long_run(data, folder), 1), (["--output", folder, "--resume"], 2)):
         command = Command(environment, *line, *often)
         command.wait_for_checkpoint(folder / "checkpoints" / "representation", checkpoint)
         time.sleep(draw.uniform(0, 0.15))
@@ -115,16 +126,16 @@ def test_killed_and_stopped_by_signals_and_resumed_a_run_gives_the_same(environm
         command.wait_for(text)
         command.process.send_signal(signum)
         assert command.end() == code
-        assert f"Interrupted, all is saved. Go on with: bin/train --output {folder} --resume" in command.out
+        assert f"Interrupted, everything is saved. Continue with: bin/train --output {folder} --resume" in command.out
         assert command.err == ""
 
     command = Command(environment, "--output", folder, "--resume")
     assert command.end() == 0
-    assert results(folder) == results(whole)
-    assert history(folder) == history(whole)
+    assert results(folder) == results(uninterrupted)
+    assert history(folder) == history(uninterrupted)
 
 
-def test_an_unknown_option_is_named_with_the_nearest(environment):
+def test_an_error_names_the_option_nearest_to_an_unknown_one(environment):
     command = Command(environment, "--adjust.epoch", 3)
     assert command.end() == 2
     assert "--adjust.epochs" in command.err
@@ -132,7 +143,7 @@ def test_an_unknown_option_is_named_with_the_nearest(environment):
 
 @pytest.fixture
 def run(environment, capsys):
-    """Runs the command in this process: exit code, output, errors. A traceback would be an exception here."""
+    """Runs the command in this process: exit code, output, errors. An unexpected error is an exception of the test."""
 
     def run(*line):
         capsys.readouterr()
@@ -144,7 +155,7 @@ def run(environment, capsys):
     return run
 
 
-def refused(outcome, *texts):
+def assert_user_error(outcome, *texts):
     code, _, err = outcome
     assert code == 2
     assert err.startswith("error: ")
@@ -152,83 +163,87 @@ def refused(outcome, *texts):
         assert text in err
 
 
-def test_a_folder_with_a_run_is_not_written_over(run, data, whole):
-    before = (whole / "metrics.json").read_bytes()
-    refused(run(*arguments(data, whole)), f"{whole}: holds another run", "--resume", "another --output")
-    assert (whole / "metrics.json").read_bytes() == before
+def test_the_folder_of_another_run_is_not_overwritten(run, data, uninterrupted):
+    before = (uninterrupted / "metrics.json").read_bytes()
+    assert_user_error(
+        run(*arguments(data, uninterrupted)), f"{uninterrupted}: holds another run", "--resume", "another --output"
+    )
+    assert (uninterrupted / "metrics.json").read_bytes() == before
 
 
-def test_a_folder_with_other_things_is_left_alone(run, data, tmp_path):
+def test_a_folder_that_is_not_a_run_is_not_changed(run, data, tmp_path):
     (tmp_path / "letter.txt").write_text("Dear all")
-    refused(run(*arguments(data, tmp_path)), f"{tmp_path}: exists and is not a run folder", "another --output")
+    assert_user_error(
+        run(*arguments(data, tmp_path)), f"{tmp_path}: exists and is not a run folder", "another --output"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
 @pytest.mark.parametrize("options", [("--resume",), ("--stages", "adjustment")])
-def test_there_must_be_a_run_to_go_on_with(run, data, tmp_path, options):
+def test_resuming_needs_a_run(run, data, tmp_path, options):
     folder = tmp_path / "none"
-    refused(run(*arguments(data, folder), *options), f"{folder}: no run here to go on with")
-    refused(run("--data-dir", data, *options), "--output DIR")
+    assert_user_error(run(*arguments(data, folder), *options), f"{folder}: no run")
+    assert_user_error(run("--data-dir", data, *options), "--output DIR")
     assert not folder.exists()
 
 
-def test_a_baseline_stands_beside_the_model_in_the_end(run, data, whole, tmp_path, monkeypatch):
-    folder = shutil.copytree(whole, tmp_path / "copy")
+def test_a_baseline_is_compared_with_the_model_at_the_end(run, data, uninterrupted, tmp_path, monkeypatch):
+    folder = shutil.copytree(uninterrupted, tmp_path / "copy")
     line = ("--output", folder, "--resume", "--baseline")
     code, out, err = run(*line, "svm")
     assert (code, err) == (0, "")
     tables = out[out.index("Before and after augmentation") :]
     assert "all: model   all: svm" in tables
-    measured = json.loads((whole / "metrics.json").read_text())["test"]["P@1"]
+    measured = json.loads((uninterrupted / "metrics.json").read_text())["test"]["P@1"]
     shown = next(line.split() for line in tables[tables.index("all: model") :].splitlines() if " P@1 " in line)
     assert shown[1] == f"{measured:.2f}"
-    monkeypatch.setattr(baselines, "find_spec", lambda name: None)
-    refused(run(*line, "tree"), "pip install 'lsfa_jax[baseline]'")
+    monkeypatch.setitem(sys.modules, "omikuji", None)  # not installed
+    assert_user_error(run(*line, "tree"), "pip install 'lsfa_jax[baseline]'")
 
 
-def test_stages_must_be_neighbours(run, data, tmp_path):
+def test_stages_must_be_consecutive(run, data, tmp_path):
     line = (*arguments(data, tmp_path / "run"), "--stages", "representation", "adjustment")
-    refused(run(*line), "--stages representation adjustment: expected one or more neighbours")
+    assert_user_error(run(*line), "--stages representation adjustment: expected one or more neighbours")
 
 
 @pytest.mark.parametrize("below", ["file", "file/run"])
 def test_an_output_that_cannot_be_written_is_an_error(run, data, tmp_path, below):
     (tmp_path / "file").write_text("")
-    refused(run(*arguments(data, tmp_path / below)), str(tmp_path / below), "another --output")
+    assert_user_error(run(*arguments(data, tmp_path / below)), str(tmp_path / below), "another --output")
 
 
-def ends_well(outcome, folder, *texts):
-    """Asserts that a run came to its end with all figures, and returns them."""
+def assert_complete(outcome, folder, *texts):
+    """Asserts that a run completed with all metrics, and returns them."""
     code, out, err = outcome
     assert (code, err) == (0, "")
     for text in texts:
         assert text in out
-    found = results(folder)
-    for stage in found["stages"].values():
-        figures = {k: v for k, v in stage["test"].items() if k not in ("head", "tail")}
-        assert len(figures) == 13
-        assert all(0 <= value <= 100 + 1e-9 for value in figures.values())
-    return found
+    measured = results(folder)
+    for stage in measured["stages"].values():
+        metrics = {k: v for k, v in stage["test"].items() if k not in ("head", "tail")}
+        assert len(metrics) == 13
+        assert all(0 <= value <= 100 + 1e-9 for value in metrics.values())
+    return measured
 
 
 @pytest.mark.parametrize(
-    ("threshold", "told"),
+    ("threshold", "message"),
     [
         (1000, "warning: no label has N_t = 1000 training documents: the PVAE cannot be trained"),
         (1, "warning: every label has N_t = 1 training documents: there is no tail"),
     ],
     ids=["no head", "no tail"],
 )
-def test_without_head_or_tail_labels_training_goes_on_without_augmentation(run, data, tmp_path, threshold, told):
+def test_without_head_or_tail_labels_training_goes_on_without_augmentation(run, data, tmp_path, threshold, message):
     folder = tmp_path / "run"
-    found = ends_well(run(*arguments(data, folder), "--pvae.head-threshold", threshold), folder, told)
-    assert "pvae" not in found
-    assert set(found["stages"]) == {"representation", "adjusted"}
+    measured = assert_complete(run(*arguments(data, folder), "--pvae.head-threshold", threshold), folder, message)
+    assert "pvae" not in measured
+    assert set(measured["stages"]) == {"representation", "adjusted"}
     group = "head" if threshold == 1000 else "tail"
-    assert set(found["test"][group].values()) == {0.0}
-    own = [line for line in history(folder) if line["stage"] == "adjustment"]
-    assert len(own) == 2
-    assert all("augmented" not in line for line in own)
+    assert set(measured["test"][group].values()) == {0.0}
+    adjustment = [line for line in history(folder) if line["stage"] == "adjustment"]
+    assert len(adjustment) == 2
+    assert all("augmented" not in line for line in adjustment)
     assert not [line for line in history(folder) if line["stage"] == "transfer"]
 
 
@@ -239,39 +254,39 @@ def test_documents_without_labels_are_trained_on_and_counted(run, tmp_path):
         for i in frequent[:2]:
             rows[i] = replace(rows[i], labels=())
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
-    found = ends_well(run(*arguments(data, folder)), folder, "2 no labels")
-    assert found["split"] == training_corpus.SIZES
+    measured = assert_complete(run(*arguments(data, folder)), folder, "2 no labels")
+    assert measured["split"] == training_corpus.SIZES
 
 
-def test_a_label_of_test_documents_alone_is_counted_and_never_predicted(run, data, whole, tmp_path):
+def test_a_label_that_only_test_documents_have_is_counted_and_never_predicted(run, data, uninterrupted, tmp_path):
     splits = training_corpus.documents()
     splits["test"] = [replace(row, labels=(*row.labels, "unheard of")) for row in splits["test"]]
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
-    found = ends_well(run(*arguments(data, folder)), folder, "1 (e.g. 'unheard of')")
-    assert found["num_labels"] == 8
+    measured = assert_complete(run(*long_run(data, folder)), folder, "1 (e.g. 'unheard of')")
+    assert measured["num_labels"] == 8
     assert len((folder / "labels").read_text().splitlines()) == 9
-    before = results(whole)["test"]
-    assert found["test"]["P@5"] == before["P@5"]
-    assert found["test"]["N@5"] < before["N@5"]
-    assert found["test"]["macro_P@5"] == pytest.approx(before["macro_P@5"] * 8 / 9)
+    before = results(uninterrupted)["test"]
+    assert measured["test"]["P@5"] == before["P@5"]
+    assert measured["test"]["N@5"] < before["N@5"]
+    assert measured["test"]["macro_P@5"] == pytest.approx(before["macro_P@5"] * 8 / 9)
 
 
-def test_every_label_in_every_document(run, tmp_path):
+def test_training_when_every_document_has_every_label(run, tmp_path):
     splits = training_corpus.documents()
     names = tuple(sorted({label for row in splits["train"] for label in row.labels}))
     splits = {name: [replace(row, labels=names) for row in rows] for name, rows in splits.items()}
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
-    found = ends_well(run(*arguments(data, folder)), folder, "there is no tail to augment")
-    assert found["test"]["P@5"] == 100.0
+    measured = assert_complete(run(*arguments(data, folder)), folder, "there is no tail to augment")
+    assert measured["test"]["P@5"] == 100.0
 
 
-def test_without_validation_documents_every_epoch_runs_and_the_last_weights_count(run, tmp_path):
+def test_without_validation_documents_every_epoch_runs_and_the_last_weights_are_kept(run, tmp_path):
     splits = training_corpus.documents()
     del splits["validation"]
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
     line = (*arguments(data, folder), "--data.validation-fraction", 0, "--representation.patience", 1)
-    found = ends_well(run(*line), folder, "warning: no validation documents: every epoch runs")
-    assert found["split"] == {"train": 36, "validation": 0, "test": 12}
+    measured = assert_complete(run(*line), folder, "warning: no validation documents: every epoch runs")
+    assert measured["split"] == {"train": 36, "validation": 0, "test": 12}
     assert [line["step"] for line in history(folder)] == [5, 10, 15, 4, 8, 5, 10]
     assert all("validation" not in line for line in history(folder))
 
@@ -281,35 +296,43 @@ def last_state(folder, stage):
     return ocp.StandardCheckpointer().restore(folder / "checkpoints" / stage / str(max(steps)) / "state")
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_spares_the_checkpoints(run, data, tmp_path):
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoints(run, data, tmp_path):
     folder = tmp_path / "run"
     line = (*arguments(data, folder), "--optimizer.learning-rate", 1e30, "--save-every", 0)
-    refused(run(*line), "representation: ", "at step", "Lower the learning rate", "start anew", "kept")
+    assert_user_error(run(*line), "representation: ", "at step", "Lower the learning rate", "kept")
     state = last_state(folder, "representation")
     assert int(state["step"]) >= 1
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state["params"]))
     assert not (folder / "checkpoints" / "adjustment").exists()
 
 
-class StopAt:
-    """Stands in for `interrupts.check`: a signal comes at a step of the loop."""
+@contextmanager
+def stopped_in(stage, folder):
+    """Sends SIGTERM to this process once the stage has a checkpoint."""
+    ended = threading.Event()
 
-    def __init__(self, call):
-        self.left = call
+    def watch():
+        while not has_checkpoint(folder / "checkpoints" / stage):
+            if ended.wait(0.002):
+                return
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    def __call__(self):
-        self.left -= sys._getframe(1).f_code.co_name == "run"
-        if not self.left:
-            raise interrupts.Interrupted(signal.SIGTERM)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @contextmanager
 def full_disk():
-    """No file may grow beyond 6,000 bytes: enough for small ones, not for most checkpoints."""
+    """Files are limited to 5,500 bytes: small ones can be written, most checkpoints cannot."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     least = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5500, hard))
     try:
         yield
     finally:
@@ -317,48 +340,40 @@ def full_disk():
         jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
-@pytest.mark.parametrize(
-    ("call", "told"),
-    [
-        (3, "checkpoints/representation: the checkpoint could not be written"),
-        (20, "checkpoints/transfer: the checkpoint could not be written"),
-        (26, "checkpoints/adjustment: the checkpoint could not be written"),
-    ],
-    ids=["representation", "transfer", "adjustment"],
-)
-def test_a_full_disk_stops_the_run_and_it_can_be_gone_on_with(run, data, whole, tmp_path, monkeypatch, call, told):
-    # What fails in the background stays silent for the rest of a process.
+@pytest.mark.parametrize("stage", ["representation", "transfer", "adjustment"])
+def test_a_run_that_a_full_disk_stopped_can_be_resumed(run, data, uninterrupted, tmp_path, monkeypatch, stage):
+    # An exception in a background thread would stay silent for the rest of the process.
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(interrupts, "check", StopAt(call))
-        assert run(*arguments(data, folder))[0] == 143
+    with stopped_in(stage, folder):
+        assert run(*long_run(data, folder), "--save-every", 0)[0] == 143
     with full_disk():
         outcome = run("--output", folder, "--resume", "--save-every", 0)
-    refused(outcome, told, "File too large", "ake room")
+    message = f"checkpoints/{stage}: the checkpoint could not be written"
+    assert_user_error(outcome, message, "File too large", "ake room")
     assert run("--output", folder, "--resume")[0] == 0
-    assert results(folder) == results(whole)
-    assert history(folder) == history(whole)
+    assert results(folder) == results(uninterrupted)
+    assert history(folder) == history(uninterrupted)
 
 
-def test_a_folder_left_by_a_kill_at_the_very_start_can_be_gone_on_with(run, data, whole, tmp_path):
+def test_a_run_that_was_killed_at_its_start_can_be_resumed(run, data, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    shutil.copy(whole / "config.toml", folder)
-    ends_well(run("--output", folder, "--resume"), folder)
-    assert results(folder) == results(whole)
+    shutil.copy(uninterrupted / "config.toml", folder)
+    assert_complete(run("--output", folder, "--resume"), folder)
+    assert results(folder) == results(uninterrupted)
 
 
 @pytest.mark.parametrize("documents", [1, 36], ids=["one document", "one label"])
-def test_one_label_and_one_document(run, tmp_path, documents):
+def test_training_with_one_label_or_one_document(run, tmp_path, documents):
     splits = training_corpus.documents()
     splits = {name: [Document(row.text, ("only",)) for row in rows] for name, rows in splits.items()}
     splits["train"] = splits["train"][:documents]
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
     with training_corpus.compiled_fast():
         outcome = run(*arguments(data, folder), "--psc.start-epoch", 1)
-    found = ends_well(outcome, folder, "1 labels")
-    assert found["num_labels"] == 1
-    assert found["split"]["train"] == documents
-    assert found["test"]["P@1"] == 100.0
-    assert found["test"]["P@5"] == 20.0
+    measured = assert_complete(outcome, folder, "1 labels")
+    assert measured["num_labels"] == 1
+    assert measured["split"]["train"] == documents
+    assert measured["test"]["P@1"] == 100.0
+    assert measured["test"]["P@5"] == 20.0

@@ -3,9 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsfa_jax.data.batches import Batch, Batches, label_slots
+from lsfa_jax.data.batches import Batch, Batches, label_slots, length_buckets
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.util.random_streams import Stream, stream
+
+
+def shuffle(seed, epoch):
+    return stream(Stream.REPRESENTATION_ORDER, seed, epoch)
 
 
 def ragged(rows):
@@ -14,7 +19,7 @@ def ragged(rows):
 
 
 def make_split(lengths, label_sets=None):
-    """Documents whose words say which document they are in and where, none of them 0."""
+    """Documents whose words encode the document's number and their position, none of them 0."""
     words = [[1000 * (row + 1) + place for place in range(length)] for row, length in enumerate(lengths)]
     return Split(Ragged(*ragged(words)), Ragged(*ragged(label_sets or [[] for _ in lengths])))
 
@@ -39,20 +44,20 @@ def rows_of(plan):
 @given(problems(), st.integers(0, 2**32 - 1), st.integers(0, 100))
 def test_each_document_is_in_one_batch_of_an_epoch(problem, seed, epoch):
     batches, lengths, _, buckets = problem
-    for plan in (batches.epoch(seed, epoch), batches.in_order()):
+    for plan in (batches.epoch(shuffle(seed, epoch)), batches.in_order()):
         assert sorted(row for rows in plan for row in rows) == list(range(len(lengths)))
         assert all(0 < len(rows) <= batches.batch_size for rows in plan)
         assert len(plan) == batches.steps_per_epoch
-        for rows in plan:  # one bucket a batch: no document is padded further than its own bucket
+        for rows in plan:  # one bucket a batch: no document is padded further than its bucket
             bucket = {next(size for size in buckets if size >= max(1, lengths[row])) for row in rows}
             assert len(bucket) == 1
-    assert rows_of(batches.epoch(seed, epoch)) == rows_of(batches.epoch(seed, epoch))
+    assert rows_of(batches.epoch(shuffle(seed, epoch))) == rows_of(batches.epoch(shuffle(seed, epoch)))
 
 
 @given(problems(), st.integers(0, 5))
 def test_batches_hold_the_documents_padded_right(problem, epoch):
     batches, lengths, label_sets, _ = problem
-    plan = batches.epoch(7, epoch)
+    plan = batches.epoch(shuffle(7, epoch))
     for rows, batch in zip(plan, batches.load(plan), strict=True):
         check(batch, rows, batches, lengths, label_sets)
 
@@ -79,21 +84,21 @@ def check(batch, rows, batches, lengths, label_sets):
 
 
 @given(problems(), st.integers(0, 5))
-def test_what_stands_for_each_word_is_batched_as_the_words_are(problem, epoch):
+def test_token_states_are_batched_as_the_words_are(problem, epoch):
     batches = problem[0]
     split = batches.split
     # For each word the pair of its number and a half; 0 is padding.
     states = np.stack([split.words.values, np.full(len(split.words.values), 0.5)], axis=-1)
-    other = Batches(
+    with_states = Batches(
         Split(Ragged(states, split.words.offsets), split.labels), 40, batches.batch_size, batches.buckets, batches.rows
     )
-    plan = batches.epoch(7, epoch)
-    for ours, theirs in zip(other.load(plan), batches.load(plan), strict=True):
-        count = len(theirs.rows)
-        np.testing.assert_array_equal(ours.words[:count, :, 0], theirs.words)
-        np.testing.assert_array_equal(ours.words[:count, :, 1], np.where(theirs.words, 0.5, 0.0))
-        np.testing.assert_array_equal(ours.lengths[:count], theirs.lengths)
-        assert not ours.words[count:].any()
+    plan = batches.epoch(shuffle(7, epoch))
+    for batch, expected in zip(with_states.load(plan), batches.load(plan), strict=True):
+        count = len(expected.rows)
+        np.testing.assert_array_equal(batch.words[:count, :, 0], expected.words)
+        np.testing.assert_array_equal(batch.words[:count, :, 1], np.where(expected.words, 0.5, 0.0))
+        np.testing.assert_array_equal(batch.lengths[:count], expected.lengths)
+        assert not batch.words[count:].any()
 
 
 @pytest.mark.parametrize(("batch_size", "multiple", "rows"), [(40, 1, 40), (40, 8, 40), (40, 3, 42), (1, 8, 8)])
@@ -102,40 +107,42 @@ def test_rows_are_a_multiple_of_the_devices(batch_size, multiple, rows):
     assert batches.rows == rows
     assert {batch.words.shape for batch in batches.load(batches.in_order())} == {(rows, 3)}
     # Padding rows come on top: the devices change neither which documents share a batch nor how many steps there are.
-    assert rows_of(batches.epoch(0, 1)) == rows_of(Batches(make_split([3] * 100), 1, batch_size, [4]).epoch(0, 1))
+    assert rows_of(batches.epoch(shuffle(0, 1))) == rows_of(
+        Batches(make_split([3] * 100), 1, batch_size, [4]).epoch(shuffle(0, 1))
+    )
 
 
-def test_order_follows_from_seed_and_epoch_alone():
+def test_order_depends_on_seed_and_epoch_alone():
     lengths = np.random.default_rng(0).integers(0, 60, 300)
-    one, other = (Batches(make_split(lengths), 1, 20, [16, 32, 64]) for _ in range(2))
-    other.epoch(5, 1)  # what was asked before does not matter
-    assert rows_of(one.epoch(5, 2)) == rows_of(other.epoch(5, 2))
-    orders = [str(rows_of(one.epoch(seed, epoch))) for seed in (0, 1, 5) for epoch in range(5)]
+    first, second = (Batches(make_split(lengths), 1, 20, [16, 32, 64]) for _ in range(2))
+    second.epoch(shuffle(5, 1))  # earlier calls do not matter
+    assert rows_of(first.epoch(shuffle(5, 2))) == rows_of(second.epoch(shuffle(5, 2)))
+    orders = [str(rows_of(first.epoch(shuffle(seed, epoch)))) for seed in (0, 1, 5) for epoch in range(5)]
     assert len(set(orders)) == len(orders)
     # Not only the batches change places: which documents share one changes too.
-    first, second = ({frozenset(rows.tolist()) for rows in one.epoch(0, epoch)} for epoch in (1, 2))
-    assert not first & second
+    one, two = ({frozenset(rows.tolist()) for rows in first.epoch(shuffle(0, epoch))} for epoch in (1, 2))
+    assert not one & two
     # And buckets are mixed over the epoch.
-    widths = [batch.words.shape[1] for batch in one.load(one.epoch(0, 1))]
+    widths = [batch.words.shape[1] for batch in first.load(first.epoch(shuffle(0, 1)))]
     assert widths not in (sorted(widths), sorted(widths, reverse=True))
 
 
 def test_every_epoch_has_the_same_number_of_steps():
     batches = Batches(make_split([1] * 41 + [9] * 39 + [20]), 1, 20, [4, 10, 30])
     assert batches.steps_per_epoch == 3 + 2 + 1
-    assert {len(batches.epoch(seed, epoch)) for seed in range(3) for epoch in range(5)} == {6}
+    assert {len(batches.epoch(shuffle(seed, epoch))) for seed in range(3) for epoch in range(5)} == {6}
 
 
 @given(problems(), st.data())
-def test_loading_goes_on_where_it_stopped(problem, data):
+def test_loading_starts_at_any_batch(problem, data):
     batches = problem[0]
-    plan = batches.epoch(3, 1)
+    plan = batches.epoch(shuffle(3, 1))
     start = data.draw(st.integers(0, len(plan)))
-    whole, rest = list(batches.load(plan)), list(batches.load(plan, start))
+    every, rest = list(batches.load(plan)), list(batches.load(plan, start))
     assert len(rest) == len(plan) - start
-    for one, other in zip(whole[start:], rest, strict=True):
+    for expected, batch in zip(every[start:], rest, strict=True):
         for name in Batch._fields:
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+            np.testing.assert_array_equal(getattr(expected, name), getattr(batch, name))
 
 
 def test_in_order_goes_from_short_to_long_in_a_stable_order():
@@ -143,7 +150,44 @@ def test_in_order_goes_from_short_to_long_in_a_stable_order():
     assert rows_of(batches.in_order()) == [[3, 1], [5, 0], [2], [4]]
 
 
-def test_short_corpora_have_no_buckets_they_do_not_need():
+def test_consecutive_batches_are_full_and_may_hold_several_buckets():
+    batches = Batches(make_split([3, 1, 3, 0, 9, 1]), 1, 4, [4, 10])
+    assert rows_of(batches.consecutive()) == [[3, 1, 5, 0], [2, 4]]
+    assert [batch.words.shape for batch in batches.load(batches.consecutive())] == [(4, 4), (4, 9)]
+
+
+@given(problems())
+def test_consecutive_batches_hold_the_documents_padded_right(problem):
+    batches, lengths, label_sets, _ = problem
+    plan = batches.consecutive()
+    assert sorted(row for rows in plan for row in rows) == list(range(len(lengths)))
+    assert len(plan) == -(-len(lengths) // batches.batch_size)
+    for rows, batch in zip(plan, batches.load(plan), strict=True):
+        check(batch, rows, batches, lengths, label_sets)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 2), (2, 2), (3, 32), (32, 32), (33, 40), (40, 40)])
+def test_few_documents_are_padded_to_few_rows(count, rows):
+    batches = Batches(make_split([3] * count), 1, 40, [4], 2, few_rows=(1, 16))
+    (batch,) = batches.load(batches.consecutive())
+    assert batch.words.shape == (rows, 3)
+    assert batch.document_mask.sum() == count
+
+
+def test_chunks_of_a_stream_share_their_lengths():
+    for lengths in ([3, 1], [30, 2], [0]):
+        batches = Batches(make_split(lengths), 1, 2, [8, 16, 64], longest=40)
+        assert batches.buckets.tolist() == [8, 16, 40]
+
+
+def test_length_buckets_end_at_the_longest_document():
+    assert length_buckets((64, 128, 192), 500) == [64, 128, 192, 500]
+    assert length_buckets((64, 128, 192), 128) == [64, 128]
+    assert length_buckets((192, 64, 64), 100) == [64, 100]
+    assert length_buckets((), 0) == [1]
+
+
+def test_short_corpora_have_no_buckets_that_they_do_not_need():
     assert Batches(make_split([3, 17]), 1, 2, [8, 16, 32, 64, 500]).buckets.tolist() == [8, 16, 17]
     assert Batches(make_split([0, 0]), 1, 2, [8, 500]).buckets.tolist() == [1]
 
@@ -160,10 +204,10 @@ def test_documents_without_words():
 def test_an_empty_split_has_no_batches():
     batches = Batches(make_split([]), 1, 2, [8])
     assert batches.steps_per_epoch == 0
-    assert batches.in_order() == batches.epoch(0, 1) == []
+    assert batches.in_order() == batches.epoch(shuffle(0, 1)) == []
 
 
-def test_a_document_with_a_thousand_labels_gets_its_slots_alone():
+def test_only_the_batch_of_a_document_with_a_thousand_labels_is_wide():
     label_sets = [[0, 1], list(range(1000)), list(range(32))]
     batches = Batches(make_split([2, 2, 2], label_sets), 1000, 2, [8])
     few, many = batches.gather(np.array([0, 2])), batches.gather(np.array([1, 0]))

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lsfa_jax.data import build_corpus
-from lsfa_jax.data.build_corpus import build, drawn, hold_out
+from lsfa_jax.data.build_corpus import build, draw_test_split, hold_out
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.vocabulary import NUM_SPECIAL, UNKNOWN
@@ -28,7 +28,7 @@ def make(train, test=(), validation=None, fraction=0.0, **settings):
     """A corpus of (text, label names in one string) pairs."""
     settings = {"max_words": 10, "max_vocabulary": 1000, "seed": 0} | settings
     sources = map(documents, (train, test, validation))
-    return build("mine", *sources, validation_fraction=fraction, **settings)
+    return build("corpus", *sources, validation_fraction=fraction, **settings)
 
 
 def documents(pairs):
@@ -58,29 +58,29 @@ def test_each_label_keeps_half_of_its_documents_and_one(rows, fraction, seed):
     assert held_out.sum() <= round(fraction * len(rows))
     assert not held_out.all()
     for label in range(8):
-        own = np.array([label in row for row in rows])
-        if own.any():
-            assert (own & ~held_out).sum() >= max(1, own.sum() / 2)
+        has_label = np.array([label in row for row in rows])
+        if has_label.any():
+            assert (has_label & ~held_out).sum() >= max(1, has_label.sum() / 2)
     # No document could be held out beyond those, unless as many were as asked.
     if held_out.sum() < min(round(fraction * len(rows)), len(rows) - 1):
         for row in np.flatnonzero(~held_out):
-            kept = [sum(label in other for other in np.array(rows, object)[~held_out]) for label in rows[row]]
-            total = [sum(label in other for other in rows) for label in rows[row]]
+            kept = [sum(label in kept_row for kept_row in np.array(rows, object)[~held_out]) for label in rows[row]]
+            total = [sum(label in any_row for any_row in rows) for label in rows[row]]
             assert any(k - 1 < max(1, n / 2) for k, n in zip(kept, total, strict=True))
     np.testing.assert_array_equal(held_out, hold_out(Ragged(*ragged(rows)), 8, fraction, seed))
 
 
-def test_another_seed_holds_out_others_as_many_as_asked(capsys):
+def test_another_seed_holds_out_other_documents_and_as_many(capsys):
     sets = Ragged(*ragged([[i % 3] for i in range(400)]))
-    one, other = (hold_out(sets, 3, 0.1, seed) for seed in (0, 1))
-    assert one.sum() == other.sum() == 40
-    assert (one & other).sum() < 20
-    assert np.flatnonzero(one).max() > 300  # from the whole corpus
-    assert np.flatnonzero(one).min() < 100
+    first, reseeded = (hold_out(sets, 3, 0.1, seed) for seed in (0, 1))
+    assert first.sum() == reseeded.sum() == 40
+    assert (first & reseeded).sum() < 20
+    assert np.flatnonzero(first).max() > 300  # from the entire corpus
+    assert np.flatnonzero(first).min() < 100
     assert capsys.readouterr().out == ""
 
 
-def test_fewer_are_held_out_where_labels_are_rare_and_it_is_said(capsys):
+def test_fewer_are_held_out_where_labels_are_rare_with_a_warning(capsys):
     make([(f"w{i}", f"l{i // 2}") for i in range(20)], fraction=0.8)
     assert "6 fewer validation documents than asked for" in capsys.readouterr().out
     make([(f"w{i}", f"l{i}") for i in range(20)], fraction=0.5)
@@ -92,23 +92,23 @@ def test_fewer_are_held_out_where_labels_are_rare_and_it_is_said(capsys):
 
 @given(st.integers(0, 300), st.floats(0, 1, exclude_max=True), st.integers(0, 2**32 - 1))
 def test_the_share_of_test_documents(num_documents, fraction, seed):
-    chosen = drawn(num_documents, fraction, seed)
+    chosen = draw_test_split(num_documents, fraction, seed)
     assert chosen.shape == (num_documents,)
-    asked = max(round(fraction * num_documents), 1 if fraction else 0)
-    assert chosen.sum() == max(0, min(asked, num_documents - 1))
-    np.testing.assert_array_equal(chosen, drawn(num_documents, fraction, seed))
+    wished = max(round(fraction * num_documents), 1 if fraction else 0)
+    assert chosen.sum() == max(0, min(wished, num_documents - 1))
+    np.testing.assert_array_equal(chosen, draw_test_split(num_documents, fraction, seed))
 
 
 def test_test_documents_come_from_everywhere_and_follow_from_the_seed():
-    one, other = np.flatnonzero(drawn(1000, 0.1, 0)), np.flatnonzero(drawn(1000, 0.1, 1))
-    assert one.min() < 100
-    assert one.max() > 900
-    assert len(set(one) & set(other)) < 30
-    assert len(set(one) & set(np.flatnonzero(hold_out(Ragged(*ragged([[0]] * 1000)), 1, 0.1, 0)))) < 30
+    first, reseeded = (np.flatnonzero(draw_test_split(1000, 0.1, seed)) for seed in (0, 1))
+    assert first.min() < 100
+    assert first.max() > 900
+    assert len(set(first) & set(reseeded)) < 30
+    assert len(set(first) & set(np.flatnonzero(hold_out(Ragged(*ragged([[0]] * 1000)), 1, 0.1, 0)))) < 30
 
 
 def test_without_a_test_split_documents_are_held_out(capsys):
-    train = [(f"own{i} shared", f"l{i % 4}" if i else "rare") for i in range(50)] + [("", "x"), ("?", "")]
+    train = [(f"rare{i} shared", f"l{i % 4}" if i else "rare") for i in range(50)] + [("", "x"), ("?", "")]
     corpus, again = (make(train, test=None, fraction=0.1, test_fraction=0.25, seed=2) for _ in range(2))
     assert "No test split: 13 of 52 documents are held out as test, at random" in capsys.readouterr().out
     assert len(corpus.test) == 13
@@ -129,29 +129,29 @@ pairs = st.lists(st.tuples(st.text("ab cd", max_size=9), st.sampled_from(["", "x
 
 
 @given(pairs, st.none() | pairs, st.none() | pairs, st.integers(1, 6))
-def test_a_corpus_on_disk_read_in_small_blocks_is_that_in_memory(train, test, validation, block):
+def test_a_corpus_on_disk_read_in_small_blocks_equals_that_in_memory(train, test, validation, block):
     train = [("a b", "x")] * 6 + train
     settings = {"max_words": 3, "max_vocabulary": 3, "validation_fraction": 0.3, "test_fraction": 0.3, "seed": 1}
-    whole = build("mine", *map(documents, (train, test, validation)), **settings)
+    in_memory = build("corpus", *map(documents, (train, test, validation)), **settings)
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         patch.setattr(build_corpus, "_BLOCK", block)
-        build_corpus.write(Path(folder), *map(documents, (train, test, validation)), **settings, name="mine")
-        mapped = build_corpus.read(Path(folder), "mine")
+        build_corpus.write(Path(folder), *map(documents, (train, test, validation)), **settings, name="corpus")
+        mapped = build_corpus.read(Path(folder), "corpus")
         assert not mapped.train.words.values.flags.writeable
         for name in ("train", "validation", "test"):
-            one, other = getattr(whole, name), getattr(mapped, name)
+            first, second = getattr(in_memory, name), getattr(mapped, name)
             for a, b in (
-                (one.words.values, other.words.values),
-                (one.words.offsets, other.words.offsets),
-                *zip(*(one.labels, other.labels), strict=True),
+                (first.words.values, second.words.values),
+                (first.words.offsets, second.words.offsets),
+                *zip(*(first.labels, second.labels), strict=True),
             ):
                 np.testing.assert_array_equal(a, b, strict=True)
-        np.testing.assert_array_equal(whole.published_counts, mapped.published_counts, strict=True)
+        np.testing.assert_array_equal(in_memory.published_counts, mapped.published_counts, strict=True)
         for name in ("words", "labels", "num_labels", "published_documents", "published_words", "test_words"):
-            assert getattr(whole, name) == getattr(mapped, name)
+            assert getattr(in_memory, name) == getattr(mapped, name)
 
 
-def test_words_are_counted_in_whole_texts():
+def test_words_are_counted_before_texts_are_cut():
     corpus = make([("a b c d e f", "x"), ("a", "x"), ("!", "x")], test=[("a b c d", "x"), ("", "x")], max_words=2)
     assert (corpus.published_words, corpus.test_words) == (7, 4)
     assert corpus.train.lengths.tolist() == [2, 1]
@@ -199,7 +199,7 @@ def test_labels_that_training_lacks_come_last_and_stay_in_the_truth(capsys):
 
 
 def test_words_of_held_out_documents_are_unknown_and_their_labels_counted():
-    train = [(f"shared own{i}", "x") for i in range(20)]
+    train = [(f"shared rare{i}", "x") for i in range(20)]
     corpus = make(train, fraction=0.25, seed=3)
     assert (len(corpus.train), len(corpus.validation)) == (15, 5)
     assert corpus.words[0] == "shared"
@@ -213,16 +213,16 @@ def test_words_of_held_out_documents_are_unknown_and_their_labels_counted():
 
 def test_no_document_is_lost_or_doubled_between_training_and_validation():
     train = [(f"w{i} " * (i % 4 + 1), f"l{i % 5}" if i % 7 else "") for i in range(60)]
-    corpus, again, other = (make(train, fraction=0.2, seed=seed) for seed in (1, 1, 2))
+    corpus, again, reseeded = (make(train, fraction=0.2, seed=seed) for seed in (1, 1, 2))
     sizes = sorted([*corpus.train.lengths, *corpus.validation.lengths])
     assert sizes == sorted(i % 4 + 1 for i in range(60))
     seen = [text[0] for text in texts(corpus, corpus.train)]
     assert len(set(seen)) == len(seen) == 48
     assert seen == sorted(seen, key=lambda word: int(word[1:]))  # in the order of the file
-    assert texts(again, again.train) == texts(corpus, corpus.train) != texts(other, other.train)
+    assert texts(again, again.train) == texts(corpus, corpus.train) != texts(reseeded, reseeded.train)
 
 
-def test_a_given_validation_split_leaves_training_whole():
+def test_a_validation_split_leaves_training_complete():
     corpus = make([("a", "x"), ("b", "x"), ("c", "x")], validation=[("a", "x")], fraction=0.5)
     assert (len(corpus.train), len(corpus.validation)) == (3, 1)
     assert corpus.published_documents == 3
@@ -252,7 +252,7 @@ def test_documents_without_labels_are_kept(capsys):
 
 @pytest.mark.parametrize("train", [[], [("a", ""), ("b", "")], [("", "x")]])
 def test_nothing_to_learn_is_an_error(train):
-    with pytest.raises(UserError, match="mine: no training document has both a word and a label"):
+    with pytest.raises(UserError, match="corpus: no training document has both a word and a label"):
         make(train, test=[("a", "x")])
 
 

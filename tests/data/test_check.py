@@ -3,7 +3,7 @@ import json
 import pytest
 
 from lsfa_jax.data.check import check
-from lsfa_jax.data.reading.documents import ReadOptions
+from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.util.console import UserError
 
 OPTIONS = ReadOptions(bad_rows="skip")
@@ -34,9 +34,9 @@ def folder(tmp_path):
 
 
 def test_everything_is_counted(folder, capsys):
-    found = check(folder, OPTIONS)
-    train, test = found["train"], found["test"]
-    assert (train.report.read, train.report.kept, train.report.skipped.total()) == (7, 5, 2)
+    reports = check(folder, OPTIONS)
+    train, test = reports["train"], reports["test"]
+    assert (train.rows.read, train.rows.kept, train.rows.skipped.total()) == (7, 5, 2)
     assert list(train.lengths) == [3, 3, 0, 1, 2]
     assert list(train.num_labels) == [2, 1, 1, 1, 0]
     assert train.labels == {"x": 3, "y": 1, "z": 1}
@@ -62,14 +62,14 @@ def test_one_file(folder, capsys):
 
 
 def test_no_label_at_all_is_a_warning(tmp_path, capsys):
-    write(tmp_path / "mine.jsonl", [row("a"), row("b")])
-    check(tmp_path / "mine.jsonl", OPTIONS)
+    write(tmp_path / "corpus.jsonl", [row("a"), row("b")])
+    check(tmp_path / "corpus.jsonl", OPTIONS)
     assert "no training document has a label" in capsys.readouterr().out
 
 
 def test_nothing_usable_is_an_error(tmp_path):
-    write(tmp_path / "mine.jsonl", [{"text": 3, "labels": []}] * 2)
+    write(tmp_path / "corpus.jsonl", [{"text": 3, "labels": []}] * 2)
     with pytest.raises(UserError, match="holds no documents: all 2 rows were skipped"):
-        check(tmp_path / "mine.jsonl", OPTIONS)
+        check(tmp_path / "corpus.jsonl", OPTIONS)
     with pytest.raises(UserError, match="nowhere"):
         check(tmp_path / "nowhere", OPTIONS)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from lsfa_jax.data import download
-from lsfa_jax.data.download import RCV1, Artifact, Member, cache_dir, fetch, rcv1_files
+from lsfa_jax.data.download import RCV1, Artifact, Member, fetch, rcv1_files
+from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError
 
 CONTENT = {"toy-1/data/train.json": b"one\ntwo\n" * 5000, "toy-1/data/test.json": b"three\n"}
@@ -233,13 +234,6 @@ def test_processes_may_fetch_at_once(publish):
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert [path.read_bytes() for path in fetch(artifact)] == list(CONTENT.values())
     assert in_cache() == {"toy", "toy/train.jsonl", "toy/test.jsonl"}
-
-
-def test_cache_dir_follows_the_environment(monkeypatch):
-    monkeypatch.setenv("LSFA_DATA", "~/corpora")
-    assert cache_dir() == Path.home() / "corpora"
-    monkeypatch.delenv("LSFA_DATA")
-    assert cache_dir().name == "lsfa_jax"
 
 
 @pytest.mark.skipif(

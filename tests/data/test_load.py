@@ -1,6 +1,7 @@
 import dataclasses
 import gzip
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 from lsfa_jax.config import Config
 from lsfa_jax.data import build_corpus, download, load
 from lsfa_jax.data.load import load_corpus, load_embedding
-from lsfa_jax.data.reading import documents
-from lsfa_jax.data.reading.documents import ReadOptions, ReadReport, find_splits, read_documents
+from lsfa_jax.data.named import CATALOGUE
+from lsfa_jax.data.reading.detect import ReadOptions
+from lsfa_jax.data.reading.documents import ReadReport, read_documents
+from lsfa_jax.data.reading.splits import find_splits
+from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError
 
 AAPD = Path(__file__).parents[3] / "shared" / "data" / "aapd"
-RCV1_FILES = [download.cache_dir() / "rcv1" / member.name for member in download.RCV1.members]
+RCV1_FILES = [cache_dir() / "rcv1" / member.name for member in download.RCV1.members]
 
 ROWS = {
     "train.jsonl": [("cats purr", ["animal", "pet"]), ("dogs bark", ["animal"]), ("", ["animal"]), ("votes", [])],
@@ -29,22 +33,22 @@ def jsonl(rows):
 
 @pytest.fixture
 def folder(tmp_path):
-    """One's own corpus, its test file compressed."""
+    """A custom corpus, its test file compressed."""
     for name, rows in ROWS.items():
         content = jsonl(rows)
         (tmp_path / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     return tmp_path
 
 
-def own(folder, **settings):
+def custom(folder, **settings):
     return Config(dataset="custom", data_dir=str(folder), **settings)
 
 
-# --- one's own files
+# --- custom files
 
 
 def test_folder_with_three_splits(folder, capsys):
-    corpus = load_corpus(own(folder))
+    corpus = load_corpus(custom(folder))
     assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (3, 1, 2)
     assert corpus.labels == ["animal", "pet", "lion"]
     assert corpus.num_labels == 2
@@ -64,22 +68,24 @@ def test_folder_without_validation_holds_documents_out(folder, capsys):
     (folder / "dev.jsonl").unlink()
     rows = [(f"word{i}", ["x"]) for i in range(40)]
     (folder / "train.jsonl").write_bytes(jsonl(rows))
-    one, again, other = (load_corpus(own(folder, seed=seed, data={"validation_fraction": 0.25})) for seed in (0, 0, 1))
-    assert (len(one.train), len(one.validation)) == (30, 10)
-    assert one.words == again.words != other.words
+    first, again, reseeded = (
+        load_corpus(custom(folder, seed=seed, data={"validation_fraction": 0.25})) for seed in (0, 0, 1)
+    )
+    assert (len(first.train), len(first.validation)) == (30, 10)
+    assert first.words == again.words != reseeded.words
     assert "dev.jsonl" not in capsys.readouterr().out
 
 
 def test_settings_reach_the_corpus(folder, capsys):
-    corpus = load_corpus(own(folder, data={"max_words": 1, "max_vocabulary": 2}))
+    corpus = load_corpus(custom(folder, data={"max_words": 1, "max_vocabulary": 2}))
     assert corpus.words == ["cats", "dogs"]
     assert max(corpus.train.lengths) == 1
 
     (folder / "dev.jsonl").write_bytes(b'{"text": "a", "labels": ["x"]}\n{"text": 3}')
     with pytest.raises(UserError, match=r"dev\.jsonl:2: no field 'labels'"):
-        load_corpus(own(folder))
+        load_corpus(custom(folder))
     capsys.readouterr()
-    load_corpus(own(folder, data={"bad_rows": "skip"}))
+    load_corpus(custom(folder, data={"bad_rows": "skip"}))
     assert "dev.jsonl: 2 rows read, 1 kept; skipped: 1 no field 'labels'" in capsys.readouterr().out
 
 
@@ -88,7 +94,7 @@ def test_a_named_corpus_is_read_from_its_folder(folder):
 
 
 @pytest.mark.parametrize("dataset", ["custom", "aapd", "eurlex4k", "eurlex57k"])
-def test_corpus_that_needs_a_folder_says_what_goes_into_it(dataset):
+def test_a_corpus_that_needs_a_folder_names_its_contents(dataset):
     with pytest.raises(UserError) as error:
         load_corpus(Config(dataset=dataset))
     assert str(error.value).startswith(f"--dataset {dataset} needs --data-dir, a folder with ")
@@ -97,26 +103,26 @@ def test_corpus_that_needs_a_folder_says_what_goes_into_it(dataset):
 
 
 @pytest.mark.parametrize("dataset", ["synthetic", "rcv1"])
-def test_corpus_that_brings_its_own_documents_takes_no_folder(dataset, folder):
-    with pytest.raises(UserError, match=f"--data-dir: {dataset} brings its own documents; say --dataset custom"):
+def test_a_corpus_with_documents_refuses_a_folder(dataset, folder):
+    with pytest.raises(UserError, match=f"--data-dir: {dataset} brings its documents with it; use --dataset custom"):
         load_corpus(Config(dataset=dataset, data_dir=str(folder)))
 
 
 def test_missing_folder_or_file(folder):
     with pytest.raises(UserError, match=r"nowhere: not a folder that can be read"):
-        load_corpus(own(folder / "nowhere"))
+        load_corpus(custom(folder / "nowhere"))
     (folder / "train.jsonl").unlink()
     with pytest.raises(UserError, match=r"no file for the train split"):
-        load_corpus(own(folder))
+        load_corpus(custom(folder))
 
 
 # --- one file, or no test split
 
 
 def test_one_file_is_a_corpus(tmp_path, capsys):
-    path = tmp_path / "mine.csv"
+    path = tmp_path / "corpus.csv"
     path.write_text("text,labels\n" + "".join(f"word{i} shared,x;y\n" for i in range(40)))
-    corpus = load_corpus(own(path, data={"test_fraction": 0.2, "validation_fraction": 0.25}))
+    corpus = load_corpus(custom(path, data={"test_fraction": 0.2, "validation_fraction": 0.25}))
     assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (24, 8, 8)
     assert corpus.labels == ["x", "y"]
     printed = capsys.readouterr().out
@@ -126,7 +132,7 @@ def test_one_file_is_a_corpus(tmp_path, capsys):
 
 def test_folder_without_a_test_split(folder, capsys):
     (folder / "test.jsonl.gz").unlink()
-    corpus = load_corpus(own(folder, data={"test_fraction": 0.5}))
+    corpus = load_corpus(custom(folder, data={"test_fraction": 0.5}))
     # The fourth has no word.
     assert len(corpus.train) + len(corpus.test) in (3, 4)
     assert len(corpus.test) == 2
@@ -135,12 +141,12 @@ def test_folder_without_a_test_split(folder, capsys):
 
 
 def test_fields_and_separator_that_are_named(tmp_path):
-    path = tmp_path / "mine.csv"
-    path.write_text("a,b\n" + "x+y,some words here\n" * 20)
+    path = tmp_path / "corpus.csv"
+    path.write_text("a,b\n" + "x+y,several words each\n" * 20)
     named = {"text_field": "b", "labels_field": "a", "label_separator": "+", "format": "csv"}
-    assert load_corpus(own(path, data=named)).labels == ["x", "y"]
+    assert load_corpus(custom(path, data=named)).labels == ["x", "y"]
     with pytest.raises(UserError, match=r"--data\.format cvs"):
-        load_corpus(own(path, data={"format": "cvs"}))
+        load_corpus(custom(path, data={"format": "cvs"}))
 
 
 # --- prepared once
@@ -152,53 +158,47 @@ def arrays(corpus):
     yield corpus.published_counts
 
 
-def assert_same(one, other):
-    for a, b in zip(arrays(one), arrays(other), strict=True):
+def assert_same(first, second):
+    for a, b in zip(arrays(first), arrays(second), strict=True):
         np.testing.assert_array_equal(a, b, strict=True)
-    for field in dataclasses.fields(one):
-        if isinstance(getattr(one, field.name), list | int | str):
-            assert getattr(one, field.name) == getattr(other, field.name)
+    for field in dataclasses.fields(first):
+        if isinstance(getattr(first, field.name), list | int | str):
+            assert getattr(first, field.name) == getattr(second, field.name)
 
 
-def refuse(*arguments, **options):
-    raise AssertionError("read again")
+def reads_files(capsys):
+    """Whether files were read since the last call: reading prints their format."""
+    return ": read as " in capsys.readouterr().out
 
 
-def test_the_second_start_reads_no_document_and_says_the_same(folder, monkeypatch, capsys):
+def test_the_second_start_reads_no_document_and_prints_the_same(folder, capsys):
     (folder / "dev.jsonl").unlink()
     settings = {"max_words": 3, "validation_fraction": 0.4}
-    first = load_corpus(own(folder, data=settings))
-    said = [line for line in capsys.readouterr().out.splitlines() if ": read as " not in line]
+    first = load_corpus(custom(folder, data=settings))
+    printed = [line for line in capsys.readouterr().out.splitlines() if ": read as " not in line]
     read = {
         split: list(read_documents(find_splits(folder)[split], options=ReadOptions(), report=ReadReport()))
         for split in ("train", "test")
     }
     built = build_corpus.build("custom", read["train"], read["test"], None, max_vocabulary=500_000, seed=0, **settings)
     capsys.readouterr()
-    monkeypatch.setattr(documents, "read_documents", refuse)
-    second = load_corpus(own(folder, data=settings))
-    assert capsys.readouterr().out.splitlines() == said
+    second = load_corpus(custom(folder, data=settings))
+    assert capsys.readouterr().out.splitlines() == printed
     assert_same(first, second)
     assert_same(built, second)
 
 
-def test_what_decides_is_what_is_read_again(folder, monkeypatch):
-    load_corpus(own(folder))
-    readings = []
-
-    def count(*arguments, **options):
-        readings.append(arguments)
-        return read_documents(*arguments, **options)
-
+def test_only_settings_and_files_that_decide_the_arrays_cause_another_reading(folder, capsys):
     def reads(**settings):
-        readings.clear()
-        load_corpus(own(folder, **settings))
-        return bool(readings)
+        capsys.readouterr()
+        load_corpus(custom(folder, **settings))
+        return reads_files(capsys)
 
-    monkeypatch.setattr(documents, "read_documents", count)
+    reads()
     assert not reads()
     # All three splits are there: no document is drawn, and batches are made later.
     assert not reads(seed=5, data={"validation_fraction": 0.3, "test_fraction": 0.3, "length_buckets": (7,)})
+    assert not reads(data={"verify": "full"})
     assert reads(data={"max_words": 7})
     assert reads(data={"max_vocabulary": 7})
     assert reads(data={"format": "jsonl"})
@@ -213,40 +213,67 @@ def test_what_decides_is_what_is_read_again(folder, monkeypatch):
     assert not reads(data={"test_fraction": 0.3})
 
 
-def test_a_folder_that_moved_is_not_read_again_and_its_new_place_is_said(folder, monkeypatch, tmp_path, capsys):
-    first = load_corpus(own(folder))
+def test_equal_content_with_another_time_of_modification_is_not_read_again(folder, capsys):
+    load_corpus(custom(folder))
+    for name in ROWS:
+        os.utime(folder / name, (0, 1e9))
+    capsys.readouterr()
+    load_corpus(custom(folder))
+    assert not reads_files(capsys)
+
+
+def test_a_change_between_the_samples_that_keeps_the_size_is_noticed_by_the_full_check(folder, capsys):
+    rows = jsonl([("cats purr " * 50, ["animal"])] * 4000)
+    (folder / "train.jsonl").write_bytes(rows)
+    assert len(rows) > 2 * 2**20
+    first = load_corpus(custom(folder))
+    assert "dogs" not in first.words[:2]
+    changed = rows.find(b"cats", 30_000)
+    (folder / "train.jsonl").write_bytes(rows[:changed] + b"eels" + rows[changed + 4 :])
+    capsys.readouterr()
+    assert "eels" not in load_corpus(custom(folder)).words
+    assert not reads_files(capsys)
+    assert "eels" in load_corpus(custom(folder, data={"verify": "full"})).words
+    assert "its source files have changed; it is written again" in capsys.readouterr().out
+    assert "eels" in load_corpus(custom(folder)).words
+    assert not reads_files(capsys)
+
+
+def test_a_folder_that_moved_is_not_read_again_and_its_new_path_is_printed(folder, tmp_path, capsys):
+    first = load_corpus(custom(folder))
     new = tmp_path / "new"
     new.mkdir()
     for name in ROWS:
         (folder / name).rename(new / name)
     capsys.readouterr()
-    monkeypatch.setattr(documents, "read_documents", refuse)
-    assert_same(first, load_corpus(own(new)))
-    assert f"1 no labels (first {new / 'train.jsonl'}:4)" in capsys.readouterr().out
+    assert_same(first, load_corpus(custom(new)))
+    printed = capsys.readouterr().out
+    assert ": read as " not in printed
+    assert f"1 no labels (first {new / 'train.jsonl'}:4)" in printed
 
 
-def test_a_damaged_one_is_read_again(folder, capsys):
-    first = load_corpus(own(folder))
-    words = load.prepared_folder(own(folder)) / "train" / "words.npy"
+def test_a_damaged_prepared_folder_is_read_again(folder, capsys):
+    first = load_corpus(custom(folder))
+    words = load.prepared_folder(custom(folder)) / "train" / "words.npy"
     content = bytearray(words.read_bytes())
     content[-1] ^= 1
     words.unlink()  # the first corpus still looks at it
     words.write_bytes(content)
-    assert_same(first, load_corpus(own(folder)))
-    assert "train/words.npy is not as it was written; it is made anew" in capsys.readouterr().out
+    assert_same(first, load_corpus(custom(folder)))
+    assert "train/words.npy is not as it was written; it is written again" in capsys.readouterr().out
 
 
 def test_a_bad_row_leaves_nothing_behind(folder):
     (folder / "dev.jsonl").write_text('{"text": "a", "labels": ["x"]}\n{"text": 3}\n')
     with pytest.raises(UserError, match=r"dev\.jsonl:2"):
-        load_corpus(own(folder))
-    assert not load.prepared_folder(own(folder)).exists()
+        load_corpus(custom(folder))
+    assert not load.prepared_folder(custom(folder)).exists()
 
 
 # --- corpora that need no files
 
 
-def test_synthetic_corpus_is_whole(capsys):
+def test_the_synthetic_corpus_is_complete(capsys):
     corpus = load_corpus(Config(dataset="synthetic"))
     assert (corpus.published_documents, len(corpus.test)) == (2400, 2000)
     assert corpus.num_labels == len(corpus.labels) == 60
@@ -263,12 +290,13 @@ def test_synthetic_corpus_is_whole(capsys):
 
 
 def test_synthetic_corpus_follows_from_the_seed(monkeypatch):
-    monkeypatch.setattr(load, "_SYNTHETIC_TRAIN", 100)
-    monkeypatch.setattr(load, "_SYNTHETIC_TEST", 50)
-    one, again, other = (load_corpus(Config(dataset="synthetic", seed=seed)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one.train.words.values, again.train.words.values)
-    np.testing.assert_array_equal(one.test.words.values, again.test.words.values)
-    assert one.words == again.words != other.words
+    entry = CATALOGUE["synthetic"]
+    small = dataclasses.replace(entry, shape=dataclasses.replace(entry.shape, num_train=100, num_test=50))
+    monkeypatch.setitem(CATALOGUE, "synthetic", small)
+    first, again, reseeded = (load_corpus(Config(dataset="synthetic", seed=seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.train.words.values, again.train.words.values)
+    np.testing.assert_array_equal(first.test.words.values, again.test.words.values)
+    assert first.words == again.words != reseeded.words
 
 
 @pytest.mark.skipif(not all(path.exists() for path in RCV1_FILES), reason="RCV1 is not in the cache")
@@ -281,12 +309,12 @@ def test_rcv1_is_the_published_split():
     assert (corpus.label_counts * 2 >= corpus.published_counts[:101]).all()
 
 
-def test_another_rcv1_is_refused(folder, monkeypatch):
-    files = {"train": folder / "a.jsonl", "dev": folder / "b.jsonl", "test": folder / "c.jsonl"}
-    for path in files.values():
+def test_a_fetched_corpus_of_another_size_is_refused(folder, monkeypatch):
+    files = {"train": [folder / "a.jsonl", folder / "b.jsonl"], "test": [folder / "c.jsonl"]}
+    for path in [*files["train"], *files["test"]]:
         path.write_text('{"doc_token": ["word"], "doc_label": ["x"]}')
-    monkeypatch.setattr(load.download, "rcv1_files", lambda: files)
-    with pytest.raises(UserError, match=r"rcv1: found 2 training and 1 test documents and 1 labels, expected 23,149"):
+    monkeypatch.setitem(CATALOGUE, "rcv1", dataclasses.replace(CATALOGUE["rcv1"], fetch=lambda: files))
+    with pytest.raises(UserError, match=r"rcv1: has 2 training and 1 test documents and 1 labels, expected 23,149"):
         load_corpus(Config(dataset="rcv1"))
 
 
@@ -313,33 +341,40 @@ def vectors(tmp_path):
     return str(path)
 
 
-def test_embedding_has_zero_padding_and_a_mean_unknown(vectors, capsys):
+def test_embedding_has_zero_padding_and_a_mean_unkncustom(vectors, capsys):
     table = load_embedding(Config(vectors=vectors), ["purr", "mice", "cats"])
     assert table.shape == (5, 3)
     assert table.dtype == np.float32
     np.testing.assert_array_equal(table[[0, 2, 4]], [[0, 0, 0], [3, 4, 5], [1, 2, 3]])
     assert table[3].any()
     np.testing.assert_allclose(table[1], table[2:].mean(axis=0), rtol=1e-6)
-    assert capsys.readouterr().out == f"Word vectors {vectors}: 2 of 3 words found (66.7 %)\n"
+    assert capsys.readouterr().out == f"Word vectors {vectors}: 2 of 3 words have one (66.7 %)\n"
 
 
-def test_embedding_is_made_once(vectors, monkeypatch, capsys):
-    first = load_embedding(Config(vectors=vectors), ["purr", "mice"])
-    said = capsys.readouterr().out
-    monkeypatch.setattr(load.word_vectors, "load_vectors", refuse)
-    np.testing.assert_array_equal(load_embedding(Config(vectors=vectors), ["purr", "mice"]), first)
-    assert capsys.readouterr().out == said
-    for changed in ({"seed": 1}, {"vectors": "glove-50d"}):
-        with pytest.raises(AssertionError, match="read again"):
-            load_embedding(Config(**({"vectors": vectors} | changed)), ["purr", "mice"])
-    with pytest.raises(AssertionError, match="read again"):
-        load_embedding(Config(vectors=vectors), ["mice", "purr"])
+def test_the_embedding_is_made_once_for_what_decides_it(vectors, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LSFA_DATA", str(tmp_path / "cache"))
+
+    def makes(words=("purr", "mice"), **settings):
+        before = set((tmp_path / "cache").glob("prepared/*"))
+        table = load_embedding(Config(**({"vectors": vectors} | settings)), list(words))
+        return table, set((tmp_path / "cache").glob("prepared/*")) > before
+
+    first, is_new = makes()
+    printed = capsys.readouterr().out
+    assert is_new
+    again, is_new = makes()
+    assert not is_new
+    assert capsys.readouterr().out == printed
+    np.testing.assert_array_equal(again, first)
+    assert makes(seed=1)[1]
+    assert makes(words=("mice", "purr"))[1]
     Path(vectors).write_text("cats 1 2 3\npurr 3 4 6\n")
-    with pytest.raises(AssertionError, match="read again"):
-        load_embedding(Config(vectors=vectors), ["purr", "mice"])
+    changed, is_new = makes()
+    assert is_new
+    assert changed[2, 2] == 6
 
 
-def test_embedding_without_vectors_has_the_size_asked_for(capsys):
+def test_an_embedding_without_vectors_has_the_size_of_the_settings(capsys):
     config = Config(vectors="none", encoder={"embedding_size": 7}, seed=2)
     words = [f"w{i}" for i in range(500)]
     table = load_embedding(config, words)
@@ -354,4 +389,4 @@ def test_embedding_without_vectors_has_the_size_asked_for(capsys):
 def test_embedding_of_no_words(vectors, capsys):
     assert not load_embedding(Config(vectors=vectors), []).any()
     assert load_embedding(Config(encoder={"embedding_size": 4}), []).shape == (2, 4)
-    assert capsys.readouterr().out == f"Word vectors {vectors}: 0 of 0 words found (0.0 %)\n"
+    assert capsys.readouterr().out == f"Word vectors {vectors}: 0 of 0 words have one (0.0 %)\n"

@@ -3,60 +3,80 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsfa_jax.data.negative_sampling import Candidates, draw
+from lsfa_jax.data.negative_sampling import Candidates, sample_candidates
+from lsfa_jax.util.random_streams import Stream, stream
 from tests.reference.agreement import assert_equal
 
 
 @st.composite
-def problems(draw_):
-    num_labels = draw_(st.integers(1, 200))
-    label_ids = draw_(st.lists(st.integers(0, num_labels - 1), max_size=60))
-    return np.array(label_ids, np.int32), num_labels, draw_(st.integers(1, 64))
+def problems(draw):
+    """Labels of a batch, L and the size of the shortlist."""
+    num_labels = draw(st.integers(1, 200))
+    label_ids = draw(st.lists(st.integers(0, num_labels - 1), max_size=60))
+    return np.array(label_ids, np.int32), num_labels, draw(st.integers(1, 64))
 
 
 @given(problems(), st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(0, 10**6))
-def test_the_batchs_labels_and_others(problem, seed, epoch, step):
+def test_candidates_are_the_labels_of_the_batch_and_a_pool_of_negatives(problem, seed, epoch, step):
     label_ids, num_labels, size = problem
-    positives, pool = draw(label_ids, num_labels, size, seed, epoch, step)
-    own, others = positives[positives < num_labels], pool[pool < num_labels]
-    assert own.tolist() == sorted(set(label_ids.tolist()))
-    assert not set(own) & set(others)
-    assert len(set(others)) == len(others) == min(len(pool), num_labels - len(own))
-    assert np.all(others >= 0)
-    for padded, real in ((positives, own), (pool, others)):
+    positives, pool = sample_candidates(label_ids, num_labels, size, seed, epoch, step)
+    positive, negative = positives[positives < num_labels], pool[pool < num_labels]
+    assert positive.tolist() == sorted(set(label_ids.tolist()))
+    assert not set(positive) & set(negative)
+    assert len(set(negative)) == len(negative) == min(len(pool), num_labels - len(positive))
+    assert np.all(negative >= 0)
+    for padded, ids in ((positives, positive), (pool, negative)):
         assert padded.dtype == np.int32
-        assert np.all(padded[len(real) :] == num_labels)
-    # Doubled until the batch's labels fill no more than half: few lengths, so few programs.
-    assert 2 * len(own) <= len(positives)
-    assert len(positives) == size or 4 * len(own) > len(positives)
+        assert np.all(padded[len(ids) :] == num_labels)
+    # Doubled until positives fill at most half: few sizes, so few programs.
+    assert 2 * len(positive) <= len(positives)
+    assert len(positives) == size or 4 * len(positive) > len(positives)
     assert len(positives) in [size * 2**i for i in range(8)]
 
 
 @given(problems())
-def test_the_draw_follows_from_seed_epoch_and_step_alone(problem):
+def test_candidates_depend_only_on_the_set_of_labels_seed_epoch_and_step(problem):
     label_ids, num_labels, size = problem
-    assert_equal(draw(label_ids, num_labels, size, 3, 2, 7), draw(label_ids[::-1], num_labels, size, 3, 2, 7))
+    assert_equal(
+        sample_candidates(label_ids, num_labels, size, 3, 2, 7),
+        sample_candidates(label_ids[::-1], num_labels, size, 3, 2, 7),
+    )
 
 
-def test_draws_of_other_steps_epochs_and_seeds_differ():
-    places = [(seed, epoch, step) for seed in (0, 1) for epoch in (1, 2) for step in (0, 1, 2)]
-    pools = {tuple(draw(np.zeros(0, int), 1000, 16, *place).pool) for place in places}
-    assert len(pools) == len(places)
+def test_pools_of_different_steps_epochs_and_seeds_differ():
+    keys = [(seed, epoch, step) for seed in (0, 1) for epoch in (1, 2) for step in (0, 1, 2)]
+    pools = {tuple(sample_candidates(np.zeros(0, int), 1000, 16, *key).pool) for key in keys}
+    assert len(pools) == len(keys)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_the_pool_does_not_share_the_random_stream_of_the_order_of_documents(step):
+    # The same stream would give the same random choice, or after one more draw from the stream the next one.
+    num_labels, no_labels = 1000, np.zeros(0, int)
+    for seed, epoch in ((0, 1), (7, 3)):
+        pool = sample_candidates(no_labels, num_labels, 16, seed, epoch, step).pool
+        shared = stream(Stream.REPRESENTATION_ORDER, seed, epoch)
+        for _ in range(3):
+            choice = shared.choice(num_labels, len(pool), replace=False)
+            # Two independent pools of 128 from 1,000 labels agree in about 0.1 positions.
+            assert np.sum(choice == pool) < 5
 
 
 @pytest.mark.parametrize("label_ids", [[], [0, 9, 9]], ids=["no labels", "two labels"])
-def test_every_other_label_is_drawn_as_often_and_in_any_place(label_ids):
-    draws, others = 4000, 30 - len(set(label_ids))
-    pools = np.array([draw(np.array(label_ids, int), 30, 2, 0, 1, step).pool for step in range(draws)])[:, :8]
+def test_every_negative_is_equally_likely_at_every_position_of_the_pool(label_ids):
+    num_pools, num_negatives = 4000, 30 - len(set(label_ids))
+    pools = np.array(
+        [sample_candidates(np.array(label_ids, int), 30, 2, 0, 1, step).pool for step in range(num_pools)]
+    )[:, :8]
     for column in (slice(None), slice(0, 1), slice(7, 8)):
-        seen = np.bincount(pools[:, column].reshape(-1), minlength=31)
-        share = pools[:, column].shape[1] / others
-        expected = np.full(31, draws * share)
+        counts = np.bincount(pools[:, column].reshape(-1), minlength=31)
+        probability = pools[:, column].shape[1] / num_negatives
+        expected = np.full(31, num_pools * probability)
         expected[[*label_ids, 30]] = 0
         # Five standard errors of a count.
-        np.testing.assert_allclose(seen, expected, atol=5 * np.sqrt(draws * share * (1 - share)))
+        np.testing.assert_allclose(counts, expected, atol=5 * np.sqrt(num_pools * probability * (1 - probability)))
 
 
-def test_one_label():
-    assert_equal(draw(np.array([0, 0]), 1, 1, 0, 1, 0), Candidates(np.array([0, 1]), np.array([1])))
-    assert_equal(draw(np.array([], int), 1, 1, 0, 1, 0), Candidates(np.array([1]), np.array([0])))
+def test_candidates_of_a_single_label():
+    assert_equal(sample_candidates(np.array([0, 0]), 1, 1, 0, 1, 0), Candidates(np.array([0, 1]), np.array([1])))
+    assert_equal(sample_candidates(np.array([], int), 1, 1, 0, 1, 0), Candidates(np.array([1]), np.array([0])))

@@ -11,7 +11,7 @@ def documents(*pairs):
 
 def test_row_of_a_corpus_counted_by_hand():
     corpus = build(
-        "mine",
+        "corpus",
         documents(("a b c d", "x y"), ("a b", "x"), ("a e f g h i", "x z w"), ("a", ""), ("", "x")),
         documents(("a b q", "x only_test"), ("a", "")),
         None,
@@ -32,7 +32,7 @@ def test_row_of_a_corpus_counted_by_hand():
 
 def test_without_test_documents():
     corpus = build(
-        "mine", documents(("a", "x")), [], None, max_words=3, max_vocabulary=9, validation_fraction=0, seed=0
+        "corpus", documents(("a", "x")), [], None, max_words=3, max_vocabulary=9, validation_fraction=0, seed=0
     )
     assert table_row(corpus).test_length == 0
 

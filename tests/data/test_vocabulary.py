@@ -93,7 +93,7 @@ def test_vocabulary_agrees_with_a_plain_count(letters, limit):
     assert words == sorted(distinct, key=lambda word: (-letters.count(word), distinct.index(word)))[:limit]
     expected = [words.index(letter) + NUM_SPECIAL if letter in words else UNKNOWN for letter in letters]
     assert final[ids].tolist() == expected
-    # What a finished vocabulary makes of a new text is what it made of the old one.
+    # A finished vocabulary encodes a new text as the counter encoded it.
     np.testing.assert_array_equal(encode(" ".join(letters), word_index(words), 100), expected)
 
 
@@ -110,7 +110,7 @@ def test_texts_are_cut_at_max_words(length):
     assert encode(text, index, 5).dtype == np.int32
 
 
-def test_special_ids_stand_before_all_words():
+def test_special_ids_precede_all_words():
     assert {PADDING, UNKNOWN} == set(range(NUM_SPECIAL))
     assert PADDING == 0
     assert word_index(["x", "y"]) == {"x": 2, "y": 3}
@@ -120,12 +120,12 @@ def test_special_ids_stand_before_all_words():
 # The first call looks at every code point.
 @settings(deadline=None)
 @given(st.one_of(st.text(), st.text("aB9_ \u0301\u0345\u093f\U000e0100İΣ.é東")))
-def test_words_are_counted_as_they_are_made(text):
+def test_count_words_agrees_with_tokenize(text):
     assert count_words(text) == len(tokenize(text))
 
 
 @given(st.text("aΣ' \u0301", max_size=60), st.integers(1, 4))
-def test_the_first_words_of_a_text_are_those_of_the_whole(text, limit):
+def test_first_words_agree_with_tokenize(text, limit):
     assert first_words(text, limit) == tokenize(text)[:limit]
 
 
@@ -136,6 +136,6 @@ def test_the_first_words_of_a_long_text(text, limit):
 
 
 @given(st.text(st.characters(max_codepoint=127)))
-def test_the_short_way_through_ascii_is_the_long_one(text):
-    # A letter beyond ASCII, set apart, sends the text the other way.
+def test_ascii_texts_are_split_like_others(text):
+    # A letter beyond ASCII, as a separate word, has the text split by the regular expression.
     assert [*tokenize(text), "é"] == tokenize(text + " é")

@@ -29,19 +29,19 @@ def test_reads_wanted_rows_first_of_repeated_words(tmp_path, header, end):
     loaded = load_vectors(source, WORDS, seed=0, size=999)
     assert loaded.table.dtype == np.float32
     assert loaded.table.shape == (5, 3)
-    np.testing.assert_array_equal(loaded.found, [True, True, True, False, True])
+    np.testing.assert_array_equal(loaded.known, [True, True, True, False, True])
     expected = np.array([[1, 2, -3], [0.5, 1e-3, 4], [7, 8, 9], [1, 1, 1]], np.float32)
-    np.testing.assert_array_equal(loaded.table[loaded.found], expected)
+    np.testing.assert_array_equal(loaded.table[loaded.known], expected)
 
 
 @settings(deadline=None)
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 8), st.integers(1, 6)), elements=st.floats(-9, 9, width=32)))
-def test_what_was_written_comes_back(tmp_path_factory, rows):
+def test_written_vectors_are_read_back(tmp_path_factory, rows):
     words = [f"w{row}" for row in range(len(rows))]
     lines = [" ".join([word, *map(repr, row.tolist())]) for word, row in zip(words, rows, strict=True)]
     loaded = load_vectors(write(tmp_path_factory.mktemp("v"), lines), words[::-1], seed=0, size=1)
     np.testing.assert_array_equal(loaded.table, rows[::-1])
-    assert loaded.found.all()
+    assert loaded.known.all()
 
 
 def test_compressed_file_gives_the_same(tmp_path):
@@ -52,13 +52,13 @@ def test_compressed_file_gives_the_same(tmp_path):
     )
 
 
-def test_drawn_rows_have_the_spread_of_found_ones(tmp_path):
+def test_drawn_rows_have_the_spread_of_known_ones(tmp_path):
     rows = np.random.default_rng(0).normal(5.0, 0.7, (200, 20))
-    found = [f"f{row}" for row in range(200)]
-    lines = [" ".join([word, *map(str, row)]) for word, row in zip(found, rows, strict=True)]
-    words = [*found, *(f"d{row}" for row in range(2000))]
+    known = [f"f{row}" for row in range(200)]
+    lines = [" ".join([word, *map(str, row)]) for word, row in zip(known, rows, strict=True)]
+    words = [*known, *(f"d{row}" for row in range(2000))]
     loaded = load_vectors(write(tmp_path, lines), words, seed=3, size=1)
-    drawn = loaded.table[~loaded.found]
+    drawn = loaded.table[~loaded.known]
     assert drawn.shape == (2000, 20)
     assert abs(drawn.mean()) < 0.02  # five standard errors
     assert drawn.std() == pytest.approx(rows.std(), rel=0.02)
@@ -67,13 +67,13 @@ def test_drawn_rows_have_the_spread_of_found_ones(tmp_path):
 
 def test_none_draws_all_rows_from_the_seed():
     words = [f"w{row}" for row in range(4000)]
-    first, again, other = (load_vectors("none", words, seed, 16) for seed in (1, 1, 2))
+    first, again, reseeded = (load_vectors("none", words, seed, 16) for seed in (1, 1, 2))
     assert first.table.shape == (4000, 16)
     assert first.table.dtype == np.float32
-    assert not first.found.any()
+    assert not first.known.any()
     assert first.table.std() == pytest.approx(0.5, rel=0.02)
     np.testing.assert_array_equal(first.table, again.table)
-    assert not np.isclose(first.table, other.table).mean() > 0.01
+    assert not np.isclose(first.table, reseeded.table).mean() > 0.01
 
 
 def test_glove_50d_takes_table_and_index(tmp_path, monkeypatch):
@@ -82,11 +82,11 @@ def test_glove_50d_takes_table_and_index(tmp_path, monkeypatch):
     pq.write_table(pa.table({"index": ["the", "of", "cat", "sat"]}), tmp_path / "w.parquet")
     monkeypatch.setattr(word_vectors, "glove_50d_files", lambda: (tmp_path / "t.npy", tmp_path / "w.parquet"))
     loaded = load_vectors("glove-50d", ["sat", "missing", "the"], seed=0, size=1)
-    np.testing.assert_array_equal(loaded.found, [True, False, True])
+    np.testing.assert_array_equal(loaded.known, [True, False, True])
     np.testing.assert_array_equal(loaded.table[[0, 2]], table[[3, 0]])
 
 
-def test_warns_when_no_word_is_found(tmp_path, capsys):
+def test_a_source_without_any_of_the_words_is_a_warning(tmp_path, capsys):
     loaded = load_vectors(write(tmp_path, LINES), ["nope", "nada"], seed=0, size=1)
     assert "has none of the 2 words" in capsys.readouterr().out
     assert loaded.table.shape == (2, 3)

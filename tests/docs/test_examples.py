@@ -1,4 +1,4 @@
-"""The scripts in docs/examples run as they are, and print what the docs say."""
+"""The scripts in docs/examples run unchanged and print what the docs describe."""
 
 import runpy
 from pathlib import Path
@@ -17,19 +17,19 @@ def _fast(tmp_path_factory):
         yield
 
 
-def printed(name, capsys):
-    """Runs an example in this process, which has loaded JAX already; returns the lines that it prints."""
+def run(name, capsys):
+    """Runs an example in this process, which has JAX loaded; returns its output as a dict from `key: value` lines."""
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     return dict(line.rsplit(": ", 1) for line in capsys.readouterr().out.splitlines())
 
 
-def test_every_example_is_tested():
+def test_every_example_has_a_test():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {"classify_texts.py", "augment_features.py"}
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-def test_classify_texts(capsys):
-    lines = printed("classify_texts.py", capsys)
+def test_texts_are_classified_and_the_model_survives_saving(capsys):
+    lines = run("classify_texts.py", capsys)
     assert lines["labels"] == "account, email, laptop, licence, network, printer, projector"
     assert float(lines["nDCG@5 on 200 new messages"]) > 0.95
     assert "projector" in lines["'the beamer has no hdmi and its lamp is dark'"]
@@ -37,8 +37,8 @@ def test_classify_texts(capsys):
     assert lines["the same after loading"] == "True"
 
 
-def test_augment_features(capsys):
-    lines = printed("augment_features.py", capsys)
+def test_generated_features_improve_rare_labels(capsys):
+    lines = run("augment_features.py", capsys)
     assert lines["rare labels"] == "10 of 20"
     assert 0.4 < float(lines["variance of generated over real features"]) < 1.5
     assert lines["three features of label 15"] == "(1, 3, 16)"

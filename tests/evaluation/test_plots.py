@@ -21,12 +21,12 @@ def test_curve_goes_down_from_the_most_frequent_to_the_last(counts):
 
 
 def test_in_characters():
-    drawn = in_characters(LONG_TAIL, 50, "mine")
+    drawn = in_characters(LONG_TAIL, 50, "curve")
     lines = drawn.splitlines()
     assert len(lines) == 24
     assert max(map(len, lines)) <= 100
     assert "\x1b" not in drawn
-    assert "mine" in lines[0]
+    assert "curve" in lines[0]
     threshold = next(line for line in lines if "N_t 50┤" in line)
     assert threshold.count("-") > 50
     assert "3,000┤•" in drawn
@@ -44,7 +44,7 @@ def test_any_counts_are_drawn(counts, threshold, tmp_path):
 
 def test_as_picture(tmp_path):
     path = tmp_path / "new" / "curve.png"
-    as_picture(LONG_TAIL, 50, "mine", path)
+    as_picture(LONG_TAIL, 50, "curve", path)
     image = imread(path)[..., :3]
     assert image.shape[:2] == (675, 1050)
     # The curve's blue and the threshold's red are there; the red line lies level over most of the width.
@@ -57,4 +57,4 @@ def test_as_picture(tmp_path):
 def test_a_picture_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--png .*file/x\.png: cannot be written"):
-        as_picture(LONG_TAIL, 50, "mine", tmp_path / "file" / "x.png")
+        as_picture(LONG_TAIL, 50, "curve", tmp_path / "file" / "x.png")

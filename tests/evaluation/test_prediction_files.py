@@ -1,26 +1,28 @@
+import csv
 import gzip
+import io
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsfa_jax.evaluation.prediction_files import Findings, Listed, as_arrays, matched, read_predictions
+from lsfa_jax.evaluation.prediction_files import Irregularities, Predicted, as_arrays, matched, read_predictions, writer
 from lsfa_jax.util.console import UserError
 
 
 def read(tmp_path, content, name="predictions"):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    findings = Findings()
-    return read_predictions(path, findings), findings
+    irregularities = Irregularities()
+    return read_predictions(path, irregularities), irregularities
 
 
 JSON = (
     '{"id": "a", "labels": ["x", "y"], "probabilities": [0.9, 0.2]}\n\n{"id": 7, "labels": [], "probabilities": []}\n'
 )
-WANTED = [Listed("a", ["x", "y"], [0.9, 0.2]), Listed("7", [], [])]
+EXPECTED = [Predicted("a", ["x", "y"], [0.9, 0.2]), Predicted("7", [], [])]
 
 
 @pytest.mark.parametrize(
@@ -36,28 +38,28 @@ WANTED = [Listed("a", ["x", "y"], [0.9, 0.2]), Listed("7", [], [])]
     ],
     ids=["JSON Lines", "BOM and CRLF", "gzip", "CSV", "TSV, ranks in disorder", "no ranks", "quotes"],
 )
-def test_one_prediction_in_every_form(tmp_path, content):
-    listed, findings = read(tmp_path, content)
-    assert listed == WANTED
-    assert findings.summary() == ""
+def test_every_form_of_the_same_predictions(tmp_path, content):
+    predicted, irregularities = read(tmp_path, content)
+    assert predicted == EXPECTED
+    assert irregularities.summary() == ""
 
 
 def test_labels_keep_their_characters(tmp_path):
     labels = ["a;b", 'say "x"', "tab\there", "línea", "市場", " spaced "]
-    assert read(tmp_path, json.dumps({"labels": labels}))[0] == [Listed("", labels, None)]
+    assert read(tmp_path, json.dumps({"labels": labels}))[0] == [Predicted("", labels, None)]
     rows = "document,label\n" + "".join('1,"{}"\n'.format(label.replace('"', '""')) for label in labels)
-    assert read(tmp_path, rows)[0] == [Listed("1", labels, None)]
+    assert read(tmp_path, rows)[0] == [Predicted("1", labels, None)]
 
 
-def test_repeated_labels_and_rising_probabilities_are_mended_and_said(tmp_path):
+def test_repeated_labels_and_rising_probabilities_are_corrected_and_counted(tmp_path):
     rows = [{"labels": ["x", "y", "x"], "probabilities": [0.3, 0.9, 0.5]}, {"labels": ["y", "y"]}]
-    listed, findings = read(tmp_path, "\n".join(map(json.dumps, rows)))
-    assert listed == [Listed("", ["y", "x"], [0.9, 0.5]), Listed("", ["y"], None)]
-    assert findings.counts == {
+    predicted, irregularities = read(tmp_path, "\n".join(map(json.dumps, rows)))
+    assert predicted == [Predicted("", ["y", "x"], [0.9, 0.5]), Predicted("", ["y"], None)]
+    assert irregularities.counts == {
         "documents with a label predicted twice, counted once": 2,
-        "documents whose probabilities do not fall, put in order": 1,
+        "documents whose probabilities rise, sorted": 1,
     }
-    assert "predictions:1" in findings.summary()
+    assert "predictions:1" in irregularities.summary()
 
 
 @pytest.mark.parametrize(
@@ -81,35 +83,35 @@ def test_repeated_labels_and_rising_probabilities_are_mended_and_said(tmp_path):
         (gzip.compress(JSON.encode(), mtime=0)[:-9], "", "damaged or cut off"),
     ],
 )
-def test_what_is_no_prediction_is_refused_with_its_line(tmp_path, content, line, what):
+def test_a_row_that_is_not_a_prediction_raises_with_its_line(tmp_path, content, line, what):
     with pytest.raises(UserError, match=what) as error:
         read(tmp_path, content)
     assert f"predictions{line}" in str(error.value)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_any_bytes_are_read_or_refused(tmp_path_factory, content):
+def test_any_bytes_are_read_or_raise_a_user_error(tmp_path_factory, content):
     for start in (b"", b"document,label,probability\n", b"document\tlabel\n", b'{"labels": ['):
         try:
-            listed, _ = read(tmp_path_factory.getbasetemp(), start + content, "fuzzed")
+            predicted, _ = read(tmp_path_factory.getbasetemp(), start + content, "fuzzed")
         except UserError:
             continue
-        assert all(len(set(one.labels)) == len(one.labels) for one in listed)
+        assert all(len(set(one.labels)) == len(one.labels) for one in predicted)
 
 
 def documents(*ids):
-    return [Listed(name, ["x"], None) for name in ids]
+    return [Predicted(name, ["x"], None) for name in ids]
 
 
-def match(listed, ids, tmp_path):
-    findings = Findings()
-    return matched(listed, ids, tmp_path / "theirs", findings), findings
+def match(predicted, ids, tmp_path):
+    irregularities = Irregularities()
+    return matched(predicted, ids, tmp_path / "predictions", irregularities), irregularities
 
 
 def test_ids_decide_where_both_sides_have_them(tmp_path):
-    listed, findings = match(documents("c", "a", "z"), ["a", "b", "c"], tmp_path)
-    assert [(one.id, one.labels) for one in listed] == [("a", ["x"]), ("b", []), ("c", ["x"])]
-    assert findings.counts == {
+    predicted, irregularities = match(documents("c", "a", "z"), ["a", "b", "c"], tmp_path)
+    assert [(one.id, one.labels) for one in predicted] == [("a", ["x"]), ("b", []), ("c", ["x"])]
+    assert irregularities.counts == {
         "documents that are not among those with labels, left out": 1,
         "documents without a prediction, which score 0": 1,
     }
@@ -117,14 +119,14 @@ def test_ids_decide_where_both_sides_have_them(tmp_path):
 
 @pytest.mark.parametrize("ids", [("", ""), ("a", "")])
 def test_otherwise_the_order_decides(tmp_path, ids):
-    for listed, own in ((documents("u", "v"), ids), (documents(*ids), ("u", "v"))):
-        assert match(listed, own, tmp_path)[0] == listed
-        with pytest.raises(UserError, match="theirs: 3 documents with predictions, but 2 with labels"):
-            match([*listed, *documents("w")], own, tmp_path)
+    for predicted, names in ((documents("u", "v"), ids), (documents(*ids), ("u", "v"))):
+        assert match(predicted, names, tmp_path)[0] == predicted
+        with pytest.raises(UserError, match="predictions: 3 documents with predictions, but 2 with labels"):
+            match([*predicted, *documents("w")], names, tmp_path)
 
 
-def test_ids_that_cannot_be_matched_are_refused(tmp_path):
-    with pytest.raises(UserError, match="theirs: the id 'a' occurs twice"):
+def test_ids_that_cannot_be_matched_raise(tmp_path):
+    with pytest.raises(UserError, match="predictions: the id 'a' occurs twice"):
         match(documents("a", "a"), ["a", "b"], tmp_path)
     with pytest.raises(UserError, match="with the labels: the id 'b' occurs twice"):
         match(documents("a", "b"), ["b", "b"], tmp_path)
@@ -134,8 +136,74 @@ def test_ids_that_cannot_be_matched_are_refused(tmp_path):
 
 def test_arrays_hold_rankings_and_what_reaches_the_threshold():
     # As float32, in which a model's threshold was chosen, 0.3 is a little more: written as 0.3 it still reaches it.
-    listed = [Listed("", ["y", "x"], [0.5, 0.3]), Listed("", [], []), Listed("", ["z"], [0.1])]
-    ranked, given = as_arrays(listed, {"x": 0, "y": 1, "z": 2}, float(np.float32(0.3)))
+    predicted = [Predicted("", ["y", "x"], [0.5, 0.3]), Predicted("", [], []), Predicted("", ["z"], [0.1])]
+    ranked, reached = as_arrays(predicted, {"x": 0, "y": 1, "z": 2}, float(np.float32(0.3)))
     assert ranked.tolist() == [[1, 0], [-1, -1], [2, -1]]
-    assert given.values.tolist() == [1, 0]
-    assert given.offsets.tolist() == [0, 2, 2, 2]
+    assert reached.values.tolist() == [1, 0]
+    assert reached.offsets.tolist() == [0, 2, 2, 2]
+
+
+# Labels with separators, quotes, line ends, tabs, other scripts, a formula, markup of rich and HTML.
+ODD = ["a,b", 'say "x"', "two\nlines", "\ttab", "日本語", "=1+1", "[bold]", "<script>", "", " ", "\r", "é\u202e"]
+DOCUMENTS = [
+    Predicted(1, ["one", "two"], [0.75, 0.25], "text"),
+    Predicted("CELEX:1", [], []),
+    Predicted('a,"\t', ODD, [1.0 - 0.01 * i for i in range(len(ODD))], "x"),
+]
+
+
+def written(name, documents):
+    stream = io.StringIO(newline="")
+    write = writer(name, stream)
+    for document in documents:
+        write(document)
+    return stream.getvalue()
+
+
+def test_json_lines_as_written():
+    lines = written("jsonl", DOCUMENTS).split("\n")
+    assert lines.pop() == ""
+    assert lines[0] == '{"id": 1, "labels": ["one", "two"], "probabilities": [0.75, 0.25]}'
+    assert [json.loads(line) for line in lines] == [
+        {"id": d.id, "labels": d.labels, "probabilities": d.probabilities} for d in DOCUMENTS
+    ]
+
+
+def test_csv_as_written():
+    assert written("csv", DOCUMENTS[:2]) == "document,rank,label,probability\n1,1,one,0.75\n1,2,two,0.25\nCELEX:1,,,\n"
+
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)
+predictions = st.lists(st.tuples(names, st.floats(0, 1)), max_size=4).map(
+    lambda pairs: Predicted("", [name for name, _ in pairs], [p for _, p in pairs])
+)
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("csv", ","), ("tsv", "\t")])
+@settings(deadline=None)
+@given(rows=st.lists(st.tuples(names, predictions), max_size=5))
+def test_csv_and_tsv_are_read_back_by_the_csv_module(name, delimiter, rows):
+    documents = [document._replace(id=document_id) for document_id, document in rows]
+    cells = list(csv.reader(io.StringIO(written(name, documents), newline=""), delimiter=delimiter))
+    expected = [["document", "rank", "label", "probability"]]
+    for document in documents:
+        pairs = zip(document.labels, document.probabilities, strict=True)
+        of_document = [[document.id, str(rank), label, str(p)] for rank, (label, p) in enumerate(pairs, start=1)]
+        # No document is missing for lack of labels.
+        expected += of_document or [[document.id, "", "", ""]]
+    assert cells == expected
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv", "tsv"])
+def test_predictions_are_read_back_as_they_were_written(tmp_path, name):
+    documents = [Predicted(str(number), labels, [0.5 / (i + 1) for i in range(len(labels))]) for number, labels in
+                 enumerate([["one", "a,b", 'say "x"', "日本語"], [], ["two"]])]  # fmt: skip
+    predicted, irregularities = read(tmp_path, written(name, documents), f"predictions.{name}")
+    assert predicted == documents
+    assert irregularities.summary() == ""
+
+
+def test_float32_is_written_short_and_exact():
+    values = np.random.default_rng(0).random(100, np.float32) ** 20
+    line = json.loads(written("jsonl", [Predicted(1, [""] * 100, [float(str(p)) for p in values])]))
+    np.testing.assert_array_equal(np.array(line["probabilities"], np.float32), values)

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import napkinxc.metrics as napkinxc
 import numpy as np
@@ -231,7 +232,7 @@ def test_restricting_and_selecting():
     assert as_sets(ranking.select_documents(restricted, documents)) == [{4}, {2, 4}]
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_shapes_that_do_not_match_raise():
     truth = label_sets([[0], [3]])
     tops = np.zeros((2, 3), np.int32)
     hit = ranking.hits(tops, truth)
@@ -251,3 +252,14 @@ def test_shapes_that_do_not_fit_are_refused():
         ranking.macro_precision_at_k(hit, tops + 7, 4, 1)
     with pytest.raises(ValueError, match="group_top lists 1 documents, truth 2"):
         ranking.evaluate_group(tops, tops[:1], truth, np.ones(4, bool), np.ones(4, int), 2)
+
+
+def test_metrics_that_need_training_counts_are_left_out_without_them():
+    values = ranking.evaluate(np.array([[0, 1, -1, -1, -1]]), label_sets([[0]]), np.array([5, 5]), 10)
+    assert values.keys() - ranking.without_training_counts(values).keys() == {"PSP@1", "PSP@3", "PSP@5"}
+
+
+def test_every_metric_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name in ranking.METRICS:
+        assert f"- {name}@k" in page

@@ -1,15 +1,24 @@
+"""The scorer against plain NumPy float64, on awkward sizes: fewer labels than K, empty groups, padding rows."""
+
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
-from lsfa_jax.config import Report
+from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.corpus import Split
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import scorer
+from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD, GRID, best_threshold
 from lsfa_jax.util import sharding
-from tests import training_corpus
+from lsfa_jax.util.compilation_cache import programs
+
+NUM_RANKED = 5
 
 
 class Table:
@@ -18,86 +27,130 @@ class Table:
     def __init__(self, num_labels):
         self.num_labels = num_labels
 
-    def apply(self, variables, words, lengths):
-        return variables["params"][words[:, 0]]
+    def bind(self, variables):
+        return Bound(variables["params"])
 
 
-@settings(deadline=None, max_examples=40)
-@given(seed=st.integers(0, 10**6), num_labels=st.sampled_from([1, 4, 9]))
-def test_the_best_labels_of_each_group_come_best_first(seed, num_labels):
-    random = np.random.default_rng(seed)
-    logits = random.permutation(3 * num_labels).reshape(3, num_labels).astype(np.float32) - num_labels
-    is_head = random.random(num_labels) < 0.5
-    ranker = scorer.make_ranker(Table(num_labels), is_head)
-    top = ranker(jnp.asarray(logits), jnp.array([[2], [0]]), None)
-    assert top.shape == (3, 2, 5)
-    assert top.dtype == jnp.int32
-    groups = (np.ones(num_labels, bool), is_head, ~is_head)
-    for group, ranked in zip(groups, np.asarray(top), strict=True):
-        for row, own in zip((2, 0), ranked, strict=True):
-            order = [label for label in np.argsort(-logits[row]) if group[label]][:5]
-            assert list(own) == order + [-1] * (5 - len(order))
+class Bound:
+    def __init__(self, table):
+        self.table = table
+
+    def states(self, words, lengths, stored=None):
+        return self.table[words[:, 0]]
+
+    def scores(self, states, lengths):
+        return states
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_rankings_come_in_the_order_of_the_split(tiny, count):
-    batches = training_corpus.batches(tiny.train, 7, count)
-    mesh = sharding.make_mesh(jax.local_devices()[:count])
-
-    def ranker(params, words, lengths):
-        # A ranking that tells which document it is of: its words' sum, its length.
-        own = jnp.stack([words.sum(axis=1), lengths, *(params,) * 3], axis=1)
-        return jnp.stack([own, own + 1, own + 2])
-
-    top = scorer.rank_split(ranker, jnp.zeros(batches.rows, int), batches, mesh, "ranking")
-    assert top.shape == (3, len(tiny.train), 5)
-    for document in range(len(tiny.train)):
-        words = tiny.train.words.row(document)
-        np.testing.assert_array_equal(top[0, document, :2], [words.sum(), len(words)])
-    np.testing.assert_array_equal(top[2], top[0] + 2)
+# Equal models share their compiled program; this one is equal to itself alone.
+table = cache(Table)
 
 
-class TwoDocuments:
-    """Three labels in training, a fourth in the test documents alone."""
-
-    num_labels = 3
-    published_counts = np.array([5, 2, 1, 0])
-    published_documents = 6
-    split = type("Split", (), {"labels": Ragged(np.array([0, 3, 1]), np.array([0, 2, 3]))})
+def make_split(truth, lengths=None):
+    """A document for each row of bool[N, L], whose first word is its number."""
+    lengths = np.ones(len(truth), int) if lengths is None else lengths
+    words = Ragged.from_rows([row] * length for row, length in enumerate(lengths))
+    return Split(words, Ragged.from_rows(np.flatnonzero(row) for row in truth))
 
 
-TOP = np.array(
-    [
-        [[0, 2, 1, -1, -1], [0, 1, 2, -1, -1]],
-        [[0, -1, -1, -1, -1], [0, -1, -1, -1, -1]],
-        [[2, 1, -1, -1, -1], [1, 2, -1, -1, -1]],
-    ],
-    np.int32,
+def score(logits, truth, groups=None, devices=1, threshold=0.5, lengths=None):
+    logits = np.asarray(logits, np.float32)
+    mesh = sharding.make_mesh(jax.local_devices()[:devices])
+    batches = Batches(make_split(truth, lengths), logits.shape[1], 4, [1, 2], devices)
+    groups = np.ones((1, truth.shape[1]), bool) if groups is None else groups
+    # Padding rows look up row 0, whose probabilities must not count.
+    return scorer.score_split(table(logits.shape[1]), logits, batches, mesh, groups, NUM_RANKED, threshold)
+
+
+def logits_between_thresholds(random, shape):
+    """Logits whose probabilities are at least 0.001 away from every threshold, so that rounding decides nothing."""
+    probabilities = (random.integers(0, 100, shape) + random.uniform(0.1, 0.9, shape)) / 100
+    return (np.log(probabilities) - np.log1p(-probabilities)).astype(np.float32)
+
+
+def best_of(logits, group):
+    order = [label for label in np.argsort(-logits.astype(np.float64), kind="stable") if group[label]][:NUM_RANKED]
+    return order + [-1] * (NUM_RANKED - len(order))
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    seed=st.integers(0, 10**6),
+    num_documents=st.integers(1, 13),
+    known=st.sampled_from([1, 3, 9]),
+    devices=st.sampled_from([1, 4]),
 )
+def test_scores_agree_with_plain_numpy(seed, num_documents, known, devices):
+    random = np.random.default_rng(seed)
+    num_labels, threshold = known + 2, 0.4  # two labels that training never saw
+    logits = logits_between_thresholds(random, (num_documents, known))
+    truth = random.random((num_documents, num_labels)) < 0.3
+    truth[num_documents // 2] = False
+    groups = np.stack([np.ones(num_labels, bool), random.random(num_labels) < 0.5, np.arange(num_labels) >= known])
+    scores = score(logits, truth, groups, devices, threshold, lengths=random.integers(1, 5, num_documents))
+
+    for group, top in zip(groups, scores.top, strict=True):
+        assert top.tolist() == [best_of(row, group) for row in logits]
+    probabilities = np.pad(1 / (1 + np.exp(-logits.astype(np.float64))), ((0, 0), (0, 2)))
+    reached = (probabilities[:, :, None] >= GRID.astype(np.float64)).sum(axis=-1)[:, :known]
+    of_true = reached[truth[:, :known]]
+    assert scores.histogram.tolist() == [np.bincount(x.ravel(), minlength=100).tolist() for x in (reached, of_true)]
+    predicted = probabilities >= threshold
+    counts = [predicted & truth, predicted & ~truth, ~predicted & truth]
+    assert [x.tolist() for x in scores.confusion] == [x.sum(axis=0).tolist() for x in counts]
 
 
-def test_measures_all_labels_and_those_of_head_and_tail():
-    corpus = batches = TwoDocuments()
-    is_head = np.array([True, False, False])
-    measured = scorer.measure(TOP, batches, corpus, Report(), is_head)
-    assert measured["P@1"] == 50.0
-    assert measured["P@3"] == pytest.approx(100 / 3)
-    # The head's documents: the first alone. The tail's: both, and the unseen label 3 of the first is never found.
-    assert measured["head"]["P@1"] == 100.0
-    assert measured["tail"]["P@1"] == 50.0
-    assert measured["tail"]["N@1"] == 50.0
-    # Label 1 is right in one of the two documents that it is predicted in; 2 never; 3 is never predicted.
-    assert measured["tail"]["macro_P@5"] == pytest.approx(50 / 3)
-    assert measured["macro_P@5"] == pytest.approx((50 + 50) / 4)
-    assert set(measured["head"]) == set(measured["tail"]) == set(measured) - {"head", "tail"}
-    without = scorer.measure(TOP, batches, corpus, Report())
-    other = scorer.measure(TOP, batches, corpus, Report(propensity_a=0.6, propensity_b=2.6), is_head)
-    assert other["PSP@3"] != measured["PSP@3"]
-    assert other["tail"]["PSP@3"] != measured["tail"]["PSP@3"]
-    assert other["P@3"] == measured["P@3"]
-    assert without == {name: value for name, value in measured.items() if name not in ("head", "tail")}
+def test_probabilities_are_those_of_the_first_groups_best_labels():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(4, 3)).astype(np.float32)
+    batch = next(Batches(make_split(np.zeros((4, 3), bool)), 3, 4, [1]).load([np.arange(4)]))
+    groups = jnp.array([[True, False, True], [True, True, True]])
+    scores = scorer.score_batch(table(3), NUM_RANKED, logits, batch, groups, 0.5)
+    assert scores.top.dtype == jnp.int32
+    for row, probabilities in zip(logits, np.asarray(scores.probabilities), strict=True):
+        expected = np.sort(1 / (1 + np.exp(-row[[0, 2]].astype(np.float64))))[::-1]
+        np.testing.assert_allclose(probabilities, [*expected, 0, 0, 0], rtol=1e-6)
 
 
-def test_bins_go_from_the_most_frequent_label_down():
-    assert scorer.bins(TOP[0], TwoDocuments(), TwoDocuments(), 2) == [50.0, 0.0]
-    assert scorer.bins(TOP[0], TwoDocuments(), TwoDocuments(), 1) == [50.0, 50.0, 0.0, 0.0]
+def test_all_uses_of_a_model_share_one_program():
+    logits, truth = np.zeros((6, 4), np.float32), np.ones((6, 4), bool)
+    score(logits, truth)
+    before = programs()
+    score(logits + 1, ~truth, np.zeros((1, 4), bool), threshold=0.9)
+    assert programs() == before
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 10**6), devices=st.sampled_from([1, 4]))
+def test_the_threshold_is_the_best_of_the_grid_by_scikit_learn(seed, devices):
+    random = np.random.default_rng(seed)
+    truth = random.random((13, 7)) < 0.3  # the last label is one that training never saw
+    logits = 2 * random.normal(size=(13, 6)) + 3 * truth[:, :-1] - 1
+    chosen = best_threshold(score(logits, truth, devices=devices).histogram, int(truth.sum()))
+    probabilities = np.pad(np.asarray(jax.nn.sigmoid(np.float32(logits))), ((0, 0), (0, 1)))
+    f1 = {float(at): f1_score(truth, probabilities >= at, average="micro", zero_division=0) for at in GRID}
+    best = [at for at, value in f1.items() if value == pytest.approx(max(f1.values()), abs=1e-12)]
+    assert chosen in best
+    assert abs(chosen - 0.5) == min(abs(at - 0.5) for at in best)
+
+
+def test_a_probability_equal_to_the_threshold_reaches_it():
+    assert np.float32(0.5) in GRID
+    logits, truth = np.full((2, 6), -9.0), np.zeros((2, 6), bool)
+    logits[0, 0], truth[0, 0] = 0.0, True  # 0.5 exactly
+    logits[1, 0] = -0.001  # a little less, not true
+    scores = score(logits, truth)
+    assert best_threshold(scores.histogram, 1) == 0.5
+    assert scores.confusion.true_positives.sum() == 1
+    assert scores.confusion.false_positives.sum() == 0
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [np.zeros((0, 7), bool), np.zeros((2, 7), bool), np.eye(7, dtype=bool)[[6]]],
+    ids=["no documents", "no labels", "unseen labels alone"],
+)
+def test_the_threshold_is_one_half_without_labels_to_choose_it_on(truth):
+    scores = score(np.ones((max(1, len(truth)), 6)), truth)
+    assert best_threshold(scores.histogram, int(truth.sum())) == DEFAULT_THRESHOLD == 0.5
+    assert scores.top.shape == (1, len(truth), NUM_RANKED)

@@ -9,13 +9,10 @@ from lsfa_jax.model import augmentation, pvae
 from tests.reference import augmentation as reference
 from tests.reference import pvae as reference_pvae
 from tests.reference.agreement import assert_agrees, assert_equal
+from tests.reference.inputs import normal
 
 L, N_A, D, Z = 4, 3, 3, 2
 KEY = jax.random.key(0)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
 
 
 PROTOTYPES, MATRIX = jnp.array(normal(L, D)), normal(Z, D)
@@ -43,41 +40,41 @@ def columns(pairs):
 
 @settings(deadline=None, max_examples=30)
 @given(order=st.lists(st.sampled_from(PAIRS), min_size=len(PAIRS), max_size=len(PAIRS)))
-def test_a_feature_depends_on_its_label_and_index_alone(order):
-    whole = dict(zip(PAIRS, np.asarray(sample(*columns(PAIRS))), strict=True))
+def test_a_feature_depends_only_on_its_label_and_index(order):
+    all_features = dict(zip(PAIRS, np.asarray(sample(*columns(PAIRS))), strict=True))
     for pair, feature in zip(order, np.asarray(sample(*columns(order))), strict=True):
-        np.testing.assert_array_equal(feature, whole[pair])
+        np.testing.assert_array_equal(feature, all_features[pair])
 
 
 def test_a_feature_does_not_depend_on_the_size_of_its_batch():
-    whole = sample(*columns(PAIRS))
+    all_features = sample(*columns(PAIRS))
     for i in (0, 7):
         np.testing.assert_array_equal(latents(*columns(PAIRS[i : i + 1]))[0], latents(*columns(PAIRS))[i])
-        np.testing.assert_allclose(sample(*columns(PAIRS[i : i + 1]))[0], whole[i], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(sample(*columns(PAIRS[i : i + 1]))[0], all_features[i], rtol=1e-6, atol=1e-6)
 
 
-def test_other_indices_labels_and_keys_draw_other_latents():
-    drawn = np.asarray(latents(*columns(PAIRS)))
-    assert len(np.unique(drawn, axis=0)) == len(PAIRS)
+def test_each_index_label_and_key_has_a_different_latent():
+    z = np.asarray(latents(*columns(PAIRS)))
+    assert len(np.unique(z, axis=0)) == len(PAIRS)
     label_ids, indices = columns(PAIRS)
-    other = augmentation.sample_features(
+    z_of_second_key = augmentation.sample_features(
         lambda z, p: z, jax.random.key(1), label_ids, indices, PROTOTYPES[label_ids], Z
     )
-    assert not np.any(np.all(np.asarray(other) == drawn, axis=1))
+    assert not np.any(np.all(np.asarray(z_of_second_key) == z, axis=1))
 
 
-def test_latents_are_standard_normal_around_the_labels_own_prototype():
-    # A linear decoder's features have the prototype for a mean and MATRIX' MATRIX for a covariance. The bounds are five
-    # standard errors of a mean and of a covariance over n draws; the key is fixed, so that they hold always or never.
+def test_latents_are_standard_normal_and_features_are_centred_on_the_prototype_of_their_label():
+    # With a linear decoder the mean is the prototype and the covariance MATRIX' MATRIX. The bounds are five standard
+    # errors of a mean and of a covariance over n samples; the key is fixed, so the test is deterministic.
     n = 4000
     covariance = MATRIX.T @ MATRIX
-    spread = np.diag(covariance)
+    variance = np.diag(covariance)
     for label in (0, 3):
         features = np.asarray(sample(np.full(n, label), np.arange(n)))
         error = np.abs(features.mean(axis=0) - PROTOTYPES[label])
-        assert np.all(error < 5 * np.sqrt(spread / n))
+        assert np.all(error < 5 * np.sqrt(variance / n))
         error = np.abs(np.cov(features.T) - covariance)
-        assert np.all(error < 5 * np.sqrt((np.outer(spread, spread) + covariance**2) / n))
+        assert np.all(error < 5 * np.sqrt((np.outer(variance, variance) + covariance**2) / n))
 
 
 def test_features_come_from_the_decoder_of_equation_15():
@@ -94,7 +91,7 @@ def test_features_come_from_the_decoder_of_equation_15():
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("mask", [[True, True, False, True], [False] * 4], ids=["some", "none"])
+@pytest.mark.parametrize("mask", [[True, True, False, True], [False] * 4], ids=["one masked", "all masked"])
 def test_augmented_loss_is_equation_19(mask, with_bias):
     assert_agrees(
         lambda *arguments: augmentation.augmented_loss(*arguments, np.array(mask)),
@@ -110,14 +107,14 @@ loss_and_gradients = jax.jit(jax.value_and_grad(augmentation.augmented_loss, arg
 
 def test_padding_pairs_change_nothing():
     mask = np.array([True, False, True])
-    real = normal(3, D), normal(3, D, seed=1)
-    garbage = [np.where(mask[:, None], x, np.float32(1e8)) for x in real]
-    expected = loss_and_gradients(*real, None, mask)
+    pairs = normal(3, D), normal(3, D, seed=1)
+    garbage = [np.where(mask[:, None], x, np.float32(1e8)) for x in pairs]
+    expected = loss_and_gradients(*pairs, None, mask)
     assert_equal(loss_and_gradients(*garbage, None, mask), expected)
     assert not any(np.any(np.asarray(g)[~mask]) for g in expected[1])
 
 
-def test_augmented_loss_is_right_at_extreme_logits():
+def test_augmented_loss_is_exact_at_extreme_logits():
     features, weights = np.float32([[1e4], [-1e4], [0.0]]), np.ones((3, 1), np.float32)
     loss, (_, d_weights) = loss_and_gradients(features, weights, None, np.ones(3, bool))
     np.testing.assert_allclose(loss, 1e4 + np.log(2), rtol=1e-6)

@@ -7,22 +7,23 @@ from hypothesis import strategies as st
 from lsfa_jax.model import classifier
 from tests.reference import classifier as reference
 from tests.reference.agreement import assert_agrees, assert_equal
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+from tests.reference.inputs import normal
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [4, 1], ids=["per label", "shared"])
-def test_score_is_the_inner_product_of_feature_and_classifier(rows, bias):
+@pytest.mark.parametrize("num_rows", [4, 1], ids=["per label", "shared"])
+def test_scores_are_equation_5(num_rows, bias):
     assert_agrees(
-        classifier.scores, reference.scores, normal(3, 4, 2), normal(rows, 2), normal(rows, seed=1) if bias else None
+        classifier.scores,
+        reference.scores,
+        normal(3, 4, 2),
+        normal(num_rows, 2),
+        normal(num_rows, seed=1) if bias else None,
     )
 
 
 def padded(label_sets, width):
-    """Label ids [B, K], their mask [B, K] and the document mask [B] of label sets; None is a padding document."""
+    """Label ids [B, K], their mask [B, K] and the document mask [B]; a set that is None marks a padding document."""
     ids, mask = np.zeros((len(label_sets), width), np.int32), np.zeros((len(label_sets), width), bool)
     for b, labels in enumerate(label_sets):
         for k, label in enumerate(sorted(labels or ())):
@@ -39,9 +40,9 @@ def padded(label_sets, width):
         ([None, None], 3),
         ([{0, 1, 2}], 3),
     ],
-    ids=["ragged", "no labels, no document", "one label", "no documents", "every label"],
+    ids=["ragged", "no labels, padding", "one label", "padding only", "every label"],
 )
-def test_cross_entropy_is_the_dense_formula(label_sets, num_labels):
+def test_cross_entropy_is_equation_6(label_sets, num_labels):
     ids, mask, documents = padded(label_sets, 3)
     assert_agrees(
         lambda logits: classifier.binary_cross_entropy(logits, ids, mask, documents),
@@ -57,18 +58,18 @@ loss_and_gradient = jax.jit(jax.value_and_grad(classifier.binary_cross_entropy))
 @given(
     label_sets=st.lists(st.none() | st.sets(st.integers(0, 4), max_size=3), min_size=3, max_size=3),
     garbage=st.integers(0, 4),
-    far=st.sampled_from([1.0, -1e30, 1e30]),
+    padding_logit=st.sampled_from([1.0, -1e30, 1e30]),
 )
-def test_padding_documents_and_padding_labels_change_nothing(label_sets, garbage, far):
+def test_padding_documents_and_padding_labels_change_nothing(label_sets, garbage, padding_logit):
     ids, mask, documents = padded(label_sets, 3)
     logits = normal(3, 5)
-    elsewhere = np.where(documents[:, None], logits, np.float32(far))
+    with_garbage = np.where(documents[:, None], logits, np.float32(padding_logit))
     expected = loss_and_gradient(logits, ids, mask, documents)
-    assert_equal(loss_and_gradient(elsewhere, np.where(mask, ids, garbage), mask, documents), expected)
+    assert_equal(loss_and_gradient(with_garbage, np.where(mask, ids, garbage), mask, documents), expected)
     assert not np.any(np.asarray(expected[1])[~documents])
 
 
-def test_cross_entropy_and_its_gradient_are_right_at_extreme_logits():
+def test_cross_entropy_and_its_gradient_are_exact_at_extreme_logits():
     logits = np.array([[1e4, -1e4, 1e4, -1e4, 0.0]], np.float32)
     label_sets = [{0, 3}]
     loss, gradient = loss_and_gradient(logits, *padded(label_sets, 3))

@@ -1,5 +1,6 @@
 import functools
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -10,12 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from lsfa_jax.model import prototypes
 from tests.reference import prototypes as reference
 from tests.reference.agreement import assert_agrees
+from tests.reference.inputs import normal
 
 P, L, D = 12, 5, 3
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnames="num_labels")
@@ -32,46 +30,46 @@ def summaries(features, label_ids, mask, num_labels):
 )
 def test_prototypes_are_the_mean_of_each_label(label_ids, mask, seed):
     features = 1.0 + normal(P, D, seed=seed)
-    # What a masked pair holds must not matter, not even where it is no number at all.
+    # Masked pairs must not change the sums, not even as nan.
     features[~mask] = np.nan
-    sums, means, spread = summaries(features, label_ids, mask, L)
+    sums, means, variances = summaries(features, label_ids, mask, L)
     exact = np.nan_to_num(features.astype(np.float64))
     np.testing.assert_array_equal(sums.counts, [np.sum(mask & (label_ids == label)) for label in range(L)])
     np.testing.assert_allclose(means, reference.prototypes(exact, label_ids, mask, L), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(spread, reference.variances(exact, label_ids, mask, L), rtol=1e-4, atol=1e-5)
-    without = np.asarray(sums.counts) == 0
-    assert not np.any(np.asarray(means)[without])
+    np.testing.assert_allclose(variances, reference.variances(exact, label_ids, mask, L), rtol=1e-4, atol=1e-5)
+    has_no_feature = np.asarray(sums.counts) == 0
+    assert not np.any(np.asarray(means)[has_no_feature])
 
 
 LABELS = np.array([0, 3, 3, 0, 0, 4, 1, 3, 1, 0, 2, 2])
-REAL = np.arange(P) != 11
+MASK = np.arange(P) != 11
 
 
-@pytest.mark.parametrize("what", ["prototypes", "variances"])
+@pytest.mark.parametrize("statistic", ["prototypes", "variances"])
 @pytest.mark.parametrize("num_labels", [L, 1])
-def test_values_and_gradients_in_the_features(what, num_labels):
+def test_values_and_gradients_in_the_features(statistic, num_labels):
     label_ids = LABELS if num_labels > 1 else np.zeros(P, int)
     assert_agrees(
-        lambda v: getattr(prototypes, what)(prototypes.feature_sums(v, label_ids, REAL, num_labels)),
-        lambda v: getattr(reference, what)(v, label_ids, REAL, num_labels),
+        lambda v: getattr(prototypes, statistic)(prototypes.feature_sums(v, label_ids, MASK, num_labels)),
+        lambda v: getattr(reference, statistic)(v, label_ids, MASK, num_labels),
         normal(P, D),
     )
 
 
 @settings(deadline=None)
-@given(cut=st.lists(st.booleans(), min_size=P, max_size=P).map(np.array))
-def test_sums_of_parts_add_up_to_the_sums_of_all(cut):
+@given(part=st.lists(st.booleans(), min_size=P, max_size=P).map(np.array))
+def test_sums_over_parts_add_up_to_the_sums_over_all_pairs(part):
     features = normal(P, D)
-    parts = [summaries(features, LABELS, part, L)[0] for part in (cut, ~cut)]
-    whole, _, _ = summaries(features, LABELS, np.ones(P, bool), L)
-    added = jax.tree.map(lambda *x: sum(x), prototypes.no_features(L, D), *parts)
-    np.testing.assert_array_equal(added.counts, whole.counts)
-    np.testing.assert_allclose(added.totals, whole.totals, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(added.squares, whole.squares, rtol=1e-5, atol=1e-6)
+    parts = [summaries(features, LABELS, mask, L)[0] for mask in (part, ~part)]
+    total, _, _ = summaries(features, LABELS, np.ones(P, bool), L)
+    added = jax.tree.map(lambda *x: sum(x), prototypes.zero_sums(L, D), *parts)
+    np.testing.assert_array_equal(added.counts, total.counts)
+    np.testing.assert_allclose(added.totals, total.totals, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(added.squares, total.squares, rtol=1e-5, atol=1e-6)
 
 
-def test_nothing_has_zero_prototypes_and_variances():
-    sums = prototypes.no_features(L, D)
+def test_prototypes_and_variances_without_pairs_are_zero():
+    sums = prototypes.zero_sums(L, D)
     assert sums.counts.dtype == np.int32
     np.testing.assert_array_equal(prototypes.prototypes(sums), np.zeros((L, D)))
     np.testing.assert_array_equal(prototypes.variances(sums), np.zeros(L))
@@ -79,22 +77,22 @@ def test_nothing_has_zero_prototypes_and_variances():
 
 def test_variance_of_equal_features_is_not_negative():
     features = np.full((P, D), 0.1, np.float32)
-    _, _, spread = summaries(features, np.zeros(P, int), np.ones(P, bool), L)
-    assert np.all(spread >= 0)
-    np.testing.assert_allclose(spread, 0, atol=1e-6)
+    _, _, variances = summaries(features, np.zeros(P, int), np.ones(P, bool), L)
+    assert np.all(variances >= 0)
+    np.testing.assert_allclose(variances, 0, atol=1e-6)
 
 
-def test_pairs_split_over_four_devices_give_the_same_sums():
+def test_pairs_sharded_over_four_devices_give_the_same_sums():
     devices = jax.devices("cpu")
     assert len(devices) == 4
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
-    split = NamedSharding(mesh, PartitionSpec("data"))
-    arguments = normal(P, D), LABELS, REAL
-    on_four = [jax.device_put(x, split) for x in arguments]
+    sharded = NamedSharding(mesh, PartitionSpec("data"))
+    arguments = normal(P, D), LABELS, MASK
+    on_four = [jax.device_put(x, sharded) for x in arguments]
     assert {shard.data.shape for shard in on_four[0].addressable_shards} == {(P // 4, D)}
-    found, expected = summaries(*on_four, L), summaries(*arguments, L)
-    np.testing.assert_array_equal(found[0].counts, expected[0].counts)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+    actual, expected = summaries(*on_four, L), summaries(*arguments, L)
+    np.testing.assert_array_equal(actual[0].counts, expected[0].counts)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @given(counts=st.lists(st.integers(0, 100), min_size=1, max_size=20), threshold=st.integers(0, 100))

@@ -10,19 +10,16 @@ from scipy.stats import norm
 from lsfa_jax.model import pvae
 from tests.reference import pvae as reference
 from tests.reference.agreement import assert_agrees, assert_equal
+from tests.reference.inputs import normal
 
 P, D, HIDDEN, Z = 5, 3, 4, 2
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
 
 
 def model(**switches):
     return pvae.Pvae(feature_size=D, hidden_size=HIDDEN, latent_size=Z, **switches)
 
 
-# No bias is zero here, unlike at the start of a training, so that one which is left out is found.
+# Unlike initial parameters, no bias is zero: tests detect a bias that is left out.
 SHAPES = {
     "encoder_hidden": (2 * D, HIDDEN),
     "encoder_mu": (HIDDEN, Z),
@@ -46,7 +43,7 @@ def decode(z, prototypes, params=PARAMS, **switches):
     return model(**switches).apply({"params": params}, z, prototypes, method="decode")
 
 
-def test_declares_the_parameters_of_three_perceptrons():
+def test_parameters_are_those_of_the_encoder_and_the_decoder():
     variables = model().init(jax.random.key(0), FEATURES, PROTOTYPES, NOISE)
     assert jax.tree.map(np.shape, variables) == {"params": jax.tree.map(np.shape, PARAMS)}
 
@@ -73,28 +70,30 @@ def test_decoder_is_equation_15(nonnegative, residual):
     )
 
 
-def test_latent_is_equations_13_and_14():
-    assert_agrees(pvae.reparameterized, reference.reparameterized, normal(P, Z), normal(P, Z, seed=1), NOISE)
+def test_the_latent_is_equations_13_and_14():
+    assert_agrees(pvae.reparameterize, reference.reparameterize, normal(P, Z), normal(P, Z, seed=1), NOISE)
 
 
 @pytest.mark.parametrize("kl_weight", ["auto", 0.005, 0.0])
 def test_objective_and_its_gradient_in_all_parameters_are_equations_11_to_17(kl_weight):
-    def ours(params, features, prototypes):
+    def objective(params, features, prototypes):
         reconstruction, mu, log_variance = model().apply({"params": params}, features, prototypes, NOISE)
         return pvae.negative_elbo(features, reconstruction, mu, log_variance, MASK, kl_weight)
 
-    def theirs(params, features, prototypes):
+    def expected(params, features, prototypes):
         mu, log_variance = reference.encode(params, features, prototypes)
-        z = reference.reparameterized(mu, log_variance, NOISE.astype(np.float64))
+        z = reference.reparameterize(mu, log_variance, NOISE.astype(np.float64))
         reconstruction = reference.decode(params, z, prototypes)
         return reference.negative_elbo(features, reconstruction, mu, log_variance, MASK, kl_weight)
 
-    assert_agrees(ours, theirs, PARAMS, FEATURES, PROTOTYPES)
+    assert_agrees(objective, expected, PARAMS, FEATURES, PROTOTYPES)
 
 
 @pytest.mark.parametrize("kl_weight", ["auto", 0.005])
-@pytest.mark.parametrize("mask", [MASK, np.arange(P) == 2, np.ones(P, bool)], ids=["some", "one", "all"])
-def test_objective_given_the_reconstruction(mask, kl_weight):
+@pytest.mark.parametrize(
+    "mask", [MASK, np.arange(P) == 2, np.ones(P, bool)], ids=["one masked", "one unmasked", "no padding"]
+)
+def test_objective_of_a_given_reconstruction_is_equations_16_and_17(mask, kl_weight):
     assert_agrees(
         lambda *arguments: pvae.negative_elbo(*arguments, mask, kl_weight),
         lambda *arguments: reference.negative_elbo(*arguments, mask, kl_weight),
@@ -106,16 +105,16 @@ def test_objective_given_the_reconstruction(mask, kl_weight):
 
 
 @pytest.mark.parametrize("kl_weight", ["auto", 0.005])
-@pytest.mark.parametrize("mask", [MASK, np.zeros(P, bool)], ids=["some", "none"])
+@pytest.mark.parametrize("mask", [MASK, np.zeros(P, bool)], ids=["one masked", "all masked"])
 def test_padding_features_change_no_objective_and_no_gradient(mask, kl_weight):
     def run(*arguments):
         return jax.value_and_grad(
             lambda *arguments: pvae.negative_elbo(*arguments, mask, kl_weight), argnums=(0, 1, 2, 3)
         )(*arguments)
 
-    real = FEATURES, normal(P, D), normal(P, Z), normal(P, Z, seed=1)
-    garbage = [np.where(mask[:, None], x, 50 * normal(*x.shape, seed=9)) for x in real]
-    loss, gradients = run(*real)
+    inputs = FEATURES, normal(P, D), normal(P, Z), normal(P, Z, seed=1)
+    garbage = [np.where(mask[:, None], x, 50 * normal(*x.shape, seed=9)) for x in inputs]
+    loss, gradients = run(*inputs)
     assert_equal(run(*garbage), (loss, gradients))
     assert np.isfinite(loss)
     assert not any(np.any(np.asarray(g)[~mask]) for g in gradients)
@@ -135,11 +134,11 @@ def test_kl_is_the_integral(mu, log_variance):
     integral, _ = quad(
         lambda z: q.pdf(z) * (q.logpdf(z) - norm.logpdf(z)), q.mean() - 12 * q.std(), q.mean() + 12 * q.std()
     )
-    ours = pvae.kl_divergence(np.float32([mu]), np.float32([log_variance]))
-    np.testing.assert_allclose(ours, integral, rtol=1e-4, atol=1e-5)
+    kl = pvae.kl_divergence(np.float32([mu]), np.float32([log_variance]))
+    np.testing.assert_allclose(kl, integral, rtol=1e-4, atol=1e-5)
 
 
-def test_kl_adds_up_over_dimensions():
+def test_kl_is_summed_over_dimensions():
     assert_agrees(pvae.kl_divergence, reference.kl_divergence, normal(P, Z), normal(P, Z, seed=1))
     np.testing.assert_array_equal(pvae.kl_divergence(np.zeros((P, Z)), np.zeros((P, Z))), np.zeros(P))
 
@@ -149,14 +148,14 @@ elbo_auto = jax.jit(pvae.negative_elbo, static_argnames="kl_weight")
 
 @settings(deadline=None)
 @given(variance=st.floats(1e-3, 1e3), error=st.floats(0.01, 10), seed=st.integers(0, 100))
-def test_auto_is_the_noise_variance_of_maximum_likelihood(variance, error, seed):
+def test_auto_uses_the_maximum_likelihood_noise_variance(variance, error, seed):
     reconstruction = FEATURES + np.float32(error) * normal(P, D, seed=seed)
     flat = np.zeros((P, Z), np.float32)
     auto = float(elbo_auto(FEATURES, reconstruction, flat, flat, MASK))
     squares = ((FEATURES - reconstruction)[MASK].astype(np.float64)) ** 2
 
     def negative_log_likelihood(variance):
-        """Of one feature on average, without D/2 log(2 pi)."""
+        """Mean over features, without D/2 log(2 pi)."""
         return D / 2 * np.log(variance) + np.sum(squares) / (2 * variance) / np.sum(MASK)
 
     slack = 1e-4 * (1 + abs(auto))
@@ -176,19 +175,19 @@ def test_log_variance_stays_between_minus_10_and_10():
         np.testing.assert_array_equal(log_variance, np.full((P, Z), expected))
 
 
-def test_relu_posterior_cuts_mu_and_log_variance_at_zero():
+def test_relu_posterior_applies_a_relu_to_mu_and_log_variance():
     mu, log_variance = encode(FEATURES, PROTOTYPES)
-    assert np.any(mu < 0), "or nothing is tested"
-    assert np.any(log_variance < 0), "or nothing is tested"
+    assert np.any(mu < 0), "the test needs negative values"
+    assert np.any(log_variance < 0), "the test needs negative values"
     released_mu, released_log_variance = encode(FEATURES, PROTOTYPES, relu_posterior=True)
     np.testing.assert_array_equal(released_mu, np.maximum(mu, 0))
     np.testing.assert_array_equal(released_log_variance, np.maximum(log_variance, 0))
     _, large = encode(FEATURES, PROTOTYPES, with_log_variance_bias(50.0), relu_posterior=True)
-    assert np.all(large > 40), "the released code clips nothing"
+    assert np.all(large > 40), "the released code does not clip"
 
 
-def test_integer_cast_drops_the_fractions_of_features_and_prototypes():
-    # Towards zero, as a cast does: -1.9 becomes -1, not -2.
+def test_integer_cast_truncates_features_and_prototypes():
+    # Towards zero, as astype does: -1.9 becomes -1, not -2.
     features, prototypes = FEATURES.astype(int).astype(np.float32), PROTOTYPES.astype(int).astype(np.float32)
     assert np.any(FEATURES < -1)
     assert_equal(encode(FEATURES, PROTOTYPES, integer_cast=True), encode(features, prototypes))
@@ -205,15 +204,15 @@ def test_decoder_norm_is_batch_norm_before_the_relu():
     assert jax.tree.map(np.shape, initial) == jax.tree.map(np.shape, {"params": params, "batch_stats": stats})
 
     variables = {"params": params, "batch_stats": stats}
-    trained, changed = net.apply(variables, NOISE, PROTOTYPES, train=True, method="decode", mutable=["batch_stats"])
+    normalized, updates = net.apply(variables, NOISE, PROTOTYPES, train=True, method="decode", mutable=["batch_stats"])
     out = reference.decoder_output(PARAMS, NOISE.astype(np.float64), PROTOTYPES.astype(np.float64))
     mean, variance = out.mean(axis=0), out.var(axis=0)
     expected = np.maximum((out - mean) / np.sqrt(variance + 1e-5) * scale + bias, 0)
-    np.testing.assert_allclose(trained, expected, rtol=1e-4, atol=1e-5)
-    after = changed["batch_stats"]["norm"]
-    np.testing.assert_allclose(after["mean"], 0.9 * stats["norm"]["mean"] + 0.1 * mean, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(after["var"], 0.9 * stats["norm"]["var"] + 0.1 * variance, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(normalized, expected, rtol=1e-4, atol=1e-5)
+    running = updates["batch_stats"]["norm"]
+    np.testing.assert_allclose(running["mean"], 0.9 * stats["norm"]["mean"] + 0.1 * mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(running["var"], 0.9 * stats["norm"]["var"] + 0.1 * variance, rtol=1e-5, atol=1e-6)
 
-    used = net.apply(variables, NOISE, PROTOTYPES, method="decode")
+    normalized = net.apply(variables, NOISE, PROTOTYPES, method="decode")
     expected = np.maximum((out - stats["norm"]["mean"]) / np.sqrt(stats["norm"]["var"] + 1e-5) * scale + bias, 0)
-    np.testing.assert_allclose(used, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(normalized, expected, rtol=1e-4, atol=1e-5)

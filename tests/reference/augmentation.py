@@ -1,10 +1,10 @@
-"""Eq. 19 in plain loops, float64. (Eq. 18 is the decoder of pvae.py on random latents.)"""
+"""Eq. 19 in plain loops, float64. (Eq. 18 is the decoder of pvae.py on normal latents.)"""
 
 from tests.reference.classifier import log_sigmoid
 
 
 def augmented_loss(features, weights, bias, mask):
-    """Eq. 19 without gamma, with its minus sign: feature i stands before the classifier in row i."""
+    """Eq. 19 without gamma, with its minus sign; row i of `weights` is the classifier of feature i's label."""
     total = 0.0
     for i in range(len(features)):
         if mask[i]:

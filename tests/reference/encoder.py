@@ -25,15 +25,15 @@ def lstm(projected, w_hidden, h0, c0):
 
 
 def bilstm(params, x, lengths):
-    """Eq. 1: each document is cut at its length and read from both ends; the rest of the row is zero."""
+    """Eq. 1: each document, cut at its length, from both directions; states beyond the length are zero."""
     hidden_size = len(params["forward"]["h0"])
     out = np.zeros((x.shape[0], x.shape[1], 2 * hidden_size))
     for b, length in enumerate(lengths):
-        words = x[b, :length]
-        for side, order in (("forward", slice(None)), ("backward", slice(None, None, -1))):
-            p = params[side]
-            states = lstm(words[order] @ p["w_input"] + p["bias"], p["w_hidden"], p["h0"], p["c0"])[order]
-            first = 0 if side == "forward" else hidden_size
+        tokens = x[b, :length]
+        for direction, order in (("forward", slice(None)), ("backward", slice(None, None, -1))):
+            p = params[direction]
+            states = lstm(tokens[order] @ p["w_input"] + p["bias"], p["w_hidden"], p["h0"], p["c0"])[order]
+            first = 0 if direction == "forward" else hidden_size
             out[b, :length, first : first + hidden_size] = states
     return out
 
@@ -44,10 +44,10 @@ def softmax(x):
 
 
 def label_attention(states, lengths, queries):
-    """Eq. 4; queries [L, 2H] for every document alike, or [B, K, 2H]."""
-    num_documents, num_words, _ = states.shape
+    """Eq. 4; queries [L, 2H], the same labels for all documents, or [B, K, 2H]."""
+    num_documents, num_tokens, _ = states.shape
     num_queries = queries.shape[-2]
-    alpha = np.zeros((num_documents, num_queries, num_words))
+    alpha = np.zeros((num_documents, num_queries, num_tokens))
     for b, length in enumerate(lengths):
         for k in range(num_queries):
             e = queries[k] if queries.ndim == 2 else queries[b, k]
@@ -57,7 +57,7 @@ def label_attention(states, lengths, queries):
 
 
 def label_features(states, lengths, queries, head):
-    """Eq. 2-3, v = alpha . x, and the feature head after the attention: relu(v W + b)."""
+    """Eq. 2-3, v = alpha . x, then the feature head: relu(v W + b)."""
     alpha = label_attention(states, lengths, queries)
     features = []
     for b in range(len(states)):

@@ -1,6 +1,7 @@
-"""The metrics as plain loops over documents and labels, in float64, from their definitions.
+"""The metrics of a ranking in plain loops over documents and labels, in float64, from their definitions.
 
-`tops` holds each document's ranking (-1: no prediction), `truths` each document's set of labels. Percentages.
+`tops` holds the ranked label ids of each document (-1: no prediction), `truths` the set of its labels. Metrics are
+percentages.
 """
 
 import numpy as np
@@ -51,12 +52,12 @@ def psp_at_k(tops, truths, q, k):
 def macro_precision_at_k(tops, truths, num_labels, k):
     precisions = []
     for label in range(num_labels):
-        right = predicted = 0
+        correct = predicted = 0
         for top, truth in zip(tops, truths, strict=True):
             if label in top[:k]:
                 predicted += 1
-                right += label in truth
-        precisions.append(100 * right / predicted if predicted else 0.0)
+                correct += label in truth
+        precisions.append(100 * correct / predicted if predicted else 0.0)
     return np.array(precisions)
 
 
@@ -70,7 +71,7 @@ def bin_means(per_label, counts, bin_size):
 
 
 def evaluate(tops, truths, counts, num_documents, a=0.55, b=1.5):
-    """`counts` covers every label, those that training never saw with 0."""
+    """All metrics; `counts` holds the training documents of every label, 0 for labels that are not in training."""
     values = {}
     for k in (1, 3, 5):
         values[f"P@{k}"] = precision_at_k(tops, truths, k)
@@ -83,7 +84,7 @@ def evaluate(tops, truths, counts, num_documents, a=0.55, b=1.5):
 
 
 def evaluate_group(tops, group_tops, truths, group, counts, num_documents):
-    """`group` is the set of the group's labels."""
+    """All metrics of the labels in the set `group`, over documents that have one of them."""
     kept = [(top, truth & group) for top, truth in zip(group_tops, truths, strict=True) if truth & group]
     values = evaluate([top for top, _ in kept], [truth for _, truth in kept], counts, num_documents)
     per_label = macro_precision_at_k(tops, truths, len(counts), 5)

@@ -12,7 +12,7 @@ def relu(x):
 
 
 def encode(params, features, prototypes):
-    """Eq. 11-12, mu and log sigma^2 of each feature."""
+    """Eq. 11-12: mu and log sigma^2 of each feature."""
     mu, log_variance = [], []
     for v, p in zip(features, prototypes, strict=True):
         hidden = relu(dense(params["encoder_hidden"], np.concatenate([v, p])))
@@ -22,7 +22,7 @@ def encode(params, features, prototypes):
 
 
 def decoder_output(params, z, prototypes, residual=True):
-    """Eq. 15 before the last ReLU; f_phi is the perceptron, added to the prototype if `residual`."""
+    """Eq. 15 before the last ReLU; with `residual`, the prototype is added to the perceptron's output."""
     out = []
     for latent, p in zip(z, prototypes, strict=True):
         hidden = relu(dense(params["decoder_hidden"], np.concatenate([latent, p])))
@@ -31,19 +31,19 @@ def decoder_output(params, z, prototypes, residual=True):
 
 
 def decode(params, z, prototypes, nonnegative=True, residual=True):
-    """Eq. 15, ending in a ReLU where features are never negative."""
+    """Eq. 15; ends in a ReLU where features are nonnegative."""
     out = decoder_output(params, z, prototypes, residual)
     return relu(out) if nonnegative else out
 
 
-def reparameterized(mu, log_variance, noise):
+def reparameterize(mu, log_variance, noise):
     """Eq. 14."""
     sigma = np.sqrt(np.exp(log_variance))
     return mu + noise * sigma
 
 
 def kl_divergence(mu, log_variance):
-    """KL(N(mu, sigma^2) || N(0, 1)) = log(1 / sigma) + (sigma^2 + mu^2) / 2 - 1 / 2, added over dimensions."""
+    """KL(N(mu, sigma^2) || N(0, 1)) = log(1 / sigma) + (sigma^2 + mu^2) / 2 - 1 / 2, summed over dimensions."""
     kl = np.zeros(mu.shape[:-1])
     for index in np.ndindex(mu.shape):
         sigma = np.sqrt(np.exp(log_variance[index]))
@@ -52,7 +52,7 @@ def kl_divergence(mu, log_variance):
 
 
 def negative_elbo(features, reconstruction, mu, log_variance, mask, kl_weight="auto"):
-    """Eq. 16-17 as a mean over the features that are real; 0 error and 0 KL where there are none."""
+    """Eq. 16-17 as a mean over unmasked features; the error and the KL are 0 without any."""
     rows = np.flatnonzero(mask)
     size = features.shape[1]
     errors = [(features[i, d] - reconstruction[i, d]) ** 2 for i in rows for d in range(size)]

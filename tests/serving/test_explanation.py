@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lsfa_jax.data.vocabulary import word_spans
 from lsfa_jax.serving.explanation import About, Explained, Pages
-from lsfa_jax.util.atomic import WholeFiles
+from lsfa_jax.util.atomic import TextFiles
 
 SCRIPT = "<script>alert('x')</script> & \"quoted\""
 ABOUT = About(title="Why", model=SCRIPT, source="texts.csv", max_words=4)
@@ -17,7 +17,7 @@ VOID = {"meta", "input", "br"}
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: documents with their labels, text and the words that carry attention."""
+    """The page as a browser parses it: documents with their labels, text and the words that carry attention."""
 
     def __init__(self, html):
         super().__init__(convert_charrefs=True)
@@ -76,7 +76,7 @@ def explained(text, labels=("one", "two"), probabilities=(0.9, 0.25), attention=
 
 
 def write(folder, documents, per_page=100, name="out.html"):
-    with WholeFiles() as files:
+    with TextFiles() as files:
         pages = Pages(folder / name, per_page, ABOUT, files)
         for document in documents:
             pages.add(document)
@@ -91,8 +91,8 @@ def page(folder, documents):
 
 def test_words_carry_the_attention_of_each_label_relative_to_its_strongest_word(tmp_path):
     attention = [[0.5, 0.25, 0.25, 0], [0, 0, 0.001, 0.999]]
-    found = page(tmp_path, [explained("Red, green blue: RED!", attention=attention, name="CELEX:7")])
-    (document,) = found.documents
+    shown = page(tmp_path, [explained("Red, green blue: RED!", attention=attention, name="CELEX:7")])
+    (document,) = shown.documents
     assert document["name"] == "Document CELEX:7"
     assert document["text"] == "Red, green blue: RED!"[: -len("!")]
     assert document["words"] == [
@@ -101,45 +101,45 @@ def test_words_carry_the_attention_of_each_label_relative_to_its_strongest_word(
         ["--a1:0.5", "blue"],
         ["--a2:1", "RED"],
     ]
-    # The labels with their words, repeated ones added up, for those who see no colours.
+    # The labels with their words, repeated ones added up, for users who do not see colours.
     assert [" ".join(label["text"].split()) for label in document["labels"]] == [
         "0.90 one red 50% green 25% blue 25%",
         "0.25 two red 100%",
     ]
-    # Each label's button colours with its own numbers; the first is chosen.
-    assert "input:nth-of-type(2):checked ~ .text span { --w: var(--a2, 0); }" in found.css
+    # Each label's button colours with its numbers; the first is chosen.
+    assert "input:nth-of-type(2):checked ~ .text span { --w: var(--a2, 0); }" in shown.css
     assert [button["type"] for button in document["inputs"]] == ["radio", "radio"]
     assert [button["id"] for button in document["inputs"]] == [label["for"] for label in document["labels"]]
     assert len({button["name"] for button in document["inputs"]}) == 1
     assert ["checked" in button for button in document["inputs"]] == [True, False]
 
 
-def test_what_was_not_read_is_set_apart(tmp_path):
+def test_words_beyond_the_models_reach_are_marked(tmp_path):
     texts = ["one two three four five, six.", "one two.", "one two three four" + " more" * 1000]
-    read, whole, long = page(tmp_path, [explained(text) for text in texts]).documents
+    read, short, long = page(tmp_path, [explained(text) for text in texts]).documents
     assert (read["text"], read["unread"]) == ("one two three four", " five, six.")
-    assert (whole["text"], whole["unread"]) == ("one two.", "")
+    assert (short["text"], short["unread"]) == ("one two.", "")
     assert long["unread"] == (" more" * 400 + " … (3,000 more characters)")
 
 
 def test_nothing_of_a_text_or_label_becomes_markup(tmp_path):
     labels = [SCRIPT, '"><img src=x onerror=alert(1)>']
-    found = page(tmp_path, [explained(SCRIPT, labels, name=SCRIPT), explained("a\0b <!-- ]]> &amp; \u2028")])
-    first, second = found.documents
+    shown = page(tmp_path, [explained(SCRIPT, labels, name=SCRIPT), explained("a\0b <!-- ]]> &amp; \u2028")])
+    first, second = shown.documents
     assert first["text"] + first["unread"] == SCRIPT
     assert first["name"] == f"Document {SCRIPT}"
     assert first["labels"][0]["text"].startswith(f"0.90 {SCRIPT} ")
     assert second["text"] + second["unread"] == "a\0b <!-- ]]> &amp; \u2028"
-    assert not found.tags & {"script", "img", "iframe", "object", "link"}
-    assert not [name for name, _ in found.attributes if name.startswith("on")]
+    assert not shown.tags & {"script", "img", "iframe", "object", "link"}
+    assert not [name for name, _ in shown.attributes if name.startswith("on")]
 
 
-def test_a_page_needs_nothing_from_outside(tmp_path):
-    found = page(tmp_path, [explained("some text")])
-    assert not [(name, value) for name, value in found.attributes if name in ("src", "href", "srcset", "action")]
-    assert not re.search(r"url\(|@import|http", found.css)
-    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in found.attributes
-    assert found.title == "Why"
+def test_a_page_has_no_external_resources(tmp_path):
+    shown = page(tmp_path, [explained("some text")])
+    assert not [(name, value) for name, value in shown.attributes if name in ("src", "href", "srcset", "action")]
+    assert not re.search(r"url\(|@import|http", shown.css)
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in shown.attributes
+    assert shown.title == "Why"
 
 
 def test_texts_without_words_and_documents_without_labels(tmp_path):
@@ -159,20 +159,20 @@ def test_documents_go_to_pages_that_link_to_each_other(tmp_path, count, pages):
     assert write(tmp_path, [explained("a b", name=str(i)) for i in range(count)], per_page=2, name=name) == pages
     names = [name, *(f"why? 50%-{number}.htm" for number in range(2, pages + 1))]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
-    found = [Page((tmp_path / name).read_text()) for name in names]
-    assert [document["name"] for one in found for document in one.documents] == [f"Document {i}" for i in range(count)]
-    links = [{rel: unquote(href) for rel, href in one.links.items()} for one in found]
+    shown = [Page((tmp_path / name).read_text()) for name in names]
+    assert [document["name"] for one in shown for document in one.documents] == [f"Document {i}" for i in range(count)]
+    links = [{rel: unquote(href) for rel, href in one.links.items()} for one in shown]
     assert [link.get("next") for link in links] == [*(f"./{name}" for name in names[1:]), None]
     assert [link.get("prev") for link in links] == [None, *(f"./{name}" for name in names[:-1])]
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), st.text(max_size=5), st.data())
-def test_any_text_is_on_the_page_as_it_is(tmp_path, text, label, data):
+def test_any_text_is_on_the_page_unchanged(tmp_path, text, label, data):
     spans = word_spans(text)[:4]
     weights = data.draw(st.lists(st.floats(0, 1, width=32), min_size=len(spans), max_size=len(spans)))
     (document,) = page(tmp_path, [explained(text, [label], [0.5], [weights])]).documents
     shown = document["text"] + document["unread"]
-    # HTML knows one line end.
+    # HTML has one kind of line end.
     assert shown.rstrip() == re.sub("\r\n?", "\n", text).rstrip()
     assert all(word in [text[start:end] for start, end in spans] for _, word in document["words"])

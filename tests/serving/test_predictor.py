@@ -1,4 +1,5 @@
 import itertools
+import threading
 
 import jax
 import numpy as np
@@ -7,19 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax.data import vocabulary
-from lsfa_jax.serving import predictor
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
+from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
-from tests.reference import classifier as reference_classifier
 from tests.reference import encoder as reference_encoder
+from tests.reference import lsfa as reference_lsfa
+from tests.reference.agreement import float64
 
 WORDS = [f"word{i}" for i in range(20)]
 LABELS = [f"label {i}" for i in range(training_corpus.NUM_LABELS)]
 TEXTS = [
     "word1 Word2, word3!",
     "",
-    "nothing known here",
+    "no known word",
     " ".join(f"word{i % 20}" for i in range(50)),
     "word7",
     "... ---",
@@ -46,18 +48,10 @@ def reference(model, text):
     """Probabilities [L] and attention [L, T] of one text by the references, words looked up one by one."""
     known = {word: vocabulary.NUM_SPECIAL + i for i, word in enumerate(model.words)}
     ids = [known.get(word, vocabulary.UNKNOWN) for word in vocabulary.tokenize(text)][: model.config.data.max_words]
-    params = model.params
-    sides = {
-        side: {name: params[f"lstm_{side}_{name}"] for name in ("w_input", "w_hidden", "bias", "h0", "c0")}
-        for side in ("forward", "backward")
-    }
-    x = params["embedding"][np.array(ids or [0])][None].astype(np.float64)
-    lengths = np.array([len(ids)])
-    states = reference_encoder.bilstm(sides, x, lengths)
-    head = {"kernel": params["head_kernel"], "bias": params["head_bias"]}
-    attention = reference_encoder.label_attention(states, lengths, params["label_queries"])
-    features = reference_encoder.label_features(states, lengths, params["label_queries"], head)
-    logits = reference_classifier.scores(features, params["classifier"]["weights"])[0]
+    params, lengths = float64(model.params), np.array([len(ids)])
+    states = reference_lsfa.token_states(params, np.array(ids or [0])[None], lengths)
+    attention = reference_encoder.label_attention(states, lengths, params["labels"]["queries"])
+    logits = reference_lsfa.logits(params, reference_lsfa.label_features(params, states, lengths))[0]
     return 1 / (1 + np.exp(-logits)), attention[0, :, : len(ids)]
 
 
@@ -81,8 +75,8 @@ def test_explanations_are_the_predictions_with_the_attention_of_equation_4(model
         np.testing.assert_allclose(explanation.probabilities, prediction.probabilities, rtol=1e-6)
         _, attention = reference(model, text)
         np.testing.assert_allclose(explanation.attention, attention[explanation.label_ids], rtol=1e-4, atol=1e-6)
-        read = [text[start:end].lower() for start, end in explanation.spans]
-        assert read == vocabulary.tokenize(text)[: model.config.data.max_words]
+        words = [text[start:end].lower() for start, end in explanation.spans]
+        assert words == vocabulary.tokenize(text)[: model.config.data.max_words]
 
 
 def test_no_texts_and_more_labels_than_there_are(model):
@@ -93,7 +87,7 @@ def test_no_texts_and_more_labels_than_there_are(model):
 
 
 def test_texts_are_read_as_they_are_needed(model):
-    """An endless stream is answered, and only a few chunks of it are read."""
+    """Predictions of an endless stream; only a few chunks of it are read."""
     read = itertools.count()
     texts = (f"word{next(read) % 20}" for _ in itertools.count())
     predictor = Predictor(model, batch_size=2, chunk=4)
@@ -102,13 +96,51 @@ def test_texts_are_read_as_they_are_needed(model):
     assert next(read) < 8 + 6 * 4
 
 
-def test_a_fault_of_the_texts_reaches_the_caller(model):
+def test_texts_of_any_number_and_length_share_few_programs(model):
+    predictor = Predictor(model, batch_size=40)
+    shapes = set()
+    for count in (1, 3, 17, 60, 100):
+        texts = ["word1 " * (number % 20) for number in range(count)]
+        batches = predictor.batches(texts)
+        shapes |= {batch.words.shape for batch in batches.load(batches.consecutive())}
+        assert len(list(predictor.predict(texts))) == count
+    devices = jax.local_device_count()
+    assert {rows for rows, _ in shapes} <= {devices, 16 * devices, 40}
+    assert {length for _, length in shapes} <= {4, 8, 16}
+    before = programs()
+    # Shapes that were compiled before, also in a new predictor.
+    assert len(list(predictor.predict(["word1 " * (number % 20) for number in range(100)]))) == 100
+    assert len(list(Predictor(model, batch_size=40).predict([""]))) == 1
+    assert programs() == before
+
+
+def test_one_text_is_not_padded_to_a_full_batch(model):
+    batches = Predictor(model, batch_size=40).batches(["word1"])
+    (batch,) = batches.load(batches.consecutive())
+    assert batch.words.shape == (jax.local_device_count(), 4)
+
+
+def test_each_text_is_answered_before_the_next_is_read(model):
+    answered = threading.Event()
+
+    def texts():
+        yield "word1"
+        assert answered.wait(20)
+        yield "word2"
+
+    predictions = Predictor(model, chunk=1).predict(texts())
+    next(predictions)
+    answered.set()
+    assert len(list(predictions)) == 1
+
+
+def test_an_exception_of_the_texts_reaches_the_caller(model):
     def texts():
         yield "word1"
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        list(predictor.Predictor(model, chunk=1).predict(texts()))
+        list(Predictor(model, chunk=1).predict(texts()))
 
 
 @settings(max_examples=300)

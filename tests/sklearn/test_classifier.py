@@ -1,8 +1,11 @@
+import copy
+import pickle
 import signal
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from scipy import sparse
@@ -18,6 +21,7 @@ from lsfa_jax import LSFA
 from lsfa_jax.data import build_corpus
 from lsfa_jax.sklearn import classifier
 from lsfa_jax.training import loop, model_folder
+from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
 
 SETTINGS = {
@@ -29,11 +33,11 @@ SETTINGS = {
 } | {"adjust.epochs": 1, "pvae.epochs": 1, "pvae.batch_size": 16, "report.batch_size": 8}
 
 
-def tiny(**own):
+def tiny(**arguments):
     """An estimator whose fit takes its time from compilation alone."""
     sizes = {"epochs": 2, "max_words": 16, "hidden_size": 4, "feature_size": 5, "batch_size": 8}
-    settings = SETTINGS | {"pvae.hidden_size": 6} | own.pop("settings", {})
-    return LSFA(**{**sizes, "head_threshold": 4, "settings": settings, **own})
+    settings = SETTINGS | {"pvae.hidden_size": 6} | arguments.pop("settings", {})
+    return LSFA(**{**sizes, "head_threshold": 4, "settings": settings, **arguments})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,23 +61,23 @@ def fitted():
     return tiny().fit(*documents())
 
 
-def test_fit_leaves_nothing_behind_and_prints_nothing(capfd, monkeypatch, tmp_path):
+def test_fit_leaves_no_files_and_prints_nothing(capfd, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    own = tiny()
-    before = own.get_params()
-    assert own.fit(*documents()) is own
+    estimator = tiny()
+    before = estimator.get_params()
+    assert estimator.fit(*documents()) is estimator
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
-    assert own.get_params() == before
+    assert estimator.get_params() == before
 
 
 def test_predictions_agree_with_each_other(fitted):
     texts, _ = documents("test")
     assert fitted.classes_.tolist() == [f"label{number}" for number in range(8)]
-    whole = clone(fitted).set_params(top_k=8)
-    whole = whole._keep(fitted.model_, fitted._targets)
-    dense = whole.predict_proba(texts).toarray()
+    every = clone(fitted).set_params(top_k=8)
+    every = every._keep(fitted.model_, fitted._labels)
+    dense = every.predict_proba(texts).toarray()
     assert dense.shape == (len(texts), 8)
     assert np.all((dense > 0) & (dense < 1))
     for predicted, best, row in zip(fitted.predict(texts), fitted.predict(texts, top=3), dense, strict=True):
@@ -81,28 +85,58 @@ def test_predictions_agree_with_each_other(fitted):
         expected = [fitted.classes_[column] for column in order if row[column] >= fitted.threshold_]
         assert Counter(predicted) == Counter(expected)
         assert [row[list(fitted.classes_).index(name)] for name in best] == sorted(row, reverse=True)[:3]
-    few = clone(fitted).set_params(top_k=2)._keep(fitted.model_, fitted._targets).predict_proba(texts)
+    few = clone(fitted).set_params(top_k=2)._keep(fitted.model_, fitted._labels).predict_proba(texts)
     assert isinstance(few, sparse.csr_array)
     assert few.has_canonical_format
-    for row, own in zip(dense, few.toarray(), strict=True):
+    for row, kept in zip(dense, few.toarray(), strict=True):
         expected = np.where(row >= np.sort(row)[-2], row, 0)
-        np.testing.assert_array_equal(own, expected)
+        np.testing.assert_array_equal(kept, expected)
     assert fitted.predict([]) == []
     assert fitted.predict_proba([]).shape == (0, 8)
 
 
+def weights_on_devices(estimator):
+    """Where the devices keep arrays of the shape of the word vectors."""
+    shape = estimator.model_.params["encoder"]["embedding"].shape
+    return {x.addressable_data(0).unsafe_buffer_pointer() for x in jax.live_arrays() if x.shape == shape}
+
+
+def test_a_second_prediction_neither_compiles_nor_copies_the_weights_again(fitted):
+    texts, _ = documents("test")
+    first = fitted.predict(texts)
+    compiled, weights = programs(), weights_on_devices(fitted)
+    assert weights
+    assert fitted.predict(texts) == first
+    assert programs() == compiled
+    assert weights_on_devices(fitted) == weights
+
+
+def test_copies_predict_the_same_and_leave_the_devices_arrays_behind(fitted):
+    texts, _ = documents("test")
+    first = fitted.predict(texts)
+    stored = pickle.dumps(fitted)
+    size = sum(x.nbytes for x in jax.tree.leaves(fitted.model_.params))
+    assert len(stored) < 2 * size + 20_000
+    for copied in (pickle.loads(stored), copy.deepcopy(fitted)):
+        before = weights_on_devices(fitted)
+        assert copied.predict(texts) == first
+        assert len(weights_on_devices(copied)) > len(before)
+    assert not hasattr(clone(fitted), "model_")
+    assert fitted.predict(texts) == first
+
+
 def test_score_is_ndcg_at_5(fitted):
     texts, labels = documents("test")
-    whole = clone(fitted).set_params(top_k=8)._keep(fitted.model_, fitted._targets)
+    every = clone(fitted).set_params(top_k=8)._keep(fitted.model_, fitted._labels)
     truth = indicator(labels, fitted.classes_)
-    expected = ndcg_score(truth, whole.predict_proba(texts).toarray(), k=5)
+    expected = ndcg_score(truth, every.predict_proba(texts).toarray(), k=5)
     assert fitted.score(texts, labels) == pytest.approx(expected, abs=1e-6)
     # A label that training lacks counts as one that was missed.
     assert fitted.score(texts, [[*row, "never seen"] for row in labels]) < expected
     assert fitted.score(texts, [["never seen"]] * len(texts)) == 0.0
 
 
-def test_each_form_of_labels_gives_the_same_model_and_comes_back(fitted):
+def test_each_form_of_labels_trains_the_same_model_and_is_returned(fitted):
     texts, labels = documents()
     matrix = indicator(labels, fitted.classes_)
     truth = indicator(documents("test")[1], fitted.classes_)
@@ -114,53 +148,53 @@ def test_each_form_of_labels_gives_the_same_model_and_comes_back(fitted):
     objects = np.empty(len(labels), object)
     objects[:] = [list(row) for row in labels]
     for form in ([set(row) for row in labels], objects, matrix, sparse.coo_matrix(matrix), matrix.astype(bool)):
-        own = tiny().fit(np.array(texts, object), form)
-        predicted = own.predict(tests)
+        estimator = tiny().fit(np.array(texts, object), form)
+        predicted = estimator.predict(tests)
         if isinstance(form, np.ndarray) and form.ndim == 2:
             assert isinstance(predicted, np.ndarray)
             np.testing.assert_array_equal(predicted, named)
         elif sparse.issparse(form):
             np.testing.assert_array_equal(predicted.toarray(), named)
         if form is not objects and not isinstance(form, list):
-            assert own.classes_.tolist() == list(range(8))
-            assert own.score(tests, truth) == pytest.approx(fitted.score(tests, documents("test")[1]))
-        np.testing.assert_allclose(own.predict_proba(tests).toarray(), expected, rtol=1e-3, atol=1e-4)
+            assert estimator.classes_.tolist() == list(range(8))
+            assert estimator.score(tests, truth) == pytest.approx(fitted.score(tests, documents("test")[1]))
+        np.testing.assert_allclose(estimator.predict_proba(tests).toarray(), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [str, int], ids=["names", "numbers"])
 def test_single_labels(kind):
     texts, labels = documents()
     first = [row[0] if kind is str else int(row[0][-1]) for row in labels]
-    own = tiny(head_threshold=None).fit(texts, first)
-    assert own.classes_.tolist() == sorted(set(first))
-    predicted = own.predict(texts)
+    estimator = tiny(head_threshold=None).fit(texts, first)
+    assert estimator.classes_.tolist() == sorted(set(first))
+    predicted = estimator.predict(texts)
     assert predicted.shape == (len(texts),)
     assert set(predicted.tolist()) <= set(first)
-    assert own.score(texts, first) == pytest.approx(np.mean(predicted == np.array(first)))
-    best = own.predict_proba(texts).toarray().argmax(axis=1)
-    np.testing.assert_array_equal(own.classes_[best], predicted)
-    assert all(row[0] == one for row, one in zip(own.predict(texts, top=2), predicted.tolist(), strict=True))
+    assert estimator.score(texts, first) == pytest.approx(np.mean(predicted == np.array(first)))
+    best = estimator.predict_proba(texts).toarray().argmax(axis=1)
+    np.testing.assert_array_equal(estimator.classes_[best], predicted)
+    assert all(row[0] == one for row, one in zip(estimator.predict(texts, top=2), predicted.tolist(), strict=True))
 
 
-def test_it_repeats_itself_and_the_seed_counts(fitted):
+def test_equal_seeds_give_equal_models(fitted):
     texts, labels = documents()
     again = clone(fitted).fit(texts, labels)
     np.testing.assert_array_equal(again.predict_proba(texts).toarray(), fitted.predict_proba(texts).toarray())
-    other = clone(fitted).set_params(random_state=np.random.RandomState(7)).fit(texts, labels)
-    assert np.any(other.predict_proba(texts).toarray() != fitted.predict_proba(texts).toarray())
+    different = clone(fitted).set_params(random_state=np.random.RandomState(7)).fit(texts, labels)
+    assert np.any(different.predict_proba(texts).toarray() != fitted.predict_proba(texts).toarray())
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["sets", "single"])
-def test_saved_and_loaded_it_is_the_same(fitted, single, tmp_path):
+def test_a_saved_model_is_loaded_unchanged(fitted, single, tmp_path):
     texts, labels = documents()
-    own = tiny(random_state=np.int64(3)).fit(texts, [len(row) for row in labels]) if single else fitted
-    own.save(tmp_path / "model")
+    estimator = tiny(random_state=np.int64(3)).fit(texts, [len(row) for row in labels]) if single else fitted
+    estimator.save(tmp_path / "model")
     again = LSFA.load(tmp_path / "model")
-    assert again.get_params() == own.get_params()
-    assert again.classes_.dtype.kind == own.classes_.dtype.kind
-    assert list(again.predict(texts)) == list(own.predict(texts))
+    assert again.get_params() == estimator.get_params()
+    assert again.classes_.dtype.kind == estimator.classes_.dtype.kind
+    assert list(again.predict(texts)) == list(estimator.predict(texts))
     assert again.score(texts, labels if not single else [1] * len(texts)) >= 0
-    assert model_folder.read(tmp_path / "model").labels == own.model_.labels
+    assert model_folder.read(tmp_path / "model").labels == estimator.model_.labels
 
 
 def test_a_run_folder_can_be_loaded_and_a_damaged_one_is_refused(fitted, tmp_path):
@@ -168,18 +202,18 @@ def test_a_run_folder_can_be_loaded_and_a_damaged_one_is_refused(fitted, tmp_pat
     texts, _ = documents("test")
     assert LSFA.load(tmp_path).predict(texts) == fitted.predict(texts)
     fitted.save(tmp_path)
-    (tmp_path / "classifier.json").write_text('{"params": {}, "form": "other", "classes": []}')
+    (tmp_path / "estimator.json").write_text('{"params": {}, "form": "none", "classes": []}')
     with pytest.raises(ValueError, match=r"estimator\.json"):
         LSFA.load(tmp_path)
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"weights\.safetensors"):
         LSFA.load(tmp_path)
-    with pytest.raises(ValueError, match="no model here"):
+    with pytest.raises(ValueError, match="no model"):
         LSFA.load(tmp_path / "nothing")
 
 
-# What scikit-learn checks without fitting on numbers; every other check feeds numbers, where this takes texts.
+# scikit-learn's checks that do not fit on numbers: this estimator takes texts.
 CHECKS = {
     "check_estimator_cloneable",
     "check_estimator_tags_renamed",
@@ -214,7 +248,7 @@ def test_scikit_learns_checks():
     assert {one["check_name"] for one in results if one["status"] == "passed"} >= CHECKS
     for one in results:
         if one["status"] == "failed":
-            # Numbers are refused by a ValueError, some of which a check then finds to say something else.
+            # Numbers raise ValueError, and a few checks expect a different message.
             assert isinstance(one["exception"], ValueError | AssertionError), one["check_name"]
     tags = LSFA().__sklearn_tags__()
     assert tags.input_tags.string
@@ -228,7 +262,7 @@ def test_in_scikit_learns_tools():
     scores = cross_val_score(tiny(), texts, matrix, cv=2)
     assert scores.shape == (2,)
     assert np.all((scores > 0) & (scores <= 1))
-    # A sequence of sequences is taken with a splitter, as scikit-learn wants it.
+    # scikit-learn accepts a sequence of sequences with a splitter.
     assert cross_val_score(tiny(), texts, labels, cv=KFold(2)) == pytest.approx(scores)
     lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
     split = [(np.arange(30), np.arange(30, 36))]
@@ -271,7 +305,7 @@ def test_bad_input(texts, labels, message):
 
 
 @pytest.mark.parametrize(
-    ("own", "message"),
+    ("arguments", "message"),
     [
         ({"preset": "fast"}, "preset='fast'"),
         ({"hidden_size": 0}, "encoder.hidden_size = 0"),
@@ -280,20 +314,20 @@ def test_bad_input(texts, labels, message):
         ({"vectors": "no/such/file"}, "no/such/file"),
     ],
 )
-def test_bad_settings(own, message):
+def test_bad_settings(arguments, message):
     with pytest.raises(ValueError, match=message):
-        LSFA(**own).fit(["a b", "b c"], [["x"], ["y"]])
+        LSFA(**arguments).fit(["a b", "b c"], [["x"], ["y"]])
     with pytest.raises(NotFittedError):
-        LSFA(**own).predict(["a"])
+        LSFA(**arguments).predict(["a"])
 
 
-def test_documents_without_words_are_told_of():
+def test_documents_without_words_are_warned_about():
     texts, labels = documents()
     with pytest.warns(UserWarning, match="2 training documents have no word"):
         tiny().fit([*texts, "", "..."], [*labels, ["x"], ["y"]])
 
 
-def test_ctrl_c_stops_at_once_and_cleans_up(monkeypatch, tmp_path):
+def test_ctrl_c_stops_at_once_and_removes_temporary_files(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = []
 
@@ -328,14 +362,14 @@ def test_small_corpora_get_smaller_batches_and_more_epochs():
     assert large["optimizer"] == {"batch_size": 40, "swa_start_epoch": 2}
     assert large["representation"] == {"epochs": 6}
     assert set(large["pvae"]) == {"head_threshold"}
-    # What somebody chose is followed, and what depends on it with it.
+    # Settings that the user chose stay, and others follow from them.
     config = training_corpus.config(optimizer={"batch_size": 36}, representation={"epochs": 1})
-    own = classifier.fitting(config, built, ["optimizer.batch_size", "representation.epochs"])
-    assert own["optimizer"] == {"batch_size": 36, "swa_start_epoch": 1, "swa_every": 3}
-    assert own["psc"] == {"start_epoch": 1}
+    chosen = classifier.fitting(config, built, ["optimizer.batch_size", "representation.epochs"])
+    assert chosen["optimizer"] == {"batch_size": 36, "swa_start_epoch": 1, "swa_every": 3}
+    assert chosen["psc"] == {"start_epoch": 1}
 
 
-def test_without_a_folder_for_temporary_files_the_error_says_so(monkeypatch, tmp_path):
+def test_a_missing_folder_for_temporary_files_raises(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError):
         tiny().fit(*documents())

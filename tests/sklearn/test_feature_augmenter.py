@@ -12,6 +12,8 @@ from tests import training_corpus
 
 L, D, RANK = 20, 16, 4
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _fast(tmp_path_factory):
@@ -21,7 +23,7 @@ def _fast(tmp_path_factory):
 
 
 def pairs(seed, num=660):
-    """Features whose labels share their covariance, ten frequent labels and ten rare ones; and 2,000 to test on."""
+    """Returns features of ten frequent and ten rare labels with one covariance, their labels, and 2,000 test ones."""
     random = np.random.default_rng(seed)
     centres, shared = random.normal(size=(L, D)), 3 * random.normal(size=(RANK, D)) / np.sqrt(RANK)
 
@@ -37,8 +39,8 @@ def pairs(seed, num=660):
 
 
 def augmenter(**settings):
-    own = {"head_threshold": 20, "hidden_size": 32, "latent_size": 8, "batch_size": 64, "epochs": 100}
-    return FeatureAugmenter(**own | settings)
+    usual = {"head_threshold": 20, "hidden_size": 32, "latent_size": 8, "batch_size": 64, "epochs": 100}
+    return FeatureAugmenter(**usual | settings)
 
 
 @pytest.fixture(scope="module")
@@ -53,25 +55,25 @@ def test_the_adjusted_head_is_better_for_rare_labels():
         features, labels, test_features, test_labels = pairs(seed)
         truth = np.eye(L, dtype=int)[labels]
         plain = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(features, truth)
-        coef = np.vstack([one.coef_ for one in plain.estimators_])
-        intercept = np.concatenate([one.intercept_ for one in plain.estimators_])
-        own = augmenter(random_state=seed).fit(features, labels)
-        assert own.diagnostics_["relative_mean_error"] < 0.5
-        # Of the few features that a rare label has the variance is known badly.
-        assert 0.25 < own.diagnostics_["variance_ratio"] < 2.0
+        coef = np.vstack([binary.coef_ for binary in plain.estimators_])
+        intercept = np.concatenate([binary.intercept_ for binary in plain.estimators_])
+        fitted = augmenter(random_state=seed).fit(features, labels)
+        assert fitted.diagnostics_["relative_mean_error"] < 0.5
+        # The few features of a rare label give a rough estimate of its variance.
+        assert 0.25 < fitted.diagnostics_["variance_ratio"] < 2.0
 
-        def quality(coef, intercept, own=own, test_features=test_features, test_labels=test_labels):
-            """Mean average precision and macro F1 of the rare labels, then of the frequent ones."""
+        def quality(coef, intercept, fitted=fitted, test_features=test_features, test_labels=test_labels):
+            """Returns mean average precision and macro F1, each of the rare and of the frequent labels."""
             scores, truth = test_features @ coef.T + intercept, np.eye(L, dtype=int)[test_labels]
-            groups = [(truth[:, group], scores[:, group]) for group in (~own.is_head_, own.is_head_)]
+            groups = [(truth[:, group], scores[:, group]) for group in (~fitted.is_head_, fitted.is_head_)]
             precision = [average_precision_score(*group, average="macro") for group in groups]
             f1 = [f1_score(truth, scores > 0, average="macro", zero_division=0) for truth, scores in groups]
             return np.array([precision, f1])
 
         before = quality(coef, intercept)
-        without = quality(*own.adjust(coef, intercept, features, truth, epochs=40, augmented_weight=0.0))
-        after = quality(*own.adjust(coef, intercept, features, truth, epochs=40))
-        # Better than it was, and than more training without generated features makes it; frequent labels lose little.
+        without = quality(*fitted.adjust(coef, intercept, features, truth, epochs=40, augmented_weight=0.0))
+        after = quality(*fitted.adjust(coef, intercept, features, truth, epochs=40))
+        # Better than before, and than after as much training without generated features; frequent labels lose little.
         assert np.all(after[:, 0] > before[:, 0]), seed
         assert after[1, 0] > without[1, 0] + 0.03 > before[1, 0], seed
         assert np.all(after[:, 1] > before[:, 1] - 0.02), seed
@@ -87,57 +89,56 @@ def test_prototypes_counts_and_groups(fitted):
     np.testing.assert_array_equal(fitted.is_head_, np.bincount(labels) >= 20)
 
 
-def test_samples_vary_as_the_labels_features_do(fitted):
+def test_generated_features_vary_as_real_ones(fitted):
     features, labels, *_ = pairs(0)
     rare = np.flatnonzero(~fitted.is_head_)
-    made = fitted.sample(rare, 300)
-    assert made.shape == (len(rare), 300, D)
-    assert made.dtype == np.float32
+    generated = fitted.sample(rare, 300)
+    assert generated.shape == (len(rare), 300, D)
+    assert generated.dtype == np.float32
     within = np.cov(np.concatenate([features[labels == x] - fitted.prototypes_[x] for x in range(L // 2)]).T)
     axes = np.linalg.eigh(within)[1][:, ::-1]
-    for label, own in zip(rare, made, strict=True):
-        spread = np.var((own - own.mean(axis=0)) @ axes, axis=0)
+    for label, sample in zip(rare, generated, strict=True):
+        spread = np.var((sample - sample.mean(axis=0)) @ axes, axis=0)
         real = np.var((features[labels < L // 2] - fitted.prototypes_[labels[labels < L // 2]]) @ axes, axis=0)
-        # Along the directions that labels share they spread as real ones do, across them hardly.
+        # They spread as real ones along the shared directions, and little in the remaining ones.
         assert 0.3 < spread[:RANK].sum() / real[:RANK].sum() < 1.6, label
         assert spread[RANK:].sum() < 0.3 * spread[:RANK].sum()
 
 
-def test_a_sample_follows_from_seeds_label_and_number(fitted):
-    some = fitted.sample([9, 3], 4)
-    np.testing.assert_allclose(fitted.sample([3, 3, 9], 6)[2, :4], some[0], rtol=1e-5, atol=1e-5)
-    assert not np.allclose(fitted.sample([9, 3], 4, seed=1), some)
+def test_a_generated_feature_depends_on_seeds_label_and_number_alone(fitted):
+    sample = fitted.sample([9, 3], 4)
+    np.testing.assert_allclose(fitted.sample([3, 3, 9], 6)[2, :4], sample[0], rtol=1e-5, atol=1e-5)
+    assert not np.allclose(fitted.sample([9, 3], 4, seed=1), sample)
     features, labels, *_ = pairs(0)
-    np.testing.assert_array_equal(clone(fitted).fit(features, labels).sample([9, 3], 4), some)
-    assert not np.allclose(augmenter(random_state=1).fit(features, labels).sample([9, 3], 4), some, atol=1e-3)
+    np.testing.assert_array_equal(clone(fitted).fit(features, labels).sample([9, 3], 4), sample)
+    assert not np.allclose(augmenter(random_state=1).fit(features, labels).sample([9, 3], 4), sample, atol=1e-3)
     assert fitted.sample([], 3).shape == (0, 3, D)
 
 
-def test_units_and_origin_of_the_features_do_not_matter(fitted):
-    """What is learned of a x + b is what is learned of x, so embeddings of any scale do."""
+def test_scale_and_offset_of_the_features_do_not_matter(fitted):
+    """Features a x + b give the same as x, so embeddings of any scale can be used."""
     features, labels, *_ = pairs(0)
     unit = np.linspace(0.25, 40.0, D).astype(np.float32)
     moved = augmenter().fit(features * unit - 3.0, labels)
-    # Rounding grows over the steps of training.
+    # Rounding errors grow over the steps of training.
     np.testing.assert_allclose((moved.sample([9], 5) + 3.0) / unit, fitted.sample([9], 5), atol=0.2)
 
     random = np.random.default_rng(5)
     coef, intercept = random.normal(size=(L, D)), random.normal(size=L)
-    one = fitted.adjust(coef, intercept, features, np.eye(L)[labels], epochs=2, augmented_weight=0.0)
-    other = moved.adjust(
+    plain = fitted.adjust(coef, intercept, features, np.eye(L)[labels], epochs=2, augmented_weight=0.0)
+    rescaled = moved.adjust(
         coef / unit, intercept + (coef / unit).sum(axis=1) * 3.0, features * unit - 3.0, np.eye(L)[labels],
         epochs=2, augmented_weight=0.0,
     )  # fmt: skip
-    np.testing.assert_allclose(other[0] * unit, one[0], rtol=1e-2, atol=1e-2)
-    np.testing.assert_allclose(other[1], one[1] + other[0].sum(axis=1) * 3.0, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(rescaled[0] * unit, plain[0], rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(rescaled[1], plain[1] + rescaled[0].sum(axis=1) * 3.0, rtol=1e-2, atol=1e-2)
 
 
-def test_nonnegative_features_stay_so():
+def test_generated_features_are_nonnegative_where_real_ones_are():
     features, labels, *_ = pairs(0)
-    own = augmenter(epochs=3).fit(np.maximum(features, 0), labels)
-    made = own.sample(np.arange(L), 20)
-    assert made.min() == 0.0
-    assert made.max() > 1.0
+    generated = augmenter(epochs=3).fit(np.maximum(features, 0), labels).sample(np.arange(L), 20)
+    assert generated.min() == 0.0
+    assert generated.max() > 1.0
 
 
 def test_labels_in_any_form_and_a_head_without_intercept(fitted):
@@ -154,20 +155,20 @@ def test_labels_in_any_form_and_a_head_without_intercept(fitted):
         np.testing.assert_array_equal(changed, results[0][0])
     scores = features @ results[0][0].T
     for label in range(L // 2):
-        own = truth[:, label] > 0
-        assert scores[own, label].mean() > scores[~own, label].mean()
+        positive = truth[:, label] > 0
+        assert scores[positive, label].mean() > scores[~positive, label].mean()
 
 
 def test_labels_without_features_and_constant_dimensions():
     features, labels, *_ = pairs(0)
     features[:, 0] = 7.0
     kept = labels != 9
-    own = augmenter(epochs=1).fit(features[kept], labels[kept])
-    assert not own.prototypes_[9].any()
-    assert np.isfinite(own.sample([10], 3)).all()
-    with pytest.raises(ValueError, match="labels that fit saw"):
-        own.sample([9], 1)
-    coef, intercept = own.adjust(np.zeros((L, D)), np.zeros(L), features, np.eye(L)[labels], epochs=1)
+    fitted = augmenter(epochs=1).fit(features[kept], labels[kept])
+    assert not fitted.prototypes_[9].any()
+    assert np.isfinite(fitted.sample([10], 3)).all()
+    with pytest.raises(ValueError, match="label numbers with features in fit, 0 to 19"):
+        fitted.sample([9], 1)
+    coef, intercept = fitted.adjust(np.zeros((L, D)), np.zeros(L), features, np.eye(L)[labels], epochs=1)
     assert np.isfinite(coef).all()
     assert np.isfinite(intercept).all()
 
@@ -184,12 +185,12 @@ def test_labels_without_features_and_constant_dimensions():
         (np.zeros(4), [0, 0, 0, 1], "2D"),
     ],
 )
-def test_bad_pairs(features, label_index, message):
+def test_wrong_pairs_are_errors(features, label_index, message):
     with pytest.raises(ValueError, match=message):
         augmenter().fit(features, label_index)
 
 
-def test_bad_settings_and_bad_heads(fitted):
+def test_wrong_settings_and_heads_are_errors(fitted):
     with pytest.raises(NotFittedError):
         augmenter().sample([0], 1)
     features, labels, *_ = pairs(0)

@@ -41,7 +41,7 @@ def make_state(seed: int, size: int = 3, losses: tuple[str, ...] = ("bce", "psc"
     state = init_state(jax.random.key(seed), params, OPTIMIZER, losses, extra, average=True)
     # Sums that JSON must keep to the last bit.
     sums = {name: jnp.float32(value) for name, value in zip(losses, (0.1, seed / 3, 7.5), strict=False)}
-    return sharding.on_every_device(MESH, replace(state, step=jnp.int32(seed), loss_sums=sums))
+    return sharding.replicate(MESH, replace(state, step=jnp.int32(seed), loss_sums=sums))
 
 
 def abstract(size: int = 3, losses: tuple[str, ...] = ("bce", "psc")) -> TrainState:

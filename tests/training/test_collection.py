@@ -36,7 +36,7 @@ def collect(corpus: Corpus, params: dict, devices: int, *keeps: Keep) -> prototy
     mesh = sharding.make_mesh(jax.local_devices()[:devices])
     model = training_corpus.make_model(training_corpus.config())
     batches = training_corpus.batches(corpus.train, 8, devices)
-    return collect_features(model, sharding.on_every_device(mesh, params), batches, mesh, *keeps)
+    return collect_features(model, sharding.replicate(mesh, params), batches, mesh, *keeps)
 
 
 @pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])

@@ -1,8 +1,11 @@
+import hashlib
 import json
 import shutil
 
 import numpy as np
 import pytest
+import safetensors.numpy
+from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -104,6 +107,32 @@ def test_a_model_of_another_format_is_an_error_that_names_the_version(copy):
     (copy / "model.json").write_text(json.dumps(manifest | {"format": 99, "lsfa_jax": "9.1"}))
     with pytest.raises(UserError, match=r"written by lsfa_jax 9\.1 in format 99"):
         model_folder.read(copy)
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_model_of_format_1_is_read_into_the_parameter_tree(copy):
+    flat = {
+        "embedding": ("encoder", "embedding"),
+        "lstm_forward_w_input": ("encoder", "forward", "w_input"),
+        "lstm_backward_h0": ("encoder", "backward", "h0"),
+        "label_queries": ("labels", "queries"),
+        "head_kernel": ("labels", "head", "kernel"),
+        "head_bias": ("labels", "head", "bias"),
+        "classifier/weights": ("classifier", "weights"),
+    }
+    arrays = {f"params/{name}": np.full(2, number, np.float32) for number, name in enumerate(flat)}
+    weights = safetensors.numpy.save(arrays | {"label_counts": np.arange(len(LABELS))})
+    (copy / "weights.safetensors").write_bytes(weights)
+    manifest = json.loads((copy / "model.json").read_text()) | {"format": 1}
+    manifest["files"]["weights.safetensors"] = {"bytes": len(weights), "sha256": sha256(weights)}
+    del manifest["sha256"]
+    manifest["sha256"] = sha256(json.dumps(manifest, sort_keys=True).encode())
+    (copy / "model.json").write_text(json.dumps(manifest))
+    params = flatten_dict(model_folder.read(copy).params)
+    assert {path: array[0] for path, array in params.items()} == {path: n for n, path in enumerate(flat.values())}
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"7", b'{"format": 1}', b"\xff\xfe", b"[" * 100_000])

@@ -56,7 +56,7 @@ def test_1_all_labels_share_one_classifier(tiny, profile, rows):
     params = training_corpus.init_params(model)
     assert params["classifier"]["weights"].shape == (rows, D)
     # Labels that attend to the same words have the same features, which a shared classifier cannot tell apart.
-    params["label_queries"] = jnp.broadcast_to(params["label_queries"][:1], (L, 8))
+    params["labels"]["queries"] = jnp.broadcast_to(params["labels"]["queries"][:1], (L, 8))
     batch = batch_of(tiny)
     logits = np.asarray(model.apply({"params": params}, batch.words, batch.lengths))
     spread = np.ptp(logits, axis=1)
@@ -107,7 +107,7 @@ def test_3_word_vectors_are_frozen_until_prototypes_are_collected_and_then_train
     def trains(collected: bool) -> bool:
         extra = {"prototypes": jnp.zeros((L, D)), "present": jnp.full(L, collected)}
         state = init_state(jax.random.key(0), params, optax.sgd(1.0), ("bce", "psc"), extra)
-        return bool(np.any(params["embedding"] != step(state, batch, False).params["embedding"]))
+        return bool(np.any(params["encoder"]["embedding"] != step(state, batch, False).params["encoder"]["embedding"]))
 
     assert trains(collected=False) == (not frozen_first)
     assert trains(collected=True)

@@ -97,7 +97,7 @@ def test_better_parameters_are_kept_and_validations_without_improvement_counted(
 
 @pytest.mark.parametrize("score", [1.0, -1.0])
 def test_a_validation_leaves_every_array_on_its_devices_so_that_no_step_is_compiled_again(score):
-    state = sharding.on_every_device(sharding.make_mesh(), replace(make(average=True), best_score=jnp.float32(0.0)))
+    state = sharding.replicate(sharding.make_mesh(), replace(make(average=True), best_score=jnp.float32(0.0)))
     after = states.after_validation(state, state.params, score)
     for before, value in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
         assert value.sharding == before.sharding

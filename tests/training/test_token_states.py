@@ -1,5 +1,4 @@
 import errno
-import functools
 import os
 import shutil
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests import training_corpus
 from tests.reference.agreement import float64
 
 L, STATES = training_corpus.NUM_LABELS, 8
+ENCODER = training_corpus.make_model(training_corpus.config()).encoder
 
 # As many words as fit, one, none; and a last batch that is not full.
 LENGTHS = [16, 1, 0, 5, 16, 2, 0, 11, 1, 7, 3]
@@ -46,10 +46,10 @@ def params(model):
 
 def filled(path: Path, split: Split, model: Lsfa, params: dict, devices: int = 1) -> TokenStates:
     mesh = sharding.make_mesh(jax.local_devices()[:devices])
-    states = TokenStates(path, split, STATES)
+    states = TokenStates(path, split, model.encoder)
     with states.filling() as keep:
         batches = Batches(split, L, 4, [4, 16], devices)
-        collect_features(model, sharding.on_every_device(mesh, params), batches, mesh, keep)
+        collect_features(model, sharding.replicate(mesh, params), batches, mesh, keep)
     return states
 
 
@@ -62,24 +62,29 @@ def test_states_in_the_file_are_equation_1(split, model, params, tmp_path, devic
         if len(words)
     ]
     stored = filled(tmp_path / "states.npy", split, model, params, devices).split()
-    assert stored.words.values.shape == (sum(LENGTHS), STATES)
-    assert stored.words.values.dtype == np.float16
+    assert stored.states.values.shape == (sum(LENGTHS), STATES)
+    assert stored.states.values.dtype == np.float16
     # Half a unit in the eleventh bit below 1, and the rounding of float32.
-    np.testing.assert_allclose(stored.words.values, np.concatenate(expected), rtol=0, atol=2.0**-12 + 1e-6)
+    np.testing.assert_allclose(stored.states.values, np.concatenate(expected), rtol=0, atol=2.0**-12 + 1e-6)
     assert stored.labels is split.labels
 
 
 def test_scores_from_the_file_are_those_of_the_token_ids(split, model, params, tmp_path):
     stored = filled(tmp_path / "states.npy", split, model, params).split()
     plan = Batches(split, L, 4, [4, 16]).in_order()
-    logits = jax.jit(functools.partial(model.apply, {"params": params}))
+    lsfa = model.bind({"params": params})
+
+    @jax.jit
+    def logits(batch):
+        return lsfa.scores(lsfa.states(batch.words, batch.lengths, stored=batch.states), batch.lengths)
+
     pairs = zip(Batches(split, L, 4, [4, 16]).load(plan), Batches(stored, L, 4, [4, 16]).load(plan), strict=True)
     for words, states in pairs:
-        assert states.words.dtype == np.float16
-        assert not states.words[np.arange(states.words.shape[1]) >= states.lengths[:, None]].any()
+        assert states.states.dtype == np.float16
+        assert not states.states[np.arange(states.states.shape[1]) >= states.lengths[:, None]].any()
         for name in ("lengths", "label_ids", "label_mask", "document_mask", "rows"):
             np.testing.assert_array_equal(getattr(words, name), getattr(states, name))
-        from_states, from_words = (logits(batch.words, batch.lengths) for batch in (states, words))
+        from_states, from_words = (logits(batch) for batch in (states, words))
         np.testing.assert_allclose(from_states, from_words, rtol=0, atol=2e-3)
 
 
@@ -97,12 +102,12 @@ SIZE = sum(LENGTHS) * STATES * 2
 @pytest.mark.parametrize(("free", "expected"), [(2 * SIZE, True), (2 * SIZE - 1, False)])
 def test_auto_stores_states_that_fit_in_half_of_the_free_space(split, tmp_path, monkeypatch, free, expected):
     set_free_space(monkeypatch, free)
-    assert TokenStates(tmp_path / "new" / "states.npy", split, STATES).wanted("auto") == expected
+    assert TokenStates(tmp_path / "new" / "states.npy", split, ENCODER).wanted("auto") == expected
 
 
 def test_auto_stores_nothing_beyond_the_users_quota(split, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "posix_fallocate", over_quota, raising=False)
-    assert not TokenStates(tmp_path / "states.npy", split, STATES).wanted("auto")
+    assert not TokenStates(tmp_path / "states.npy", split, ENCODER).wanted("auto")
     assert "quota" in capsys.readouterr().out.lower()
     assert [path.name for path in tmp_path.iterdir()] == ["states.npy"]
 
@@ -110,13 +115,13 @@ def test_auto_stores_nothing_beyond_the_users_quota(split, tmp_path, monkeypatch
 @pytest.mark.parametrize("fits", [True, False])
 def test_auto_decides_once(split, model, params, tmp_path, monkeypatch, fits):
     set_free_space(monkeypatch, 10**9 if fits else 10)
-    states = TokenStates(tmp_path / "states.npy", split, STATES)
+    states = TokenStates(tmp_path / "states.npy", split, ENCODER)
     assert states.wanted("auto") == fits
     assert states.decided != fits
     if fits:
         filled(tmp_path / "states.npy", split, model, params)
     set_free_space(monkeypatch, 10 if fits else 10**9)
-    again = TokenStates(tmp_path / "states.npy", split, STATES)
+    again = TokenStates(tmp_path / "states.npy", split, ENCODER)
     assert again.decided
     assert again.wanted("auto") == fits
     again.remove()
@@ -124,26 +129,26 @@ def test_auto_decides_once(split, model, params, tmp_path, monkeypatch, fits):
 
 
 def test_space_that_a_killed_run_reserved_counts_as_free(split, tmp_path, monkeypatch):
-    (tmp_path / "states.partial").write_bytes(b"much")
+    (tmp_path / ".states.npy.partial").write_bytes(b"much")
     monkeypatch.setattr(
         shutil, "disk_usage", lambda folder: SimpleNamespace(free=0 if list(folder.iterdir()) else 2 * SIZE)
     )
-    assert TokenStates(tmp_path / "states.npy", split, STATES).wanted("auto")
+    assert TokenStates(tmp_path / "states.npy", split, ENCODER).wanted("auto")
 
 
 def test_yes_without_space_is_an_error(split, tmp_path, monkeypatch):
     set_free_space(monkeypatch, 10)
-    assert TokenStates(tmp_path / "states.npy", split, STATES).wanted("yes")
+    assert TokenStates(tmp_path / "states.npy", split, ENCODER).wanted("yes")
     monkeypatch.setattr(os, "posix_fallocate", over_quota, raising=False)
     with pytest.raises(
         UserError, match=r"states\.npy: .*quota.*token states; make room, or .*--adjust.cache-states no"
     ):
-        TokenStates(tmp_path / "states.npy", split, STATES).wanted("yes")
+        TokenStates(tmp_path / "states.npy", split, ENCODER).wanted("yes")
     assert not list(tmp_path.iterdir())
 
 
 def test_without_words_there_is_nothing_to_store(split, tmp_path):
     empty = split.take(np.flatnonzero(split.lengths == 0))
-    assert not TokenStates(tmp_path / "states.npy", empty, STATES).wanted("yes")
-    assert not TokenStates(tmp_path / "states.npy", split, STATES).wanted("no")
+    assert not TokenStates(tmp_path / "states.npy", empty, ENCODER).wanted("yes")
+    assert not TokenStates(tmp_path / "states.npy", split, ENCODER).wanted("no")
     assert not list(tmp_path.iterdir())

@@ -1,31 +1,51 @@
-import io
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from lsfa_jax.util import console
 
-# What rich would take for a style, a link, an error in a style, and an emoji.
+# Rich would read a style, a link, an error in a style, and an emoji.
 ODD = "see [bold]x[/bold] [/nope] [link=y]z[/link] at :smile: rows.jsonl:3"
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that moves only when it is told to."""
+    """A clock that moves when the test moves it."""
 
     class Clock:
         now = 1000.0
 
-    monkeypatch.setattr(console.time, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr(time, "monotonic", lambda: Clock.now)
     return Clock
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    """A terminal 200 columns wide; returns what was written to it."""
-    written = io.StringIO()
-    monkeypatch.setattr(console, "_out", Console(file=written, force_terminal=True, width=200))
-    return written
+CLOCK = """
+import time
+now = 1000.0
+time.monotonic = lambda: now
+from lsfa_jax.util import console
+"""
+
+
+def on_a_terminal(program):
+    """Runs a program whose clock moves when it changes `now`; returns what it writes to a terminal of 200 columns."""
+    reader, writer = pty.openpty()
+    environment = os.environ | {"COLUMNS": "200", "TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", CLOCK + program], stdin=writer, stdout=writer, env=environment, check=True)
+    os.close(writer)
+    shown = b""
+    try:
+        while part := os.read(reader, 4096):
+            shown += part
+    except OSError:  # the end, on Linux
+        pass
+    os.close(reader)
+    return shown.decode()
 
 
 def test_streams_and_literal_text(capsys):
@@ -37,9 +57,9 @@ def test_streams_and_literal_text(capsys):
     assert printed.err == f"error: {ODD}\n"
 
 
-@pytest.mark.parametrize("say", [console.note, console.warn, console.error])
-def test_a_long_line_stays_one_line(say, capsys):
-    say("word " * 200)
+@pytest.mark.parametrize("write", [console.note, console.warn, console.error])
+def test_a_long_line_stays_one_line(write, capsys):
+    write("word " * 200)
     printed = capsys.readouterr()
     assert (printed.out + printed.err).count("\n") == 1
     assert (printed.out + printed.err).count("word") == 200
@@ -55,7 +75,7 @@ def test_table_has_all_cells_whatever_the_width(capsys):
     assert [line for line in cells if line and "─" not in line[0]] == [header, *rows]
 
 
-def test_table_aligns_the_first_column_left_and_figures_right(capsys):
+def test_table_aligns_the_first_column_left_and_numbers_right(capsys):
     console.table("t", ["name", "value"], [["a", "1.00"], ["longer", "100.00"]])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert [line for line in lines if line.strip()][1:] == [
@@ -85,7 +105,7 @@ def test_progress_is_a_line_every_ten_seconds_with_rate_and_eta(clock, capsys):
         assert capsys.readouterr().out == "reading [x]: 1,000/4,000 documents, 50/s, ETA 0:01:00 loss 0.5 [y]\n"
 
 
-def test_rate_and_eta_are_of_the_last_minute(clock, capsys):
+def test_rate_and_eta_are_those_of_the_last_minute(clock, capsys):
     with console.progress("stage", 2_000, "steps") as advance:
         for amount in (1, 100, 100, 100, 100, 100, 100):
             clock.now += 10
@@ -96,36 +116,38 @@ def test_rate_and_eta_are_of_the_last_minute(clock, capsys):
     assert lines[-1] == "stage: 601/2,000 steps, 10/s, ETA 0:02:20"
 
 
-def test_what_says_nothing_of_the_rest_counts_for_the_bar_and_not_for_the_eta(clock, capsys):
+def test_compilation_counts_for_the_bar_and_not_for_the_eta(clock, capsys):
     with console.progress("stage", 1_000, "steps") as advance:
         for seconds, apart in ((8, 8), (1, 0), (9, 9), (1, 0)):
             clock.now += seconds
             advance(10, apart=apart)
-        # At 18 s: three times 10, of which 10 took the second that counts.
+        # At 18 s: three times 10, of which 10 took one second and the others compiled.
         assert capsys.readouterr().out == "stage: 30/1,000 steps, 10/s, ETA 0:01:37\n"
         clock.now += 9
         advance(90)
-    # The mark of that line moved with nothing: 100 in 10 s.
+    # Since that line: 100 in 10 s.
     assert capsys.readouterr().out == "stage: 130/1,000 steps, 10/s, ETA 0:01:27\n"
 
 
-def test_nothing_but_what_is_apart_has_no_eta(clock, capsys):
+def test_compilation_alone_gives_no_eta(clock, capsys):
     with console.progress("stage", 100, "steps") as advance:
         clock.now += 30
         advance(10, apart=30)
     assert capsys.readouterr().out == "stage: 10/100 steps, 0/s, ETA ?\n"
 
 
-def test_bar_on_a_terminal_rates_what_is_not_apart(clock, terminal):
-    with console.progress("stage", 400, "steps") as advance:
-        clock.now += 50
-        advance(100, apart=50)
-        clock.now += 2
-        advance(14)
-    assert " 7/s" in terminal.getvalue()
+def test_rate_of_the_bar_on_a_terminal_leaves_compilation_out():
+    shown = on_a_terminal("""
+with console.progress("stage", 400, "steps") as advance:
+    now += 50
+    advance(100, apart=50)
+    now += 2
+    advance(14)
+""")
+    assert " 7/s" in shown
 
 
-def test_progress_of_a_resumed_run_counts_but_does_not_rate_what_was_done(clock, capsys):
+def test_progress_of_a_resumed_run_counts_earlier_steps_and_leaves_them_out_of_the_rate(clock, capsys):
     with console.progress("stage", 10_000, "steps", done=9_000) as advance:
         clock.now += 10
         advance(10)
@@ -152,17 +174,18 @@ def test_eta_in_hours_minutes_and_seconds(clock, capsys, seconds, text):
     assert f"ETA {text}" in capsys.readouterr().out
 
 
-def test_bar_on_a_terminal_shows_the_same_and_leaves_nothing(terminal):
-    with console.progress("reading [bold]", 400, "documents", done=100) as advance:
-        advance(100, "loss [red] 0.5")
-    shown = terminal.getvalue()
+def test_bar_on_a_terminal_shows_the_same_and_is_removed_at_the_end():
+    shown = on_a_terminal("""
+with console.progress("reading [bold]", 400, "documents", done=100) as advance:
+    advance(100, "loss [red] 0.5")
+""")
     assert "reading [bold]" in shown
     assert "200/400" in shown
     assert "documents" in shown
     assert "/s" in shown
     assert "ETA" in shown
     assert "loss [red] 0.5" in shown
-    assert shown.rstrip().endswith("\x1b[2K")  # the bar's line is wiped
+    assert shown.rstrip().endswith("\x1b[2K")  # the bar's line is erased
 
 
 @pytest.mark.parametrize("total", [3, None])
@@ -175,7 +198,7 @@ def test_progress_does_not_swallow_errors(total):
         fail()
 
 
-def test_on_stderr_all_but_results_goes_there(clock, capsys):
+def test_on_stderr_sends_notes_tables_and_progress_there(clock, capsys):
     with console.on_stderr():
         console.note("note")
         console.table("title", ["name"], [["row"]])
@@ -189,7 +212,7 @@ def test_on_stderr_all_but_results_goes_there(clock, capsys):
     assert printed.err.endswith("reading: 10 rows, 1/s\n")
 
 
-def test_within_quiet_nothing_is_printed_and_warnings_are_pythons(capsys):
+def test_within_quiet_nothing_is_printed_and_warnings_are_python_warnings(capsys):
     with console.quiet():
         console.note("a note")
         console.table("t", ["name"], [["row"]])
@@ -199,10 +222,10 @@ def test_within_quiet_nothing_is_printed_and_warnings_are_pythons(capsys):
         with pytest.warns(UserWarning, match="nearly full"):
             console.warn("nearly full")
         with console.quiet(False):
-            console.note("said all the same")
+            console.note("printed again")
         console.note("silent again")
     console.note("after it")
-    assert capsys.readouterr().out == "said all the same\nafter it\n"
+    assert capsys.readouterr().out == "printed again\nafter it\n"
     with pytest.raises(KeyboardInterrupt), console.quiet():
         raise KeyboardInterrupt
     console.note("after an error")

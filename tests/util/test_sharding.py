@@ -7,15 +7,12 @@ from lsfa_jax.model import prototypes, pvae
 from lsfa_jax.model.encoders import bilstm
 from lsfa_jax.util import sharding
 from tests.reference.agreement import assert_equal
+from tests.reference.inputs import normal
 
 MESHES = {count: sharding.make_mesh(jax.local_devices()[:count]) for count in (1, 4)}
 
 
-def normal(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
-
-
-def test_the_mesh_is_over_all_local_devices():
+def test_the_mesh_has_all_local_devices():
     mesh = sharding.make_mesh()
     assert mesh.axis_names == ("data", "label")
     assert list(mesh.devices.ravel()) == jax.local_devices()
@@ -23,33 +20,33 @@ def test_the_mesh_is_over_all_local_devices():
     assert MESHES[1].size == 1
 
 
-def test_rows_are_split_and_all_else_is_copied():
+def test_batches_are_split_over_the_devices_and_replicated_trees_copied():
     tree = {"a": np.arange(8), "b": normal(4, 3)}
-    split, copied = sharding.split_rows(MESHES[4], tree), sharding.on_every_device(MESHES[4], tree)
+    sharded, replicated = sharding.shard_batch(MESHES[4], tree), sharding.replicate(MESHES[4], tree)
     for name, x in tree.items():
         share = len(x) // 4
-        shards = sorted(split[name].addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        shards = sorted(sharded[name].addressable_shards, key=lambda shard: shard.index[0].start or 0)
         assert len({shard.device for shard in shards}) == 4
         for i, shard in enumerate(shards):
             np.testing.assert_array_equal(shard.data, x[i * share : (i + 1) * share])
-        for shard in copied[name].addressable_shards:
+        for shard in replicated[name].addressable_shards:
             np.testing.assert_array_equal(shard.data, x)
-    assert_equal(sharding.host(split), tree)
-    assert all(isinstance(x, np.ndarray) for x in sharding.host(split).values())
+    assert_equal(sharding.to_host(sharded), tree)
+    assert all(isinstance(x, np.ndarray) for x in sharding.to_host(sharded).values())
 
 
-def test_abstract_says_shapes_and_places():
-    described = sharding.abstract(MESHES[4], {"a": jnp.zeros((2, 3), jnp.int32)})["a"]
-    assert (described.shape, described.dtype) == ((2, 3), jnp.int32)
-    assert described.sharding.is_fully_replicated
-    assert described.sharding.device_set == set(jax.local_devices())
+def test_abstract_has_shapes_dtypes_and_sharding():
+    abstract = sharding.abstract(MESHES[4], {"a": jnp.zeros((2, 3), jnp.int32)})["a"]
+    assert (abstract.shape, abstract.dtype) == ((2, 3), jnp.int32)
+    assert abstract.sharding.is_fully_replicated
+    assert abstract.sharding.device_set == set(jax.local_devices())
 
 
 @pytest.mark.parametrize("count", [8, 5, 1])
-def test_pmapped_encoder_is_the_encoder(count):
+def test_the_pmapped_encoder_equals_the_encoder(count):
     params = {
-        side: {name: normal(*shape, seed=seed) for name, shape in SHAPES.items()}
-        for seed, side in enumerate(("forward", "backward"))
+        direction: {name: normal(*shape, seed=seed) for name, shape in SHAPES.items()}
+        for seed, direction in enumerate(("forward", "backward"))
     }
     x, lengths = normal(count, 6, 3), (np.arange(count) * 3 % 7).astype(np.int32)
     mapped = sharding.pmapped(lambda params, x, lengths: bilstm.bilstm(params, x, lengths))(params, x, lengths)
@@ -61,7 +58,7 @@ SHAPES = {"w_input": (3, 8), "w_hidden": (2, 8), "bias": (8,), "h0": (2,), "c0":
 
 
 @pytest.mark.parametrize("documents", [8, 6, 3])
-def test_pmapped_prototypes_are_the_prototypes(documents):
+def test_pmapped_prototypes_equal_the_prototypes(documents):
     num_labels = 5
     random = np.random.default_rng(documents)
     features, label_ids = normal(documents, 4, 3), random.integers(num_labels, size=(documents, 4))
@@ -71,15 +68,15 @@ def test_pmapped_prototypes_are_the_prototypes(documents):
         return jax.vmap(lambda *rows: prototypes.feature_sums(*rows, num_labels))(features, label_ids, mask)
 
     parts = sharding.pmapped(sums)(None, features, label_ids, mask)
-    whole = prototypes.feature_sums(features.reshape(-1, 3), label_ids.ravel(), mask.ravel(), num_labels)
-    added = prototypes.FeatureSums(*(part.sum(axis=0) for part in parts))
-    np.testing.assert_array_equal(added.counts, whole.counts)
-    np.testing.assert_allclose(prototypes.prototypes(added), prototypes.prototypes(whole), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(prototypes.variances(added), prototypes.variances(whole), rtol=1e-4, atol=1e-5)
+    expected = prototypes.feature_sums(features.reshape(-1, 3), label_ids.ravel(), mask.ravel(), num_labels)
+    total = prototypes.FeatureSums(*(part.sum(axis=0) for part in parts))
+    np.testing.assert_array_equal(total.counts, expected.counts)
+    np.testing.assert_allclose(prototypes.prototypes(total), prototypes.prototypes(expected), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(prototypes.variances(total), prototypes.variances(expected), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [4, 7])
-def test_pmapped_decoder_is_the_decoder(rows):
+def test_the_pmapped_decoder_equals_the_decoder(rows):
     model = pvae.Pvae(feature_size=3, hidden_size=4, latent_size=2, nonnegative=False)
     z, centres = normal(rows, 2), normal(rows, 3)
     variables = model.init(jax.random.key(0), centres, centres, z)
@@ -93,7 +90,7 @@ def test_pmapped_decoder_is_the_decoder(rows):
 
 
 def test_pmapped_gives_each_device_its_share_of_the_rows():
-    seen = sharding.pmapped(lambda constant, x, y: {"sum": x + constant * y, "share": jnp.full(len(x), len(x))})
-    out = seen(10, np.arange(9), np.arange(9))
+    mapped = sharding.pmapped(lambda constant, x, y: {"sum": x + constant * y, "share": jnp.full(len(x), len(x))})
+    out = mapped(10, np.arange(9), np.arange(9))
     np.testing.assert_array_equal(out["sum"], 11 * np.arange(9))
     np.testing.assert_array_equal(out["share"], np.full(9, 3))

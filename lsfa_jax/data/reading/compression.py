@@ -1,4 +1,4 @@
-"""Files and standard input as lines of bytes: decompressed on the way, with file and line in every error."""
+"""Files and standard input as lines of bytes, decompressed as they are read, with file and line in every error."""
 
 import bz2
 import io
@@ -7,140 +7,116 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 import zstandard
 
 from lsfa_jax.util.console import UserError
 
 MAX_LINE = 64 * 2**20
+"""Bytes of a line or of a document; longer ones are an error."""
 HEAD_SIZE = 2**20
+"""Bytes from which the format of a file is detected."""
+
 _BOM = b"\xef\xbb\xbf"
 
 # Compressed data are fed in small steps, since a step may grow 30,000-fold (zstd): that bounds the memory.
-_STEP = 2**10
+_COMPRESSED_STEP = 2**10
 _PLAIN_STEP = 2**18
-# What unpacks to more than this, and to more than so many times its own size, is taken for a decompression bomb.
+# Data that decompress to more than this size, and to more than this many times their compressed size, are refused.
 _BOMB_SIZE = 256 * 2**20
 _BOMB_RATIO = 200
 _DECODER_MEMORY = 256 * 2**20
 
-_DECODERS: tuple[tuple[re.Pattern[bytes], Callable[[], Any]], ...] = (
+
+class _Decoder(Protocol):
+    """Decompresses one member (gzip, bzip2), stream (xz) or frame (Zstandard), as zlib, bz2 and lzma define it."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+# The libraries' decoders and not their file classes: bz2.BZ2File and lzma.LZMAFile drop everything behind the first
+# member without an error where the second one is damaged, LZMAFile has no memory limit, and zstandard's stream_reader
+# takes a file that was cut off for complete (CPython 3.11, zstandard 0.25).
+_DECODERS: tuple[tuple[re.Pattern[bytes], Callable[[], _Decoder]], ...] = (
     (re.compile(rb"\x1f\x8b\x08"), lambda: zlib.decompressobj(wbits=31)),
     (re.compile(rb"\xfd7zXZ\x00"), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_DECODER_MEMORY)),
     (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2Decompressor),
     (
-        # The second is a frame to be skipped, as pzstd writes it first.
+        # The second is a skippable frame, which pzstd writes first.
         re.compile(rb"\x28\xb5\x2f\xfd|\x50\x2a\x4d\x18"),
         lambda: zstandard.ZstdDecompressor(max_window_size=_DECODER_MEMORY).decompressobj(),
     ),
 )
 _LONGEST_MAGIC = 10
-_DECODER_ERRORS = (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError, OSError, MemoryError, ValueError)
+_READ_ERRORS = (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError, OSError, MemoryError, ValueError)
 
 
 def refuse_bomb(name: str, unpacked: int, packed: int) -> None:
-    """Raises UserError where so many bytes come from so few that the file is taken for a decompression bomb."""
+    """Raises UserError where `unpacked` bytes from `packed` ones mean a decompression bomb."""
     if unpacked > max(_BOMB_SIZE, _BOMB_RATIO * packed):
         raise UserError(
-            f"{name}: unpacks to more than {_BOMB_SIZE / 2**20:.0f} MiB and {_BOMB_RATIO} times its own size, as only "
-            "a decompression bomb does. If you trust the file, unpack it first."
+            f"{name}: unpacks to more than {_BOMB_SIZE / 2**20:.0f} MiB and {_BOMB_RATIO} times its compressed size, "
+            "as only a decompression bomb does. If you trust the file, unpack it first."
         )
 
 
-class _DamagedError(Exception):
-    """Nothing good follows in the file."""
+def _decompressed(packed: Iterator[bytes], new_decoder: Callable[[], _Decoder], name: str) -> Iterator[bytes]:
+    """Yields the content of one or more compressed members, with or without zeros between them.
 
-
-class _Decoded(io.RawIOBase):
-    """The decompressed bytes of a plain, gzip, xz, bzip2 or Zstandard stream; the content decides which.
-
-    Errors are raised behind the last good byte: what comes before is handed on.
+    Raises:
+        EOFError: the data end within a member.
+        UserError: the data are a decompression bomb.
     """
+    consumed = produced = 0
+    decoder = new_decoder()
+    for data in packed:
+        consumed += len(data)
+        while data:
+            if decoder.eof:
+                data = data.lstrip(b"\0")
+                if not data:
+                    break
+                decoder = new_decoder()
+            decoded = decoder.decompress(data)
+            data = decoder.unused_data if decoder.eof else b""
+            produced += len(decoded)
+            refuse_bomb(name, produced, consumed)
+            if decoded:
+                yield decoded
+    if not decoder.eof:
+        raise EOFError("the compressed data end too early")
 
-    def __init__(self, raw: BinaryIO, name: str) -> None:
-        self._raw, self._name = raw, name
-        # A pipe hands on what is there; read() would wait until all is.
-        self._read = cast(Callable[[int], bytes], getattr(raw, "read1", raw.read))
-        self._consumed = self._produced = 0
-        self._fault: _DamagedError | UserError | None = None
-        # Who types gets an answer to the first line, not to the first MiB.
-        self._first = not raw.isatty()
-        self._ready = memoryview(b"")
-        self._rest = b""
-        self._new_decoder: Callable[[], Any] | None = None
-        try:
-            while len(self._rest) < _LONGEST_MAGIC and (chunk := self._take(_LONGEST_MAGIC)):
-                self._rest += chunk
-        except OSError as error:
-            self._fault = _DamagedError(str(error))
-        for magic, new_decoder in _DECODERS:
-            if magic.match(self._rest):
-                self._new_decoder = new_decoder
-        self._decoder = self._new_decoder() if self._new_decoder else None
 
-    @property
-    def compressed(self) -> bool:
-        return self._new_decoder is not None
+class _ChunkReader(io.RawIOBase):
+    """Reads an iterator of non-empty bytes as a raw stream, so that io.BufferedReader splits it into lines."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._chunk = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
-        target = memoryview(buffer).cast("B")
-        filled = 0
-        # The first call fills the buffer, for the format to be detected from; later ones do not wait for more.
-        while filled < len(target) and (self._first or not filled):
-            if not self._ready and not self._fault:
-                try:
-                    self._ready = memoryview(self._decode())
-                except UserError as error:
-                    self._fault = error
-                except _DECODER_ERRORS as error:
-                    self._fault = _DamagedError(str(error) or type(error).__name__)
-            if not self._ready:
-                break
-            part = self._ready[: len(target) - filled]
-            target[filled : filled + len(part)] = part
-            self._ready = self._ready[len(part) :]
-            filled += len(part)
-        self._first = False
-        if not filled and self._fault:
-            raise self._fault
-        return filled
-
-    def _take(self, size: int) -> bytes:
-        data = self._read(size)
-        self._consumed += len(data)
-        return data
-
-    def _decode(self) -> bytes:
-        while True:
-            data, self._rest = self._rest or self._take(_STEP if self.compressed else _PLAIN_STEP), b""
-            if self._new_decoder is None:
-                return data
-            if not data:
-                if self._decoder is not None:
-                    raise EOFError("the compressed data end too early")
-                return b""
-            if self._decoder is None:
-                # A file may be several compressed ones behind one another, with zeros between them.
-                data = data.lstrip(b"\0")
-                if not data:
-                    continue
-                self._decoder = self._new_decoder()
-            decoded: bytes = self._decoder.decompress(data)
-            if self._decoder.eof:
-                self._rest, self._decoder = self._decoder.unused_data, None
-            self._produced += len(decoded)
-            refuse_bomb(self._name, self._produced, self._consumed)
-            if decoded:
-                return decoded
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self._chunk:
+            self._chunk = memoryview(next(self._chunks, b""))
+        size = min(len(buffer), len(self._chunk))
+        buffer[:size] = self._chunk[:size]
+        self._chunk = self._chunk[size:]
+        return size
 
 
 class Stream:
-    """What a file or a pipe holds, decompressed.
+    """The content of a file or a pipe, decompressed; the first bytes decide how, not the name.
 
     Attributes:
         name: for messages.
@@ -149,16 +125,47 @@ class Stream:
 
     def __init__(self, raw: BinaryIO, name: str) -> None:
         self.name = name
-        decoded = _Decoded(raw, name)
-        self.compressed = decoded.compressed
-        self._buffer = io.BufferedReader(decoded, HEAD_SIZE)
+        # read1 returns what a pipe has so far; read would wait for the full size.
+        self._read = cast(Callable[[int], bytes], getattr(raw, "read1", raw.read))
+        self._interactive = raw.isatty()
+        start = b""
+        try:
+            # No magic number has a line end: a short line in a pipe is not kept waiting for the next one.
+            while len(start) < _LONGEST_MAGIC and b"\n" not in start and (data := self._read(_LONGEST_MAGIC)):
+                start += data
+        except OSError as error:
+            self._chunks = _raising(error)
+            self.compressed = False
+            return
+        decoder = next((decoder for magic, decoder in _DECODERS if magic.match(start)), None)
+        self.compressed = decoder is not None
+        packed = chain([start] if start else [], self._blocks())
+        self._chunks = _decompressed(packed, decoder, name) if decoder else packed
+
+    def _blocks(self) -> Iterator[bytes]:
+        size = _COMPRESSED_STEP if self.compressed else _PLAIN_STEP
+        while data := self._read(size):
+            yield data
 
     def head(self) -> bytes:
-        """Returns the first MiB, or all where there is less, before any line is drawn, and leaves it to be read."""
+        """Returns the first MiB, or everything where there is less; `lines` starts with it all the same.
+
+        To be called before `lines`. On a terminal it is the first line, so that the user gets an answer to it.
+        """
+        chunks: list[bytes] = []
+        size = 0
+        following = self._chunks
         try:
-            return self._buffer.peek().removeprefix(_BOM)
-        except _DamagedError:
-            return b""
+            for chunk in self._chunks:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size >= HEAD_SIZE or self._interactive:
+                    break
+        except (*_READ_ERRORS, UserError) as error:
+            # `lines` raises it, after the lines before the damage.
+            following = _raising(error)
+        self._chunks = chain(chunks, following)
+        return b"".join(chunks)[:HEAD_SIZE].removeprefix(_BOM)
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yields each line with its number from 1, without line end or UTF-8 byte order mark.
@@ -166,14 +173,15 @@ class Stream:
         Raises:
             UserError: the compressed data are damaged, cut off or a decompression bomb, or a line is over 64 MiB.
         """
+        buffer = io.BufferedReader(_ChunkReader(self._chunks), HEAD_SIZE)
         number = 0
         while True:
             number += 1
             try:
-                line = self._buffer.readline(MAX_LINE + 1)
-            except _DamagedError as error:
+                line = buffer.readline(MAX_LINE + 1)
+            except _READ_ERRORS as error:
                 raise UserError(
-                    f"{self.name}:{number}: cannot be read further ({error}). "
+                    f"{self.name}:{number}: cannot be read further ({str(error) or type(error).__name__}). "
                     "The file is damaged or cut off: fetch or compress it again."
                 ) from None
             if not line:
@@ -190,9 +198,14 @@ class Stream:
             yield number, line.rstrip(b"\r\n")
 
 
+def _raising(error: Exception) -> Iterator[bytes]:
+    raise error
+    yield b""
+
+
 @contextmanager
 def open_stream(source: Path | BinaryIO) -> Iterator[Stream]:
-    """Opens a plain, gzip, xz, bzip2 or Zstandard file, or such a stream of bytes; the content decides, not the name.
+    """Opens a plain, gzip, xz, bzip2 or Zstandard file, or such a stream of bytes.
 
     Raises:
         UserError: the file cannot be opened.

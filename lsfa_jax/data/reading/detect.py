@@ -1,21 +1,24 @@
-"""What a file is: its format, columns and label separator, from its first MiB. What is not clear is an error."""
+"""The format, columns and label separator of a file, from its first MiB. What is not clear is an error."""
 
 import csv
 import json
 import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+from lsfa_jax.config import Data
 from lsfa_jax.data.reading.compression import HEAD_SIZE
-from lsfa_jax.data.reading.rows import LIST, SEPARATORS, WHOLE, BadRowError, Layout, parse_list, records
+from lsfa_jax.data.reading.label_cells import LIST, SEPARATORS, SINGLE, parse_list
+from lsfa_jax.data.reading.rows import BadRowError, Layout
+from lsfa_jax.data.reading.tables import records
 from lsfa_jax.util.console import UserError, warn
 
-# Names by which a column or field is known, in any case, where no option names it.
+# Names that identify a column or field, in any case, where no option names it.
 TEXT_NAMES = ("text", "texts", "document", "content", "body", "doc_token")
 LABELS_NAMES = ("labels", "label", "tags", "categories", "topics", "concepts", "doc_label")
 ID_NAMES = ("id", "doc_id", "docid", "document_id", "idx", "celex_id")
-_SEPARATOR_NAMES = {LIST: "as a list", WHOLE: "one a row", " ": "separated by spaces", "\t": "separated by tabs"}
+_SEPARATOR_NAMES = {LIST: "as a list", SINGLE: "one a row", " ": "separated by spaces", "\t": "separated by tabs"}
 _NUM_ROWS = 1_000
 _ARCHIVES = {b"PK\x03\x04": "zip (or an Excel file)", b"7z\xbc\xaf'\x1c": "7z", b"Rar!\x1a\x07": "rar"}
 
@@ -24,7 +27,7 @@ FORMATS = ("jsonl", "csv", "tsv", "libmultilabel", "pair", "lyrl2004", "eurlex57
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What people say about their files; "" is left to be detected.
+    """What users specify about their files; "" is detected.
 
     Attributes:
         format: 'auto' or one of `FORMATS`.
@@ -33,9 +36,9 @@ class ReadOptions:
         id_field: that with the document's id.
         label_separator: what is between labels that share one string; a space stands for any white space.
         bad_rows: whether a row that cannot be used stops the reading or is left out and counted.
-        labelled: False reads no labels, and takes files without any, such as one text a line.
-        prefix: how the options are spelled on the command line, for messages.
-        usual_text_field: a name by which the text is known too, where there is a column of that name.
+        labelled: False reads no labels and accepts files without any, such as one text a line.
+        prefix: of the options on the command line, for messages.
+        usual_text_field: a further name that identifies the text, before the others, where a column has it.
     """
 
     format: str = "auto"
@@ -48,9 +51,29 @@ class ReadOptions:
     prefix: str = "--data."
     usual_text_field: str = ""
 
+    @classmethod
+    def from_settings(cls, data: Data, **overrides: Any) -> "ReadOptions":
+        """Makes the options of a command or a run.
+
+        Args:
+            data: the settings of the corpus: format, fields, separator, bad_rows.
+            overrides: attributes from the command line; one that is "" leaves the setting as it is.
+
+        Raises:
+            UserError: no such format.
+        """
+        settings = {
+            "format": data.format,
+            "text_field": data.text_field,
+            "labels_field": data.labels_field,
+            "label_separator": data.label_separator,
+            "bad_rows": data.bad_rows,
+        }
+        return cls(**(settings | {name: value for name, value in overrides.items() if value != ""}))
+
     @property
     def text_names(self) -> tuple[str, ...]:
-        """Names by which the text is known in any case, the first above the others."""
+        """Names that identify the text, in any case, the first before the others."""
         return (self.usual_text_field.lower(), *TEXT_NAMES) if self.usual_text_field else TEXT_NAMES
 
     def __post_init__(self) -> None:
@@ -59,7 +82,7 @@ class ReadOptions:
 
 
 def describe(layout: Layout) -> str:
-    """Returns how a file is read, for people: 'csv, text from 'abstract', labels from 'tags' separated by ;'."""
+    """Describes how a file is read: 'csv, text from 'abstract', labels from 'tags' separated by ;'."""
     if layout.format in ("lyrl2004", "txt"):
         return {"lyrl2004": "lyrl2004", "txt": "txt, one document a line"}[layout.format]
     how = _SEPARATOR_NAMES.get(layout.separator, f"separated by {layout.separator!r}")
@@ -75,15 +98,15 @@ def describe(layout: Layout) -> str:
 
 
 def detect(head: bytes, name: str, options: ReadOptions) -> Layout:
-    """Says how a file is to be read.
+    """Detects how a file is to be read.
 
     Args:
         head: the file's first MiB, or all of it, without byte order mark.
         name: of the file, for messages.
-        options: what is known already.
+        options: what the user specified.
 
     Raises:
-        UserError: two formats are possible, no column is known for the text or the labels, or the file is none of text.
+        UserError: two formats are possible, no column is known for the text or the labels, or the file is not text.
     """
     _check_is_text(head, name)
     lines = _complete_lines(head)
@@ -118,7 +141,7 @@ def _check_is_text(head: bytes, name: str) -> None:
 
 def _complete_lines(head: bytes) -> list[bytes]:
     lines = head.split(b"\n")
-    # The last one may be cut; a single one is better than none.
+    # The last line may be cut off; it is used where it is the only one.
     if len(head) >= HEAD_SIZE - 3 and len(lines) > 1:
         lines.pop()
     return [line.rstrip(b"\r") for line in lines if line.strip()][:_NUM_ROWS]
@@ -142,7 +165,7 @@ def _format(lines: list[bytes], name: str, options: ReadOptions) -> str:
         )
     if first.startswith(b".I "):
         return "lyrl2004"
-    # No two delimiters can both make a known text and a known labels column of one line.
+    # A line cannot have both a known text column and a known labels column under two delimiters.
     for delimiters, table in ((",;", "csv"), ("\t", "tsv")):
         if _is_clear(_header(lines, delimiters, options)[1], options):
             return table
@@ -153,12 +176,12 @@ def _format(lines: list[bytes], name: str, options: ReadOptions) -> str:
 
 
 def _nameless(lines: list[bytes], tabs: bool, name: str, options: ReadOptions) -> str:
-    """The format of lines whose first does not name the columns by names that are known."""
+    """Detects the format where the first line has no known column names."""
     table = _header(lines, "\t" if tabs else ",;", options)
     header = _looks_like_header(table, lines)
     if options.labelled and not tabs:
         if header or any(min(line.count(mark) for line in lines) >= 1 for mark in (b",", b";")):
-            # Which column is which is asked where columns are chosen.
+            # The error comes where columns are chosen, and lists them.
             return "csv"
         shown = reprlib.repr(lines[0].decode("utf-8", "replace"))
         raise UserError(
@@ -178,22 +201,22 @@ def _nameless(lines: list[bytes], tabs: bool, name: str, options: ReadOptions) -
     if not options.labelled:
         possible.append("txt, one document a line")
     raise UserError(
-        f"{name}: this could be {'; or '.join(possible)}. Say which with {options.prefix}format, or name the column of "
+        f"{name}: this could be {'; or '.join(possible)}. Choose with {options.prefix}format, or name the column of "
         f"the text with {options.prefix}text-field."
     )
 
 
 def _looks_like_header(table: tuple[str, tuple[str, ...]], lines: list[bytes]) -> tuple[str, ...]:
-    """Returns the columns if the first row names them: short and different cells over rows as wide, with texts."""
+    """Returns the first row if it looks like column names: short, distinct, over rows of that width with texts."""
     delimiter, columns = table
     if len(columns) < 2 or len(set(columns)) < len(columns) or not all(0 < len(name.split()) <= 3 for name in columns):
         return ()
     layout = Layout("csv", delimiter=delimiter, columns=columns)
     rows = [fields for _, fields, _ in records(iter(enumerate(lines, 1)), layout)][1:]
-    whole = [row for row in rows if not isinstance(row, BadRowError) and len(row) >= len(columns)]
-    texts = any(len(cell.split()) > 3 for row in whole for cell in row)
-    alike = delimiter == "\t" or (len(whole) == len(rows) and all(len(row) == len(columns) for row in whole))
-    return columns if texts and alike else ()
+    complete = [row for row in rows if not isinstance(row, BadRowError) and len(row) >= len(columns)]
+    has_texts = any(len(cell.split()) > 3 for row in complete for cell in row)
+    fits = delimiter == "\t" or (len(complete) == len(rows) and all(len(row) == len(columns) for row in complete))
+    return columns if has_texts and fits else ()
 
 
 def _is_json_start(lines: list[bytes]) -> bool:
@@ -202,15 +225,15 @@ def _is_json_start(lines: list[bytes]) -> bool:
 
 
 def _header(lines: list[bytes], delimiters: str, options: ReadOptions) -> tuple[str, tuple[str, ...]]:
-    """The delimiter that makes most columns of the first row, known ones above all, and those columns."""
-    found: list[tuple[str, tuple[str, ...]]] = []
+    """Returns the delimiter that gives known columns, or else most columns, in the first row, and those columns."""
+    headers: list[tuple[str, tuple[str, ...]]] = []
     for delimiter in delimiters:
         reader = csv.reader((line.decode("utf-8", "replace") + "\n" for line in lines), delimiter=delimiter)
         try:
-            found.append((delimiter, tuple(column.strip() for column in next(reader, []))))
+            headers.append((delimiter, tuple(column.strip() for column in next(reader, []))))
         except csv.Error:
             continue
-    return max(found, key=lambda one: (_is_clear(one[1], options), len(one[1])), default=(delimiters[0], ()))
+    return max(headers, key=lambda header: (_is_clear(header[1], options), len(header[1])), default=(delimiters[0], ()))
 
 
 def _is_clear(columns: tuple[str, ...], options: ReadOptions) -> bool:
@@ -221,7 +244,7 @@ def _is_clear(columns: tuple[str, ...], options: ReadOptions) -> bool:
 
 
 def _choose(columns: Iterable[str], option: str, given: str, names: tuple[str, ...], name: str, prefix: str) -> str:
-    """The column for the text or the labels."""
+    """Returns the column for the text or the labels: the one of the option `given`, else the one with a known name."""
     columns = list(columns)
     listed = ", ".join(repr(column) for column in columns[:40]) + (" ..." if len(columns) > 40 else "")
     what = option.removesuffix("-field")
@@ -230,24 +253,23 @@ def _choose(columns: Iterable[str], option: str, given: str, names: tuple[str, .
             return given
         times = "no" if given not in columns else "more than one"
         raise UserError(f"{name}: {times} column '{given}' ({prefix}{option}); there are {listed}.")
-    found = [column for column in columns if column.lower() in names]
-    # The plain name wins over its like: 'text' over 'body'.
-    plain = [column for column in found if column.lower() == names[0]]
-    found = plain if len(plain) == 1 else found
-    if len(found) != 1:
-        problem = f"{' and '.join(map(repr, found))} both could hold" if found else "it is not clear which holds"
+    known = [column for column in columns if column.lower() in names]
+    # The first name has precedence: 'text' over 'body'.
+    first = [column for column in known if column.lower() == names[0]]
+    known = first if len(first) == 1 else known
+    if len(known) != 1:
+        problem = f"{' and '.join(map(repr, known))} both could hold" if known else "it is not clear which holds"
         raise UserError(
-            f"{name}: {problem} the {what}; the columns are {listed}. Say which with {prefix}{option} NAME."
+            f"{name}: {problem} the {what}; the columns are {listed}. Name the column with {prefix}{option} NAME."
         )
-    return found[0]
+    return known[0]
 
 
 def _choose_id(columns: Iterable[str], options: ReadOptions, name: str) -> str:
     columns = list(columns)
     if options.id_field:
         return _choose(columns, "id-field", options.id_field, ID_NAMES, name, options.prefix)
-    found = [column for wanted in ID_NAMES for column in columns if column.lower() == wanted]
-    return found[0] if found else ""
+    return next((column for known in ID_NAMES for column in columns if column.lower() == known), "")
 
 
 def choose_columns(columns: Iterable[str], name: str, options: ReadOptions) -> tuple[str, str, str]:
@@ -270,7 +292,7 @@ def _json_layout(lines: list[bytes], name: str, options: ReadOptions) -> Layout:
     columns = dict.fromkeys(key for row in rows for key in row)
     text, labels = options.text_field, options.labels_field
     if not rows:
-        # The rows themselves will say what is wrong with them.
+        # Reading the rows will report what is wrong with them.
         return Layout("jsonl", text or "text", (labels or "labels") if options.labelled else "", options.id_field)
     text = text or _choose(columns, "text-field", "", options.text_names, name, options.prefix)
     if not options.labelled:
@@ -301,10 +323,10 @@ def _table_layout(lines: list[bytes], name: str, options: ReadOptions, chosen: s
     if not columns:
         raise UserError(f"{name}: holds no documents: no header can be read. Expected a header and rows.")
     try:
-        text, labels, own = choose_columns(columns, name, options)
+        text, labels, document_id = choose_columns(columns, name, options)
     except UserError as error:
-        raise UserError(f"{error} The first row is taken as the header; if it is none, add one.") from None
-    layout = Layout(chosen, text, labels, own, options.label_separator or WHOLE, delimiter, columns)
+        raise UserError(f"{error} The first row is read as the header; if it is none, add one.") from None
+    layout = Layout(chosen, text, labels, document_id, options.label_separator or SINGLE, delimiter, columns)
     if not labels:
         return layout
     at = columns.index(labels)
@@ -320,15 +342,16 @@ def choose_separator(cells: list[str], name: str, options: ReadOptions) -> str:
         UserError: more than one separator is possible.
     """
     cells = [cell.strip() for cell in cells if cell.strip()]
-    own = options.label_separator
-    if own or not cells:
-        others = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]
-        if own and others and not any(own in cell for cell in cells):
-            listed = " and ".join(map(repr, others))
+    present = [separator for separator in SEPARATORS if any(separator in cell for cell in cells)]
+    given = options.label_separator
+    if given or not cells:
+        if given and present and not any(given in cell for cell in cells):
+            listed = " and ".join(map(repr, present))
             warn(
-                f"{name}: {own!r} separates labels, but the first rows hold none, and {listed}: each cell is one label"
+                f"{name}: {given!r} separates labels, but the first rows hold none, and {listed}: each cell is one "
+                "label"
             )
-        return own or WHOLE
+        return given or SINGLE
     if all(cell.startswith("[") and cell.endswith("]") for cell in cells):
         try:
             for cell in cells:
@@ -336,31 +359,32 @@ def choose_separator(cells: list[str], name: str, options: ReadOptions) -> str:
             return LIST
         except BadRowError:
             pass
-    found = [separator for separator in SEPARATORS if any(separator in cell for cell in cells)]
-    if len(found) == 1:
-        return found[0]
-    if not found and not any(len(cell.split()) > 1 for cell in cells):
-        return WHOLE
-    example = next(cell for cell in cells if any(s in cell for s in (found or " \t\n\r\f\v")) or len(cell.split()) > 1)
-    which = " and ".join(repr(separator) for separator in found) if found else "only white space"
+    if len(present) == 1:
+        return present[0]
+    if not present and not any(len(cell.split()) > 1 for cell in cells):
+        return SINGLE
+    example = next(
+        cell for cell in cells if any(mark in cell for mark in (present or " \t\n\r\f\v")) or len(cell.split()) > 1
+    )
+    which = " and ".join(repr(separator) for separator in present) if present else "only white space"
     raise UserError(
-        f"{name}: it is not clear what separates labels: they hold {which}, as in {reprlib.repr(example)}. Say it with "
-        f"{options.prefix}label-separator '{found[0] if found else ' '}' (or another; one that never occurs makes each "
-        "cell one label)."
+        f"{name}: it is not clear what separates labels: they hold {which}, as in {reprlib.repr(example)}. Set "
+        f"{options.prefix}label-separator '{present[0] if present else ' '}' (or another; with one that never occurs "
+        "each cell is one label)."
     )
 
 
 def _libmultilabel_layout(lines: list[bytes], name: str, options: ReadOptions) -> Layout:
     rows = [line.split(b"\t") for line in lines]
-    own = ""
+    document_id = ""
     if rows and all(len(row) >= 3 for row in rows):
         names = [row[0] for row in rows]
         if any(b" " in cell for cell in names) or 2 * len(set(names)) < len(names):
             raise UserError(
-                f"{name}: it is not clear whether the first of three columns is an id: some are alike or hold spaces. "
-                "Expected id, labels and text, or labels and text, between tabs. Take tabs out of the texts, or add a "
+                f"{name}: it is not clear whether the first of three columns is an id: some are equal or hold spaces. "
+                "Expected id, labels and text, or labels and text, between tabs. Remove tabs from the texts, or add a "
                 f"header (text, labels) and give {options.prefix}format tsv."
             )
-        own = "id"
+        document_id = "id"
     separator = options.label_separator or " "
-    return Layout("libmultilabel", labels="labels" if options.labelled else "", id=own, separator=separator)
+    return Layout("libmultilabel", labels="labels" if options.labelled else "", id=document_id, separator=separator)

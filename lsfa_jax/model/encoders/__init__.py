@@ -1,1 +1,55 @@
-"""Eq. 1: encoders behind one interface, token ids to states."""
+"""Eq. 1: encoders behind one interface, token ids to token states.
+
+An encoder is a Flax module with the members of `Encoder`. To add one, write it in a file of this folder and list it in
+`ENCODERS`; nothing outside this folder depends on which one is used.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from lsfa_jax import config
+from lsfa_jax.model.encoders.bilstm import BiLstm
+from lsfa_jax.types import Array, DTypeLike
+from lsfa_jax.util.console import UserError
+
+
+class Encoder(Protocol):
+    """Computes a state for each token of a document."""
+
+    @property
+    def state_size(self) -> int:
+        """Size of a token state, 2H."""
+
+    @property
+    def stored_dtype(self) -> DTypeLike:
+        """Precision in which states may be stored for a stage with a frozen encoder."""
+
+    def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
+        """Computes float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B]; padding changes no state."""
+
+
+def _bilstm(settings: config.Encoder, vocabulary_size: int, embedding_size: int, dtype: DTypeLike) -> BiLstm:
+    return BiLstm(
+        vocabulary_size=vocabulary_size,
+        embedding_size=embedding_size,
+        hidden_size=settings.hidden_size,
+        embedding_dropout=settings.embedding_dropout,
+        state_dropout=settings.encoder_dropout,
+        trainable_embedding=settings.embedding_trainable != "no",
+        dtype=dtype,
+    )
+
+
+ENCODERS: dict[str, Callable[[config.Encoder, int, int, DTypeLike], Encoder]] = {"bilstm": _bilstm}
+"""Encoders by the name that `encoder.kind` has in the settings."""
+
+
+def make_encoder(settings: config.Encoder, vocabulary_size: int, embedding_size: int, dtype: DTypeLike) -> Encoder:
+    """Returns the encoder that the settings name, for an embedding table [vocabulary_size, embedding_size].
+
+    Raises:
+        UserError: there is no such encoder.
+    """
+    if settings.kind not in ENCODERS:
+        raise UserError(f"encoder.kind = {settings.kind!r}: expected one of {', '.join(ENCODERS)}")
+    return ENCODERS[settings.kind](settings, vocabulary_size, embedding_size, dtype)

@@ -1,48 +1,49 @@
-"""Eq. 1: BiLSTM over the words, with its backward pass written by hand.
+"""Eq. 1: BiLSTM over the tokens, with a hand-written backward pass.
 
-Shapes: B documents, T words (padded), E word vector, H hidden units a direction.
-Pure functions; padding is exact: what lies beyond a document's length changes no value and no gradient.
+Shapes: B documents, T tokens (padded), E embedding, H hidden units per direction.
+All functions are pure. Padding is exact: values beyond a document's length change no output and no gradient.
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lsfa_jax.model.attention import product, word_mask
-
-Array = jax.Array
+from lsfa_jax.model.attention import product, token_mask
+from lsfa_jax.types import Array, DTypeLike, Params, PyTree
 
 # Numerator and denominator of tanh(z) / z in powers of z^2, Eigen's minimax fit for float32; beyond the bound it is 1.
-_TANH_ABOVE = (
+_TANH_NUMERATOR = (
     4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05, 5.12229709037114e-08, -8.60467152213735e-11,
     2.00018790482477e-13, -2.76076847742355e-16,
 )  # fmt: skip
-_TANH_BELOW = (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06)
+_TANH_DENOMINATOR = (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06)
 _TANH_BOUND = 7.90531110763549805
 
 
 def tanh(z: Array) -> Array:
-    """Computes tanh of float32, written out.
+    """Computes tanh of float32 as a rational function, within 4e-7.
 
-    For a CPU's compiler `jnp.tanh` is one operation, too little for a second core. The same arithmetic in sight, it
-    shares the cells' loop among the cores: half the time.
+    XLA on a CPU treats `jnp.tanh` as one cheap operation and runs the cell update on one core. With the arithmetic
+    written out, it splits the loop over the cores: half the time.
     """
-
-    def polynomial(coefficients: tuple[float, ...]) -> Array:
-        total: Any = coefficients[-1]
-        for coefficient in coefficients[-2::-1]:
-            total = total * square + coefficient
-        return total
-
     z = jnp.clip(z, -_TANH_BOUND, _TANH_BOUND)
     square = z * z
-    return z * polynomial(_TANH_ABOVE) / polynomial(_TANH_BELOW)
+    return z * _polynomial(_TANH_NUMERATOR, square) / _polynomial(_TANH_DENOMINATOR, square)
 
 
-class _Side(NamedTuple):
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    """Evaluates sum_i coefficients[i] x^i by Horner's rule."""
+    total: Array | float = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        total = total * x + coefficient
+    return jnp.asarray(total)
+
+
+class _Direction(NamedTuple):
     """Parameters of one direction; gates are in the order i, f, g, o."""
 
     w_input: Array
@@ -56,30 +57,30 @@ class _Side(NamedTuple):
     c0: Array
     """float32[H]."""
 
-    def start(self, num_documents: int) -> "_State":
-        """Returns the state before the first word."""
-        h, c = (jnp.broadcast_to(x, (num_documents, len(x))) for x in (self.h0, self.c0))
+    def initial_state(self, batch_size: int) -> "_State":
+        """Returns the state before the first token."""
+        h, c = (jnp.broadcast_to(x, (batch_size, len(x))) for x in (self.h0, self.c0))
         return h, c
 
 
-_Sides = tuple[_Side, _Side]
+_Directions = tuple[_Direction, _Direction]
+"""Forward and backward."""
+
+_State = tuple[Array, Array]
+"""h and c, float32[B, H]; in the backward pass their gradients."""
 
 
-class _Saved(NamedTuple):
-    """What one direction keeps of each word for the way back, float32[T, B, ...] in the order of reading."""
+class _Residuals(NamedTuple):
+    """What one direction stores of each token for the backward pass, float32[T, B, ...] in reading order."""
 
     hidden: Array
     """[H], h."""
-    slopes: Array
-    """[4H], of the gates i, f, g: dc / dz; of o: dh / dz at a fixed c."""
+    d_gates: Array
+    """[4H], derivatives with respect to the pre-activations z: of i, f, g: dc / dz; of o: dh / dz at constant c."""
     d_cell: Array
     """[H], dh / dc."""
     forget: Array
-    """[H], f, which is dc / dc of the word before."""
-
-
-_State = tuple[Array, Array]
-"""h and c, float32[B, H]; on the way back their gradients."""
+    """[H], f, which is dc_t / dc_{t-1}."""
 
 
 def _recurrent(h: Array, w: Array) -> Array:
@@ -89,123 +90,193 @@ def _recurrent(h: Array, w: Array) -> Array:
 def _gate_scales(hidden_size: int) -> Array:
     """Returns float32[4H], k of each gate: k tanh(k z) + 1 - k is sigmoid(z) for k = 1/2 and tanh(z) for k = 1.
 
-    One formula for all four gates keeps them one array, which a CPU computes in half the time of four slices.
+    One formula for all four gates keeps them one array; on a CPU that takes half the time of four slices.
     """
     return jnp.repeat(jnp.array([0.5, 0.5, 1.0, 0.5]), hidden_size)
 
 
-def _read_word(state: _State, projected: Array, here: Array, w_hidden: Array, bias: Array) -> tuple[_State, _Saved]:
-    """Computes one step of one direction; a document that has no word `here` (bool[B, 1]) keeps its state."""
+def _forward_step(
+    state: _State, projected: Array, is_token: Array, w_hidden: Array, bias: Array
+) -> tuple[_State, _Residuals]:
+    """Computes one LSTM step of one direction; a document keeps its state where `is_token` (bool[B, 1]) is false."""
     h, c = state
     k = _gate_scales(h.shape[-1])
     gates = k * tanh(k * (projected + bias + _recurrent(h, w_hidden))) + (1 - k)
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     new_c = f * c + i * g
     tanh_c = tanh(new_c)
-    # The derivative of k tanh(k z) + 1 - k, written with its value.
-    slopes = jnp.concatenate([g, c, i, tanh_c], axis=-1) * (k * k - (gates - (1 - k)) ** 2)
-    h, c = jnp.where(here, o * tanh_c, h), jnp.where(here, new_c, c)
-    return (h, c), _Saved(h, slopes, o * (1 - tanh_c * tanh_c), f)
+    # The derivative of k tanh(k z) + 1 - k, in terms of its value.
+    d_gates = jnp.concatenate([g, c, i, tanh_c], axis=-1) * (k * k - (gates - (1 - k)) ** 2)
+    h, c = jnp.where(is_token, o * tanh_c, h), jnp.where(is_token, new_c, c)
+    return (h, c), _Residuals(h, d_gates, o * (1 - tanh_c * tanh_c), f)
 
 
-def _way_back(
-    d_state: _State, d_hidden: Array, saved: _Saved, here: Array, w_hidden_turned: Array
+def _backward_step(
+    d_state: _State, d_hidden: Array, residuals: _Residuals, is_token: Array, w_hidden_transposed: Array
 ) -> tuple[_State, Array]:
-    """Takes `_read_word` back: the gradients of the state before and of z, float32[B, 4H]."""
+    """Backward pass of `_forward_step`: the gradients of the previous state and of z, float32[B, 4H]."""
     dh, dc = d_state
     dh = dh + d_hidden
-    new_dc = dc + dh * saved.d_cell
-    dz = jnp.where(here, jnp.concatenate([new_dc, new_dc, new_dc, dh], axis=-1) * saved.slopes, 0.0)
-    return (jnp.where(here, _recurrent(dz, w_hidden_turned), dh), jnp.where(here, new_dc * saved.forget, dc)), dz
+    new_dc = dc + dh * residuals.d_cell
+    dz = jnp.where(is_token, jnp.concatenate([new_dc, new_dc, new_dc, dh], axis=-1) * residuals.d_gates, 0.0)
+    dh = jnp.where(is_token, _recurrent(dz, w_hidden_transposed), dh)
+    return (dh, jnp.where(is_token, new_dc * residuals.forget, dc)), dz
 
 
-def _turned(x: Array) -> tuple[Array, Array]:
-    """Returns what the two directions read in which order: from the first word on, and from the last."""
+def _both_directions(x: Array) -> tuple[Array, Array]:
+    """Returns x and x reversed in time."""
     return x, jnp.flip(x, axis=0)
 
 
-def _flat(x: Array) -> Array:
-    """[T, B, ...] -> [T B, ...]: a CPU takes products over two axes at once 1.4 to 2 times as long."""
+def _flatten_time(x: Array) -> Array:
+    """[T, B, ...] -> [T B, ...]: on a CPU a product over two axes at once takes 1.4 to 2 times as long."""
     return x.reshape(-1, x.shape[-1])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _read_both_ways(dtype: Any, sides: _Sides, x: Array, here: Array) -> Array:
-    """Computes Eq. 1 with time first: x float32[T, B, E] and here bool[T, B] give float32[T, B, 2H].
+def _bidirectional(dtype: DTypeLike, directions: _Directions, x: Array, is_token: Array) -> Array:
+    """Eq. 1 with time first: x float32[T, B, E] and is_token bool[T, B] give float32[T, B, 2H].
 
-    One loop takes a step of both directions, so that one's product and the other's cells share the cores. The backward
-    pass is written by hand: the gradients of weights are one matrix product after the loop, where automatic
-    differentiation would add up T small ones inside it, and the way back computes no gate anew.
+    One loop takes a step of both directions, so that the cores share one direction's product and the other's cell
+    update. In the hand-written backward pass the gradients of the weights are one matrix product after the loop, where
+    automatic differentiation accumulates T small ones inside it, and no gate is recomputed.
     """
-    return _read_both_ways_forward(dtype, sides, x, here)[0]
+    return _bidirectional_forward(dtype, directions, x, is_token)[0]
 
 
-def _read_both_ways_forward(dtype: Any, sides: _Sides, x: Array, here: Array) -> tuple[Array, tuple[Any, ...]]:
+def _bidirectional_forward(
+    dtype: DTypeLike, directions: _Directions, x: Array, is_token: Array
+) -> tuple[Array, PyTree]:
     shape = (*x.shape[:2], -1)
-    # A CPU does these products in four fifths of the time with the words' vectors as columns.
+    # On a CPU these products take four fifths of the time with the embeddings as columns.
     projected = [
-        product("en,eg->ng", jax.lax.optimization_barrier(_flat(own).T), p.w_input, dtype).reshape(shape)
-        for p, own in zip(sides, _turned(x), strict=True)
+        product("en,eg->ng", jax.lax.optimization_barrier(_flatten_time(inputs).T), p.w_input, dtype).reshape(shape)
+        for p, inputs in zip(directions, _both_directions(x), strict=True)
     ]
-    recurrent = [p.w_hidden.astype(dtype) for p in sides]
+    w_hidden = [p.w_hidden.astype(dtype) for p in directions]
 
-    def step(states: Any, word: Any) -> tuple[Any, Any]:
-        z, here = word
-        both = [_read_word(states[i], z[i], here[i], recurrent[i], sides[i].bias) for i in (0, 1)]
-        return tuple(state for state, _ in both), tuple(saved for _, saved in both)
+    def step(states: PyTree, token: PyTree) -> tuple[PyTree, PyTree]:
+        z, is_token = token
+        results = [_forward_step(states[i], z[i], is_token[i], w_hidden[i], directions[i].bias) for i in (0, 1)]
+        return tuple(state for state, _ in results), tuple(residuals for _, residuals in results)
 
-    start = tuple(p.start(x.shape[1]) for p in sides)
-    _, saved = jax.lax.scan(step, start, (projected, _turned(here[..., None])))
-    hidden = jnp.concatenate([saved[0].hidden, jnp.flip(saved[1].hidden, axis=0)], axis=-1)
-    return hidden, (sides, x, here, saved)
-
-
-def _read_both_ways_backward(dtype: Any, kept: tuple[Any, ...], d_hidden: Array) -> tuple[Any, Array, None]:
-    sides, x, here, saved = kept
-    starts = tuple(p.start(x.shape[1]) for p in sides)
-    turned = [p.w_hidden.astype(dtype).T for p in sides]
-
-    def step(d_states: Any, word: Any) -> tuple[Any, Any]:
-        d_hidden, saved, here = word
-        both = [_way_back(d_states[i], d_hidden[i], saved[i], here[i], turned[i]) for i in (0, 1)]
-        return tuple(state for state, _ in both), tuple(dz for _, dz in both)
-
-    d_first, d_second = jnp.split(d_hidden, 2, axis=-1)
-    words = (d_first, jnp.flip(d_second, axis=0)), saved, _turned(here[..., None])
-    d_starts, dz = jax.lax.scan(step, jax.tree.map(jnp.zeros_like, starts), words, reverse=True)
-
-    def gradients(p: _Side, x: Array, start: _State, hidden: Array, dz: Array, d_start: _State) -> tuple[_Side, Array]:
-        inputs = jnp.concatenate([x, jnp.concatenate([start[0][None], hidden[:-1]])], axis=-1)
-        d_weights = product("ni,ng->ig", _flat(inputs), _flat(dz), dtype)
-        d_input, d_recurrent = jnp.split(d_weights, [x.shape[-1]])
-        d_h0, d_c0 = (jnp.sum(d, axis=0) for d in d_start)
-        d_side = _Side(d_input, d_recurrent, jnp.sum(_flat(dz), axis=0), d_h0, d_c0)
-        # A CPU does this product in two thirds of the time with the smaller factor first.
-        d_x = jax.lax.optimization_barrier(product("eg,ng->en", p.w_input, _flat(dz), dtype))
-        return d_side, d_x.T.reshape(x.shape)
-
-    xs = _turned(x)
-    each = [gradients(sides[i], xs[i], starts[i], saved[i].hidden, dz[i], d_starts[i]) for i in (0, 1)]
-    (d_forward, dx_forward), (d_backward, dx_backward) = each
-    return (d_forward, d_backward), dx_forward + jnp.flip(dx_backward, axis=0), None
+    initial = tuple(p.initial_state(x.shape[1]) for p in directions)
+    _, residuals = jax.lax.scan(step, initial, (projected, _both_directions(is_token[..., None])))
+    hidden = jnp.concatenate([residuals[0].hidden, jnp.flip(residuals[1].hidden, axis=0)], axis=-1)
+    return hidden, (directions, x, is_token, residuals)
 
 
-_read_both_ways.defvjp(_read_both_ways_forward, _read_both_ways_backward)
+def _bidirectional_backward(dtype: DTypeLike, stored: PyTree, d_hidden: Array) -> tuple[_Directions, Array, None]:
+    directions, x, is_token, residuals = stored
+    initial = tuple(p.initial_state(x.shape[1]) for p in directions)
+    w_transposed = [p.w_hidden.astype(dtype).T for p in directions]
+
+    def step(d_states: PyTree, token: PyTree) -> tuple[PyTree, PyTree]:
+        d_hidden, residuals, is_token = token
+        results = [_backward_step(d_states[i], d_hidden[i], residuals[i], is_token[i], w_transposed[i]) for i in (0, 1)]
+        return tuple(state for state, _ in results), tuple(dz for _, dz in results)
+
+    d_forward, d_backward = jnp.split(d_hidden, 2, axis=-1)
+    tokens = (d_forward, jnp.flip(d_backward, axis=0)), residuals, _both_directions(is_token[..., None])
+    d_initial, dz = jax.lax.scan(step, jax.tree.map(jnp.zeros_like, initial), tokens, reverse=True)
+
+    xs = _both_directions(x)
+    (forward, dx_forward), (backward, dx_backward) = (
+        _direction_gradients(dtype, directions[i], xs[i], initial[i], residuals[i].hidden, dz[i], d_initial[i])
+        for i in (0, 1)
+    )
+    return (forward, backward), dx_forward + jnp.flip(dx_backward, axis=0), None
 
 
-def bilstm(params: Mapping[str, Any], x: Array, lengths: Array, dtype: Any = jnp.float32) -> Array:
-    """Computes Eq. 1, the hidden representation of each word from both sides.
+def _direction_gradients(
+    dtype: DTypeLike, p: _Direction, x: Array, initial: _State, hidden: Array, dz: Array, d_initial: _State
+) -> tuple[_Direction, Array]:
+    """Computes the gradients of one direction's parameters and of its inputs, from those of z, float32[T, B, 4H]."""
+    inputs = jnp.concatenate([x, jnp.concatenate([initial[0][None], hidden[:-1]])], axis=-1)
+    d_weights = product("ni,ng->ig", _flatten_time(inputs), _flatten_time(dz), dtype)
+    d_w_input, d_w_hidden = jnp.split(d_weights, [x.shape[-1]])
+    d_h0, d_c0 = (jnp.sum(d, axis=0) for d in d_initial)
+    gradients = _Direction(d_w_input, d_w_hidden, jnp.sum(_flatten_time(dz), axis=0), d_h0, d_c0)
+    # On a CPU this product takes two thirds of the time with the smaller factor first.
+    d_x = jax.lax.optimization_barrier(product("eg,ng->en", p.w_input, _flatten_time(dz), dtype))
+    return gradients, d_x.T.reshape(x.shape)
+
+
+_bidirectional.defvjp(_bidirectional_forward, _bidirectional_backward)
+
+
+def bilstm(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.float32) -> Array:
+    """Eq. 1: the state of each token, from both directions.
 
     Args:
-        params: for each of `forward` and `backward`: `w_input` [E, 4H], `w_hidden` [H, 4H], `bias` [4H] (gates i, f, g,
-            o), `h0` [H] and `c0` [H], the learned initial states.
-        x: float32[B, T, E], word vectors.
-        lengths: int32[B], words of each document; 0 is allowed.
+        params: for each of `forward` and `backward`: `w_input` [E, 4H], `w_hidden` [H, 4H], `bias` [4H] (gates in the
+            order i, f, g, o), and the learned initial states `h0` [H] and `c0` [H].
+        x: float32[B, T, E], token embeddings.
+        lengths: int32[B], tokens of each document; may be 0.
         dtype: of the matrix products, float32 or bfloat16.
 
     Returns:
         float32[B, T, 2H], zero beyond each document's length.
     """
-    mask = word_mask(lengths, x.shape[1])
-    sides = _Side(**params["forward"]), _Side(**params["backward"])
-    return _read_both_ways(dtype, sides, x.swapaxes(0, 1), mask.T).swapaxes(0, 1) * mask[..., None]
+    chex.assert_rank(x, 3)
+    chex.assert_equal_shape_prefix((x, lengths), 1)
+    mask = token_mask(lengths, x.shape[1])
+    directions = _Direction(**params["forward"]), _Direction(**params["backward"])
+    return _bidirectional(dtype, directions, x.swapaxes(0, 1), mask.T).swapaxes(0, 1) * mask[..., None]
+
+
+class BiLstm(nn.Module):
+    """Eq. 1 with its parameters: token embeddings, BiLSTM, and dropout after each of them.
+
+    Attributes:
+        vocabulary_size: rows of the embedding table.
+        embedding_size: E.
+        hidden_size: H.
+        embedding_dropout: rate of the dropout on the embeddings.
+        state_dropout: rate of the dropout on the states.
+        trainable_embedding: whether the embedding table has a gradient.
+        dtype: of the matrix products, float32 or bfloat16.
+    """
+
+    vocabulary_size: int
+    embedding_size: int
+    hidden_size: int
+    embedding_dropout: float = 0.0
+    state_dropout: float = 0.0
+    trainable_embedding: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    stored_dtype: ClassVar[DTypeLike] = jnp.float16
+    """Precision in which states may be stored: they lie within (-1, 1), where float16 has 11 significant bits."""
+
+    @property
+    def state_size(self) -> int:
+        """2H."""
+        return 2 * self.hidden_size
+
+    def setup(self) -> None:
+        embedding_shape = (self.vocabulary_size, self.embedding_size)
+        self.embedding = self.param("embedding", nn.initializers.normal(0.1), embedding_shape)
+        self.directions = {name: self.param(name, self._init_direction) for name in ("forward", "backward")}
+        self.drop_embedding = nn.Dropout(self.embedding_dropout)
+        self.drop_states = nn.Dropout(self.state_dropout)
+
+    def _init_direction(self, key: Array) -> dict[str, Array]:
+        hidden = self.hidden_size
+        shapes = {"w_input": (self.embedding_size, 4 * hidden), "w_hidden": (hidden, 4 * hidden), "bias": (4 * hidden,)}
+        keys = jax.random.split(key, len(shapes))
+        scale = hidden**-0.5
+        weights = {
+            name: jax.random.uniform(key, shape, minval=-scale, maxval=scale)
+            for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+        }
+        return weights | {"h0": jnp.zeros(hidden), "c0": jnp.zeros(hidden)}
+
+    def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
+        """Computes the token states float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B].
+
+        With `train`, dropout is on and needs a key named `dropout`.
+        """
+        table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
+        x = self.drop_embedding(table[token_ids], deterministic=not train)
+        return self.drop_states(bilstm(self.directions, x, lengths, self.dtype), deterministic=not train)

@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model import augmentation
-from lsfa_jax.model.lsfa import CLASSIFIER, Lsfa, pair_weights
+from lsfa_jax.model.lsfa import Lsfa, classifier_rows
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
 from lsfa_jax.util import sharding
+from lsfa_jax.util.random_streams import Stream, stream
 
 Array = jax.Array
 PyTree = Any
@@ -38,7 +39,7 @@ class Generated(NamedTuple):
 class FrozenParams(NamedTuple):
     """What the stage reads and does not train."""
 
-    encoder: dict[str, Any]
+    params: dict[str, Any]
     """Parameters of encoder and label attention."""
     prototypes: Array
     """float32[L, D]."""
@@ -71,11 +72,11 @@ def adjustment_step(
     dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
 
     def loss(classifier: PyTree) -> tuple[Array, dict[str, Array]]:
-        params = frozen.encoder | {CLASSIFIER: classifier}
+        params = frozen.params | {"classifier": classifier}
         bce = augmented = jnp.zeros(())
         if real:
             lsfa = model.bind({"params": params}, rngs=dropout)
-            states = lsfa.states(documents.words, documents.lengths, train=config.adjust.encoder_dropout)
+            states = lsfa.states(documents.words, documents.lengths, config.adjust.encoder_dropout, documents.states)
             targets = documents.label_ids, documents.label_mask, documents.document_mask
             bce = lsfa.loss(states, documents.lengths, *targets) / cells  # Eq. 6
         if augment:
@@ -87,7 +88,7 @@ def adjustment_step(
                 frozen.prototypes[generated.label_ids],
                 config.pvae.latent_size,
             )
-            weights, bias = pair_weights(params, generated.label_ids)
+            weights, bias = classifier_rows(classifier, model.num_labels, generated.label_ids)
             augmented = augmentation.augmented_loss(features, weights, bias, generated.mask) / cells  # Eq. 19
         return bce + config.adjust.augmented_weight * augmented, {"bce": bce, "augmented": augmented}
 
@@ -111,7 +112,7 @@ def distribute_generated(
     total = len(tail) * num_augmented
     share = -(-total // steps)
     rows = -(-max(share, 1) // multiple) * multiple
-    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(total)
+    order = stream(Stream.GENERATED_FEATURES, seed, epoch).permutation(total)
     parts = []
     for step in range(steps):
         chosen = order[step * share : (step + 1) * share]
@@ -182,10 +183,10 @@ class Adjustment(Stage):
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Batch, Generated]]:
         seed, num_augmented = self.config.seed, self.config.adjust.num_augmented
-        plan = self.train.epoch(seed, epoch)
+        plan = self.train.epoch(stream(Stream.ADJUSTMENT_ORDER, seed, epoch))
         parts = distribute_generated(self.tail, num_augmented, len(plan), seed, epoch, self.mesh.size)
         for batch, generated in zip(self.train.load(plan, start), parts[start:], strict=True):
-            yield sharding.split_rows(self.mesh, (batch, generated))
+            yield sharding.shard_batch(self.mesh, (batch, generated))
 
     def step(self, state: TrainState, batch: tuple[Batch, Generated], epoch: int, number: int) -> TrainState:
         real, augment = takes_part(self.config, epoch) if self.augments else (True, False)
@@ -196,4 +197,4 @@ class Adjustment(Stage):
 
     def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
         params = current_params(state)
-        return (params, self._validate(self.frozen.encoder | {CLASSIFIER: params})) if self._validate else None
+        return (params, self._validate(self.frozen.params | {"classifier": params})) if self._validate else None

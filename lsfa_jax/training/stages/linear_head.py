@@ -19,6 +19,7 @@ from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.stages.adjustment import Generated, distribute_generated
 from lsfa_jax.training.state import TrainState, after_step, init_state
 from lsfa_jax.util import sharding
+from lsfa_jax.util.random_streams import Stream, stream
 
 Array = jax.Array
 PyTree = Any
@@ -140,7 +141,7 @@ class LinearHead(Stage):
         return init_state(key, params, self.optimizer, ("bce", "augmented"), validated=False)
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[DocumentFeatures, Generated]]:
-        plan = self._documents.epoch(self.settings.seed, epoch)
+        plan = self._documents.epoch(stream(Stream.ADJUSTMENT_ORDER, self.settings.seed, epoch))
         parts = distribute_generated(
             self.tail, self.settings.num_augmented, len(plan), self.settings.seed, epoch, self.mesh.size
         )
@@ -148,7 +149,7 @@ class LinearHead(Stage):
             documents = DocumentFeatures(
                 self.features[batch.rows], batch.label_ids, batch.label_mask, batch.document_mask
             )
-            yield sharding.split_rows(self.mesh, (documents, generated))
+            yield sharding.shard_batch(self.mesh, (documents, generated))
 
     def step(self, state: TrainState, batch: tuple[DocumentFeatures, Generated], epoch: int, number: int) -> TrainState:
         return self._step(state, batch, self.frozen)

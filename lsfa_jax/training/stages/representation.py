@@ -15,13 +15,14 @@ from lsfa_jax.config import Config
 from lsfa_jax.data import negative_sampling
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model import prototypes, shortlist
-from lsfa_jax.model.contrastive import over_pairs, prototypical_contrastive
-from lsfa_jax.model.lsfa import Lsfa, label_rows, word_side
+from lsfa_jax.model.contrastive import prototypical_contrastive, sum_over_pairs
+from lsfa_jax.model.lsfa import Lsfa, label_rows
 from lsfa_jax.training import collection
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
 from lsfa_jax.util import sharding
+from lsfa_jax.util.random_streams import Stream, stream
 
 Array = jax.Array
 PyTree = Any
@@ -68,7 +69,7 @@ def objective(
         return bce, losses
     features = lsfa.positive_features(states, batch.lengths, batch.label_ids)  # Eq. 2-4
     mask = batch.label_mask.reshape(-1)
-    total = over_pairs(  # Eq. 9
+    total = sum_over_pairs(  # Eq. 9
         lambda features, label_ids, mask: prototypical_contrastive(
             features,
             label_ids,
@@ -122,19 +123,19 @@ def shortlist_step(
     """
     assert batch.candidates is not None
 
-    def encode(params: PyTree) -> Array:
-        lsfa = model.bind(
-            {"params": state.params | params}, rngs={"dropout": jax.random.fold_in(state.key, state.step)}
-        )
+    dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
+
+    def encode(encoder: PyTree) -> Array:
+        lsfa = model.bind({"params": state.params | {"encoder": encoder}}, rngs=dropout)
         return lsfa.states(batch.words, batch.lengths, train=True)
 
-    states, pull_back = jax.vjp(encode, word_side(state.params))
+    states, pull_back = jax.vjp(encode, state.params["encoder"])
     logits = model.bind({"params": state.params}).estimates(states, batch.lengths, batch.candidates.pool)
     hardness = shortlist.hardness(logits, batch.document_mask)
     label_ids, weights = shortlist.choose(*batch.candidates, hardness, model.num_labels)
-    rows = label_rows(model, state.params, label_ids)
+    rows = label_rows(state.params, model.num_labels, label_ids)
     extra = gather_rows(state.extra, dict.fromkeys(state.extra, label_ids))
-    listed = batch._replace(label_ids=shortlist.places(batch.candidates.positives, batch.label_ids))
+    listed = batch._replace(label_ids=shortlist.positions(batch.candidates.positives, batch.label_ids))
 
     def loss(params: PyTree, states: Array) -> tuple[Array, dict[str, Array]]:
         lsfa = model.clone(num_labels=len(label_ids)).bind({"params": params})
@@ -142,7 +143,7 @@ def shortlist_step(
 
     gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
     (grads, d_states), losses = gradient(gather_rows(state.params, rows), states)
-    grads = _freeze_embedding(config, state, grads | pull_back(d_states)[0])
+    grads = _freeze_embedding(config, state, grads | {"encoder": pull_back(d_states)[0]})
     return after_sparse_step(state, grads, losses, optimizer, rows)
 
 
@@ -150,7 +151,8 @@ def _freeze_embedding(config: Config, state: TrainState, grads: dict[str, Any]) 
     """Zeroes the word vectors' gradient until prototypes exist, if the settings say so."""
     if config.encoder.embedding_trainable != "after_collection":
         return grads
-    return grads | {"embedding": grads["embedding"] * jnp.any(state.extra["present"])}
+    encoder = grads["encoder"]
+    return grads | {"encoder": encoder | {"embedding": encoder["embedding"] * jnp.any(state.extra["present"])}}
 
 
 def shortlist_size(config: Config, num_labels: int) -> int:
@@ -219,12 +221,15 @@ class Representation(Stage):
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         seed, num_labels = self.config.seed, self.model.num_labels
-        for number, batch in enumerate(self.train.load(self.train.epoch(seed, epoch), start), start):
-            placed = sharding.split_rows(self.mesh, batch)
+        plan = self.train.epoch(stream(Stream.REPRESENTATION_ORDER, seed, epoch))
+        for number, batch in enumerate(self.train.load(plan, start), start):
+            placed = sharding.shard_batch(self.mesh, batch)
             if self.shortlist_size:
                 label_ids = batch.label_ids[batch.label_mask]
-                candidates = negative_sampling.draw(label_ids, num_labels, self.shortlist_size, seed, epoch, number)
-                placed = placed._replace(candidates=sharding.on_every_device(self.mesh, candidates))
+                candidates = negative_sampling.sample_candidates(
+                    label_ids, num_labels, self.shortlist_size, seed, epoch, number
+                )
+                placed = placed._replace(candidates=sharding.replicate(self.mesh, candidates))
             yield placed
 
     def before_epoch(self, state: TrainState, epoch: int) -> TrainState:
@@ -232,7 +237,7 @@ class Representation(Stage):
             return state
         sums = collection.collect_features(self.model, state.params, self.train, self.mesh)
         extra = {"prototypes": prototypes.prototypes(sums), "present": sums.counts > 0}
-        return replace(state, extra=sharding.on_every_device(self.mesh, extra))
+        return replace(state, extra=sharding.replicate(self.mesh, extra))
 
     def step(self, state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
         state = self._step(state, batch, uses_contrast(self.config, epoch))

@@ -16,12 +16,14 @@ from lsfa_jax.training.collection import PairFeatures
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step, init_state
 from lsfa_jax.util import sharding
+from lsfa_jax.util.random_streams import Stream, stream
 
 Array = jax.Array
 PyTree = Any
 
-# Features generated of each label for the two diagnostics.
+# Features generated per label for the two diagnostics, and labels of which they are generated at a time.
 _DIAGNOSTIC_SAMPLES = 128
+_DIAGNOSTIC_LABELS = 32
 
 
 class PairBatch(NamedTuple):
@@ -118,21 +120,21 @@ class Transfer(Stage):
     def batches(self, epoch: int, start: int) -> Iterator[PairBatch]:
         features, size = self.features.open(), self.config.pvae.batch_size
         padded = -(-size // self.mesh.size) * self.mesh.size
-        order = np.random.Generator(np.random.Philox(key=[self.config.seed, epoch])).permutation(len(features))
+        order = stream(Stream.TRANSFER_ORDER, self.config.seed, epoch).permutation(len(features))
         for first in range(start * size, len(order), size):
             chosen = order[first : first + size]
             rows = np.zeros(padded, np.int64)
             rows[: len(chosen)] = chosen
             batch = PairBatch(features[rows], self.features.label_ids[rows], np.arange(padded) < len(chosen))
-            yield sharding.split_rows(self.mesh, batch)
+            yield sharding.shard_batch(self.mesh, batch)
 
     def step(self, state: TrainState, batch: PairBatch, epoch: int, number: int) -> TrainState:
         return self._step(state, batch)
 
 
-def decoder(model: pvae.Pvae, params: PyTree, statistics: PyTree) -> Callable[[Array, Array], Array]:
+def decoder(model: pvae.Pvae, params: PyTree, batch_stats: PyTree) -> Callable[[Array, Array], Array]:
     """Returns the decoder G of one latent [Z] and one prototype [D], float32[D]."""
-    variables = {"params": params, "batch_stats": statistics}
+    variables = {"params": params, "batch_stats": batch_stats}
 
     def decode(z: Array, prototype: Array) -> Any:
         return model.apply(variables, z, prototype, method=pvae.Pvae.decode)
@@ -143,30 +145,50 @@ def decoder(model: pvae.Pvae, params: PyTree, statistics: PyTree) -> Callable[[A
 def diagnose(model: pvae.Pvae, state: TrainState, label_ids: np.ndarray, key: Array) -> dict[str, float]:
     """Compares generated with real features of the given labels.
 
+    Args:
+        model: the PVAE.
+        state: of its training.
+        label_ids: int[M], the labels.
+        key: PRNG key of the augmented sets.
+
     Returns:
         `relative_mean_error`: |mean of the generated - prototype| / |prototype|, the mean over labels; 0 is best.
         `variance_ratio`: variance of the generated over variance of the real features, each summed over dimensions and
         over the labels with two documents or more; 1 is best.
     """
+    if not len(label_ids):
+        return {"relative_mean_error": 0.0, "variance_ratio": 0.0}
     sums: prototypes.FeatureSums = state.extra["sums"]
-    centres, real = prototypes.prototypes(sums), np.asarray(prototypes.variances(sums))
+    variables = {"params": state.params, "batch_stats": state.extra["batch_stats"]}
+    centres = prototypes.prototypes(sums)[label_ids]
+    errors, generated = map(np.asarray, _generated_statistics(model, variables, label_ids, centres, key))
+    counted = np.asarray(sums.counts)[label_ids] > 1
+    real = np.asarray(prototypes.variances(sums))[label_ids][counted].sum()
+    return {
+        "relative_mean_error": float(errors.mean()),
+        "variance_ratio": float(generated[counted].sum() / real) if real > 0 else 0.0,
+    }
 
-    @jax.jit
-    def generated(state: TrainState, label: Array, centre: Array) -> tuple[Array, Array]:
-        decode = decoder(model, state.params, state.extra["batch_stats"])
-        many = jnp.broadcast_to(centre, (_DIAGNOSTIC_SAMPLES, len(centre)))
-        labels = jnp.full(_DIAGNOSTIC_SAMPLES, label)
+
+@functools.partial(jax.jit, static_argnums=0)
+def _generated_statistics(
+    model: pvae.Pvae, variables: dict[str, PyTree], label_ids: Array, centres: Array, key: Array
+) -> tuple[Array, Array]:
+    """Computes the relative error of the generated features' mean, and their variance, of each label: float32[M]."""
+    decode = decoder(model, **variables)
+    indices = jnp.arange(_DIAGNOSTIC_SAMPLES)
+
+    def statistics(label_and_centre: tuple[Array, Array]) -> tuple[Array, Array]:
+        label, centre = label_and_centre
         features = augmentation.sample_features(
-            decode, key, labels, jnp.arange(_DIAGNOSTIC_SAMPLES), many, model.latent_size
+            decode,
+            key,
+            jnp.full(_DIAGNOSTIC_SAMPLES, label),
+            indices,
+            jnp.broadcast_to(centre, (_DIAGNOSTIC_SAMPLES, len(centre))),
+            model.latent_size,
         )
         error = jnp.linalg.norm(jnp.mean(features, axis=0) - centre) / jnp.maximum(jnp.linalg.norm(centre), 1e-12)
         return error, jnp.sum(jnp.var(features, axis=0, ddof=1))
 
-    pairs = [generated(state, label, centres[label]) for label in label_ids]
-    errors, spread = (np.array([float(pair[i]) for pair in pairs]) for i in (0, 1))
-    counted = np.asarray(sums.counts)[label_ids] > 1
-    total = real[label_ids][counted].sum()
-    return {
-        "relative_mean_error": float(errors.mean()) if len(errors) else 0.0,
-        "variance_ratio": float(spread[counted].sum() / total) if total > 0 else 0.0,
-    }
+    return jax.lax.map(statistics, (jnp.asarray(label_ids), centres), batch_size=_DIAGNOSTIC_LABELS)

@@ -23,7 +23,7 @@ def lines_of(content):
 
 
 @packers
-def test_content_decides_and_parts_follow_one_another(pack, tmp_path):
+def test_the_content_decides_the_compression_and_members_are_joined(pack, tmp_path):
     path = tmp_path / "named.jsonl"
     path.write_bytes(pack(b"one\r\ntwo") + pack(b"\n\nthree"))
     assert list(read_lines(path)) == [(1, b"one"), (2, b"two"), (3, b""), (4, b"three")]
@@ -39,7 +39,7 @@ def test_a_pipe_is_read_like_a_file(pack, tmp_path):
         assert [len(line) for _, line in stream.lines()] == [600_000, 3]
 
 
-def test_head_leaves_all_to_be_read():
+def test_the_head_is_read_again_by_lines():
     content = b"\xef\xbb\xbfabc\n" * 400_000
     stream = Stream(io.BytesIO(gzip.compress(content, mtime=0)), "x")
     assert stream.head() == content[3 : compression.HEAD_SIZE]
@@ -47,12 +47,12 @@ def test_head_leaves_all_to_be_read():
 
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", gzip.compress(b"", mtime=0), zstandard.compress(b"")])
-def test_nothing_has_no_lines(content):
+def test_empty_content_has_no_lines(content):
     assert lines_of(content) == []
 
 
 @compressors
-def test_every_cut_is_found_and_names_the_line(pack):
+def test_every_truncation_is_an_error_that_names_the_line(pack):
     content = b"".join(b"%d %s\n" % (number, os.urandom(20).hex().encode()) for number in range(200))
     packed = pack(content)
     for end in range(11, len(packed), 97):
@@ -65,7 +65,7 @@ def test_every_cut_is_found_and_names_the_line(pack):
 
 
 @compressors
-def test_what_follows_the_end_is_not_dropped_silently(pack):
+def test_trailing_data_are_an_error_and_zeros_between_members_are_skipped(pack):
     packed = pack(b"one\n")
     with pytest.raises(UserError, match="x:2: cannot be read further"):
         lines_of(packed + b"rubbish behind")
@@ -73,26 +73,82 @@ def test_what_follows_the_end_is_not_dropped_silently(pack):
 
 
 @compressors
-def test_bomb_is_refused_before_it_fills_the_memory(pack, monkeypatch):
+def test_a_decompression_bomb_is_refused_before_it_fills_the_memory(pack, monkeypatch):
     monkeypatch.setattr(compression, "_BOMB_SIZE", 8 * 2**20)
     line = b" " * 100_000 + b"\n"
     packed = pack(line * 300)
     tracemalloc.start()
     try:
-        with pytest.raises(UserError, match="x: unpacks to more than 8 MiB and 200 times its own size"):
+        with pytest.raises(UserError, match="x: unpacks to more than 8 MiB and 200 times its compressed size"):
             for _ in Stream(io.BytesIO(packed), "x").lines():
                 pass
-        # bzip2 turns a step of 1 KiB into up to 23 blocks of 900 kB, held twice while they are joined.
+        # bzip2 decompresses a step of 1 KiB to up to 23 blocks of 900 kB, held twice while they are joined.
         assert tracemalloc.get_traced_memory()[1] < 80 * 2**20
     finally:
         tracemalloc.stop()
 
 
 @compressors
-def test_what_packs_well_but_is_small_or_packs_less_is_no_bomb(pack, monkeypatch):
+def test_small_or_barely_compressed_content_is_no_bomb(pack, monkeypatch):
     assert len(lines_of(pack(b"\n" * 1_000_000))) == 1_000_000
     monkeypatch.setattr(compression, "_BOMB_SIZE", 2**16)
     assert len(lines_of(pack(os.urandom(200_000).hex().encode() + b"\nx"))) == 2
+
+
+@compressors
+def test_a_damaged_second_member_is_an_error(pack):
+    first = pack(b"one\n")
+    packed = bytearray(first + pack(b"two\n"))
+    packed[len(first)] ^= 1
+    lines = Stream(io.BytesIO(packed), "x").lines()
+    assert next(lines) == (1, b"one")
+    with pytest.raises(UserError, match="x:2: cannot be read further"):
+        next(lines)
+
+
+@compressors
+def test_good_lines_come_before_the_error_after_the_head_is_detected_too(pack):
+    lines = [b"%d %s" % (number, os.urandom(20).hex().encode()) for number in range(20_000)]
+    packed = pack(b"\n".join(lines))
+    stream = Stream(io.BytesIO(packed[: len(packed) // 2]), "x")
+    # bzip2 decompresses a block of up to 900 kB at once.
+    start = b"" if pack is bz2.compress else b"\n".join(lines[:300])
+    assert stream.head().startswith(start)
+    read = []
+    with pytest.raises(UserError, match="damaged or cut off"):
+        read.extend(line for _, line in stream.lines())
+    assert read == lines[: len(read)]
+    assert len(read) >= (0 if pack is bz2.compress else 300)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs POSIX pipes")
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+def test_each_line_is_read_as_soon_as_it_is_written(terminal):
+    reader, writer = os.openpty() if terminal else os.pipe()
+    reader, writer = (writer, reader) if terminal else (reader, writer)
+    with os.fdopen(writer, "wb", buffering=0) as typed, os.fdopen(reader, "rb") as raw:
+        typed.write(b"a\n")
+        stream = Stream(raw, "x")
+        if terminal:
+            assert stream.head() == b"a\n"
+        lines = stream.lines()
+        assert next(lines) == (1, b"a")
+        for number in range(2, 5):
+            typed.write(b"line %d\n" % number)
+            assert next(lines) == (number, b"line %d" % number)
+
+
+@pytest.mark.parametrize("kind", ["xz", "zst"])
+def test_a_file_that_needs_more_memory_than_the_limit_is_refused(kind, monkeypatch):
+    content = os.urandom(2**21).hex().encode()
+    if kind == "xz":
+        packed = lzma.compress(content, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 2**29}])
+    else:
+        parameters = zstandard.ZstdCompressionParameters(window_log=29, write_content_size=False)
+        compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        packed = compressor.compress(content) + compressor.flush()
+    with pytest.raises(UserError, match="x:1: cannot be read further"):
+        lines_of(packed)
 
 
 def test_frames_of_zstandard_that_hold_nothing_are_skipped():

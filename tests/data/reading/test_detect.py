@@ -28,7 +28,7 @@ def layout(content, **options):
         (".I 1\n.W\nword", "lyrl2004"),
     ],
 )  # fmt: skip
-def test_what_is_clear(content, expected):
+def test_formats_that_are_clear(content, expected):
     assert describe(layout(content)) == expected
 
 
@@ -39,7 +39,7 @@ def test_what_is_clear(content, expected):
         ("Abstract,Tags\na,b c", {"text_field": "Abstract", "labelled": False}, "csv, text from 'Abstract'"),
         (f"Abstract\tTags\n{LONG}\tb", {"text_field": "Abstract", "labels_field": "Tags"}, "tsv, text from 'Abstract', labels from 'Tags' one a row"),
         (f"1\tab c\t{LONG}", {"labelled": False, "format": "libmultilabel"}, "libmultilabel (id, labels, text; no header)"),
-        ("Hello, world\nall on its own", {"labelled": False}, "txt, one document a line"),
+        ("Hello, world\nall by itself", {"labelled": False}, "txt, one document a line"),
         ("", {"labelled": False}, "txt, one document a line"),
         ("text\na\nb", {"labelled": False}, "csv, text from 'text'"),
         ('{"text": "a", "tags": 3}', {"labelled": False}, "jsonl, text from 'text'"),
@@ -47,24 +47,24 @@ def test_what_is_clear(content, expected):
         ("a,b;c", {"format": "txt"}, "txt, one document a line"),
     ],
 )  # fmt: skip
-def test_what_options_make_clear(content, options, expected):
+def test_formats_that_options_make_clear(content, options, expected):
     assert describe(layout(content, **options)) == expected
 
 
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ("Abstract,Tags\na,b", {}, r"not clear which holds the text; the columns are 'Abstract', 'Tags'. Say which with --data.text-field"),
-        ("text,Themes\na,b", {}, r"not clear which holds the labels; the columns are 'text', 'Themes'. Say which with --data.labels-field"),
+        ("Abstract,Tags\na,b", {}, r"not clear which holds the text; the columns are 'Abstract', 'Tags'. Name the column with --data.text-field"),
+        ("text,Themes\na,b", {}, r"not clear which holds the labels; the columns are 'text', 'Themes'. Name the column with --data.labels-field"),
         ("content,body,labels\na,b,c", {}, r"'content' and 'body' both could hold the text"),
         ("text,text,labels\na,b,c", {}, r"'text' and 'text' both could hold the text"),
         ("text,text,labels\na,b,c", {"text_field": "text"}, r"more than one column 'text' \(--data.text-field\)"),
         ("text,labels\na,b", {"labels_field": "tag"}, r"no column 'tag' \(--data.labels-field\); there are 'text', 'labels'"),
         ("a,b\nc,d", {"text_field": "t", "labelled": False, "prefix": "--"}, r"no column 't' \(--text-field\)"),
         ('{"words": "a", "labels": []}', {}, r"not clear which holds the text; the columns are 'words', 'labels'"),
-        ("text,labels\na,b;c|d", {}, r"hold ';' and '\|', as in 'b;c\|d'. Say it with --data.label-separator"),
+        ("text,labels\na,b;c|d", {}, r"hold ';' and '\|', as in 'b;c\|d'. Set --data.label-separator"),
         ("text,labels\na,machine learning", {}, r"hold only white space, as in 'machine learning'"),
-        (f"Themes\tAbstract\nb\t{LONG}", {}, r"could be libmultilabel .*; or tsv with the columns 'Themes', 'Abstract'. Say which with --data.format"),
+        (f"Themes\tAbstract\nb\t{LONG}", {}, r"could be libmultilabel .*; or tsv with the columns 'Themes', 'Abstract'. Choose with --data.format"),
         ("a\tb\nc\td", {"labelled": False}, r"could be libmultilabel .*; or tsv; or txt"),
         (f"Title,Abstract\nb,{LONG}", {"labelled": False, "prefix": "--"}, r"could be csv with the columns 'Title', 'Abstract'; or txt, .* --format, .* --text-field"),
         ("x\t1\tone two\nx\t2\tthree\nx\t3\tfour", {}, r"whether the first of three columns is an id"),
@@ -80,12 +80,12 @@ def test_what_options_make_clear(content, options, expected):
         ("", {"format": "csv"}, r"no header can be read"),
     ],
 )  # fmt: skip
-def test_what_is_not_clear_names_the_option(content, options, message):
+def test_an_unclear_format_is_an_error_that_names_the_option(content, options, message):
     with pytest.raises(UserError, match=message):
         layout(content, **options)
 
 
-def test_a_separator_that_never_occurs_is_warned_of(capsys):
+def test_a_separator_that_never_occurs_is_a_warning(capsys):
     assert layout("text,labels\na,b;c", label_separator="|").separator == "|"
     assert (
         "'|' separates labels, but the first rows hold none, and ';': each cell is one label" in capsys.readouterr().out
@@ -94,8 +94,8 @@ def test_a_separator_that_never_occurs_is_warned_of(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_table_without_a_header_is_told_what_is_missing():
-    with pytest.raises(UserError, match="The first row is taken as the header; if it is none, add one"):
+def test_the_error_for_a_table_without_a_header_asks_for_one():
+    with pytest.raises(UserError, match="The first row is read as the header; if it is none, add one"):
         layout("one text,a\nanother text,b", format="csv")
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax.data.reading import compression
-from lsfa_jax.data.reading.documents import Document, ReadOptions, ReadReport, find_splits, read_documents
+from lsfa_jax.data.reading.detect import ReadOptions
+from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
 from lsfa_jax.util.console import UserError
 
 ROW = b'{"labels": ["a", "b"], "text": "some words"}\n'
@@ -165,41 +166,3 @@ def test_line_length_is_bounded(tmp_path, monkeypatch):
 def test_file_that_cannot_be_opened(tmp_path, name, message):
     with pytest.raises(UserError, match=message):
         list(read_documents(tmp_path / name, options=ReadOptions(), report=ReadReport()))
-
-
-@pytest.mark.parametrize("validation", ["validation.jsonl", "valid.jsonl.gz", "dev.jsonl.xz", None])
-def test_finds_splits(tmp_path, validation):
-    names = {"train": "train.jsonl.xz", "test": "test.jsonl"} | ({"validation": validation} if validation else {})
-    for name in [*names.values(), "readme.txt", "training.jsonl", "train.log"]:
-        (tmp_path / name).touch()
-    assert find_splits(tmp_path) == {split: tmp_path / name for split, name in names.items()}
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (
-            ["test.jsonl", "train.log"],
-            "no file for the train split; expected train.jsonl, .*; found test.jsonl, train.log",
-        ),
-        ([], "found nothing"),
-        (
-            ["train.jsonl", "train.jsonl.gz", "test.jsonl"],
-            "train.jsonl and train.jsonl.gz both could be the train split",
-        ),
-        (
-            ["train.jsonl", "test.jsonl", "dev.jsonl", "valid.jsonl"],
-            "valid.jsonl and dev.jsonl both could be the valid",
-        ),
-    ],
-)
-def test_split_errors_name_what_is_there(tmp_path, names, message):
-    for name in names:
-        (tmp_path / name).touch()
-    with pytest.raises(UserError, match=message):
-        find_splits(tmp_path)
-
-
-def test_missing_folder(tmp_path):
-    with pytest.raises(UserError, match="not a folder that can be read"):
-        find_splits(tmp_path / "nowhere")

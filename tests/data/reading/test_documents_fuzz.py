@@ -11,6 +11,7 @@ import json
 import lzma
 import os
 import random
+import warnings
 from collections import Counter
 
 import pyarrow as pa
@@ -20,11 +21,12 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lsfa_jax.data.reading import documents
 from lsfa_jax.data.reading.detect import ReadOptions, detect
-from lsfa_jax.data.reading.documents import Document, Files, ReadReport, read_documents
-from lsfa_jax.data.reading.rows import Row, delimited
-from lsfa_jax.util.console import UserError
+from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
+from lsfa_jax.data.reading.rows import Row
+from lsfa_jax.data.reading.splits import Files
+from lsfa_jax.data.reading.tables import table_rows
+from lsfa_jax.util.console import UserError, quiet
 
 FACTOR = int(os.environ.get("LSFA_FUZZ", "1"))
 # Files read in one example: drawing an example costs more than reading one.
@@ -65,9 +67,11 @@ LABELS = ["cs.AI", "machine learning", 'l"quote', "наука", "a'b", "c_d", "�
 
 
 @pytest.fixture(autouse=True)
-def _quiet(monkeypatch):
+def _quiet():
     """Printing takes longer than reading."""
-    monkeypatch.setattr(documents, "note", lambda text: None)
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def cases(number):
@@ -83,7 +87,7 @@ def cases(number):
 seeds = given(seed=st.integers(0, 2**32 - 1))
 
 
-def some_documents(choice, *, lines=False, spaces=True):
+def random_documents(choice, *, lines=False, spaces=True):
     """A few documents; `lines`: each text in one line, without tabs; `spaces`: labels may hold them."""
     texts = [text for text in TEXTS if not lines or not set(text) & {"\t", "\n"}]
     names = [label for label in LABELS if spaces or " " not in label]
@@ -94,7 +98,7 @@ def some_documents(choice, *, lines=False, spaces=True):
 
 
 def jsonl(documents):
-    rows = ({"id": one.id, "labels": one.labels, "text": one.text} for one in documents)
+    rows = ({"id": document.id, "labels": document.labels, "text": document.text} for document in documents)
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
 
 
@@ -103,31 +107,35 @@ def table(documents, delimiter):
     writer = csv.writer(file, delimiter=delimiter)
     writer.writerow(["id", "labels", "text"])
     # A list that is never empty, in the first row, makes the separator clear.
-    writer.writerows((one.id, json.dumps(one.labels, ensure_ascii=False), one.text) for one in documents)
+    writer.writerows(
+        (document.id, json.dumps(document.labels, ensure_ascii=False), document.text) for document in documents
+    )
     return file.getvalue().encode()
 
 
 def libmultilabel(documents):
-    return "\n".join(f"{one.id}\t{' '.join(one.labels)}\t{one.text}" for one in documents).encode()
+    return "\n".join(f"{document.id}\t{' '.join(document.labels)}\t{document.text}" for document in documents).encode()
 
 
 def lyrl2004(documents):
-    return "\n".join(f".I {one.id}\n.W\n{one.text}\n" for one in documents).encode()
+    return "\n".join(f".I {document.id}\n.W\n{document.text}\n" for document in documents).encode()
 
 
 FORMATS = ("jsonl", "csv", "tsv", "libmultilabel", "txt")
 
 
 def written(choice, form):
-    """Some documents, and a file of them in a format of which each line or record is one."""
-    documents = some_documents(choice, lines=form in ("libmultilabel", "txt"), spaces=form != "libmultilabel")
+    """Random documents, and a file of them in a format of which each line or record is one."""
+    documents = random_documents(choice, lines=form in ("libmultilabel", "txt"), spaces=form != "libmultilabel")
     if form == "jsonl":
         return documents, jsonl(documents)
     if form in ("csv", "tsv"):
         return documents, table(documents, "," if form == "csv" else "\t")
     if form == "libmultilabel":
         return documents, libmultilabel(documents)
-    return [Document(one.text, ()) for one in documents], "\n".join(one.text for one in documents).encode()
+    return [Document(document.text, ()) for document in documents], "\n".join(
+        document.text for document in documents
+    ).encode()
 
 
 def mutated(choice, content):
@@ -141,8 +149,8 @@ def mutated(choice, content):
         elif kind == 2:
             del data[at : at + choice.randint(1, 20)]
         elif kind == 3:
-            other = choice.randint(0, len(data))
-            data[at:at] = data[other : other + choice.randint(1, 60)]
+            source = choice.randint(0, len(data))
+            data[at:at] = data[source : source + choice.randint(1, 60)]
         elif kind == 4 and data:
             data[at % len(data)] = choice.randint(0, 255)
         else:
@@ -180,14 +188,14 @@ def test_arbitrary_bytes(parts, data):
     choice = random.Random(b"".join(parts))
     for _ in range(BATCH):
         content = b"".join(choice.choice([*parts, *PIECES]) for _ in range(choice.randint(1, 8)))
-        form = choice.choice(["auto", *documents._PARSERS, "lyrl2004", "pair"])
+        form = choice.choice(["auto", *FORMATS, "lyrl2004", "pair"])
         read(io.BytesIO(content), format=form, labelled=choice.random() < 0.5, bad_rows=choice.choice(["stop", "skip"]))
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @cases(250)
 @seeds
-def test_what_was_written_comes_back(form, seed):
+def test_written_documents_are_read_back(form, seed):
     choice = random.Random(seed)
     for _ in range(BATCH):
         expected, content = written(choice, form)
@@ -232,7 +240,7 @@ def test_broken_json_lines(form, seed):
             except (ValueError, KeyError, TypeError):
                 continue
         if form == "jsonl" or expected:
-            assert [(one.text, one.labels) for one in documents] == expected
+            assert [(document.text, document.labels) for document in documents] == expected
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t"], ids=["csv", "tsv"])
@@ -252,13 +260,13 @@ def test_broken_tables(delimiter, seed):
             layout = detect(b"\n".join(lines), "x", ReadOptions(**options))
         except UserError:
             continue
-        rows = list(delimited(iter(enumerate(lines, 1)), layout))
+        rows = list(table_rows(iter(enumerate(lines, 1)), layout))
         kept = [row for row in rows if isinstance(row, Row)]
-        assert [one.text for one in documents] == [row.text.replace("\0", " ") for row in kept]
-        # A broken header may name one column more, which is nobody's.
+        assert [document.text for document in documents] == [row.text.replace("\0", " ") for row in kept]
+        # A broken header may name one column more, which belongs to none of ours.
         if len(layout.columns) == 3:
             _check_no_word_is_lost(lines, rows)
-        # A carriage return on its own ends a line for the csv module, and is wrong here.
+        # A lone carriage return ends a line for the csv module, and is an error in ours.
         expected = None if b"\r" in b"".join(lines) else _by_csv(lines, delimiter, len(layout.columns))
         if form == "csv" and expected is not None and layout.columns.count("") == 0:
             at = layout.columns.index(layout.text)
@@ -266,23 +274,23 @@ def test_broken_tables(delimiter, seed):
 
 
 def _check_no_word_is_lost(lines, rows):
-    """Each t0, t1 ... stands in a kept row, or in the lines of a bad or blank one."""
+    """Each t0, t1 ... is in a kept row, or in the lines of a bad or blank one."""
     starts = [row.number for row in rows] + [len(lines) + 1]
-    found = Counter()
+    present = Counter()
     for row, end in zip(rows, starts[1:], strict=True):
-        own = b"\n".join(lines[row.number - 1 : end - 1])
+        content = b"\n".join(lines[row.number - 1 : end - 1])
         if isinstance(row, Row):
-            own = "\n".join([row.text, *row.labels, row.id]).encode()
-        found.update(own.split())
+            content = "\n".join([row.text, *row.labels, row.id]).encode()
+        present.update(content.split())
     header_end = starts[0] - 1
-    wanted = Counter(
+    expected = Counter(
         word for line in lines[header_end:] for word in line.split() if word[:1] == b"t" and word[1:].isdigit()
     )
-    assert not wanted - found
+    assert not expected - present
 
 
 def _by_csv(lines, delimiter, width):
-    """The rows of the right width as the csv module alone has them, or None where it finds an error."""
+    """The rows of the right width as the csv module alone has them, or None where it meets an error."""
     try:
         text = b"\n".join(lines).decode()
         rows = list(csv.reader(io.StringIO(text + "\n", newline=""), delimiter=delimiter, strict=True))
@@ -324,9 +332,9 @@ def test_broken_pairs(seed, tmp_path_factory):
     choice = random.Random(seed)
     folder = tmp_path_factory.mktemp("pair")
     for _ in range(BATCH):
-        rows = some_documents(choice, lines=True, spaces=False)
-        texts = "\n".join(one.text for one in rows).encode()
-        labels = "\n".join(" ".join(one.labels) for one in rows).encode()
+        rows = random_documents(choice, lines=True, spaces=False)
+        texts = "\n".join(document.text for document in rows).encode()
+        labels = "\n".join(" ".join(document.labels) for document in rows).encode()
         broken = choice.randint(0, 2)
         texts = mutated(choice, texts) if broken == 1 else texts
         labels = mutated(choice, labels) if broken == 2 else labels
@@ -339,7 +347,7 @@ def test_broken_pairs(seed, tmp_path_factory):
         elif error is None:
             assert report.read == counts[0]
         if not broken and counts[0] == counts[1]:
-            assert [(one.text, one.labels) for one in documents] == [(one.text, one.labels) for one in rows]
+            assert [(row.text, row.labels) for row in documents] == [(row.text, row.labels) for row in rows]
 
 
 @cases(1_000)
@@ -348,9 +356,9 @@ def test_broken_token_files(seed, tmp_path_factory):
     choice = random.Random(seed)
     folder = tmp_path_factory.mktemp("lyrl")
     for _ in range(BATCH):
-        rows = some_documents(choice, lines=True, spaces=False)
+        rows = random_documents(choice, lines=True, spaces=False)
         tokens = lyrl2004(rows)
-        topics = "\n".join(f"{label} {one.id} 1" for one in rows for label in one.labels).encode()
+        topics = "\n".join(f"{label} {document.id} 1" for document in rows for label in document.labels).encode()
         broken = choice.randint(0, 2)
         tokens = mutated(choice, tokens) if broken == 1 else tokens
         topics = mutated(choice, topics) if broken == 2 else topics
@@ -382,7 +390,7 @@ def test_damaged_archives(packer, seed):
                 broken[choice.randrange(len(broken))] = choice.randint(0, 255)
             broken = bytes(broken)
         documents, _, error = read(io.BytesIO(broken), format="jsonl", bad_rows="skip")
-        # zstd's library writes no checksum unless asked: of its files, cuts alone are always found.
+        # zstd's library writes no checksum unless asked: of its files, only truncation is always detected.
         if broken == packed or packer != "zst" or len(broken) < len(packed):
             assert (error is None) == (documents == rows and len(broken) == len(packed))
 
@@ -405,11 +413,11 @@ def test_broken_json_documents(seed, tmp_path_factory):
 def test_broken_parquet(seed, tmp_path_factory):
     choice = random.Random(seed)
     path = tmp_path_factory.mktemp("parquet") / "x.parquet"
-    rows = some_documents(choice)
+    rows = random_documents(choice)
     columns = {
-        "text": [one.text for one in rows],
-        "labels": [one.labels for one in rows],
-        "id": [one.id for one in rows],
+        "text": [document.text for document in rows],
+        "labels": [document.labels for document in rows],
+        "id": [document.id for document in rows],
     }
     pq.write_table(pa.table(columns), path, compression=choice.choice(["none", "snappy", "zstd"]))
     content = path.read_bytes()

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch
 from lsfa_jax.data.corpus import Corpus
-from lsfa_jax.model.lsfa import CLASSIFIER
 from lsfa_jax.training.stages import adjustment, transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams, Generated, distribute_generated
 from lsfa_jax.training.state import TrainState
@@ -85,7 +84,7 @@ PVAE = transfer.make_pvae(training_corpus.config(), D)
 PARAMS = training_corpus.init_params(training_corpus.make_model(training_corpus.config()))
 PVAE_SHAPES = jax.eval_shape(lambda: transfer.init_variables(PVAE, jax.random.key(0))[0])
 FROZEN = FrozenParams(
-    encoder={name: value for name, value in PARAMS.items() if name != CLASSIFIER},
+    params={name: value for name, value in PARAMS.items() if name != "classifier"},
     prototypes=random_like(jnp.zeros((L, D)), 1),
     pvae=random_like(PVAE_SHAPES, 2),
     pvae_statistics={},
@@ -116,7 +115,7 @@ def make_stage(
 
 
 def initial_state(stage: Adjustment) -> TrainState:
-    return stage.init(jax.random.key(5), PARAMS[CLASSIFIER])
+    return sharding.replicate(stage.mesh, stage.init(jax.random.key(5), PARAMS["classifier"]))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +139,7 @@ Loss = Callable[[np.ndarray], float]
 def references(batch: Batch, generated: Generated) -> tuple[Loss, Loss]:
     """Returns both losses as functions of the classifiers' weights, by the equations."""
     exact = float64(FROZEN._replace(key=0, pvae_statistics={}))
-    features = training_corpus.reference_features(exact.encoder, batch.words, batch.lengths)
+    features = training_corpus.reference_features(exact.params, batch.words, batch.lengths)
     cells = batch.document_mask.sum() * L
     latents = [
         jax.random.normal(jax.random.fold_in(jax.random.fold_in(FROZEN.key, label), index), (Z,))
@@ -200,7 +199,7 @@ def test_a_step_changes_nothing_but_the_classifiers(stages, batch):
     assert np.any(weights != after.params["weights"])
     assert_equal(frozen_values(), before)
     # The state had a copy of the classifiers: its memory is donated, that of the classifiers is not.
-    np.testing.assert_array_equal(PARAMS[CLASSIFIER]["weights"], weights)
+    np.testing.assert_array_equal(PARAMS["classifier"]["weights"], weights)
 
 
 def test_padding_of_generated_features_changes_nothing(stages, batch):
@@ -270,7 +269,7 @@ def test_validation_is_of_the_encoder_with_the_adjusted_classifiers(tiny):
         state = stage.step(state, next(batches), 1, number)
         classifiers, metrics = stage.validate(state)
         assert metrics == {"N@5": 1.0}
-        assert_equal(measured[-1], FROZEN.encoder | {CLASSIFIER: classifiers})
+        assert_equal(measured[-1], FROZEN.params | {"classifier": classifiers})
         # The current classifiers until the average begins, at the third step.
         assert_equal(classifiers, state.params if number < 3 else state.average)
         assert np.any(state.average["weights"] != state.params["weights"]) == (number != 3)

@@ -70,7 +70,7 @@ def test_a_step_is_the_gradient_of_equations_11_to_17(kl_weight):
 
     def losses(params: Any) -> tuple[float, float]:
         mu, log_variance = reference_pvae.encode(params, features, centres)
-        decoded = reference_pvae.decode(params, reference_pvae.reparameterized(mu, log_variance, noise), centres)
+        decoded = reference_pvae.decode(params, reference_pvae.reparameterize(mu, log_variance, noise), centres)
         kl = reference_pvae.kl_divergence(mu, log_variance)[mask].mean()
         return reference_pvae.negative_elbo(features, decoded, mu, log_variance, mask, kl_weight), kl
 

@@ -1,0 +1,117 @@
+"""Which files are the splits of a corpus: train, test and validation files of any format in a folder, or one file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from lsfa_jax.data.reading.eurlex57k import json_documents
+from lsfa_jax.data.reading.lyrl2004 import TOPICS
+from lsfa_jax.util.console import UserError
+
+_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
+_COMPRESSED = ("", ".gz", ".xz", ".bz2", ".zst")
+_SPLIT_STEMS = {"train": ("train",), "test": ("test",), "validation": ("validation", "valid", "val", "dev")}
+
+
+@dataclass(frozen=True)
+class Files:
+    """Several files that are one split.
+
+    Attributes:
+        texts: files read one after another.
+        labels: the file with the labels of all documents, where there is a separate one.
+    """
+
+    texts: tuple[Path, ...]
+    labels: Path | None = None
+
+    def __str__(self) -> str:
+        names = ", ".join(map(str, self.texts))
+        return f"{names} with {self.labels}" if self.labels else names
+
+
+Source = Path | BinaryIO | Files
+"""What documents are read from: a file or a folder of JSON documents, a stream of bytes, or several files."""
+
+
+def find_splits(data_dir: Path) -> dict[str, Path | Files]:
+    """Finds the files of the splits in a folder, of any format; a single file is all 'train'.
+
+    Returns:
+        Sources for `read_documents`, under 'train' and, where there is one, 'test' and 'validation' (named validation,
+        valid, val or dev).
+
+    Raises:
+        UserError: no such folder, no file for training, two for one split, or one of several that belong together is
+            missing.
+    """
+    if data_dir.is_file():
+        return {"train": with_label_file(data_dir)}
+    try:
+        present = sorted(entry.name for entry in data_dir.iterdir())
+    except OSError as error:
+        raise UserError(f"{data_dir}: not a folder that can be read ({error.strerror}). Check the path.") from None
+    splits: dict[str, Path | Files] = {}
+    for split, stems in _SPLIT_STEMS.items():
+        sources = [source for stem in stems for source in _candidates(data_dir, stem)]
+        if len(sources) > 1:
+            names = " and ".join(source.name if isinstance(source, Path) else str(source) for source in sources)
+            raise UserError(f"{data_dir}: {names} both could be the {split} split. Keep one of them.")
+        if sources:
+            splits[split] = sources[0]
+        elif split == "train":
+            if (data_dir / "data").is_dir():
+                # As public hubs lay out a repository of Parquet files.
+                return find_splits(data_dir / "data")
+            listed = ", ".join(present[:20]) + (f" and {len(present) - 20} more" if len(present) > 20 else "")
+            raise UserError(
+                f"{data_dir}: no file for the {split} split; expected {split}.jsonl, {split}.csv or another format's "
+                f"name, plain or compressed; the folder holds {listed or 'nothing'}."
+            )
+    return splits
+
+
+def with_label_file(path: Path) -> Path | Files:
+    """Adds the file of labels that belongs to a file of texts by its name, where the folder has one."""
+    stem = next((path.name.removesuffix(end) for end in _COMPRESSED[1:] if path.name.endswith(end)), path.name)
+    topics = compressed_or_plain(path.parent, TOPICS) if stem.startswith("lyrl2004_tokens_") else []
+    if len(topics) == 1:
+        return Files((path,), topics[0])
+    if stem.endswith(".txt") or "." not in stem:
+        for texts, labels in (("texts", "labels"), ("text", "label")):
+            files = compressed_or_plain(path.parent, stem.replace(texts, labels, 1)) if texts in stem else []
+            if len(files) == 1:
+                return Files((path,), files[0])
+    return path
+
+
+def compressed_or_plain(folder: Path, name: str) -> list[Path]:
+    """Lists the files of that name in a folder, with and without the suffix of a compression."""
+    return [folder / (name + end) for end in _COMPRESSED if (folder / (name + end)).is_file()]
+
+
+def _candidates(folder: Path, stem: str) -> Iterator[Path | Files]:
+    """Yields what could be the split of that name."""
+    for suffix in _SUFFIXES:
+        yield from compressed_or_plain(folder, stem + suffix)
+    for texts, labels in ((f"{stem}_texts.txt", f"{stem}_labels.txt"), (f"text_{stem}", f"label_{stem}")):
+        for path in compressed_or_plain(folder, texts):
+            yield Files((path,), _only(folder, labels))
+    parts = [f"lyrl2004_tokens_test_pt{i}.dat" for i in range(4)] if stem == "test" else [f"lyrl2004_tokens_{stem}.dat"]
+    if any(compressed_or_plain(folder, part) for part in parts):
+        yield Files(tuple(_only(folder, part) for part in parts), _only(folder, TOPICS))
+    if (folder / stem).is_dir() and json_documents(folder / stem):
+        yield folder / stem
+    shards = sorted(folder.glob(f"{stem}-?????-of-?????.parquet"))
+    if shards:
+        total = int(shards[0].stem[-5:]) if shards[0].stem[-5:].isdigit() else 0
+        yield Files(tuple(_only(folder, f"{stem}-{i:05}-of-{total:05}.parquet") for i in range(total)))
+
+
+def _only(folder: Path, name: str) -> Path:
+    files = compressed_or_plain(folder, name)
+    if len(files) != 1:
+        problem = f"{' and '.join(path.name for path in files)} are there" if files else "it is missing"
+        raise UserError(f"{folder}: expected one file {name} (plain or compressed), but {problem}.")
+    return files[0]

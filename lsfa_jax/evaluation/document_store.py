@@ -1,0 +1,91 @@
+"""Documents to measure on, however many: labels and ids in memory, texts and word ids in temporary files."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from lsfa_jax.data import vocabulary
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.util.console import UserError
+
+
+class DocumentStore:
+    """N documents that were read once, so that a pipe will do, and whose texts can be iterated over again.
+
+    Attributes:
+        ids: the id of each document, "" where it has none.
+        labels: the label names of each document.
+    """
+
+    def __init__(self, documents: Iterable[Document], keep_texts: bool = True) -> None:
+        """Reads documents to their end; texts go to a temporary file, or nowhere without `keep_texts`.
+
+        Raises:
+            UserError: there is no room for the file.
+        """
+        self.ids: list[str] = []
+        self.labels: list[tuple[str, ...]] = []
+        with _enough_room():
+            self._texts = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="lsfa-")  # noqa: SIM115 - as long as the store
+        for document in documents:
+            self.ids.append(document.id)
+            # One string for each name, not one for each document.
+            self.labels.append(tuple(map(sys.intern, document.labels)))
+            if keep_texts:
+                with _enough_room():
+                    # As JSON, a line a text: line ends and lone surrogates survive.
+                    self._texts.write(json.dumps(document.text) + "\n")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def texts(self) -> Iterator[str]:
+        """Yields the texts in order; one such iteration at a time."""
+        with _enough_room():
+            self._texts.seek(0)
+        for line in self._texts:
+            yield json.loads(line)
+
+    def label_ids(self, numbers: dict[str, int]) -> Ragged:
+        """Returns the labels as numbers, int32, N rows."""
+        ids = np.array([numbers[label] for labels in self.labels for label in labels], np.int32)
+        return Ragged.from_sizes(ids, np.array([len(labels) for labels in self.labels], np.int64))
+
+
+def encode(texts: Iterable[str], index: dict[str, int], max_words: int) -> Ragged:
+    """Encodes texts as word ids, int32, which are mapped from a temporary file.
+
+    Args:
+        texts: N texts.
+        index: the id of each word of the vocabulary.
+        max_words: words kept of each text.
+
+    Raises:
+        UserError: there is no room for the file.
+    """
+    sizes = []
+    with _enough_room(), tempfile.TemporaryFile(prefix="lsfa-") as file:
+        for text in texts:
+            ids = vocabulary.encode(text, index, max_words)
+            file.write(ids.tobytes())
+            sizes.append(len(ids))
+        file.flush()
+        # An empty file cannot be mapped. The mapping outlives the open file.
+        values = np.memmap(file, np.int32, mode="r") if sum(sizes) else np.zeros(0, np.int32)
+    return Ragged.from_sizes(values, np.array(sizes, np.int64))
+
+
+@contextmanager
+def _enough_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{tempfile.gettempdir()}: a temporary file cannot be written ({error.strerror or error}); make room, or "
+            "set TMPDIR to another folder"
+        ) from None

@@ -1,0 +1,63 @@
+"""Predictions as a table on a terminal: a document at a time, columns of fixed width, no control character passes."""
+
+import re
+from itertools import islice, zip_longest
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lsfa_jax.evaluation.prediction_files import Predicted, Write
+
+_ID_WIDTH, _PROBABILITY_WIDTH, _GAPS = 10, 5, 6
+# A terminal has a width; a file is opened in an editor.
+_LEAST_WIDTH, _FILE_WIDTH = 50, 120
+
+# Control characters, among them escapes that move the cursor, and characters that reverse the direction of writing.
+_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
+
+
+def table_writer(stream: TextIO) -> Write:
+    """Returns a function that writes one document after another to a stream; the header is written at once.
+
+    Widths are fixed, since later rows are not known; the start of the text fills the lines beside the labels.
+    """
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console.width = width = max(_LEAST_WIDTH, console.width) if console.is_terminal else _FILE_WIDTH
+    text_width = (width - _ID_WIDTH - _PROBABILITY_WIDTH - _GAPS) * 3 // 5
+    label_width = width - _ID_WIDTH - _PROBABILITY_WIDTH - _GAPS - text_width
+
+    def show(rows: list[tuple[str | Text, ...]], style: str = "", rule: str = "") -> None:
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for column_width in (_ID_WIDTH, text_width, label_width):
+            grid.add_column(width=column_width, overflow="fold")
+        grid.add_column(width=_PROBABILITY_WIDTH, justify="right")
+        for row in rows:
+            grid.add_row(*row, style=style)
+        # Captured, not printed directly: rich would exit the program when the reader of the stream is gone.
+        with console.capture() as printed:
+            console.print(grid)
+        stream.write(printed.get() + rule)
+
+    show([("document", "text", "label", "prob.")], "bold", "─" * width + "\n")
+
+    def write(document: Predicted) -> None:
+        names = map(_on_one_line, document.labels)
+        labels = [(name, f"{p:.2f}") for name, p in zip(names, document.probabilities or (), strict=True)]
+        labels = labels or [("(none)", "")]
+        start = Text(_on_one_line(document.text[: 20 * text_width]), style="dim")
+        lines = start.wrap(console, text_width)
+        shown = list(islice(lines, len(labels)))
+        if len(lines) > len(shown):
+            # Room for the ellipsis where the line is full.
+            shown[-1].truncate(text_width - 1)
+            shown[-1].append("…")
+        ids = [_on_one_line(str(document.id))]
+        show([(i, text, *label) for i, text, label in zip_longest(ids, shown, labels, fillvalue="")])
+
+    return write
+
+
+def _on_one_line(text: str) -> str:
+    return _CONTROL.sub(" ", text).strip()

@@ -1,0 +1,144 @@
+"""A linear label tree (library Omikuji) with its defaults: three balanced trees, beam 10."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.util.console import UserError, progress
+
+if TYPE_CHECKING:
+    import omikuji
+
+# Trained in a separate process, which Ctrl-C ends and whose progress bar is shown as the package's.
+_PROGRAM = "import sys, omikuji; omikuji.Model.train_on_data(sys.argv[1]).save(sys.argv[2])"
+
+# The library's bar of trees; its fast bars of examples and labels, which come first, start with those words.
+_PERCENT = re.compile(rb"\d+ / \d+ .* (\d+\.\d+) %")
+
+
+def check() -> None:
+    """Checks that Omikuji is installed.
+
+    Raises:
+        UserError: it is not; the message has the command that installs it.
+    """
+    if find_spec("omikuji") is None:
+        raise UserError("--baseline tree needs the library omikuji: pip install 'lsfa_jax[baseline]'")
+
+
+def train(features: csr_matrix, labels: Ragged, num_labels: int) -> "omikuji.Model":
+    """Trains a tree.
+
+    Args:
+        features: of the training documents, float32 [documents, words].
+        labels: their labels.
+        num_labels: L.
+
+    Raises:
+        UserError: the library failed; the message has its last words.
+    """
+    with tempfile.TemporaryDirectory(prefix="lsfa-") as folder:
+        path, model = Path(folder) / "train.txt", Path(folder) / "model"
+        write_features(path, features, labels, num_labels)
+        train_file(path, model)
+        with _quiet():
+            import omikuji
+
+            return omikuji.Model.load(str(model))
+
+
+def ranked(model: "omikuji.Model", features: csr_matrix, num_labels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the labels of each document that the beam reaches, int32[W], best first, and their scores, float32[W]."""
+    with progress("label tree: predicting", features.shape[0], "documents") as advance:
+        for row in range(features.shape[0]):
+            words = features[row]
+            scores = model.predict(
+                list(zip(words.indices.tolist(), words.data.tolist(), strict=True)), top_k=num_labels
+            )
+            yield (
+                np.array([label for label, _ in scores], np.int32),
+                np.array([score for _, score in scores], np.float32),
+            )
+            advance()
+
+
+def write_features(path: Path, features: csr_matrix, labels: Ragged, num_labels: int) -> None:
+    """Writes documents in the format of the extreme classification repository."""
+    from sklearn.datasets import dump_svmlight_file
+
+    shape = (features.shape[0], num_labels)
+    targets = csr_matrix((np.ones(len(labels.values), np.int8), labels.values, labels.offsets), shape)
+    with path.open("wb") as file:
+        file.write(f"{features.shape[0]} {features.shape[1]} {num_labels}\n".encode())
+        dump_svmlight_file(features, targets, file, multilabel=True)
+
+
+def train_file(data: Path, model: Path, program: str = _PROGRAM) -> None:
+    """Trains a tree on a file of `write_features` and saves it; shows the progress.
+
+    Args:
+        data: the file.
+        model: the folder to save into.
+        program: the Python program that trains, with the two paths as its arguments.
+
+    Raises:
+        UserError: the program failed; the message has the end of what it wrote to its standard error.
+    """
+    command = [sys.executable, "-c", program, str(data), str(model)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
+        progress("label tree: training", 100, "percent") as advance,
+    ):
+        assert process.stderr is not None
+        descriptor, done, unfinished = process.stderr.fileno(), 0.0, b""
+        try:
+            for percent, rest in percentages(iter(lambda: os.read(descriptor, 2**16), b"")):
+                advance(percent - done)
+                done, unfinished = percent, rest
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise UserError(f"omikuji could not train a label tree: {unfinished.decode(errors='replace').strip()}")
+
+
+def percentages(chunks: Iterable[bytes]) -> Iterator[tuple[float, bytes]]:
+    """Parses the library's progress bars, of which each state ends in a carriage return.
+
+    Args:
+        chunks: its standard error, cut anywhere.
+
+    Yields:
+        After each chunk the percentage so far, which never falls, and the last 500 bytes of the unfinished state.
+    """
+    done, last = 0.0, b""
+    for chunk in chunks:
+        *states, last = (last + chunk).split(b"\r")
+        done = max([done, *(float(match[1]) for state in states if (match := _PERCENT.match(state)))])
+        last = last[-500:]
+        yield done, last
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Redirects the process's standard output to nowhere: the library writes to it without Python."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), 1)
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
