@@ -31,7 +31,9 @@ def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
 
     def init(params: Any) -> RunningNormClipState:
         del params
-        return RunningNormClipState(jnp.full(_WINDOW, -jnp.inf).at[0].set(jnp.inf), jnp.ones((), jnp.int32))
+        # With its dtype: of a weak type, the state would not run the program of a state that a checkpoint restored.
+        norms = jnp.full(_WINDOW, -jnp.inf, jnp.float32).at[0].set(jnp.inf)
+        return RunningNormClipState(norms, jnp.ones((), jnp.int32))
 
     def update(updates: Any, state: RunningNormClipState, params: Any = None) -> tuple[Any, RunningNormClipState]:
         del params
