@@ -8,7 +8,7 @@ import optax
 
 from lsfa_jax import config
 
-# The window and the cap on a recorded norm are AttentionXML's, whose rule this is.
+# Window and cap of the recorded norms, as in AttentionXML.
 _WINDOW = 5
 _LARGEST_RECORDED = 1.0
 

@@ -18,15 +18,13 @@ from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.stages.adjustment import Generated, distribute_generated
 from lsfa_jax.training.state import TrainState, after_step, init_state
+from lsfa_jax.types import Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
-Array = jax.Array
-PyTree = Any
-
 
 class DocumentFeatures(NamedTuple):
-    """A batch of documents with one feature each, padded to B rows."""
+    """A batch of documents with one feature vector each, padded to B rows."""
 
     features: Any
     """float32[B, D]."""
@@ -39,7 +37,7 @@ class DocumentFeatures(NamedTuple):
 
 
 class Generator(NamedTuple):
-    """What generates features and is not trained."""
+    """Inputs of the step that are not trained: what generates features."""
 
     pvae: PyTree
     """Parameters of the PVAE."""
@@ -74,7 +72,7 @@ def head_step(
     batch: tuple[DocumentFeatures, Generated],
     frozen: Generator,
 ) -> TrainState:
-    """Trains {"coef": float32[L, D], "intercept": float32[L]} on one batch; the intercept may be missing."""
+    """Trains {"coef": float32[L, D], "intercept": float32[L]} on one batch; `intercept` is optional."""
     documents, generated = batch
     ids = generated.label_ids
 
@@ -87,7 +85,8 @@ def head_step(
         )
         label_bias = None if bias is None else bias[ids]
         augmented = augmentation.augmented_loss(features, head["coef"][ids], label_bias, generated.mask)
-        # One divisor, so an epoch is the paper's sum. Not divided by labels: Adam's epsilon would no longer be small.
+        # One divisor, so an epoch is the paper's sum. Not divided by labels: beside so small gradients
+        # Adam's epsilon would no longer be negligible.
         count = jnp.maximum(jnp.sum(documents.mask), 1)
         losses = {"bce": bce / count, "augmented": augmented / count}
         return losses["bce"] + settings.augmented_weight * losses["augmented"], losses
@@ -138,7 +137,7 @@ class LinearHead(Stage):
     def init(self, key: Array, head: dict[str, np.ndarray]) -> TrainState:
         """Returns the state before the first step."""
         params = jax.tree.map(jnp.asarray, head)
-        return init_state(key, params, self.optimizer, ("bce", "augmented"), validated=False)
+        return init_state(key, params, self.optimizer, ("bce", "augmented"), keep_best=False)
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[DocumentFeatures, Generated]]:
         plan = self._documents.epoch(stream(Stream.ADJUSTMENT_ORDER, self.settings.seed, epoch))
