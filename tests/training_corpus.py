@@ -1,7 +1,7 @@
-"""A few dozen documents and a model of a few units: what is tested with them takes its time from compilation alone."""
+"""A few dozen documents and a model of a few units: tests with them spend their time compiling."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lsfa_jax.config import Config, merged
+from lsfa_jax.config import Config, layered, merged
 from lsfa_jax.data import build_corpus, corpus
-from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.model import lsfa
-from lsfa_jax.model.lsfa import Lsfa
-from lsfa_jax.training.stages import adjustment, representation, transfer
+from lsfa_jax.training.stages.adjustment import Adjustment
+from lsfa_jax.training.stages.representation import Representation
+from lsfa_jax.training.stages.transfer import Transfer
+from lsfa_jax.training.state import TrainState
 from lsfa_jax.util import sharding
+from tests.reference import encoder as reference_encoder
 
 NUM_LABELS = 8
 SIZES = {"train": 36, "test": 12, "validation": 12}
 
-# Every corpus that fills 16 words and a vocabulary of 40 shares the compiled programs of this one.
+# Corpora that fill 16 words and a vocabulary of 40 share the compiled programs of this one.
 TINY: dict[str, Any] = {
     "dataset": "custom",
     "vectors": "none",
@@ -39,7 +42,7 @@ TINY: dict[str, Any] = {
 
 
 def documents() -> dict[str, list[Document]]:
-    """The documents of the three splits: a few words about each label, the others about nothing.
+    """Returns the documents of the three splits: eight words about their labels among words of no label.
 
     In training the labels have 32, 17, 13, 8, 7, 4, 4 and 1 documents.
     """
@@ -66,12 +69,18 @@ def write(folder: Path, splits: dict[str, list[Document]] | None = None) -> Path
 
 
 def config(**sections: Any) -> Config:
-    """The tiny settings, with the given sections put over them."""
+    """Returns the tiny settings, with some sections changed."""
     return Config.model_validate(merged(TINY, sections))
 
 
+def run_config(data: Path, profile: str = "paper", **sections: Any) -> Config:
+    """Returns the settings of bin/train for a folder of documents with the tiny sizes, with some sections changed."""
+    sized = merged(layered("custom", "full", profile), TINY)
+    return Config.model_validate(merged(sized, {"data_dir": str(data), "profile": profile, **sections}))
+
+
 def arguments(data: Path, output: Path, *more: object) -> list[str]:
-    """The tiny settings as a command line."""
+    """Returns the tiny settings as the arguments of bin/train."""
     line = ["--data-dir", str(data), "--output", str(output)]
     for section, values in TINY.items():
         if isinstance(values, dict):
@@ -82,31 +91,28 @@ def arguments(data: Path, output: Path, *more: object) -> list[str]:
 
 
 def build() -> corpus.Corpus:
-    """The documents as a corpus."""
+    """Returns the documents as a corpus."""
     return build_corpus.build(
         "tiny", **documents(), max_words=16, max_vocabulary=40, validation_fraction=0.0, seed=0
     )  # fmt: skip
 
 
 def batches(split: corpus.Split, size: int = 8, devices: int = 1) -> Batches:
-    """The batches of a split, padded to 16 words."""
+    """Returns the batches of a split, padded to 16 words."""
     return Batches(split, NUM_LABELS, size, [16], devices)
 
 
-def make_model(settings: Config, vocabulary_size: int = 42) -> Lsfa:
+def make_model(settings: Config, vocabulary_size: int = 42) -> lsfa.Lsfa:
     """Returns the classifier that the settings describe."""
     return lsfa.make_model(settings, vocabulary_size, settings.encoder.embedding_size, NUM_LABELS)
 
 
-def init_params(model: Lsfa, seed: int = 0) -> Any:
-    """Parameters of which none is zero."""
+def init_params(model: lsfa.Lsfa, seed: int = 0) -> Any:
+    """Returns random parameters, none of which is zero."""
     words, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), words, lengths)["params"]
-    leaves, tree = jax.tree.flatten(shapes)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return jax.tree.unflatten(
-        tree, [0.7 * jax.random.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)]
-    )
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jnp.asarray(0.7 * random.normal(size=x.shape), jnp.float32), shapes)
 
 
 def compile_into(folder: Path) -> dict[str, str]:
@@ -123,47 +129,69 @@ def compile_into(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def compiled_fast() -> Iterator[None]:
-    """Within it, runs take one device and hasty compilation: for programs that no other test needs.
+def compiled_fast(devices: int = 1) -> Iterator[None]:
+    """Within it, runs use the first `devices` devices, and XLA compiles with few optimisations.
 
-    What was compiled in haste rounds otherwise, so afterwards all programs are made, or read, anew.
+    Programs compiled so round differently, so JAX forgets them at the end.
     """
-    one = sharding.make_mesh(jax.local_devices()[:1])
+    make_mesh, before = sharding.make_mesh, jax.config.read("jax_disable_most_optimizations")
+    first = jax.local_devices()[:devices]
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sharding, "make_mesh", lambda: one)
+            patch.setattr(sharding, "make_mesh", lambda devices=first: make_mesh(devices))
             yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+        jax.config.update("jax_disable_most_optimizations", before)
         jax.clear_caches()
 
 
 @contextmanager
 def shared_steps() -> Iterator[None]:
-    """Within it, runs with the same settings trace and compile their steps once."""
+    """Within it, stages with the same model and settings share one compiled step.
 
-    def once(module: Any, name: str, key: Callable[..., Any]) -> None:
-        make, made = getattr(module, name), {}
+    The persistent compilation cache saves XLA's part; tracing and lowering the steps in each of dozens of runs would
+    still take most of the time of the tests.
+    """
+    compiled: dict[Hashable, Callable[..., TrainState]] = {}
 
-        def cached(*parts: Any) -> Any:
-            found = key(*parts)
-            if found not in made:
-                made[found] = make(*parts)
-            return made[found]
+    def share(stage: type[Representation | Transfer | Adjustment]) -> None:
+        init = stage.__init__
 
-        patch.setattr(module, name, cached)
+        def init_and_share(self: Any, model: Any, config: Config, *rest: Any, **options: Any) -> None:
+            init(self, model, config, *rest, **options)
+            # The optimiser and the decoder follow from the settings.
+            key = (stage, model, config.model_copy(update={"data_dir": "", "dataset": ""}))
+            self._step = compiled.setdefault(key, self._step)
 
-    def settings(model: Any, settings: Config, *others: Any) -> Any:
-        # The optimiser and the decoder follow from the settings.
-        return model, settings.model_copy(update={"data_dir": "", "dataset": ""})
+        patch.setattr(stage, "__init__", init_and_share)
 
     with pytest.MonkeyPatch.context() as patch:
-        once(representation, "make_step", settings)
-        once(transfer, "make_step", settings)
-        once(adjustment, "make_step", settings)
-        once(transfer, "make_collector", lambda model: model)
+        for stage in (Representation, Transfer, Adjustment):
+            share(stage)
         yield
+
+
+def reference_states(params: dict[str, Any], words: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+    """Computes Eq. 1 in NumPy, float64[B, T, 2H], with the parameters of the classifier in float64."""
+    encoder = params["encoder"]
+    return reference_encoder.bilstm(encoder, encoder["embedding"][words], lengths)
+
+
+def reference_features(
+    params: dict[str, Any], words: np.ndarray, lengths: Sequence[int], label_ids: Sequence[int] | None = None
+) -> np.ndarray:
+    """Computes Eq. 1-4 in NumPy, float64[B, L, D] for all labels, or for `label_ids` in place of all L."""
+    queries = params["labels"]["queries"]
+    queries = queries if label_ids is None else queries[np.asarray(label_ids)]
+    states = reference_states(params, words, lengths)
+    return reference_encoder.label_features(states, lengths, queries, params["labels"]["head"])
+
+
+def label_sets(batch: Batch) -> list[set[int] | None]:
+    """Returns the labels of each row of a batch; None at padding rows."""
+    rows = zip(*map(np.asarray, (batch.label_ids, batch.label_mask, batch.document_mask)), strict=True)
+    return [set(label_ids[mask].tolist()) if real else None for label_ids, mask, real in rows]
 
 
 def rows(tree: Any) -> Iterable[tuple[str, Any]]:

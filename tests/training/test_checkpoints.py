@@ -1,5 +1,7 @@
 import resource
 import sys
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -11,14 +13,14 @@ import pytest
 
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.optimizer import clip_by_running_norm
-from lsfa_jax.training.state import init_state
+from lsfa_jax.training.state import TrainState, init_state
 from lsfa_jax.util import sharding
 from lsfa_jax.util.console import UserError
 from tests.reference.agreement import assert_equal
 
 pytestmark = [
     pytest.mark.usefixtures("_unraisable_hook"),
-    # What Orbax had still to do when it failed.
+    # Of the coroutines that Orbax had not finished when it failed.
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
 ]
 OPTIMIZER = optax.chain(clip_by_running_norm(5.0), optax.adam(0.1))
@@ -27,36 +29,31 @@ MESH = sharding.make_mesh()
 
 @pytest.fixture
 def _unraisable_hook(monkeypatch):
-    # A checkpoint that fails silences it for the rest of the process.
+    # A save that fails silences it for the rest of the process.
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
 
 
-def make(seed, size=3):
-    """A state with everything that a stage may carry."""
-    random = np.random.default_rng(seed)
-    params = {
-        "classifier": {"weights": jnp.asarray(random.normal(size=(size, 2)), jnp.float32)},
-        "b": jnp.float32(seed),
-    }
-    state = init_state(jax.random.key(seed), params, OPTIMIZER, {"present": jnp.array([True, False])}, average=True)
-    return sharding.replicate(MESH, replace(state, step=jnp.int32(seed), loss_sums=jnp.array([0.1, seed / 3])))
+def make_state(seed: int, size: int = 3, losses: tuple[str, ...] = ("bce", "psc")) -> TrainState:
+    """Returns a state with everything that a stage may have."""
+    weights = jnp.asarray(np.random.default_rng(seed).normal(size=(size, 2)), jnp.float32)
+    params = {"classifier": {"weights": weights}, "b": jnp.float32(seed)}
+    extra = {"present": jnp.array([True, False])}
+    state = init_state(jax.random.key(seed), params, OPTIMIZER, losses, extra, average=True)
+    # Sums that JSON must keep to the last bit.
+    sums = {name: jnp.float32(value) for name, value in zip(losses, (0.1, seed / 3, 7.5), strict=False)}
+    return sharding.replicate(MESH, replace(state, step=jnp.int32(seed), loss_sums=sums))
 
 
-def abstract(size=3):
-    return sharding.abstract(MESH, jax.eval_shape(lambda: make_shapes(size)))
+def abstract(size: int = 3, losses: tuple[str, ...] = ("bce", "psc")) -> TrainState:
+    return sharding.abstract(MESH, make_state(0, size, losses))
 
 
-def make_shapes(size):
-    params = {"classifier": {"weights": jnp.zeros((size, 2))}, "b": jnp.float32(0)}
-    return init_state(jax.random.key(0), params, OPTIMIZER, {"present": jnp.zeros(2, bool)}, average=True)
-
-
-def plain(state):
+def without_key(state: TrainState) -> TrainState:
     return replace(state, key=jax.random.key_data(state.key))
 
 
-def test_what_is_read_is_what_was_saved_bit_for_bit(tmp_path):
-    state = make(7)
+def test_a_state_is_restored_bit_for_bit(tmp_path):
+    state = make_state(7)
     with Checkpoints(tmp_path) as checkpoints:
         assert not checkpoints.exists
         assert not checkpoints.is_complete()
@@ -65,63 +62,104 @@ def test_what_is_read_is_what_was_saved_bit_for_bit(tmp_path):
         assert not checkpoints.is_complete()
     with Checkpoints(tmp_path) as checkpoints:
         restored = checkpoints.restore(abstract())
-    assert_equal(plain(restored), plain(state))
+    assert_equal(without_key(restored), without_key(state))
     assert jax.random.key_impl(restored.key) == jax.random.key_impl(state.key)
-    for ours, theirs in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
-        assert ours.dtype == theirs.dtype
-        assert ours.sharding.is_equivalent_to(theirs.sharding, ours.ndim)
+    for actual, expected in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
+        assert actual.dtype == expected.dtype
+        assert actual.sharding.is_equivalent_to(expected.sharding, actual.ndim)
 
 
-def test_the_last_checkpoint_counts_and_two_are_kept(tmp_path):
+def test_a_loss_that_a_checkpoint_lacks_starts_at_zero(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(7, losses=("bce",)))
+        restored = checkpoints.restore(abstract(losses=("bce", "psc", "third")))
+    assert_equal(restored.loss_sums, {"bce": np.float32(0.1), "psc": np.float32(0.0), "third": np.float32(0.0)})
+    assert_equal(without_key(replace(restored, loss_sums={})), without_key(replace(make_state(7), loss_sums={})))
+
+
+def test_a_loss_that_the_stage_no_longer_has_is_ignored(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(7, losses=("bce", "psc")))
+        restored = checkpoints.restore(abstract(losses=("psc",)))
+    assert_equal(restored.loss_sums, {"psc": np.float32(7 / 3)})
+    assert_equal(without_key(replace(restored, loss_sums={})), without_key(replace(make_state(7), loss_sums={})))
+
+
+def test_the_last_checkpoint_is_restored_and_two_are_kept(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for seed in (1, 2, 3):
-            checkpoints.save(make(seed), complete=seed == 3)
+            checkpoints.save(make_state(seed), complete=seed == 3)
         assert checkpoints.is_complete()
         assert int(checkpoints.restore(abstract()).step) == 3
-        # A stage that goes on after its end is not complete.
-        checkpoints.save(make(4))
+        # A stage that continues after its end is not complete.
+        checkpoints.save(make_state(4))
         assert not checkpoints.is_complete()
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
 
 
-def test_saving_starts_the_wait_for_the_next_save_anew(tmp_path):
-    with Checkpoints(tmp_path, save_every=9.0) as checkpoints:
-        before = checkpoints.last_save
-        checkpoints.save(make(1))
-        assert checkpoints.last_save > before
-        assert checkpoints.save_every == 9.0
+def test_a_save_is_due_so_many_seconds_after_the_last(tmp_path):
+    with Checkpoints(tmp_path / "seldom", save_every=1000.0) as checkpoints:
+        assert not checkpoints.due()
+        checkpoints.save(make_state(1))
+        assert not checkpoints.due()
+    opened = time.monotonic()
+    with Checkpoints(tmp_path / "often", save_every=0.2) as checkpoints:
+        wait_until_due(checkpoints)
+        assert time.monotonic() - opened >= 0.2
+
+
+def test_saving_takes_at_most_a_twentieth_of_the_time(tmp_path):
+    with Checkpoints(tmp_path, save_every=0.0) as checkpoints:
+        assert checkpoints.due()
+        before = time.monotonic()
+        checkpoints.save(make_state(1))
+        after = time.monotonic()
+        wait_until_due(checkpoints)
+        waited = time.monotonic() - after
+    # 0.6, because the call may take longer than the save in it. A slow machine waits longer, never shorter.
+    assert waited >= 0.6 * 20 * (after - before)
+
+
+def wait_until_due(checkpoints: Checkpoints) -> None:
+    deadline = time.monotonic() + 120
+    while not checkpoints.due():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_a_folder_without_a_checkpoint_is_an_error(tmp_path):
-    with Checkpoints(tmp_path / "empty") as checkpoints, pytest.raises(UserError, match=r"empty: no checkpoint here"):
+    with (
+        Checkpoints(tmp_path / "empty") as checkpoints,
+        pytest.raises(UserError, match=r"empty: no checkpoint in this folder"),
+    ):
         checkpoints.restore(abstract())
 
 
 def test_a_checkpoint_of_other_sizes_is_an_error(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(make(1))
+        checkpoints.save(make_state(1))
         with pytest.raises(UserError, match=r"/1: the checkpoint cannot be read with these settings"):
             checkpoints.restore(abstract(size=4))
 
 
-def test_what_a_kill_left_of_a_checkpoint_is_passed_over(tmp_path):
+def test_a_checkpoint_that_a_kill_left_unfinished_is_ignored(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(make(1))
+        checkpoints.save(make_state(1))
     # Orbax writes under another name and renames at the end.
     for name in ("2.orbax-checkpoint-tmp", "2.orbax-checkpoint-tmp-1234"):
         (tmp_path / name / "state").mkdir(parents=True)
         (tmp_path / name / "state" / "manifest.ocdbt").write_bytes(b"half")
     with Checkpoints(tmp_path) as checkpoints:
         assert int(checkpoints.restore(abstract()).step) == 1
-        checkpoints.save(make(5), complete=True)
+        checkpoints.save(make_state(5), complete=True)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.is_complete()
-        assert_equal(plain(checkpoints.restore(abstract())), plain(make(5)))
+        assert_equal(without_key(checkpoints.restore(abstract())), without_key(make_state(5)))
 
 
 @contextmanager
-def full_disk(size):
-    """No file may grow beyond a size: what a full disk looks like to whoever writes."""
+def full_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond a size; writing beyond it fails as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -131,16 +169,16 @@ def full_disk(size):
 
 
 @pytest.mark.parametrize("size", [0, 1000])
-def test_a_full_disk_is_an_error_and_the_checkpoint_before_stays(tmp_path, size, capfd):
+def test_a_full_disk_is_an_error_and_the_previous_checkpoint_remains(tmp_path, size, capfd):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(make(1))
+        checkpoints.save(make_state(1))
         with (
             full_disk(size),
-            pytest.raises(UserError, match=r"could not be written .*the one before is kept.*--resume"),
+            pytest.raises(UserError, match=r"could not be written .*the previous one is kept.*--resume"),
         ):
-            checkpoints.save(make(2))
+            checkpoints.save(make_state(2))
     with Checkpoints(tmp_path) as checkpoints:
-        assert_equal(plain(checkpoints.restore(abstract())), plain(make(1)))
-        checkpoints.save(make(3), complete=True)
-        assert_equal(plain(checkpoints.restore(abstract())), plain(make(3)))
+        assert_equal(without_key(checkpoints.restore(abstract())), without_key(make_state(1)))
+        checkpoints.save(make_state(3), complete=True)
+        assert_equal(without_key(checkpoints.restore(abstract())), without_key(make_state(3)))
     assert "Traceback" not in capfd.readouterr().err

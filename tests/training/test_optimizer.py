@@ -31,7 +31,7 @@ def scaled(gradient, scale):
 
 
 def clipped_by_running_norm(gradients, factor):
-    """The rule with a deque, as it was written for torch."""
+    """The rule with a deque, as the released code in PyTorch has it."""
     queue, out = deque([np.inf], maxlen=5), []
     for gradient in gradients:
         limit = factor * max(queue)
@@ -44,26 +44,26 @@ def clipped_by_running_norm(gradients, factor):
 @settings(deadline=None, max_examples=60)
 @given(drawn=GRADIENTS, factor=st.sampled_from([0.5, 5.0]))
 def test_running_clip_is_the_rule_of_a_queue(drawn, factor):
-    gradients = [tree(*one) for one in drawn]
+    gradients = [tree(seed, scale) for seed, scale in drawn]
     state = optimizer.clip_by_running_norm(factor).init(gradients[0])
     for gradient, expected in zip(gradients, clipped_by_running_norm(gradients, factor), strict=True):
-        ours, state = UPDATE[factor](gradient, state)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-9), ours, expected)
+        clipped, state = UPDATE[factor](gradient, state)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-9), clipped, expected)
 
 
-def test_running_clip_lets_the_first_step_through_and_bounds_the_second():
+def test_running_clip_leaves_the_first_steps_unchanged_and_bounds_later_ones():
     state = optimizer.clip_by_running_norm(5.0).init(None)
     first, state = UPDATE[5.0](tree(0, 1e3), state)
     assert norm(first) == pytest.approx(norm(tree(0, 1e3)), rel=1e-6)
     # The first recorded norm is infinity, the second is capped at 1.
     for _ in range(4):
-        through, state = UPDATE[5.0](tree(1, 1e3), state)
-        assert norm(through) == pytest.approx(norm(tree(1, 1e3)), rel=1e-6)
+        unchanged, state = UPDATE[5.0](tree(1, 1e3), state)
+        assert norm(unchanged) == pytest.approx(norm(tree(1, 1e3)), rel=1e-6)
     bounded, _ = UPDATE[5.0](tree(2, 1e3), state)
     assert norm(bounded) == pytest.approx(5.0, rel=1e-5)
 
 
-def test_steps_without_a_gradient_do_not_stop_all_later_ones():
+def test_zero_gradients_do_not_clip_later_ones_to_zero():
     state = optimizer.clip_by_running_norm(5.0).init(None)
     for gradient in [tree(0, 0.1)] * 6 + [tree(0, 0.0)] * 6:
         _, state = UPDATE[5.0](gradient, state)
@@ -75,12 +75,12 @@ def test_steps_without_a_gradient_do_not_stop_all_later_ones():
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 12))
 def test_running_mean_of_weights_is_their_mean(seed, count):
     weights = [tree(seed + i, 2.0) for i in range(count)]
-    # What stands there before the first counts for nothing.
+    # The mean of no weights has no influence, whatever it is.
     mean = tree(seed - 1 if seed else 99, 50.0)
-    for n, one in enumerate(weights):
-        mean = ADD(mean, jnp.int32(n), one)
+    for count, new in enumerate(weights):
+        mean = ADD(mean, jnp.int32(count), new)
     for name in ("w", "b"):
-        np.testing.assert_allclose(mean[name], np.mean([one[name] for one in weights], axis=0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(mean[name], np.mean([each[name] for each in weights], axis=0), rtol=1e-4, atol=1e-5)
 
 
 ADD = jax.jit(optimizer.add_to_mean)
@@ -113,9 +113,9 @@ def test_optimizer_is_adam_behind_the_named_clip(clip):
     for gradient in TRAJECTORY:
         updates, state = update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-    ours = np.append(params["w"].ravel(), params["b"])
+    trained = np.append(params["w"].ravel(), params["b"])
     for name, gradients in CLIPPED.items():
         if name == clip:
-            np.testing.assert_allclose(ours, adam(gradients, 0.03), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(trained, adam(gradients, 0.03), rtol=1e-4, atol=1e-6)
         else:
-            assert np.abs(ours - adam(gradients, 0.03)).max() > 1e-3
+            assert np.abs(trained - adam(gradients, 0.03)).max() > 1e-3

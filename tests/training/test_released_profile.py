@@ -1,8 +1,9 @@
-"""What the released code does otherwise than the paper, where it weighs most: the profile brings each of it back."""
+"""The most important differences of the released code from the paper: the profile restores each of them."""
 
-import json
-import sys
+import functools
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +11,20 @@ import numpy as np
 import optax
 import pytest
 
-from lsfa_jax import config
-from lsfa_jax.cli import train as command
-from lsfa_jax.config import Config, merged
-from lsfa_jax.model import pvae
+from lsfa_jax.config import Config, layered, merged
+from lsfa_jax.data.batches import Batch
+from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.model import prototypes, pvae
 from lsfa_jax.training import loop
+from lsfa_jax.training.collection import FeaturesInMemory
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.stages import representation, transfer
-from lsfa_jax.training.state import init_state
-from lsfa_jax.util import interrupts, sharding
+from lsfa_jax.training.stages.representation import Representation, full_step
+from lsfa_jax.training.state import TrainState, init_state
+from lsfa_jax.util import sharding
 from tests import training_corpus
 from tests.reference.agreement import assert_equal
+from tests.training import runs
 
 D, L = 5, training_corpus.NUM_LABELS
 SMALL = {
@@ -35,77 +39,78 @@ SMALL = {
 }
 
 
-def settings(profile, **sections) -> Config:
-    """A profile as it is in the files, with small layers."""
-    return Config.model_validate(merged(merged(config.layered("custom", "full", profile), SMALL), sections))
+def settings(profile: str) -> Config:
+    """A profile as in its file, with small layers."""
+    return Config.model_validate(merged(layered("custom", "full", profile), SMALL))
 
 
-def batch_of(tiny):
-    batches = training_corpus.batches(tiny.train)
+def batch_of(corpus: Corpus) -> Batch:
+    batches = training_corpus.batches(corpus.train)
     return batches.gather(batches.in_order()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("profile", "rows"), [("paper", L), ("released", 1)])
 def test_1_all_labels_share_one_classifier(tiny, profile, rows):
     model = training_corpus.make_model(settings(profile))
     params = training_corpus.init_params(model)
     assert params["classifier"]["weights"].shape == (rows, D)
-    # Labels that attend to the same words have the same features, and can then not be told apart.
-    params["label_queries"] = jnp.broadcast_to(params["label_queries"][:1], (L, 8))
+    # Labels that attend to the same words have the same features, which a shared classifier cannot tell apart.
+    params["labels"]["queries"] = jnp.broadcast_to(params["labels"]["queries"][:1], (L, 8))
     batch = batch_of(tiny)
     logits = np.asarray(model.apply({"params": params}, batch.words, batch.lengths))
     spread = np.ptp(logits, axis=1)
     assert np.all(spread > 1e-3) if profile == "paper" else np.all(spread < 1e-5)
 
 
-def run_pvae(profile, features):
-    """The PVAE of a profile after a step on features, one of them of each label."""
-    own = settings(profile)
-    model = transfer.make_pvae(own, D)
-    params, statistics = transfer.init_variables(model, jax.random.key(0))
-    ids = jnp.arange(len(features))
-    sums = transfer.prototypes.feature_sums(features, ids, ids >= 0, len(features))
-    state = init_state(
-        jax.random.key(1), params, optax.sgd(0.1), {"sums": sums, "batch_stats": statistics}, validated=False
-    )
-    return transfer.make_step(model, own, optax.sgd(0.1))(state, transfer.PairBatch(features, ids, ids >= 0))
+def step_of_pvae(profile: str, features: jax.Array) -> TrainState:
+    """The state of the PVAE of a profile after a step on features, each of another label."""
+    config = settings(profile)
+    label_ids = np.arange(len(features), dtype=np.int32)
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
+    stored = FeaturesInMemory(np.asarray(features), label_ids)
+    stage = transfer.Transfer(transfer.make_pvae(config, D), config, stored, optax.sgd(0.1), mesh, 1)
+    sums = prototypes.feature_sums(features, label_ids, label_ids >= 0, len(features))
+    state = stage.init(jax.random.key(1), jax.random.key(0), sums)
+    return stage.step(state, transfer.PairBatch(features, label_ids, label_ids >= 0), 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["paper", "released"])
 def test_2_features_and_prototypes_are_cast_to_integers(profile):
     features = jnp.asarray(np.random.default_rng(0).uniform(-0.99, 2.99, size=(12, D)), jnp.float32)
     cast = jnp.trunc(features)
     assert jnp.all(cast[jnp.abs(features) < 1] == 0)
-    ours, theirs = run_pvae(profile, features), run_pvae(profile, cast)
-    same = (ours.params, ours.loss_sums), (theirs.params, theirs.loss_sums)
+    state, of_cast = step_of_pvae(profile, features), step_of_pvae(profile, cast)
     if profile == "released":
-        assert_equal(*same)
+        assert_equal((state.params, state.loss_sums), (of_cast.params, of_cast.loss_sums))
     else:
-        assert not np.allclose(ours.loss_sums, theirs.loss_sums, rtol=1e-3)
+        for name, total in state.loss_sums.items():
+            assert not np.allclose(total, of_cast.loss_sums[name], rtol=1e-3)
 
-    # Where all features are between -1 and 1, encoder and decoder see nothing but zeros.
+    # Of features between -1 and 1, encoder and decoder see zeros.
     small, model = features / 3, transfer.make_pvae(settings(profile), D)
     variables = model.init(jax.random.key(0), small, small, jnp.zeros((12, 2)))
-    inside = model.apply(variables, jnp.zeros((12, 2)), small, method=pvae.Pvae.decode)
-    nothing = model.apply(variables, jnp.zeros((12, 2)), 0 * small, method=pvae.Pvae.decode)
-    assert np.array_equal(inside, nothing) == (profile == "released")
+    of_small = model.apply(variables, jnp.zeros((12, 2)), small, method=pvae.Pvae.decode)
+    of_zeros = model.apply(variables, jnp.zeros((12, 2)), 0 * small, method=pvae.Pvae.decode)
+    assert np.array_equal(of_small, of_zeros) == (profile == "released")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("profile", "frozen_first"), [("paper", False), ("released", True)])
 def test_3_word_vectors_are_frozen_until_prototypes_are_collected_and_then_trained(tiny, profile, frozen_first):
-    own = settings(profile)
-    model = training_corpus.make_model(own)
-    step, batch = representation.make_step(model, own, optax.sgd(1.0)), batch_of(tiny)
+    config = settings(profile)
+    model, batch = training_corpus.make_model(config), batch_of(tiny)
+    params = training_corpus.init_params(model)
+    step = jax.jit(functools.partial(full_step, model, config, optax.sgd(1.0)), static_argnums=2)
 
-    def learns(collected):
-        extra = representation.no_prototypes(model)
-        extra["present"] = jnp.full(L, collected)
-        state = init_state(jax.random.key(0), training_corpus.init_params(model), optax.sgd(1.0), extra)
-        before = np.array(state.params["embedding"])
-        return bool(np.any(before != step(state, batch, False).params["embedding"]))
+    def trains(collected: bool) -> bool:
+        extra = {"prototypes": jnp.zeros((L, D)), "present": jnp.full(L, collected)}
+        state = init_state(jax.random.key(0), params, optax.sgd(1.0), ("bce", "psc"), extra)
+        return bool(np.any(params["encoder"]["embedding"] != step(state, batch, False).params["encoder"]["embedding"]))
 
-    assert learns(collected=False) == (not frozen_first)
-    assert learns(collected=True)
+    assert trains(collected=False) == (not frozen_first)
+    assert trains(collected=True)
 
 
 @pytest.mark.parametrize("profile", ["paper", "released"])
@@ -126,85 +131,65 @@ def test_4_the_posterior_is_never_narrower_than_the_prior(profile):
         assert negative
 
 
-@pytest.mark.usefixtures("shared_steps")
-def test_a_run_with_the_profile_resumes_with_the_decoders_statistics(tmp_path, monkeypatch, compiled_fast):
-    data = training_corpus.write(tmp_path / "data")
-    short = ("--profile", "released", "--optimizer.swa-start-epoch", 1, "--adjust.alternate-from", 1)
-    short += ("--psc.start-epoch", 9, "--representation.validate-every", 0, "--pvae.learning-rate", 0.01)
-
-    def train(*line):
-        return command.train(command.parse([str(word) for word in line]))
-
-    def stop_at(call):
-        def check():
-            nonlocal left
-            left -= sys._getframe(1).f_code.co_name == "run"
-            if not left:
-                raise interrupts.Interrupted(15)
-
-        left = call
-        return check
-
-    line = (*training_corpus.arguments(data, tmp_path / "whole"), *short)
-    expected = train(*line)
-    assert (tmp_path / "whole" / "config.toml").read_text().count("after_collection") == 1
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_steps", "compiled_fast")
+def test_a_run_with_the_profile_resumes_with_the_statistics_of_the_decoder(tmp_path):
+    config = training_corpus.run_config(
+        training_corpus.write(tmp_path / "data"),
+        "released",
+        optimizer={"swa_start_epoch": 1},
+        psc={"start_epoch": 9},
+        representation={"validate_every": 0},
+        pvae={"learning_rate": 0.01},
+        adjust={"alternate_from": 1},
+    )
+    runs.train(tmp_path / "uninterrupted", config)
+    assert (tmp_path / "uninterrupted" / "config.toml").read_text().count("after_collection") == 1
     folder = tmp_path / "stopped"
-    line = (*training_corpus.arguments(data, folder), *short)
-    for call in (18, 12):  # 15 steps and two of the PVAE; six more of it and five of adjustment
-        with monkeypatch.context() as patch:
-            patch.setattr(interrupts, "check", stop_at(call))
-            with pytest.raises(interrupts.Interrupted):
-                train(*line)
-        line = ("--output", folder, "--resume")
-    found = train(*line)
-    names = [{k: v for k, v in one.items() if k != "seconds"} for one in (found, expected)]
-    assert names[0] == names[1]
-    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    runs.interrupt(folder, 35, config)
+    assert 0 < int(runs.last_state(folder, "transfer")["step"]) < 8
+    runs.interrupt(folder, 13, resume=True)
+    assert 0 < int(runs.last_state(folder, "adjustment")["step"]) < 10
+    runs.resume(folder)
+    runs.assert_same_run(folder, tmp_path / "uninterrupted")
+    lines = runs.history(folder)
     adjusting = [(line["bce"] > 0, line["augmented"] > 0) for line in lines if line["stage"] == "adjustment"]
     assert adjusting == [(True, False), (False, True)]
 
 
-class Memory:
-    """Checkpoints that keep nothing."""
+class OfManySteps(Representation):
+    """The stage with the 579 steps an epoch that RCV1 has; they train nothing."""
 
-    save_every, last_save = 1e9, 0.0
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.steps_per_epoch, self.last_epoch = 579, 0
 
-    def save(self, state, complete=False):
-        pass
+    def batches(self, epoch: int, start: int) -> Iterator[None]:
+        yield from [None] * (self.steps_per_epoch - start)
+
+    def before_epoch(self, state: TrainState, epoch: int) -> TrainState:
+        self.last_epoch = epoch
+        return state
+
+    def step(self, state: TrainState, batch: None, epoch: int, number: int) -> TrainState:
+        return replace(state, step=np.int32(number))
 
 
 @pytest.mark.parametrize("profile", ["paper", "released"])
-def test_11_early_stopping_comes_before_averaging_and_the_contrastive_loss(tiny, tmp_path, monkeypatch, profile):
-    contrasts = set()
-
-    def step(state, batch, contrast):
-        contrasts.add(contrast)
-        return replace(state, step=state.step + 1)
-
-    monkeypatch.setattr(representation, "make_step", lambda *_: step)
-    monkeypatch.setattr(transfer, "collect_features", lambda *_: transfer.prototypes.zero_sums(1, 1))
-    monkeypatch.setattr(sharding, "shard_batch", lambda mesh, batch: batch)
-    own = settings(profile)
-    # 579 steps an epoch, as RCV1 has, on documents that are not looked at.
-    batches = training_corpus.batches(tiny.train)
-    monkeypatch.setattr(type(batches), "steps_per_epoch", 579)
-    monkeypatch.setattr(type(batches), "load", lambda self, plan, start: iter([None] * (579 - start)))
-    stage = representation.make_stage(
-        training_corpus.make_model(own),
-        own,
-        batches,
-        None,
+def test_11_early_stopping_comes_before_averaging_and_the_contrastive_loss(tiny, tmp_path, profile):
+    config = settings(profile)
+    stage = OfManySteps(
+        training_corpus.make_model(config),
+        config,
+        training_corpus.batches(tiny.train),
+        optax.sgd(1.0),
         sharding.make_mesh(jax.local_devices()[:1]),
-        lambda weights: {"N@5": 50.0},
+        lambda params: {"N@5": 50.0},
     )
-    state = init_state(jax.random.key(0), jnp.zeros(()), optax.sgd(1.0), average=True)
-    state = loop.run(stage, state, Memory(), RunFolder(tmp_path))
-    if profile == "released":
-        # The first of 16 validations was the best: 1,600 steps, 2.8 epochs.
-        assert int(state.step) == 1600
-        assert int(state.num_averaged) == 0
-        assert contrasts == {False}
-    else:
-        assert int(state.step) == 10 * 579
-        assert int(state.num_averaged) > 0
-        assert contrasts == {False, True}
+    state = init_state(jax.random.key(0), jnp.zeros(()), optax.sgd(1.0), ("bce",), average=True)
+    state = loop.run(stage, state, None, RunFolder(tmp_path))
+    averages = stage.last_epoch >= config.optimizer.swa_start_epoch
+    contrasts = any(representation.uses_contrast(config, epoch + 1) for epoch in range(stage.last_epoch))
+    # Of the released code, the first of 16 validations was the best: 1,600 steps, 2.8 epochs.
+    assert int(state.step) == (1600 if profile == "released" else 10 * 579)
+    assert averages == contrasts == (profile == "paper")

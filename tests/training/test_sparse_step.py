@@ -1,75 +1,84 @@
+import functools
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax.config import Optimizer
-from lsfa_jax.training import sparse_step
 from lsfa_jax.training.optimizer import make_optimizer
-from lsfa_jax.training.state import after_step, init_state
+from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows, scatter_rows, unique_rows
+from lsfa_jax.training.state import TrainState, after_step, init_state
 from tests.reference.agreement import assert_equal
 
 L, D = 6, 3
-LOSSES = jnp.array([1.0, 2.0])
+LOSSES = {"bce": jnp.float32(1.0), "psc": jnp.float32(2.0)}
 
 
-def normal(*shape, seed=0):
+def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng([seed, *shape]).normal(size=shape), jnp.float32)
 
 
-def make(optimizer, steps=3):
-    """Two tables and a matrix, after some dense steps: moments and norms are there."""
-    params = {"table": normal(L, D), "bias": normal(L), "matrix": normal(D, D)}
-    state = init_state(jax.random.key(0), params, optimizer, extra={"kept": normal(2)}, average=True)
+def normal_tree(seed: int) -> dict[str, jax.Array]:
+    """Two tables with a row a label and a matrix without."""
+    return {"table": normal(L, D, seed=seed), "bias": normal(L, seed=seed), "matrix": normal(D, D, seed=seed)}
+
+
+def state_after_dense_steps(optimizer: optax.GradientTransformation, steps: int = 3) -> TrainState:
+    """Its moments and recorded norms are not zero."""
+    state = init_state(
+        jax.random.key(0), normal_tree(0), optimizer, tuple(LOSSES), extra={"kept": normal(2)}, average=True
+    )
     for step in range(steps):
-        grads = jax.tree.map(lambda x, step=step: normal(*x.shape, seed=step), params)
-        state = after_step(state, grads, LOSSES, optimizer)
+        state = dense_step(optimizer, state, normal_tree(step))
     return state
 
 
-def tree(label_ids):
-    label_ids = jnp.array(label_ids, jnp.int32)
-    return {"table": label_ids, "bias": label_ids, "matrix": None}
+@functools.partial(jax.jit, static_argnums=0)
+def dense_step(optimizer: optax.GradientTransformation, state: TrainState, grads: dict[str, jax.Array]) -> TrainState:
+    return after_step(state, grads, LOSSES, optimizer)
+
+
+def label_rows(label_ids: list[int]) -> dict[str, jax.Array | None]:
+    row_ids = jnp.array(label_ids, jnp.int32)
+    return {"table": row_ids, "bias": row_ids, "matrix": None}
 
 
 @pytest.mark.parametrize("clip", ["running", "global", "none"])
-def test_rows_that_take_part_step_as_in_the_dense_step_and_others_stay(clip):
+def test_gathered_rows_step_as_in_the_dense_step_and_other_rows_stay(clip):
     optimizer = make_optimizer(Optimizer(clip=clip, clip_factor=0.5), 0.1)
-    state, own = make(optimizer), tree([4, 0, 7, 9])
-    grads = sparse_step.taken(
-        {"table": normal(L, D, seed=9), "bias": normal(L, seed=9), "matrix": normal(D, D, seed=9)}, own
-    )
-    outside = [1, 2, 3, 5]
-    # The dense step, whose gradient is zero outside; it moves rows there, but those with a gradient as it should.
-    dense = {name: jnp.zeros_like(x).at[jnp.array([4, 0])].set(grads[name][:2]) for name, x in state.params.items()}
-    expected = after_step(state, dense | {"matrix": grads["matrix"]}, LOSSES, optimizer)
-    after = jax.jit(lambda state, grads: sparse_step.after_sparse_step(state, grads, LOSSES, optimizer, own))(
-        state, grads
-    )
+    state, rows = state_after_dense_steps(optimizer), label_rows([4, 0, 7, 9])
+    grads = gather_rows(normal_tree(9), rows)
+    inside, outside = jnp.array([4, 0]), jnp.array([1, 2, 3, 5])
+    # The dense step with zero gradients outside moves rows there too, but those inside as it should.
+    dense = {name: jnp.zeros_like(x).at[inside].set(grads[name][:2]) for name, x in state.params.items()}
+    expected = dense_step(optimizer, state, dense | {"matrix": grads["matrix"]})
+    after = jax.jit(lambda state, grads: after_sparse_step(state, grads, LOSSES, optimizer, rows))(state, grads)
 
-    def check(before, after, expected):
+    def check(before: jax.Array, after: jax.Array, expected: jax.Array) -> None:
         if before.shape[:1] != (L,):
             np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
             return
-        np.testing.assert_allclose(after[jnp.array([4, 0])], expected[jnp.array([4, 0])], rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(after[jnp.array(outside)], before[jnp.array(outside)])
+        np.testing.assert_allclose(after[inside], expected[inside], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(after[outside], before[outside])
 
-    kept = ("params", "opt_state", "step", "loss_sums", "loss_steps")
-    jax.tree.map(check, *({name: getattr(s, name) for name in kept} for s in (state, after, expected)))
+    changed = ("params", "opt_state", "step", "loss_sums", "loss_steps")
+    jax.tree.map(check, *({name: getattr(s, name) for name in changed} for s in (state, after, expected)))
     assert np.any(after.params["matrix"] != state.params["matrix"])
     assert_equal((after.extra, after.average, after.best), (state.extra, state.average, state.best))
 
 
 def test_all_rows_in_any_order_are_the_dense_step():
     optimizer = make_optimizer(Optimizer(), 0.1)
-    state, own = make(optimizer), tree([3, 5, 1, 0, 2, 4, 6, 7])
-    grads = {"table": normal(L, D, seed=9), "bias": normal(L, seed=9), "matrix": normal(D, D, seed=9)}
-    after = sparse_step.after_sparse_step(state, sparse_step.taken(grads, own), LOSSES, optimizer, own)
-    expected = after_step(state, grads, LOSSES, optimizer)
+    state, rows, grads = state_after_dense_steps(optimizer), label_rows([3, 5, 1, 0, 2, 4, 6, 7]), normal_tree(9)
+    after = jax.jit(lambda state, grads: after_sparse_step(state, grads, LOSSES, optimizer, rows))(
+        state, gather_rows(grads, rows)
+    )
+    expected = dense_step(optimizer, state, grads)
     key = {"key": jax.random.key_data(state.key)}
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
@@ -80,28 +89,38 @@ def test_all_rows_in_any_order_are_the_dense_step():
 
 def test_without_rows_it_is_the_dense_step_bit_for_bit():
     optimizer = make_optimizer(Optimizer(), 0.1)
-    state, none = make(optimizer), dict.fromkeys(("table", "bias", "matrix"))
+    state, all_of_it = state_after_dense_steps(optimizer), dict.fromkeys(("table", "bias", "matrix"))
     grads = jax.tree.map(lambda x: 2 * x, state.params)
-    assert sparse_step.taken(grads, none) == grads
+    assert gather_rows(grads, all_of_it) == grads
     assert_equal(
-        sparse_step.after_sparse_step(state, grads, LOSSES, optimizer, none).params,
-        after_step(state, grads, LOSSES, optimizer).params,
+        jax.jit(lambda state, grads: after_sparse_step(state, grads, LOSSES, optimizer, all_of_it))(
+            state, grads
+        ).params,
+        dense_step(optimizer, state, grads).params,
     )
 
 
+UNIQUE_ROWS = jax.jit(unique_rows, static_argnums=1)
+
+
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(0, L - 1), min_size=1, max_size=8))
-def test_distinct_names_each_row_once_and_tells_where_it_stands(row_ids):
+@given(st.sampled_from([1, 3, 8]).flatmap(lambda size: st.lists(st.integers(0, L - 1), min_size=size, max_size=size)))
+def test_unique_rows_lists_each_row_once_and_where_it_is(row_ids):
     row_ids = np.array([row_ids, row_ids[::-1]], np.int32)
-    found, places = sparse_step.distinct(row_ids, L)
-    assert found.shape == (row_ids.size,)
-    assert len(set(found.tolist())) == row_ids.size
-    assert set(found[found < L].tolist()) == set(row_ids.ravel().tolist())
-    np.testing.assert_array_equal(found[places], row_ids)
+    rows, places = UNIQUE_ROWS(row_ids, L)
+    assert rows.shape == (row_ids.size,)
+    assert len(set(rows.tolist())) == row_ids.size
+    assert set(rows[rows < L].tolist()) == set(row_ids.ravel().tolist())
+    np.testing.assert_array_equal(rows[places], row_ids)
 
 
-def test_no_row_is_read_or_written_beyond_the_end():
+def test_rows_beyond_the_end_are_gathered_as_zeros_and_dropped_when_scattered():
     table = {"t": normal(L, D)}
-    np.testing.assert_array_equal(sparse_step.taken(table, {"t": jnp.array([2, L, 100])})["t"][1:], 0.0)
-    flags = sparse_step.taken({"t": jnp.ones(3, bool)}, {"t": jnp.array([0, 3])})["t"]
+    rows = {"t": jnp.array([2, L, 100])}
+    gathered = gather_rows(table, rows)["t"]
+    np.testing.assert_array_equal(gathered[0], table["t"][2])
+    np.testing.assert_array_equal(gathered[1:], 0.0)
+    scattered = scatter_rows(table, {"t": gathered + 1.0}, rows)["t"]
+    np.testing.assert_array_equal(scattered, table["t"].at[2].add(1.0))
+    flags = gather_rows({"t": jnp.ones(3, bool)}, {"t": jnp.array([0, 3])})["t"]
     np.testing.assert_array_equal(flags, [True, False])

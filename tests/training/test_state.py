@@ -13,9 +13,13 @@ from tests.reference.agreement import assert_equal
 SGD = optax.sgd(0.5)
 
 
-def make(**options):
+def make(**options) -> states.TrainState:
     params = {"w": jnp.arange(3.0), "b": jnp.float32(2.0)}
-    return states.init_state(jax.random.key(3), params, SGD, **options)
+    return states.init_state(jax.random.key(3), params, SGD, ("bce", "psc"), **options)
+
+
+def losses(bce: float, psc: float) -> dict[str, jax.Array]:
+    return {"bce": jnp.float32(bce), "psc": jnp.float32(psc)}
 
 
 def test_the_state_before_the_first_step():
@@ -23,17 +27,17 @@ def test_the_state_before_the_first_step():
     assert_equal(state.average, state.params)
     assert_equal(state.best, state.params)
     assert float(state.best_score) == -np.inf
-    for count in (state.step, state.num_averaged, state.waited, state.validated, state.loss_steps):
+    for count in (state.step, state.num_averaged, state.since_best, state.validated, state.loss_steps):
         assert count.dtype == jnp.int32
         assert int(count) == 0
-    np.testing.assert_array_equal(state.loss_sums, [0.0, 0.0])
-    plain = make(validated=False)
+    assert_equal(state.loss_sums, losses(0.0, 0.0))
+    plain = make(keep_best=False)
     assert plain.average is None
     assert plain.best is None
     assert plain.extra is None
 
 
-def test_average_and_best_outlive_the_memory_that_a_step_takes_over():
+def test_average_and_best_outlive_the_parameters_that_a_step_donates():
     state = make(average=True)
     expected = jax.tree.map(np.array, state.params)
     jax.jit(lambda params: jax.tree.map(lambda x: x + 1, params), donate_argnums=0)(state.params)
@@ -41,58 +45,60 @@ def test_average_and_best_outlive_the_memory_that_a_step_takes_over():
     assert_equal(state.best, expected)
 
 
-def test_a_step_moves_parameters_and_adds_up_losses():
+def test_a_step_moves_parameters_and_sums_losses():
     state = make(extra="old")
     grads = {"w": jnp.array([1.0, 0.0, -2.0]), "b": jnp.float32(4.0)}
-    state = states.after_step(state, grads, jnp.array([3.0, 0.25]), SGD)
-    state = states.after_step(state, grads, jnp.array([1.0, 0.5]), SGD)
+    state = states.after_step(state, grads, losses(3.0, 0.25), SGD)
+    state = states.after_step(state, grads, losses(1.0, 0.5), SGD)
     np.testing.assert_array_equal(state.params["w"], [-1.0, 1.0, 4.0])
     assert float(state.params["b"]) == -2.0
     assert (int(state.step), int(state.loss_steps)) == (2, 2)
-    np.testing.assert_array_equal(state.loss_sums, [4.0, 0.75])
+    assert_equal(state.loss_sums, losses(4.0, 0.75))
+    assert states.mean_losses(state) == {"bce": 2.0, "psc": 0.375}
     assert state.extra == "old"
-    assert states.after_step(state, grads, jnp.zeros(2), SGD, extra="new").extra == "new"
+    assert states.after_step(state, grads, losses(0.0, 0.0), SGD, extra="new").extra == "new"
 
 
-def test_the_average_is_the_mean_of_the_weights_taken_into_it():
-    state, taken = make(average=True), []
-    assert_equal(states.weights_to_use(state), state.params)
+def test_the_average_is_the_mean_of_the_parameters_that_entered_it():
+    state, entered = make(average=True), []
+    assert_equal(states.current_params(state), state.params)
     for i in range(5):
         state = replace(state, params={"w": jnp.array([i, i**2, -i]) * 1.0, "b": jnp.float32(3 * i)})
         if i % 2 == 0:
             state = states.averaged(state)
-            taken.append(state.params)
-            assert int(state.num_averaged) == len(taken)
+            entered.append(state.params)
+            assert int(state.num_averaged) == len(entered)
     for name in ("w", "b"):
-        np.testing.assert_allclose(state.average[name], np.mean([one[name] for one in taken], axis=0), rtol=1e-6)
-    assert states.weights_to_use(state) is state.average
+        np.testing.assert_allclose(state.average[name], np.mean([x[name] for x in entered], axis=0), rtol=1e-6)
+    assert states.current_params(state) is state.average
 
 
 @pytest.mark.parametrize(("score", "better"), [(50.5, True), (50.0, False), (49.0, False)])
-def test_better_weights_are_kept_and_the_wait_for_them_counted(score, better):
+def test_better_parameters_are_kept_and_validations_without_improvement_counted(score, better):
     start = make()
     old = {"w": jnp.full(3, 7.0), "b": jnp.float32(7.0)}
-    start = replace(start, step=jnp.int32(6), loss_sums=jnp.ones(2), loss_steps=jnp.int32(3))
+    start = replace(start, step=jnp.int32(6), loss_sums=losses(1.0, 1.0), loss_steps=jnp.int32(3))
     start = states.after_validation(start, old, 50.0)
-    assert (int(start.waited), int(start.validated), int(start.loss_steps)) == (0, 6, 0)
-    np.testing.assert_array_equal(start.loss_sums, [0.0, 0.0])
+    assert (int(start.since_best), int(start.validated), int(start.loss_steps)) == (0, 6, 0)
+    assert_equal(start.loss_sums, losses(0.0, 0.0))
     assert_equal(start.best, old)
 
     new = jax.tree.map(lambda x: -x, old)
     after = states.after_validation(replace(start, step=jnp.int32(8)), new, score)
     assert_equal(after.best, new if better else old)
+    assert_equal(states.best_params(after), after.best)
     assert float(after.best_score) == max(score, 50.0)
-    assert int(after.waited) == (0 if better else 1)
+    assert int(after.since_best) == (0 if better else 1)
     assert int(after.validated) == 8
     if better:
-        # The weights themselves are given away at the next step.
-        assert all(kept is not given for kept, given in zip(after.best.values(), new.values(), strict=True))
+        # A copy: the next step donates the parameters.
+        assert all(kept is not params for kept, params in zip(after.best.values(), new.values(), strict=True))
 
 
 @pytest.mark.parametrize("score", [1.0, -1.0])
 def test_a_validation_leaves_every_array_on_its_devices_so_that_no_step_is_compiled_again(score):
     state = sharding.replicate(sharding.make_mesh(), replace(make(average=True), best_score=jnp.float32(0.0)))
     after = states.after_validation(state, state.params, score)
-    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
-        assert new.sharding == old.sharding
-        assert new.dtype == old.dtype
+    for before, value in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        assert value.sharding == before.sharding
+        assert value.dtype == before.dtype

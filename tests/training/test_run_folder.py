@@ -1,0 +1,175 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lsfa_jax.config import STAGES, Config
+from lsfa_jax.training import run_folder
+from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.util.console import UserError
+from tests import training_corpus
+from tests.training import runs
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return training_corpus.write(tmp_path / "data")
+
+
+@pytest.fixture
+def config(data) -> Config:
+    return training_corpus.run_config(data)
+
+
+@pytest.fixture
+def folder(tmp_path, config, tiny) -> Path:
+    """A run folder in which all stages have checkpoints; nothing was trained."""
+    run = RunFolder(tmp_path / "run")
+    run.create(config, tiny.words, tiny.labels)
+    for number, stage in enumerate(STAGES):
+        run.checkpoints(stage).mkdir(parents=True)
+        (run.checkpoints(stage) / "1").write_text("a checkpoint")
+        run.append_history({"stage": stage, "step": number})
+    run.write_metrics(
+        {
+            "num_labels": 8,
+            "pvae": {},
+            "test": {},
+            "stages": {"representation": {"threshold": 0.5}, "adjusted": {"threshold": 0.5}},
+            "seconds": dict.fromkeys(STAGES, 1.0),
+        }
+    )
+    return run.path
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"stages": ("adjustment",), "encoder": {"hidden_size": 5}}, "encoder.hidden_size"),
+        ({"stages": ("adjustment",), "pvae": {"epochs": 5}}, "pvae.epochs"),
+        ({"stages": ("transfer",), "seed": 5}, "seed"),
+        ({"resume": True, "adjust": {"epochs": 5}}, "adjust.epochs"),
+    ],
+)
+def test_settings_of_stages_that_do_not_run_again_cannot_change(folder, options, named):
+    before = runs.files(folder)
+    with pytest.raises(UserError, match=rf"run: the run in this folder has different settings \({named}\)"):
+        runs.train(folder, **options)
+    assert runs.files(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("stages", "resume", "changed"),
+    [
+        (("transfer", "adjustment"), False, {"pvae": {"epochs": 5}, "adjust": {"epochs": 5}}),
+        (("adjustment",), False, {"adjust": {"epochs": 5}}),
+        (STAGES, True, {"report": {"bin_size": 7}}),
+    ],
+)
+def test_settings_of_stages_that_run_again_and_of_reports_can_change(folder, config, stages, resume, changed):
+    new = Config.model_validate({**config.model_dump(), **changed})
+    run_folder.check_can_start(RunFolder(folder), new, stages, resume)
+
+
+def test_settings_of_a_stage_that_has_not_begun_can_change_when_a_run_resumes(folder, config):
+    shutil.rmtree(folder / "checkpoints" / "adjustment")
+    changed = Config.model_validate(config.model_dump() | {"adjust": {"epochs": 5}})
+    run_folder.check_can_start(RunFolder(folder), changed, STAGES, resume=True)
+
+
+@pytest.mark.parametrize("options", [{"resume": True}, {"stages": ("adjustment",)}], ids=["resume", "adjustment"])
+def test_a_run_does_not_continue_on_another_corpus(folder, data, options):
+    before = runs.files(folder)
+    text = (data / "train.jsonl").read_text()
+    (data / "train.jsonl").write_text(text.replace('"label3"', '"another"'))
+    with pytest.raises(UserError, match="labels: the corpus has another labels than this run was trained on"):
+        runs.train(folder, **options)
+    assert runs.files(folder) == before
+
+
+def test_only_a_free_folder_or_a_run_can_be_started(folder, config, tmp_path):
+    for path in (tmp_path / "missing", tmp_path / "file", tmp_path / "full"):
+        with pytest.raises(UserError, match="no run to continue"):
+            run_folder.check_can_start(RunFolder(path), config, STAGES, resume=True)
+        with pytest.raises(UserError, match="no run to continue"):
+            run_folder.check_can_start(RunFolder(path), config, STAGES[1:], resume=False)
+    run_folder.check_can_start(RunFolder(tmp_path / "missing"), config, STAGES, resume=False)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    run_folder.check_can_start(RunFolder(tmp_path / "full"), config, STAGES, resume=False)
+    (tmp_path / "full" / "thesis.tex").write_text("")
+    for name in ("file", "full"):
+        with pytest.raises(UserError, match=f"{name}: exists and is not a run folder"):
+            run_folder.check_can_start(RunFolder(tmp_path / name), config, STAGES, resume=False)
+    with pytest.raises(UserError, match="holds another run; continue it with --resume"):
+        run_folder.check_can_start(RunFolder(folder), config, STAGES, resume=False)
+
+
+@pytest.mark.parametrize(
+    ("stages", "kept"), [(STAGES[1:], STAGES[:1]), (STAGES[2:], STAGES[:2])], ids=["transfer", "adjustment"]
+)
+def test_stages_that_run_again_lose_their_results_and_those_of_later_stages(folder, config, stages, kept):
+    run = RunFolder(folder)
+    for split in ("train", "validation"):
+        run.token_states(split).write_text("states")
+    run_folder.drop_stages(run, config, stages[:1], resume=False)
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == set(kept)
+    assert [line["stage"] for line in runs.history(folder)] == list(kept)
+    content = run.read_metrics()
+    assert set(content["stages"]) == {"representation"}
+    assert set(content["seconds"]) == set(kept)
+    assert ("pvae" in content) == ("transfer" in kept)
+    assert "test" not in content
+
+
+def test_a_run_that_resumes_loses_nothing(folder, config):
+    before = runs.files(folder)
+    run_folder.drop_stages(RunFolder(folder), config, STAGES, resume=True)
+    assert runs.files(folder) == before
+
+
+@pytest.mark.parametrize(
+    "changed", [{"pvae": {"head_threshold": 7}}, {"report": {"propensity_a": 0.5}}, {"report": {"propensity_b": 2.0}}]
+)
+def test_settings_that_change_groups_or_propensities_remove_all_metrics(folder, config, changed):
+    new = Config.model_validate({**config.model_dump(), **changed})
+    run_folder.drop_stages(RunFolder(folder), new, STAGES, resume=True)
+    content = RunFolder(folder).read_metrics()
+    assert content["stages"] == {}
+    assert "test" not in content
+    assert content["num_labels"] == 8
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        (("adjustment", "representation", "transfer"), STAGES),
+        (("adjustment", "transfer"), STAGES[1:]),
+        (("transfer",), ("transfer",)),
+        ((), None),
+        (("representation", "adjustment"), None),
+    ],
+)
+def test_stages_must_be_neighbours(stages, expected):
+    if expected:
+        assert run_folder.consecutive(stages) == expected
+    else:
+        with pytest.raises(UserError, match="expected one stage, or consecutive ones, of representation"):
+            run_folder.consecutive(stages)
+
+
+def test_a_taken_name_of_a_folder_is_numbered(tmp_path):
+    base = tmp_path / "run"
+    assert run_folder.free_folder(str(base)) == base
+    for name in ("run", "run-2"):
+        (tmp_path / name).mkdir()
+    assert run_folder.free_folder(str(base)) == tmp_path / "run-3"
+
+
+def test_paths_in_the_settings_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = run_folder.with_absolute_paths(Config(data_dir="data", vectors="~/vectors.txt"))
+    assert (config.data_dir, config.vectors) == (str(tmp_path / "data"), str(tmp_path / "home" / "vectors.txt"))
+    config = run_folder.with_absolute_paths(Config(vectors="glove-50d"))
+    assert (config.data_dir, config.vectors) == ("", "glove-50d")
