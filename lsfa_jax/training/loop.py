@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,13 @@ from lsfa_jax.types import PyTree
 from lsfa_jax.util import compilation_cache, interrupts
 from lsfa_jax.util.console import UserError, note, progress
 
+BatchT = TypeVar("BatchT")
+
 # Reading a loss makes the host wait for the device, so progress shows it only every so many steps.
 _STEPS_BETWEEN_LOSSES = 25
 
 
-class Stage(abc.ABC):
+class Stage(abc.ABC, Generic[BatchT]):
     """One stage of training. Epochs count from 1; a subclass sets the attributes and defines the methods."""
 
     name: ClassVar[str]
@@ -41,11 +43,11 @@ class Stage(abc.ABC):
     """The first epoch after which the stage may stop early."""
 
     @abc.abstractmethod
-    def batches(self, epoch: int, start: int) -> Iterator[Any]:
+    def batches(self, epoch: int, start: int) -> Iterator[BatchT]:
         """Yields the batches of an epoch from step `start` of it on. Called in a prefetching thread."""
 
     @abc.abstractmethod
-    def step(self, state: TrainState, batch: Any, epoch: int, number: int) -> TrainState:
+    def step(self, state: TrainState, batch: BatchT, epoch: int, number: int) -> TrainState:
         """Returns the state after step `number` (from 1, over all epochs) on one batch; `state` is donated."""
 
     def before_epoch(self, state: TrainState, epoch: int) -> TrainState:
@@ -114,7 +116,7 @@ def run(
     return state
 
 
-def _all_batches(stage: Stage, step: int) -> Iterator[Any]:
+def _all_batches(stage: Stage[BatchT], step: int) -> Iterator[BatchT]:
     """Yields the batches of all epochs from a step of the stage on."""
     for epoch in range(step // stage.steps_per_epoch + 1, stage.epochs + 1):
         yield from stage.batches(epoch, step % stage.steps_per_epoch)
@@ -197,7 +199,7 @@ class _Meter:
         """Returns the mean number of items in so many steps."""
         return steps * self._items_per_step
 
-    def wait_for(self, batches: Iterator[Any]) -> Any:
+    def wait_for(self, batches: Iterator[BatchT]) -> BatchT:
         """Returns the next batch and adds the time until it is there."""
         start = time.monotonic()
         batch = next(batches)

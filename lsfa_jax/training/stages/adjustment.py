@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from lsfa_jax.model import augmentation
 from lsfa_jax.model.lsfa import Lsfa, classifier_rows
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
-from lsfa_jax.types import Array, PyTree
+from lsfa_jax.types import AnyArray, Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
@@ -27,18 +27,18 @@ Decoder = Callable[[PyTree, PyTree], Callable[[Array, Array], Array]]
 class Generated(NamedTuple):
     """Which features of the augmented sets D^l a step uses; they are generated on the device and never stored."""
 
-    label_ids: Any
+    label_ids: AnyArray
     """int32[P], tail labels l."""
-    indices: Any
+    indices: AnyArray
     """int32[P], numbers j within D^l."""
-    mask: Any
+    mask: AnyArray
     """bool[P], false at padding."""
 
 
 class FrozenParams(NamedTuple):
     """Inputs of the step that are not trained."""
 
-    params: dict[str, Any]
+    params: dict[str, PyTree]
     """Parameters of encoder and label attention."""
     prototypes: Array
     """float32[L, D]."""
@@ -133,7 +133,7 @@ def takes_part(config: Config, epoch: int) -> tuple[bool, bool]:
     return not generated_only, generated_only
 
 
-class Adjustment(Stage):
+class Adjustment(Stage[tuple[Batch, Generated]]):
     """Trains the classifiers on documents and on generated features of tail labels."""
 
     name = "adjustment"

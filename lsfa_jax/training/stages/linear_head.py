@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.stages.adjustment import Generated, distribute_generated
 from lsfa_jax.training.state import TrainState, after_step, init_state
-from lsfa_jax.types import Array, PyTree
+from lsfa_jax.types import AnyArray, Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
@@ -26,13 +26,13 @@ from lsfa_jax.util.random_streams import Stream, stream
 class DocumentFeatures(NamedTuple):
     """A batch of documents with one feature vector each, padded to B rows."""
 
-    features: Any
+    features: AnyArray
     """float32[B, D]."""
-    label_ids: Any
+    label_ids: AnyArray
     """int32[B, K]."""
-    label_mask: Any
+    label_mask: AnyArray
     """bool[B, K]."""
-    mask: Any
+    mask: AnyArray
     """bool[B]."""
 
 
@@ -95,7 +95,7 @@ def head_step(
     return after_step(state, grads, losses, optimizer)
 
 
-class LinearHead(Stage):
+class LinearHead(Stage[tuple[DocumentFeatures, Generated]]):
     """Trains a head on documents and on generated features of tail labels; each comes once an epoch."""
 
     name = "adjustment"

@@ -177,7 +177,7 @@ def first_stop(config: Config) -> int:
     return max([1, *(epoch for epoch in begun if epoch <= config.representation.epochs)])
 
 
-class Representation(Stage):
+class Representation(Stage[Batch]):
     """Trains encoder, label attention and classifiers. Epochs with the contrastive loss begin with new prototypes."""
 
     name = "representation"

@@ -15,7 +15,7 @@ from lsfa_jax.model import augmentation, prototypes, pvae
 from lsfa_jax.training.collection import PairFeatures
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step, init_state
-from lsfa_jax.types import Array, PyTree
+from lsfa_jax.types import AnyArray, Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
@@ -27,11 +27,11 @@ _DIAGNOSTIC_LABELS = 32
 class PairBatch(NamedTuple):
     """Features of head labels with their labels, padded to P rows."""
 
-    features: Any
+    features: AnyArray
     """float32[P, D]."""
-    label_ids: Any
+    label_ids: AnyArray
     """int32[P]."""
-    mask: Any
+    mask: AnyArray
     """bool[P], false at padding."""
 
 
@@ -78,7 +78,7 @@ def pvae_step(
     return after_step(state, grads, losses, optimizer, state.extra | {"batch_stats": statistics})
 
 
-class Transfer(Stage):
+class Transfer(Stage[PairBatch]):
     """Trains the PVAE on the features of head labels."""
 
     name = "transfer"
