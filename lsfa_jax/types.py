@@ -1,7 +1,7 @@
 """Type aliases of the package, in one place.
 
-`lsfa_jax.data` uses them too and starts without JAX, whose import takes most of a second: only type checkers import it
-from here, and at run time these aliases are `Any`.
+`lsfa_jax.data` uses them too and starts without JAX, whose import takes most of a second: only type checkers import JAX
+through this file, and at run time these aliases are `Any`.
 """
 
 from collections.abc import Mapping

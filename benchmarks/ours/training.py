@@ -40,7 +40,7 @@ class Trainer:
         }
         losses = ("bce", "psc") if psc else ("bce",)
         # Without mean and best weights, which `Representation.init` adds: the plain peer stores none.
-        state = init_state(jax.random.key(0), ours.params, self._optimizer, losses, extra, validated=False)
+        state = init_state(jax.random.key(0), ours.params, self._optimizer, losses, extra, keep_best=False)
         # Placed as `bin/train` places it: otherwise the second step would be compiled again.
         self._state = sharding.replicate(self._mesh, state)
 

@@ -1,10 +1,10 @@
 """Eq. 2-6 for all labels, in tiles of documents x labels: logits, and the cross-entropy with its gradients in one pass.
 
-Training spends most of its time here. Automatic differentiation would store attention [B, L, T] and features [B, L, D]
-of all labels for the backward pass. But the cross-entropy of one document and one label depends on no other pair: once
-its logit is known, so are its gradients. Each tile is therefore computed once, its gradients are added to the sums, and
-its intermediate arrays are discarded. As the cotangent of a sum is a scalar, the backward pass only scales the stored
-gradients.
+Training spends most of its time in this loss. Automatic differentiation would store attention [B, L, T] and features
+[B, L, D] of all labels for the backward pass. But the cross-entropy of one document and one label depends on no other
+pair: once its logit is known, so are its gradients. Each tile is therefore computed once, its gradients are added to
+the sums, and its intermediate arrays are discarded. As the cotangent of a sum is a scalar, the backward pass only
+scales the stored gradients.
 
 Shapes: B documents, T tokens, H hidden units per direction, D feature, L labels, K labels of one document. Of one tile:
 G documents, C labels.

@@ -19,7 +19,7 @@ from lsfa_jax.util.console import UserError
 # Orbax logs every file that it writes, and each error with its traceback before it raises it.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
-# Saving takes at most one part in so many of the time, however slow the disk is.
+# At least so many seconds of training for each second of saving: at most 5 % of the time, on any disk.
 _TRAINING_PER_SAVING = 20
 
 
@@ -31,7 +31,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, save_every: float = 60.0) -> None:
-        """Opens a folder, which is created; `save_every` is the least number of seconds between two saves."""
+        """Opens a folder, which is created; `save_every` is the minimal time between two saves, in seconds."""
         self.folder = folder.absolute()
         self._save_every = save_every
         self._last_save = time.monotonic()
@@ -70,8 +70,8 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             # TensorStore wraps a full disk into a ValueError.
             raise UserError(
-                f"{self.folder}: the checkpoint could not be written ({_first_line(error)}); the one before is kept. "
-                "Make room or repair the folder, then continue with --resume"
+                f"{self.folder}: the checkpoint could not be written ({_first_line(error)}); the previous one is kept. "
+                "Free disk space or make the folder writable, then continue with --resume"
             ) from error
         self._last_save = time.monotonic()
         self._last_duration = self._last_save - start
@@ -118,10 +118,10 @@ class Checkpoints:
 
 @contextmanager
 def _single_report() -> Iterator[None]:
-    """Leaves it to the exception to report an error: Orbax's threads print theirs too, some of them later."""
+    """Silences the tracebacks that Orbax's threads print in addition to the exception that is raised."""
     before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     yield
-    sys.unraisablehook = before  # not after an error
+    sys.unraisablehook = before  # not restored after an error: threads may print later
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,29 +2,26 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from lsfa_jax.data.batches import Batch, Batches
-from lsfa_jax.data.prefetch import prefetch
+from lsfa_jax.evaluation.scorer import over_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training.sparse_step import unique_rows
-from lsfa_jax.util import interrupts, sharding
+from lsfa_jax.types import Array, PyTree
+from lsfa_jax.util import sharding
 from lsfa_jax.util.array_file import ArrayFile
-from lsfa_jax.util.console import progress
 
-Array = jax.Array
-PyTree = Any
-
-Keep = Callable[[Batch, Array, Array], None]
-"""Stores what is kept of a batch, given its features float32[B, K, D] and its token states [B, T, 2H]."""
+BatchSink = Callable[[Batch, Array, Array], None]
+"""Called with a batch, its features float32[B, K, D] and its token states [B, T, 2H]; stores what it needs."""
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
@@ -56,22 +53,21 @@ def collect(
     return total, features, states.astype(model.encoder.stored_dtype)
 
 
-def collect_features(model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, *keeps: Keep) -> prototypes.FeatureSums:
-    """Sums the features of all positive pairs of a split in one pass; `keeps` are called with each batch's outcome."""
+def collect_features(
+    model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, *sinks: BatchSink
+) -> prototypes.FeatureSums:
+    """Sums the features of all positive pairs of a split in one pass; `sinks` are called with each batch."""
     sums = sharding.replicate(mesh, prototypes.zero_sums(batches.num_labels, model.feature_size))
-    loaded = ((batch, sharding.shard_batch(mesh, batch)) for batch in batches.load(batches.in_order()))
-    with (
-        closing(prefetch(loaded)) as prefetched,
-        progress("collecting features", len(batches.split), "documents") as advance,
-    ):
-        for batch, placed in prefetched:
-            interrupts.check()
-            # One batch runs while the next is loaded; without the wait the host would queue the whole split.
-            jax.block_until_ready(sums)
-            sums, features, states = collect(model, params, placed, sums)
-            for keep in keeps:
-                keep(batch, features, states)
-            advance(int(batch.document_mask.sum()))
+
+    def add(batch: Batch) -> tuple[Array, ...]:
+        nonlocal sums
+        sums, features, states = collect(model, params, batch, sums)
+        # Without sinks one number is enough for the pass to wait for the batch; else the host would queue all batches.
+        return (features, states) if sinks else (features[0, 0, 0],)
+
+    for batch, outcome in over_split(add, batches, mesh, "collecting features"):
+        for sink in sinks:
+            sink(batch, *outcome)
     return sums
 
 
@@ -90,7 +86,7 @@ class PairFeatures(Protocol):
 
 
 class HeadFeatures:
-    """Features of the head labels' positive pairs in a file, float32[P, D], so that memory does not bound them."""
+    """Features of the head labels' positive pairs in a file, float32[P, D], because they may not fit in memory."""
 
     def __init__(self, path: Path, batches: Batches, is_head: np.ndarray, feature_size: int) -> None:
         self.path = path
@@ -106,23 +102,23 @@ class HeadFeatures:
         return len(self.label_ids)
 
     @contextmanager
-    def filling(self) -> Iterator[Keep]:
+    def filling(self) -> Iterator[BatchSink]:
         """Yields the function that stores a batch of the split; the file exists once the block has ended."""
         if not len(self):
             yield lambda batch, features, states: None
             return
         with self._file.filling() as array:
 
-            def keep(batch: Batch, features: Array, states: Array) -> None:
+            def store(batch: Batch, features: Array, states: Array) -> None:
                 rows, slots = np.nonzero(batch.label_mask)
                 places = self._file_rows[self._offsets[batch.rows[rows]] + slots]
                 in_head = places >= 0
                 array[places[in_head]] = np.asarray(features)[rows[in_head], slots[in_head]]
 
-            yield keep
+            yield store
 
     def open(self) -> np.ndarray:
-        """Maps the file."""
+        """Maps the file, float32[P, D]."""
         return self._file.open()
 
 

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +14,22 @@ from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation, mean_losses
+from lsfa_jax.types import PyTree
 from lsfa_jax.util import compilation_cache, interrupts
 from lsfa_jax.util.console import UserError, note, progress
 
-PyTree = Any
+BatchT = TypeVar("BatchT")
 
 # Reading a loss makes the host wait for the device, so progress shows it only every so many steps.
 _STEPS_BETWEEN_LOSSES = 25
 
 
-class Stage(abc.ABC):
+class Stage(abc.ABC, Generic[BatchT]):
     """One stage of training. Epochs count from 1; a subclass sets the attributes and defines the methods."""
 
     name: ClassVar[str]
     unit: ClassVar[str] = "documents"
-    """What an epoch consists of, in the plural."""
+    """Plural name of the items of an epoch, for messages."""
     epochs: int
     steps_per_epoch: int
     items_per_epoch: int
@@ -42,15 +43,15 @@ class Stage(abc.ABC):
     """The first epoch after which the stage may stop early."""
 
     @abc.abstractmethod
-    def batches(self, epoch: int, start: int) -> Iterator[Any]:
+    def batches(self, epoch: int, start: int) -> Iterator[BatchT]:
         """Yields the batches of an epoch from step `start` of it on. Called in a prefetching thread."""
 
     @abc.abstractmethod
-    def step(self, state: TrainState, batch: Any, epoch: int, number: int) -> TrainState:
-        """Returns the state after training on one batch; `number` steps are completed then. Donates `state`."""
+    def step(self, state: TrainState, batch: BatchT, epoch: int, number: int) -> TrainState:
+        """Returns the state after step `number` (from 1, over all epochs) on one batch; `state` is donated."""
 
     def before_epoch(self, state: TrainState, epoch: int) -> TrainState:
-        """Prepares an epoch; called before its first step, and again with the same result when a run resumes there."""
+        """Prepares an epoch before its first step. Deterministic: a run that resumes at that step calls it again."""
         return state
 
     def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
@@ -64,36 +65,31 @@ def run(
     """Runs a stage from the step of `state` to its end and saves it as complete.
 
     Args:
-        stage: what is trained.
-        state: where it starts; its memory is donated.
+        stage: the stage.
+        state: the initial or restored state; its memory is donated.
         checkpoints: where states are saved; None: nowhere.
         folder: where the history is written; None: nowhere.
 
     Raises:
         Interrupted: after a signal; the state is saved.
-        UserError: a loss or a parameter is not finite; the last checkpoint is from before.
+        UserError: a loss or a parameter is not finite; such a state is not saved.
     """
     step = int(state.step)
-    total = stage.epochs * stage.steps_per_epoch
     if folder:
-        # A run that was killed may have written a line for the validation that this state has yet to do.
+        # A killed run may have written the line of a validation after its last checkpoint; this run repeats it.
         folder.drop_history(stage.name, after=int(state.validated))
     meter = _Meter(stage, step)
-    unfinished: jax.Array | None = None
+    items, done = stage.epochs * stage.items_per_epoch, round(meter.items(step))
+    queued: jax.Array | None = None
     with (
         closing(prefetch(_all_batches(stage, step))) as batches,
-        progress(
-            stage.name, stage.epochs * stage.items_per_epoch, stage.unit, done=round(meter.items(step))
-        ) as advance,
+        progress(stage.name, items, stage.unit, done=done) as advance,
     ):
         try:
             while True:
                 if _validation_is_due(stage, state, step):
                     state = _validate(stage, state, step, meter, folder)
-                if step >= total:
-                    break
-                if _stops_early(stage, state, step):
-                    note(f"{stage.name}: stopped early, no better {stage.select} in {stage.patience} validations")
+                if _is_over(stage, state, step):
                     break
                 interrupts.check()
                 epoch = step // stage.steps_per_epoch + 1
@@ -105,16 +101,14 @@ def run(
                     state = stage.step(state, batch, epoch, step)
                 # The device has one step queued while the host prepares the next; more would only hold memory.
                 # A copy, because the state's memory is donated to the next step.
-                jax.block_until_ready(unfinished)
-                unfinished = state.step + 0
+                jax.block_until_ready(queued)
+                queued = state.step + 0
                 advance(meter.items(1), meter.status(stage, state, step), compiling())
                 if checkpoints and checkpoints.due():
-                    _finite_losses(stage, state, step)
-                    checkpoints.save(state)
+                    _save(stage, state, step, checkpoints)
         except interrupts.Interrupted:
             if checkpoints:
-                _finite_losses(stage, state, step)
-                checkpoints.save(state)
+                _save(stage, state, step, checkpoints)
             raise
     meter.report(stage, step)
     if checkpoints:
@@ -122,7 +116,7 @@ def run(
     return state
 
 
-def _all_batches(stage: Stage, step: int) -> Iterator[Any]:
+def _all_batches(stage: Stage[BatchT], step: int) -> Iterator[BatchT]:
     """Yields the batches of all epochs from a step of the stage on."""
     for epoch in range(step // stage.steps_per_epoch + 1, stage.epochs + 1):
         yield from stage.batches(epoch, step % stage.steps_per_epoch)
@@ -135,10 +129,20 @@ def _validation_is_due(stage: Stage, state: TrainState, step: int) -> bool:
     return due and int(state.validated) != step
 
 
-def _stops_early(stage: Stage, state: TrainState, step: int) -> bool:
-    if not stage.patience or int(state.waited) < stage.patience or int(state.validated) != step:
+def _is_over(stage: Stage, state: TrainState, step: int) -> bool:
+    """Whether all epochs are done, or `patience` validations have passed without improvement."""
+    if step >= stage.epochs * stage.steps_per_epoch:
+        return True
+    has_waited = stage.patience and int(state.since_best) >= stage.patience and int(state.validated) == step
+    if not has_waited or step < stage.first_stop * stage.steps_per_epoch or not math.isfinite(float(state.best_score)):
         return False
-    return math.isfinite(float(state.best_score)) and step >= stage.first_stop * stage.steps_per_epoch
+    note(f"{stage.name}: stopped early, no better {stage.select} in {stage.patience} validations")
+    return True
+
+
+def _save(stage: Stage, state: TrainState, step: int, checkpoints: Checkpoints) -> None:
+    _finite_losses(stage, state, step)
+    checkpoints.save(state)
 
 
 def _finite_losses(stage: Stage, state: TrainState, step: int) -> dict[str, float]:
@@ -147,9 +151,9 @@ def _finite_losses(stage: Stage, state: TrainState, step: int) -> dict[str, floa
     infinite = [value for value in losses.values() if not math.isfinite(value)]
     if not infinite and _all_finite(state.params):
         return losses
-    what = f"a loss is {infinite[0]}" if infinite else "the weights are no longer numbers"
+    what = f"a loss is {infinite[0]}" if infinite else "a weight is not a finite number"
     raise UserError(
-        f"{stage.name}: {what} at step {step:,}. Checkpoints from before are kept. Lower the learning rate, "
+        f"{stage.name}: {what} at step {step:,}. The last checkpoint is kept. Lower the learning rate, "
         "or set --optimizer.clip global --optimizer.clip-factor 1, and start again"
     )
 
@@ -164,7 +168,7 @@ def _losses_text(losses: dict[str, float]) -> str:
 
 
 def _validate(stage: Stage, state: TrainState, step: int, meter: "_Meter", folder: RunFolder | None) -> TrainState:
-    """Measures the state on validation documents, writes a line of history and prints it."""
+    """Validates the state, appends a line to the history and prints the metrics."""
     losses, speed = _finite_losses(stage, state, step), meter.speed(stage, step)
     params, metrics = stage.validate(state) or (None, {})
     epoch = step / stage.steps_per_epoch
@@ -192,14 +196,14 @@ class _Meter:
         self.restart_wait()
 
     def items(self, steps: int) -> float:
-        """Returns the items of so many steps, on average."""
+        """Returns the mean number of items in so many steps."""
         return steps * self._items_per_step
 
-    def wait_for(self, batches: Iterator[Any]) -> Any:
-        """Returns the next batch and measures how long it took to come."""
-        asked = time.monotonic()
+    def wait_for(self, batches: Iterator[BatchT]) -> BatchT:
+        """Returns the next batch and adds the time until it is there."""
+        start = time.monotonic()
         batch = next(batches)
-        self._waited += time.monotonic() - asked
+        self._waited += time.monotonic() - start
         return batch
 
     def restart_wait(self) -> None:
@@ -215,7 +219,7 @@ class _Meter:
         }
 
     def status(self, stage: Stage, state: TrainState, step: int) -> str | None:
-        """Returns the text behind the progress bar, at the first step and now and then; else None."""
+        """Returns the text behind the progress bar at the first step and every 25th, else None."""
         if step % _STEPS_BETWEEN_LOSSES and step != self._first_step + 1:
             return None
         epoch = (step - 1) // stage.steps_per_epoch + 1
@@ -225,7 +229,7 @@ class _Meter:
     def compilation(self) -> Iterator[Callable[[], float]]:
         """Yields a function that returns the seconds of the block if a program was compiled in it, else 0.
 
-        The first step of a new shape is compiled, which says nothing about the time of later steps.
+        The first step of a new shape is compiled, so its time would distort the rate.
         """
         start, programs = time.monotonic(), compilation_cache.programs()
         end = start

@@ -1,14 +1,15 @@
 """Adam with gradient clipping, and the running mean of parameters (SWA)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from lsfa_jax import config
+from lsfa_jax.types import PyTree
 
-# The window and the cap on a recorded norm are AttentionXML's, whose rule this is.
+# Window and cap of the recorded norms, as in AttentionXML.
 _WINDOW = 5
 _LARGEST_RECORDED = 1.0
 
@@ -29,13 +30,15 @@ def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
     gradients are zero: five zero norms would clip every later gradient to zero.
     """
 
-    def init(params: Any) -> RunningNormClipState:
+    def init(params: PyTree) -> RunningNormClipState:
         del params
         # With its dtype: of a weak type, the state would not run the program of a state that a checkpoint restored.
         norms = jnp.full(_WINDOW, -jnp.inf, jnp.float32).at[0].set(jnp.inf)
         return RunningNormClipState(norms, jnp.ones((), jnp.int32))
 
-    def update(updates: Any, state: RunningNormClipState, params: Any = None) -> tuple[Any, RunningNormClipState]:
+    def update(
+        updates: PyTree, state: RunningNormClipState, params: PyTree = None
+    ) -> tuple[PyTree, RunningNormClipState]:
         del params
         norm, largest = optax.tree.norm(updates), jnp.max(state.norms)
         limit = factor * largest
@@ -58,6 +61,6 @@ def make_optimizer(settings: config.Optimizer, learning_rate: float) -> optax.Gr
     return optax.chain(clips[settings.clip](), optax.adam(learning_rate))
 
 
-def add_to_mean(mean: Any, count: jax.Array, params: Any) -> Any:
+def add_to_mean(mean: PyTree, count: jax.Array, params: PyTree) -> PyTree:
     """Returns the mean of `count` + 1 parameter trees, given the mean of the first `count` and one more."""
     return optax.incremental_update(params, mean, 1.0 / (count + 1))

@@ -29,13 +29,12 @@ from lsfa_jax.training.stages.representation import Representation
 from lsfa_jax.training.stages.transfer import Transfer
 from lsfa_jax.training.state import TrainState, best_params
 from lsfa_jax.training.token_states import TokenStates
+from lsfa_jax.types import Array, PyTree
 from lsfa_jax.util import compilation_cache, interrupts, sharding
 from lsfa_jax.util.console import UserError, note, warn
 from lsfa_jax.util.random_streams import Stream
 from lsfa_jax.util.random_streams import key as random_key
 
-Array = jax.Array
-PyTree = Any
 Params = dict[str, Any]
 
 
@@ -52,7 +51,7 @@ def train(
         save_every: seconds between checkpoints.
 
     Raises:
-        UserError: something is wrong with the data, the settings or the run folder.
+        UserError: the data, the settings or the run folder are invalid; the message names the file or the option.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     stages = run_folder.consecutive(stages)
@@ -61,7 +60,7 @@ def train(
     run_folder.check_can_start(folder, config, stages, resume)
     corpus = load_corpus(config)
     folder.check_corpus(corpus.words, corpus.labels)
-    # Loaded before the folder is changed, so that a wrong file of vectors leaves it as it is.
+    # Loaded before the folder is changed: an invalid vector file must not damage an existing run.
     embedding = load_embedding(config, corpus.words)
     run_folder.drop_stages(folder, config, stages, resume)
     folder.create(config, corpus.words, corpus.labels)
@@ -86,7 +85,7 @@ class Run:
             config: all settings.
             corpus: the documents.
             embedding: float32[vocabulary size, E], the initial word vectors.
-            folder: where everything is written.
+            folder: the run folder.
             save_every: seconds between checkpoints.
         """
         self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
@@ -115,7 +114,7 @@ class Run:
             self.metrics.setdefault(name, {})
 
     def execute(self, stages: Sequence[Stage]) -> dict[str, Any]:
-        """Runs and measures the stages and prints the results; returns the content of metrics.json."""
+        """Runs the stages, measures each and prints the results; returns the content of metrics.json."""
         params = self._representation()
         self._measure("representation", params)
         self._write_model("representation", params)
@@ -141,7 +140,7 @@ class Run:
         return params | {"classifier": start_at_prior(params["classifier"], self.config, self.corpus)}
 
     def _validator(self, batches: Batches) -> Callable[[PyTree], dict[str, float]] | None:
-        """Returns the function that measures parameters on validation documents; None without any."""
+        """Returns the function that computes validation metrics of parameters; None without validation documents."""
 
         def validate(params: PyTree) -> dict[str, float]:
             scores = score_split(self.model, params, batches, self.mesh, self.groups, title="validation")
@@ -192,10 +191,10 @@ class Run:
             runs_now = not checkpoints.is_complete()
             state = self._run_stage(stage, init, checkpoints)
         if runs_now:
-            self._warn_of_parts_that_never_began(stage, state)
+            self._warn_of_unused_parts(stage, state)
         return best_params(state)
 
-    def _warn_of_parts_that_never_began(self, stage: loop.Stage, state: TrainState) -> None:
+    def _warn_of_unused_parts(self, stage: loop.Stage, state: TrainState) -> None:
         epochs = int(state.step) / stage.steps_per_epoch
         if int(state.num_averaged) == 0:
             warn(
@@ -203,23 +202,23 @@ class Run:
                 f"--optimizer.swa-every (steps; an epoch has {stage.steps_per_epoch:,})"
             )
         if self.config.psc.weight > 0 and not bool(jnp.any(state.extra["present"])):
-            warn(f"the contrastive loss never took part in {epochs:.3g} epochs: --psc.start-epoch is too late for it")
+            warn(f"the contrastive loss was not used in {epochs:.3g} epochs: lower --psc.start-epoch")
 
-    def _keeps(self, states: TokenStates) -> bool:
+    def _keeps_states(self, states: TokenStates) -> bool:
         settings = self.config.adjust
-        return not settings.encoder_dropout and states.wanted(settings.cache_states)
+        return not settings.encoder_dropout and states.keep_on_disk(settings.cache_states)
 
     def _collect(self, params: Params, split: Split, *files: HeadFeatures | TokenStates) -> prototypes.FeatureSums:
-        """Runs the encoder over documents once, for everything that is kept of it."""
+        """Sums the features of a split in one pass of the encoder, which also fills `files`."""
         batches = self._batches(split, self.config.optimizer.batch_size)
         with ExitStack() as stack:
-            keeps = [stack.enter_context(file.filling()) for file in files]
-            return collect_features(self.model, params, batches, self.mesh, *keeps)
+            sinks = [stack.enter_context(file.filling()) for file in files]
+            return collect_features(self.model, params, batches, self.mesh, *sinks)
 
     def _encoded(self, params: Params, name: str, batches: Batches) -> Batches:
         """Returns batches of a split's stored token states; if states are not stored, the given batches of words."""
         states, split = self.token_states[name], self.splits[name]
-        if not self._keeps(states):
+        if not self._keeps_states(states):
             return batches
         if not states.decided:
             self._collect(params, split, states)
@@ -229,7 +228,7 @@ class Run:
         """Collects prototypes and features of the training documents and runs stage 2."""
         config, features_file = self.config, self.folder.features_file
         features = HeadFeatures(features_file, self.train, self.is_head, self.model.feature_size)
-        trains = self._has_head_and_tail()
+        trains = self._check_head_and_tail()
         optimizer = make_optimizer(config.optimizer, config.pvae.learning_rate)
         stage = Transfer(self.pvae, config, features, optimizer, self.mesh, config.pvae.epochs if trains else 0)
 
@@ -239,7 +238,7 @@ class Run:
         with self._checkpoints(stage.name) as checkpoints:
             if not checkpoints.is_complete() and not (checkpoints.exists and features_file.exists()):
                 states = self.token_states["train"]
-                also = keep_states and self._keeps(states) and not states.decided
+                also = keep_states and self._keeps_states(states) and not states.decided
                 sums = self._collect(params, self.corpus.train, *([states] if also else []), features)
                 if not checkpoints.exists:
                     checkpoints.save(sharding.replicate(self.mesh, init(sums)))
@@ -253,16 +252,16 @@ class Run:
             self.folder.write_metrics(self.metrics)
         return state
 
-    def _has_head_and_tail(self) -> bool:
+    def _check_head_and_tail(self) -> bool:
         """Whether there are labels to learn from and labels to augment; warns if not."""
         threshold = self.config.pvae.head_threshold
         if not self.is_head.any():
             warn(
-                f"no label has N_t = {threshold} training documents: the PVAE cannot be trained, and "
-                "nothing is augmented; --pvae.head-threshold N sets N_t"
+                f"no label has N_t = {threshold} training documents: the PVAE is not trained and no features are "
+                "generated; lower --pvae.head-threshold"
             )
         elif self.is_head.all():
-            warn(f"every label has N_t = {threshold} training documents: there is no tail to augment")
+            warn(f"every label has N_t = {threshold} training documents: no label is rare; raise --pvae.head-threshold")
         return bool(self.is_head.any() and not self.is_head.all())
 
     def _adjustment(self, params: Params, learned: TrainState) -> PyTree:
@@ -276,7 +275,7 @@ class Run:
             pvae_statistics=learned.extra["batch_stats"],
             key=self._key(Stream.AUGMENTATION),
         )
-        # A label that only held-out documents have has no prototype to vary around.
+        # A label without training documents has no prototype, so no features are generated for it.
         in_tail = ~self.is_head & (np.asarray(sums.counts) > 0) & self.is_head.any()
         with self._checkpoints(Adjustment.name) as checkpoints:
             train, validation = self.train, self.validation
@@ -306,7 +305,7 @@ class Run:
         return best_params(state)
 
     def _measure(self, name: str, params: Params) -> None:
-        """Chooses the threshold on validation documents and measures on these and on test documents, once."""
+        """Chooses the threshold and computes validation and test metrics, unless metrics.json has them."""
         results = self.metrics["stages"]
         if "threshold" not in results.get(name, {}):
             results[name] = {"threshold": thresholded.DEFAULT_THRESHOLD}

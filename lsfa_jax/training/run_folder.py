@@ -33,7 +33,7 @@ class RunFolder:
 
     @property
     def config_file(self) -> Path:
-        """The resolved settings; where the file exists, the folder holds a run."""
+        """The resolved settings; a folder with this file is a run folder."""
         return self.path / "config.toml"
 
     @property
@@ -42,7 +42,7 @@ class RunFolder:
         return self.path / "checkpoints" / "features.npy"
 
     def checkpoints(self, stage: str) -> Path:
-        """Where a stage's checkpoints are."""
+        """Returns the folder of a stage's checkpoints."""
         return self.path / "checkpoints" / stage
 
     def token_states(self, split: str) -> Path:
@@ -94,7 +94,7 @@ class RunFolder:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def drop_metrics(self, stages: Sequence[str], representation: bool) -> None:
-        """Removes from metrics.json what the given stages measured, and the first stage's results if asked."""
+        """Removes the results of `stages` from metrics.json; with `representation` also those of stage 1."""
         metrics = self.read_metrics()
         metrics.pop("test", None)
         if "transfer" in stages:
@@ -135,12 +135,12 @@ def consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     chosen = tuple(stage for stage in STAGES if stage in stages)
     first = STAGES.index(chosen[0]) if chosen else 0
     if not chosen or STAGES[first : first + len(chosen)] != chosen:
-        raise UserError(f"--stages {' '.join(stages)}: expected one or more neighbours of {', '.join(STAGES)}")
+        raise UserError(f"--stages {' '.join(stages)}: expected one stage, or consecutive ones, of {', '.join(STAGES)}")
     return chosen
 
 
 def free_folder(base: str) -> Path:
-    """Returns `base`, or where that exists the first free of `base`-2, `base`-3, ..."""
+    """Returns `base`, or if it exists the first of `base`-2, `base`-3, ... that does not."""
     path, number = Path(base), 1
     while path.exists():
         number += 1
@@ -176,7 +176,7 @@ def check_can_start(folder: RunFolder, config: Config, stages: Sequence[Stage], 
     fixed = [key for key in differences(folder.read_config(), config) if _is_fixed(folder, key, stages, resume)]
     if fixed:
         raise UserError(
-            f"{folder.path}: the run there has other settings ({', '.join(fixed)}); leave them as they are, "
+            f"{folder.path}: the run in this folder has different settings ({', '.join(fixed)}); use the same, "
             "or choose another --output"
         )
 

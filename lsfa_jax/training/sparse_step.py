@@ -1,16 +1,13 @@
 """Optimiser steps that read and write some rows of large tables and leave the others unchanged."""
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from lsfa_jax.training.state import TrainState, after_step
-
-Array = jax.Array
-PyTree = Any
+from lsfa_jax.types import Array, PyTree
 
 
 def unique_rows(row_ids: Array, num_rows: int) -> tuple[Array, Array]:
@@ -21,8 +18,8 @@ def unique_rows(row_ids: Array, num_rows: int) -> tuple[Array, Array]:
         num_rows: rows of the table.
 
     Returns:
-        int32[R], the distinct rows in ascending order, then distinct numbers from `num_rows` on; and the place of each
-        row id in it, of the shape of `row_ids`.
+        int32[R], the distinct rows in ascending order, padded with distinct out-of-range numbers; and the position of
+        each row id in it, of the shape of `row_ids`.
     """
     rows, places = jnp.unique(row_ids, return_inverse=True, size=row_ids.size, fill_value=num_rows)
     return jnp.where(rows < num_rows, rows, num_rows + jnp.arange(row_ids.size)), places
@@ -61,7 +58,7 @@ def after_sparse_step(
     would decay the moments and move the row. The bias correction counts all steps, also for a row's first one.
 
     Args:
-        state: its `params` are the whole tables.
+        state: its `params` are the full tables.
         grads: gradients of `gather_rows(state.params, rows)`.
         losses: the losses of the step.
         optimizer: the stage's optimiser.

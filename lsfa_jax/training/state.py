@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,7 @@ import optax
 from flax import struct
 
 from lsfa_jax.training.optimizer import add_to_mean
-
-Array = jax.Array
-PyTree = Any
+from lsfa_jax.types import Array, PyTree
 
 
 @struct.dataclass
@@ -35,12 +32,12 @@ class TrainState:
     average: PyTree
     """Running mean of the parameters (SWA); None in a stage without it."""
     num_averaged: Array
-    """int32, how many parameters entered the mean."""
+    """int32, number of parameter trees in the mean."""
     best: PyTree
     """Parameters with the best validation score; None in a stage without validation."""
     best_score: Array
     """float32, that score."""
-    waited: Array
+    since_best: Array
     """int32, validations since the best one."""
     validated: Array
     """int32, the step of the last validation; a resumed run does not repeat it."""
@@ -57,7 +54,7 @@ def init_state(
     losses: Sequence[str],
     extra: PyTree = None,
     average: bool = False,
-    validated: bool = True,
+    keep_best: bool = True,
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -68,7 +65,7 @@ def init_state(
         losses: names of the losses that each step reports.
         extra: other arrays of the stage.
         average: whether the parameters are averaged (SWA).
-        validated: whether the parameters with the best validation score are kept.
+        keep_best: whether the parameters with the best validation score are kept.
     """
 
     def copied() -> PyTree:
@@ -82,9 +79,9 @@ def init_state(
         extra=extra,
         average=copied() if average else None,
         num_averaged=jnp.zeros((), jnp.int32),
-        best=copied() if validated else None,
+        best=copied() if keep_best else None,
         best_score=jnp.full((), -jnp.inf, jnp.float32),
-        waited=jnp.zeros((), jnp.int32),
+        since_best=jnp.zeros((), jnp.int32),
         validated=jnp.zeros((), jnp.int32),
         loss_sums={name: jnp.zeros(()) for name in losses},
         loss_steps=jnp.zeros((), jnp.int32),
@@ -98,7 +95,7 @@ def after_step(
     optimizer: optax.GradientTransformation,
     extra: PyTree = None,
 ) -> TrainState:
-    """Returns the state after one optimiser step; `losses` has the names that `init_state` was given."""
+    """Returns the state after one optimiser step; `losses` has the names passed to `init_state`."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     return replace(
         state,
@@ -119,7 +116,7 @@ def averaged(state: TrainState) -> TrainState:
 
 
 def current_params(state: TrainState) -> PyTree:
-    """Returns the running mean once it has begun, else the last parameters."""
+    """Returns the averaged parameters if averaging has started, else the last ones."""
     return state.average if int(state.num_averaged) > 0 else state.params
 
 
@@ -146,7 +143,7 @@ def after_validation(state: TrainState, params: PyTree, score: float) -> TrainSt
         state,
         best=jax.tree.map(jnp.array, params) if better else state.best,
         best_score=placed(score, state.best_score) if better else state.best_score,
-        waited=placed(0, state.waited) if better else state.waited + 1,
+        since_best=placed(0, state.since_best) if better else state.since_best + 1,
         validated=state.step + 0,
         loss_sums={name: placed(0.0, total) for name, total in state.loss_sums.items()},
         loss_steps=placed(0, state.loss_steps),

@@ -28,7 +28,7 @@ def print_start(config: Config, corpus: Corpus, train: Batches, is_head: np.ndar
     kinds = sorted({device.device_kind for device in jax.local_devices()})
     note(
         f"Devices: {jax.local_device_count()} x {', '.join(kinds)}; {config.precision}; texts padded to "
-        f"{', '.join(map(str, train.buckets))} words, {train.padding:.2f} for each real one"
+        f"{', '.join(map(str, train.buckets))} words, {train.padding:.2f} computed words for each real one"
     )
     if shortlist_size:
         note(
@@ -68,4 +68,4 @@ def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], 
         error, ratio = metrics["pvae"]["relative_mean_error"], metrics["pvae"]["variance_ratio"]
         note(f"Generated tail features: relative mean error {error:.3f} (0 is best), variance ratio {ratio:.3f} (1)")
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in metrics["seconds"].items())
-    note(f"Time: {times}. Everything is in {folder}")
+    note(f"Time: {times}. Results: {folder}")

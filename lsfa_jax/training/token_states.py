@@ -13,7 +13,7 @@ import numpy as np
 from lsfa_jax.data.batches import Batch
 from lsfa_jax.data.corpus import EncodedSplit, Split
 from lsfa_jax.model.encoders import Encoder
-from lsfa_jax.training.collection import Keep
+from lsfa_jax.training.collection import BatchSink
 from lsfa_jax.util.array_file import ArrayFile
 from lsfa_jax.util.console import UserError, note
 
@@ -26,10 +26,10 @@ class TokenStates:
         self._split = split
         self._file = ArrayFile(path, (int(split.words.offsets[-1]), encoder.state_size), encoder.stored_dtype)
 
-    def wanted(self, choice: str) -> bool:
+    def keep_on_disk(self, choice: str) -> bool:
         """Whether states are kept: "yes", "no", or "auto", which keeps them if half of the free disk space suffices.
 
-        The outcome of "auto" is on disk, an empty file for no, so that a resumed run decides as before.
+        The decision of "auto" is stored on disk (an empty file means no), so that a resumed run repeats it.
 
         Raises:
             UserError: the choice is yes, and there is no space.
@@ -63,18 +63,18 @@ class TokenStates:
         return self._file.path.exists()
 
     @contextmanager
-    def filling(self) -> Iterator[Keep]:
+    def filling(self) -> Iterator[BatchSink]:
         """Yields the function that stores a batch of the split; the file exists once the block has ended."""
         with self._file.filling() as array:
             offsets = self._split.words.offsets
 
-            def keep(batch: Batch, features: jax.Array, states: jax.Array) -> None:
+            def store(batch: Batch, features: jax.Array, states: jax.Array) -> None:
                 on_host = np.asarray(states)
                 for row in np.flatnonzero(batch.document_mask):
                     start, length = offsets[batch.rows[row]], batch.lengths[row]
                     array[start : start + length] = on_host[row, :length]
 
-            yield keep
+            yield store
 
     def split(self) -> EncodedSplit:
         """Returns the split with token states in place of token ids."""

@@ -174,7 +174,7 @@ def test_a_full_disk_is_an_error_and_the_previous_checkpoint_remains(tmp_path, s
         checkpoints.save(make_state(1))
         with (
             full_disk(size),
-            pytest.raises(UserError, match=r"could not be written .*the one before is kept.*--resume"),
+            pytest.raises(UserError, match=r"could not be written .*the previous one is kept.*--resume"),
         ):
             checkpoints.save(make_state(2))
     with Checkpoints(tmp_path) as checkpoints:

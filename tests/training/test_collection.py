@@ -6,7 +6,7 @@ import pytest
 
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.model import prototypes
-from lsfa_jax.training.collection import FeaturesInMemory, HeadFeatures, Keep, collect_features
+from lsfa_jax.training.collection import BatchSink, FeaturesInMemory, HeadFeatures, collect_features
 from lsfa_jax.util import sharding
 from tests import training_corpus
 from tests.reference import prototypes as reference_prototypes
@@ -32,11 +32,11 @@ def features(tiny, params):
     return np.array(rows)
 
 
-def collect(corpus: Corpus, params: dict, devices: int, *keeps: Keep) -> prototypes.FeatureSums:
+def collect(corpus: Corpus, params: dict, devices: int, *sinks: BatchSink) -> prototypes.FeatureSums:
     mesh = sharding.make_mesh(jax.local_devices()[:devices])
     model = training_corpus.make_model(training_corpus.config())
     batches = training_corpus.batches(corpus.train, 8, devices)
-    return collect_features(model, sharding.replicate(mesh, params), batches, mesh, *keeps)
+    return collect_features(model, sharding.replicate(mesh, params), batches, mesh, *sinks)
 
 
 @pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])

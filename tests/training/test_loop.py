@@ -210,7 +210,7 @@ def test_an_infinite_loss_or_weight_stops_the_stage_and_is_not_saved(tmp_path, d
     with pytest.raises(UserError, match="Lower the learning rate") as error:
         train(Diverging((1.0,)), tmp_path, checkpoints)
     message = str(error.value)
-    assert ("a loss is inf" if diverging == "loss" else "the weights are no longer numbers") in message
+    assert ("a loss is inf" if diverging == "loss" else "a weight is not a finite number") in message
     assert f"at step {6 if every_step else 8}" in message
     assert not checkpoints.complete
     assert int(checkpoints.saved.step) == (5 if every_step else 0)

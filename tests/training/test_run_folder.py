@@ -53,7 +53,7 @@ def folder(tmp_path, config, tiny) -> Path:
 )
 def test_settings_of_stages_that_do_not_run_again_cannot_change(folder, options, named):
     before = runs.files(folder)
-    with pytest.raises(UserError, match=rf"run: the run there has other settings \({named}\)"):
+    with pytest.raises(UserError, match=rf"run: the run in this folder has different settings \({named}\)"):
         runs.train(folder, **options)
     assert runs.files(folder) == before
 
@@ -154,7 +154,7 @@ def test_stages_must_be_neighbours(stages, expected):
     if expected:
         assert run_folder.consecutive(stages) == expected
     else:
-        with pytest.raises(UserError, match="expected one or more neighbours of representation, transfer, adjustment"):
+        with pytest.raises(UserError, match="expected one stage, or consecutive ones, of representation"):
             run_folder.consecutive(stages)
 
 

@@ -29,25 +29,14 @@ def test_the_state_before_the_first_step():
     assert_equal(state.average, state.params)
     assert_equal(state.best, state.params)
     assert float(state.best_score) == -np.inf
-    for count in (state.step, state.num_averaged, state.waited, state.validated, state.loss_steps):
+    for count in (state.step, state.num_averaged, state.since_best, state.validated, state.loss_steps):
         assert count.dtype == jnp.int32
         assert int(count) == 0
     assert_equal(state.loss_sums, losses(0.0, 0.0))
-    plain = make(validated=False)
+    plain = make(keep_best=False)
     assert plain.average is None
     assert plain.best is None
     assert plain.extra is None
-
-
-@pytest.mark.parametrize("clip", ["running", "global", "none"])
-def test_a_restored_state_runs_the_program_of_the_initial_one(clip):
-    """Weak types would be lost in a checkpoint, and the step compiled again for the restored state."""
-    optimizer = make_optimizer(Optimizer(clip=clip), 0.1)
-    params = {"w": jnp.arange(3.0)}
-    state = states.init_state(jax.random.key(3), params, optimizer, ("bce",), jnp.ones(2), average=True)
-    step = jax.jit(lambda state: states.after_step(state, state.params, {"bce": jnp.float32(1.0)}, optimizer))
-    for leaf in jax.tree.leaves([replace(each, key=None) for each in (state, jax.eval_shape(step, state))]):
-        assert not leaf.weak_type
 
 
 def test_average_and_best_outlive_the_parameters_that_a_step_donates():
@@ -92,7 +81,7 @@ def test_better_parameters_are_kept_and_validations_without_improvement_counted(
     old = {"w": jnp.full(3, 7.0), "b": jnp.float32(7.0)}
     start = replace(start, step=jnp.int32(6), loss_sums=losses(1.0, 1.0), loss_steps=jnp.int32(3))
     start = states.after_validation(start, old, 50.0)
-    assert (int(start.waited), int(start.validated), int(start.loss_steps)) == (0, 6, 0)
+    assert (int(start.since_best), int(start.validated), int(start.loss_steps)) == (0, 6, 0)
     assert_equal(start.loss_sums, losses(0.0, 0.0))
     assert_equal(start.best, old)
 
@@ -101,7 +90,7 @@ def test_better_parameters_are_kept_and_validations_without_improvement_counted(
     assert_equal(after.best, new if better else old)
     assert_equal(states.best_params(after), after.best)
     assert float(after.best_score) == max(score, 50.0)
-    assert int(after.waited) == (0 if better else 1)
+    assert int(after.since_best) == (0 if better else 1)
     assert int(after.validated) == 8
     if better:
         # A copy: the next step donates the parameters.

@@ -102,12 +102,12 @@ SIZE = sum(LENGTHS) * STATES * 2
 @pytest.mark.parametrize(("free", "expected"), [(2 * SIZE, True), (2 * SIZE - 1, False)])
 def test_auto_stores_states_that_fit_in_half_of_the_free_space(split, tmp_path, monkeypatch, free, expected):
     set_free_space(monkeypatch, free)
-    assert TokenStates(tmp_path / "new" / "states.npy", split, ENCODER).wanted("auto") == expected
+    assert TokenStates(tmp_path / "new" / "states.npy", split, ENCODER).keep_on_disk("auto") == expected
 
 
 def test_auto_stores_nothing_beyond_the_users_quota(split, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "posix_fallocate", over_quota, raising=False)
-    assert not TokenStates(tmp_path / "states.npy", split, ENCODER).wanted("auto")
+    assert not TokenStates(tmp_path / "states.npy", split, ENCODER).keep_on_disk("auto")
     assert "quota" in capsys.readouterr().out.lower()
     assert [path.name for path in tmp_path.iterdir()] == ["states.npy"]
 
@@ -116,14 +116,14 @@ def test_auto_stores_nothing_beyond_the_users_quota(split, tmp_path, monkeypatch
 def test_auto_decides_once(split, model, params, tmp_path, monkeypatch, fits):
     set_free_space(monkeypatch, 10**9 if fits else 10)
     states = TokenStates(tmp_path / "states.npy", split, ENCODER)
-    assert states.wanted("auto") == fits
+    assert states.keep_on_disk("auto") == fits
     assert states.decided != fits
     if fits:
         filled(tmp_path / "states.npy", split, model, params)
     set_free_space(monkeypatch, 10 if fits else 10**9)
     again = TokenStates(tmp_path / "states.npy", split, ENCODER)
     assert again.decided
-    assert again.wanted("auto") == fits
+    assert again.keep_on_disk("auto") == fits
     again.remove()
     assert not list(tmp_path.iterdir())
 
@@ -133,22 +133,22 @@ def test_space_that_a_killed_run_reserved_counts_as_free(split, tmp_path, monkey
     monkeypatch.setattr(
         shutil, "disk_usage", lambda folder: SimpleNamespace(free=0 if list(folder.iterdir()) else 2 * SIZE)
     )
-    assert TokenStates(tmp_path / "states.npy", split, ENCODER).wanted("auto")
+    assert TokenStates(tmp_path / "states.npy", split, ENCODER).keep_on_disk("auto")
 
 
 def test_yes_without_space_is_an_error(split, tmp_path, monkeypatch):
     set_free_space(monkeypatch, 10)
-    assert TokenStates(tmp_path / "states.npy", split, ENCODER).wanted("yes")
+    assert TokenStates(tmp_path / "states.npy", split, ENCODER).keep_on_disk("yes")
     monkeypatch.setattr(os, "posix_fallocate", over_quota, raising=False)
     with pytest.raises(
         UserError, match=r"states\.npy: .*quota.*token states; make room, or .*--adjust.cache-states no"
     ):
-        TokenStates(tmp_path / "states.npy", split, ENCODER).wanted("yes")
+        TokenStates(tmp_path / "states.npy", split, ENCODER).keep_on_disk("yes")
     assert not list(tmp_path.iterdir())
 
 
 def test_without_words_there_is_nothing_to_store(split, tmp_path):
     empty = split.take(np.flatnonzero(split.lengths == 0))
-    assert not TokenStates(tmp_path / "states.npy", empty, ENCODER).wanted("yes")
-    assert not TokenStates(tmp_path / "states.npy", split, ENCODER).wanted("no")
+    assert not TokenStates(tmp_path / "states.npy", empty, ENCODER).keep_on_disk("yes")
+    assert not TokenStates(tmp_path / "states.npy", split, ENCODER).keep_on_disk("no")
     assert not list(tmp_path.iterdir())

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,30 +16,29 @@ from lsfa_jax.model import augmentation
 from lsfa_jax.model.lsfa import Lsfa, classifier_rows
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
+from lsfa_jax.types import AnyArray, Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
-Array = jax.Array
-PyTree = Any
 Decoder = Callable[[PyTree, PyTree], Callable[[Array, Array], Array]]
-"""Parameters and batch-norm statistics of the PVAE to its decoder, a function of one latent and one prototype."""
+"""(PVAE parameters, batch-norm statistics) -> decoder, a function of one latent [Z] and one prototype [D]."""
 
 
 class Generated(NamedTuple):
     """Which features of the augmented sets D^l a step uses; they are generated on the device and never stored."""
 
-    label_ids: Any
+    label_ids: AnyArray
     """int32[P], tail labels l."""
-    indices: Any
+    indices: AnyArray
     """int32[P], numbers j within D^l."""
-    mask: Any
+    mask: AnyArray
     """bool[P], false at padding."""
 
 
 class FrozenParams(NamedTuple):
-    """What the stage reads and does not train."""
+    """Inputs of the step that are not trained."""
 
-    params: dict[str, Any]
+    params: dict[str, PyTree]
     """Parameters of encoder and label attention."""
     prototypes: Array
     """float32[L, D]."""
@@ -64,8 +63,8 @@ def adjustment_step(
 ) -> TrainState:
     """Trains the classifiers on a batch of documents, if `real`, and of generated features, if `augment`.
 
-    Both losses are sums with one divisor, so an epoch, which has each document and each generated feature once, is the
-    paper's L_BCE + gamma x the sum over all D^l.
+    Both losses are sums with the same divisor. Over an epoch, which uses each document and each generated feature once,
+    they add up to the paper's L_BCE + gamma x the sum over all D^l.
     """
     documents, generated = batch
     cells = jnp.maximum(jnp.sum(documents.document_mask), 1) * model.num_labels
@@ -99,7 +98,7 @@ def adjustment_step(
 def distribute_generated(
     tail: np.ndarray, num_augmented: int, steps: int, seed: int, epoch: int, multiple: int = 1
 ) -> list[Generated]:
-    """Distributes the N_a features of each tail label over the steps of an epoch, each once, in a shuffled order.
+    """Distributes the N_a features of each tail label over the steps of an epoch, in random order, each once.
 
     Args:
         tail: int[number of tail labels], their ids.
@@ -126,7 +125,7 @@ def distribute_generated(
 
 
 def takes_part(config: Config, epoch: int) -> tuple[bool, bool]:
-    """Whether documents and generated features take part in an epoch (from 1)."""
+    """Returns whether an epoch (from 1) uses the documents, and whether it uses the generated features."""
     settings = config.adjust
     if settings.schedule == "joint":
         return True, True
@@ -134,7 +133,7 @@ def takes_part(config: Config, epoch: int) -> tuple[bool, bool]:
     return not generated_only, generated_only
 
 
-class Adjustment(Stage):
+class Adjustment(Stage[tuple[Batch, Generated]]):
     """Trains the classifiers on documents and on generated features of tail labels."""
 
     name = "adjustment"
@@ -191,7 +190,7 @@ class Adjustment(Stage):
     def step(self, state: TrainState, batch: tuple[Batch, Generated], epoch: int, number: int) -> TrainState:
         real, augment = takes_part(self.config, epoch) if self.augments else (True, False)
         state = self._step(state, batch, self.frozen, real, augment)
-        # The classifiers start trained, so the average may begin at once.
+        # The classifiers are already trained, so averaging starts at once.
         average_now = self.config.adjust.average and number % self.config.optimizer.swa_every == 0
         return averaged(state) if average_now else state
 

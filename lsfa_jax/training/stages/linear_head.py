@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,28 +18,26 @@ from lsfa_jax.model.classifier import binary_cross_entropy
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.stages.adjustment import Generated, distribute_generated
 from lsfa_jax.training.state import TrainState, after_step, init_state
+from lsfa_jax.types import AnyArray, Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
-Array = jax.Array
-PyTree = Any
-
 
 class DocumentFeatures(NamedTuple):
-    """A batch of documents with one feature each, padded to B rows."""
+    """A batch of documents with one feature vector each, padded to B rows."""
 
-    features: Any
+    features: AnyArray
     """float32[B, D]."""
-    label_ids: Any
+    label_ids: AnyArray
     """int32[B, K]."""
-    label_mask: Any
+    label_mask: AnyArray
     """bool[B, K]."""
-    mask: Any
+    mask: AnyArray
     """bool[B]."""
 
 
 class Generator(NamedTuple):
-    """What generates features and is not trained."""
+    """Inputs of the step that are not trained: what generates features."""
 
     pvae: PyTree
     """Parameters of the PVAE."""
@@ -74,7 +72,7 @@ def head_step(
     batch: tuple[DocumentFeatures, Generated],
     frozen: Generator,
 ) -> TrainState:
-    """Trains {"coef": float32[L, D], "intercept": float32[L]} on one batch; the intercept may be missing."""
+    """Trains {"coef": float32[L, D], "intercept": float32[L]} on one batch; `intercept` is optional."""
     documents, generated = batch
     ids = generated.label_ids
 
@@ -87,7 +85,8 @@ def head_step(
         )
         label_bias = None if bias is None else bias[ids]
         augmented = augmentation.augmented_loss(features, head["coef"][ids], label_bias, generated.mask)
-        # One divisor, so an epoch is the paper's sum. Not divided by labels: Adam's epsilon would no longer be small.
+        # One divisor, so an epoch is the paper's sum. Not divided by labels: beside so small gradients
+        # Adam's epsilon would no longer be negligible.
         count = jnp.maximum(jnp.sum(documents.mask), 1)
         losses = {"bce": bce / count, "augmented": augmented / count}
         return losses["bce"] + settings.augmented_weight * losses["augmented"], losses
@@ -96,7 +95,7 @@ def head_step(
     return after_step(state, grads, losses, optimizer)
 
 
-class LinearHead(Stage):
+class LinearHead(Stage[tuple[DocumentFeatures, Generated]]):
     """Trains a head on documents and on generated features of tail labels; each comes once an epoch."""
 
     name = "adjustment"
@@ -138,7 +137,7 @@ class LinearHead(Stage):
     def init(self, key: Array, head: dict[str, np.ndarray]) -> TrainState:
         """Returns the state before the first step."""
         params = jax.tree.map(jnp.asarray, head)
-        return init_state(key, params, self.optimizer, ("bce", "augmented"), validated=False)
+        return init_state(key, params, self.optimizer, ("bce", "augmented"), keep_best=False)
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[DocumentFeatures, Generated]]:
         plan = self._documents.epoch(stream(Stream.ADJUSTMENT_ORDER, self.settings.seed, epoch))

@@ -21,15 +21,14 @@ from lsfa_jax.training import collection
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
+from lsfa_jax.types import Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
-Array = jax.Array
-PyTree = Any
 Validate = Callable[[PyTree], dict[str, float]]
 """Computes the metrics of parameters on the validation documents."""
 
-# Up to so many labels a step computes the loss over all of them, beyond it over a shortlist of so many.
+# With more labels than the first number, a step computes the loss over a shortlist of the second.
 _MOST_LABELS, _SHORTLIST = 30_000, 4096
 
 
@@ -53,12 +52,12 @@ def objective(
         batch: documents and their labels.
         extra: the prototypes float32[L, D] and which of them are `present`, bool[L].
         psc: settings of the contrastive loss.
-        num_labels: L, over which the loss is a mean; more than the tables have where a shortlist stands for all labels.
+        num_labels: L, the divisor of the mean; with a shortlist it is larger than the number of rows of the tables.
         contrast: whether the contrastive loss takes part.
-        label_weights: float32[L], how often each label counts; None: once.
+        label_weights: float32[L], the weight of each label in the sums; None: 1.
 
     Returns:
-        The objective, and the losses to report: `bce` a document and label, `psc` a positive pair.
+        The objective, and the losses to report: `bce` per document and label, `psc` per positive pair.
     """
     documents = jnp.maximum(jnp.sum(batch.document_mask), 1)
     cells = documents * num_labels
@@ -117,9 +116,10 @@ def shortlist_step(
     batch: Batch,
     contrast: bool,
 ) -> TrainState:
-    """Trains on one batch with a shortlist that stands for all labels: reads and writes only the rows of its labels.
+    """Trains on one batch with a shortlist of labels; only its rows are read and written.
 
-    In two parts, because the token states choose the labels: first the states, then the loss on the chosen rows.
+    The losses are unbiased estimates of those over all labels. In two parts, because the token states choose the
+    labels: first the states, then the loss on the chosen rows.
     """
     assert batch.candidates is not None
 
@@ -129,7 +129,7 @@ def shortlist_step(
         lsfa = model.bind({"params": state.params | {"encoder": encoder}}, rngs=dropout)
         return lsfa.states(batch.words, batch.lengths, train=True)
 
-    states, pull_back = jax.vjp(encode, state.params["encoder"])
+    states, encoder_vjp = jax.vjp(encode, state.params["encoder"])
     logits = model.bind({"params": state.params}).estimates(states, batch.lengths, batch.candidates.pool)
     hardness = shortlist.hardness(logits, batch.document_mask)
     label_ids, weights = shortlist.choose(*batch.candidates, hardness, model.num_labels)
@@ -143,7 +143,7 @@ def shortlist_step(
 
     gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
     (grads, d_states), losses = gradient(gather_rows(state.params, rows), states)
-    grads = _freeze_embedding(config, state, grads | {"encoder": pull_back(d_states)[0]})
+    grads = _freeze_embedding(config, state, grads | {"encoder": encoder_vjp(d_states)[0]})
     return after_sparse_step(state, grads, losses, optimizer, rows)
 
 
@@ -177,7 +177,7 @@ def first_stop(config: Config) -> int:
     return max([1, *(epoch for epoch in begun if epoch <= config.representation.epochs)])
 
 
-class Representation(Stage):
+class Representation(Stage[Batch]):
     """Trains encoder, label attention and classifiers. Epochs with the contrastive loss begin with new prototypes."""
 
     name = "representation"

@@ -15,11 +15,9 @@ from lsfa_jax.model import augmentation, prototypes, pvae
 from lsfa_jax.training.collection import PairFeatures
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step, init_state
+from lsfa_jax.types import AnyArray, Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
-
-Array = jax.Array
-PyTree = Any
 
 # Features generated per label for the two diagnostics, and labels of which they are generated at a time.
 _DIAGNOSTIC_SAMPLES = 128
@@ -29,11 +27,11 @@ _DIAGNOSTIC_LABELS = 32
 class PairBatch(NamedTuple):
     """Features of head labels with their labels, padded to P rows."""
 
-    features: Any
+    features: AnyArray
     """float32[P, D]."""
-    label_ids: Any
+    label_ids: AnyArray
     """int32[P]."""
-    mask: Any
+    mask: AnyArray
     """bool[P], false at padding."""
 
 
@@ -80,7 +78,7 @@ def pvae_step(
     return after_step(state, grads, losses, optimizer, state.extra | {"batch_stats": statistics})
 
 
-class Transfer(Stage):
+class Transfer(Stage[PairBatch]):
     """Trains the PVAE on the features of head labels."""
 
     name = "transfer"
@@ -103,7 +101,7 @@ class Transfer(Stage):
             features: of the head labels' positive pairs.
             optimizer: the stage's optimiser.
             mesh: the devices.
-            epochs: passes over the features; 0 where there is nothing to learn.
+            epochs: passes over the features; 0 without head or tail labels.
         """
         self.model, self.config, self.features, self.optimizer, self.mesh = model, config, features, optimizer, mesh
         self.epochs = epochs
@@ -115,7 +113,7 @@ class Transfer(Stage):
         """Returns the state before the first step, given the feature sums of all labels."""
         params, statistics = init_variables(self.model, init_key)
         extra = {"sums": sums, "batch_stats": statistics}
-        return init_state(key, params, self.optimizer, ("negative_elbo", "kl"), extra, validated=False)
+        return init_state(key, params, self.optimizer, ("negative_elbo", "kl"), extra, keep_best=False)
 
     def batches(self, epoch: int, start: int) -> Iterator[PairBatch]:
         features, size = self.features.open(), self.config.pvae.batch_size
