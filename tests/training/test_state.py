@@ -39,6 +39,17 @@ def test_the_state_before_the_first_step():
     assert plain.extra is None
 
 
+@pytest.mark.parametrize("clip", ["running", "global", "none"])
+def test_a_restored_state_runs_the_program_of_the_initial_one(clip):
+    """Weak types would be lost in a checkpoint, and the step compiled again for the restored state."""
+    optimizer = make_optimizer(Optimizer(clip=clip), 0.1)
+    params = {"w": jnp.arange(3.0)}
+    state = states.init_state(jax.random.key(3), params, optimizer, ("bce",), jnp.ones(2), average=True)
+    step = jax.jit(lambda state: states.after_step(state, state.params, {"bce": jnp.float32(1.0)}, optimizer))
+    for leaf in jax.tree.leaves([replace(each, key=None) for each in (state, jax.eval_shape(step, state))]):
+        assert not leaf.weak_type
+
+
 def test_average_and_best_outlive_the_parameters_that_a_step_donates():
     state = make(average=True)
     expected = jax.tree.map(np.array, state.params)
