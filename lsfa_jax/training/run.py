@@ -104,7 +104,7 @@ class Run:
             name: TokenStates(folder.token_states(name), self.splits[name], self.model.encoder)
             for name in run_folder.ENCODED_SPLITS
         }
-        self.groups = groups.head_and_tail(self.is_head)
+        self.groups = groups.head_and_tail(groups.head_of_all_labels(corpus, self.is_head))
         self.metrics = folder.read_metrics() | {
             "dataset": corpus.name,
             "split": {name: len(split) for name, split in self.splits.items()},

@@ -203,7 +203,7 @@ def test_a_baseline_is_compared_with_the_model_at_the_end(run, data, uninterrupt
 
 def test_stages_must_be_consecutive(run, data, tmp_path):
     line = (*arguments(data, tmp_path / "run"), "--stages", "representation", "adjustment")
-    assert_user_error(run(*line), "--stages representation adjustment: expected one or more neighbours")
+    assert_user_error(run(*line), "--stages representation adjustment: expected one stage, or consecutive ones")
 
 
 @pytest.mark.parametrize("below", ["file", "file/run"])
@@ -229,8 +229,8 @@ def assert_complete(outcome, folder, *texts):
 @pytest.mark.parametrize(
     ("threshold", "message"),
     [
-        (1000, "warning: no label has N_t = 1000 training documents: the PVAE cannot be trained"),
-        (1, "warning: every label has N_t = 1 training documents: there is no tail"),
+        (1000, "warning: no label has N_t = 1000 training documents: the PVAE is not trained"),
+        (1, "warning: every label has N_t = 1 training documents: no label is rare"),
     ],
     ids=["no head", "no tail"],
 )
@@ -276,7 +276,7 @@ def test_training_when_every_document_has_every_label(run, tmp_path):
     names = tuple(sorted({label for row in splits["train"] for label in row.labels}))
     splits = {name: [replace(row, labels=names) for row in rows] for name, rows in splits.items()}
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
-    measured = assert_complete(run(*arguments(data, folder)), folder, "there is no tail to augment")
+    measured = assert_complete(run(*arguments(data, folder)), folder, "no label is rare")
     assert measured["test"]["P@5"] == 100.0
 
 
@@ -350,7 +350,7 @@ def test_a_run_that_a_full_disk_stopped_can_be_resumed(run, data, uninterrupted,
     with full_disk():
         outcome = run("--output", folder, "--resume", "--save-every", 0)
     message = f"checkpoints/{stage}: the checkpoint could not be written"
-    assert_user_error(outcome, message, "File too large", "ake room")
+    assert_user_error(outcome, message, "File too large")
     assert run("--output", folder, "--resume")[0] == 0
     assert results(folder) == results(uninterrupted)
     assert history(folder) == history(uninterrupted)

@@ -262,4 +262,4 @@ def test_metrics_that_need_training_counts_are_left_out_without_them():
 def test_every_metric_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     for name in ranking.METRICS:
-        assert f"- {name}@k" in page
+        assert f"- **{name}@k**" in page
