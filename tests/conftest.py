@@ -25,6 +25,11 @@ hypothesis_settings.load_profile("lsfa_jax")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest starts first, so that no worker waits for it alone at the end."""
+    items.sort(key=lambda item: item.path.name != "test_learning.py")
+
+
 def _temporary_cache() -> tempfile.TemporaryDirectory:
     """Returns a cache with links to the user's downloads; what tests prepare is removed with it."""
     from lsfa_jax.data import download

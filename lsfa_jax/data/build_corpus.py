@@ -83,8 +83,7 @@ def write(
     Args:
         folder: an empty folder.
         train: documents; all of them are read before those of the other splits.
-        test: documents, or None.
-        validation: documents, or None.
+        test, validation: documents, or None.
         max_words: words kept of each text.
         max_vocabulary: words kept of the training documents, most frequent first.
         validation_fraction: share of the training documents held out where there is no validation split.

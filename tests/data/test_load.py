@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,16 @@ def test_only_settings_and_files_that_decide_the_arrays_cause_another_reading(fo
     assert not reads(data={"test_fraction": 0.3})
 
 
+def test_a_version_of_unicode_that_may_have_more_letters_causes_another_reading(folder, monkeypatch, capsys):
+    corpus = load_corpus(custom(folder))
+    capsys.readouterr()
+    monkeypatch.setattr(unicodedata, "unidata_version", "99.0.0")
+    assert_same(load_corpus(custom(folder)), corpus)
+    assert reads_files(capsys)
+    load_corpus(custom(folder))
+    assert not reads_files(capsys)
+
+
 def test_equal_content_with_another_time_of_modification_is_not_read_again(folder, capsys):
     load_corpus(custom(folder))
     for name in ROWS:
@@ -341,7 +352,7 @@ def vectors(tmp_path):
     return str(path)
 
 
-def test_embedding_has_zero_padding_and_a_mean_unkncustom(vectors, capsys):
+def test_embedding_has_zero_padding_and_a_mean_unknown(vectors, capsys):
     table = load_embedding(Config(vectors=vectors), ["purr", "mice", "cats"])
     assert table.shape == (5, 3)
     assert table.dtype == np.float32
