@@ -134,6 +134,7 @@ def test_every_comparison_has_a_different_key():
     assert len(keys) == len(set(keys))
 
 
+@pytest.mark.slow
 def test_one_command_from_the_topic_to_the_plot(tmp_path, capsys):
     line = ["label-attention", "--shape", "tiny", "--rounds", "2", "--json", str(tmp_path / "a.json"), "--resume"]
     command.main([*line, "--plot", str(tmp_path / "a.png")])

@@ -2,12 +2,14 @@
 
 import jax
 import numpy as np
+import pytest
 
 from benchmarks.ours.layers import attention_arguments
 from benchmarks.peers import plain_attention
 from lsfa_jax.model.lsfa import Lsfa
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_equal_ours(ours):
     label_params, encoder_params, states, lengths, label_ids, label_mask = attention_arguments(ours)
     lengths = np.maximum(lengths - np.arange(len(lengths)), 1).astype(np.int32)

@@ -27,6 +27,7 @@ def test_every_example_has_a_test():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {"classify_texts.py", "augment_features.py"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_texts_are_classified_and_the_model_survives_saving(capsys):
     lines = run("classify_texts.py", capsys)
@@ -37,6 +38,7 @@ def test_texts_are_classified_and_the_model_survives_saving(capsys):
     assert lines["the same after loading"] == "True"
 
 
+@pytest.mark.slow
 def test_generated_features_improve_rare_labels(capsys):
     lines = run("augment_features.py", capsys)
     assert lines["rare labels"] == "10 of 20"

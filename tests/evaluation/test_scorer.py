@@ -73,6 +73,7 @@ def best_of(logits, group):
     return order + [-1] * (NUM_RANKED - len(order))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 10**6),

@@ -94,6 +94,7 @@ def test_value_and_gradients_are_equations_2_to_6(shape, tile_size):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(
     B=st.integers(1, 5), T=st.integers(1, 6), D=st.integers(1, 5), L=st.integers(1, 9), K=st.integers(1, 4),

@@ -187,6 +187,7 @@ def test_logits_of_a_document_do_not_depend_on_its_batch():
         np.testing.assert_allclose(alone, FORWARD(WORDS, LENGTHS)[b], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_products_stay_close_to_float32():
     # bfloat16 has 8 significant bits: one rounding changes a number by at most 2^-9 = 0.2 %. After three consecutive
     # products and a recurrence over ten tokens the relative error, in the Euclidean norm, is below 1 % for the logits

@@ -61,6 +61,7 @@ def fitted():
     return tiny().fit(*documents())
 
 
+@pytest.mark.slow
 def test_fit_leaves_no_files_and_prints_nothing(capfd, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -136,6 +137,7 @@ def test_score_is_ndcg_at_5(fitted):
     assert fitted.score(texts, [["never seen"]] * len(texts)) == 0.0
 
 
+@pytest.mark.slow
 def test_each_form_of_labels_trains_the_same_model_and_is_returned(fitted):
     texts, labels = documents()
     matrix = indicator(labels, fitted.classes_)
@@ -161,6 +163,7 @@ def test_each_form_of_labels_trains_the_same_model_and_is_returned(fitted):
         np.testing.assert_allclose(estimator.predict_proba(tests).toarray(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [str, int], ids=["names", "numbers"])
 def test_single_labels(kind):
     texts, labels = documents()
@@ -176,6 +179,7 @@ def test_single_labels(kind):
     assert all(row[0] == one for row, one in zip(estimator.predict(texts, top=2), predicted.tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_models(fitted):
     texts, labels = documents()
     again = clone(fitted).fit(texts, labels)
@@ -184,6 +188,7 @@ def test_equal_seeds_give_equal_models(fitted):
     assert np.any(different.predict_proba(texts).toarray() != fitted.predict_proba(texts).toarray())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("single", [False, True], ids=["sets", "single"])
 def test_a_saved_model_is_loaded_unchanged(fitted, single, tmp_path):
     texts, labels = documents()
@@ -256,6 +261,7 @@ def test_scikit_learns_checks():
     assert tags.classifier_tags.multi_label
 
 
+@pytest.mark.slow
 def test_in_scikit_learns_tools():
     texts, labels = documents()
     matrix = indicator(labels, [f"label{number}" for number in range(8)])

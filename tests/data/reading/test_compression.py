@@ -138,6 +138,7 @@ def test_each_line_is_read_as_soon_as_it_is_written(terminal):
             assert next(lines) == (number, b"line %d" % number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["xz", "zst"])
 def test_a_file_that_needs_more_memory_than_the_limit_is_refused(kind, monkeypatch):
     content = os.urandom(2**21).hex().encode()
