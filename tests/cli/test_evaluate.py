@@ -68,6 +68,7 @@ def command(capsys):
     return run
 
 
+@pytest.mark.slow
 def test_metrics_of_a_model_are_those_of_its_probabilities(report, run, data):
     model = model_folder.read(run)
     rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
@@ -173,6 +174,7 @@ def test_predictions_without_training_counts_or_probabilities(data, command, tmp
     assert "no probabilities" in err
 
 
+@pytest.mark.slow
 def test_counts_per_label_add_up(run, data, command, tmp_path):
     path, output = tmp_path / "labels.tsv", tmp_path / "metrics.json"
     code, out, _ = command("--run", run, data / "test.jsonl", "--per-label", path, "--output", output)
@@ -279,6 +281,7 @@ def test_a_missing_corpus_is_reported(run, tmp_path, command):
     assert "give FILE, documents with labels" in err
 
 
+@pytest.mark.slow
 def test_the_test_documents_of_a_corpus_without_a_test_split_are_drawn_again(run, tmp_path, command):
     rows = [Document(f"common word{number}", (f"label{number % 8}",)) for number in range(60)]
     data = training_corpus.write(tmp_path / "data", {"train": rows})

@@ -182,6 +182,7 @@ def test_a_table_on_request(run, texts, expected, capfd):
     assert [line.split()[-1] for line in lines[2:]] == [f"{probabilities[0]:.2f}" for _, probabilities in expected]
 
 
+@pytest.mark.slow
 def test_pages_show_what_was_predicted(run, texts, expected, tmp_path, capfd):
     page = tmp_path / "why.html"
     assert predict(run, texts, "--explain", page, "--explain-documents", "3", "--top", "2") == 0
@@ -289,6 +290,7 @@ def test_typed_texts_are_answered_one_by_one_until_ctrl_c(command):
     assert "error" not in shown.lower()
 
 
+@pytest.mark.slow
 def test_endless_texts_are_predicted_until_the_reader_is_gone(command, tmp_path):
     endless = subprocess.Popen(["yes", "word1 word2"], stdout=subprocess.PIPE)
     line = [*command["args"], "--batch-size", "8", "--explain", str(tmp_path / "why.html")]

@@ -128,6 +128,7 @@ def test_without_a_test_split_documents_are_held_out(capsys):
 pairs = st.lists(st.tuples(st.text("ab cd", max_size=9), st.sampled_from(["", "x", "y x", "z", "é\n"])), max_size=12)
 
 
+@pytest.mark.slow
 @given(pairs, st.none() | pairs, st.none() | pairs, st.integers(1, 6))
 def test_a_corpus_on_disk_read_in_small_blocks_equals_that_in_memory(train, test, validation, block):
     train = [("a b", "x")] * 6 + train

@@ -121,6 +121,7 @@ def test_all_uses_of_a_model_share_one_program():
     assert programs() == before
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 10**6), devices=st.sampled_from([1, 4]))
 def test_the_threshold_is_the_best_of_the_grid_by_scikit_learn(seed, devices):

@@ -46,6 +46,7 @@ def test_a_feature_depends_only_on_its_label_and_index(order):
         np.testing.assert_array_equal(feature, all_features[pair])
 
 
+@pytest.mark.slow
 def test_a_feature_does_not_depend_on_the_size_of_its_batch():
     all_features = sample(*columns(PAIRS))
     for i in (0, 7):

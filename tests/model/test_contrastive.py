@@ -40,6 +40,7 @@ def test_supervised_contrastive_is_equations_7_and_8(label_ids, mask, normalize)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 4, 100])
 @pytest.mark.parametrize(
     "mask", [MASK, ~MASK, np.zeros(P, bool), np.ones(P, bool)], ids=["ragged", "one pair", "all padding", "no padding"]

@@ -114,6 +114,7 @@ def test_tiles_agree_with_dense_arrays(B, T, D, L, K, block, max_tokens, weights
     np.testing.assert_allclose(logits, dense_scores(trained, fixed[0]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["states", "queries", "weights", "bias", "head"])
 def test_the_gradient_of_a_single_input_equals_its_part_of_the_full_gradient(name):
     trained, *fixed = make(4, 3, 2, 5)
@@ -125,6 +126,7 @@ def test_the_gradient_of_a_single_input_equals_its_part_of_the_full_gradient(nam
     chex.assert_trees_all_close(jax.grad(of_input)(trained[name]), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_batches_of_one_shape_share_one_program_whatever_their_lengths_and_labels():
     chex.clear_trace_counter()
     traced_once = chex.assert_max_traces(lambda *arguments: tiled(*arguments, TileSize(2, 6)), n=1)
@@ -153,6 +155,7 @@ def test_gradients_of_classifiers_only_skip_the_backward_pass_of_attention():
     assert num_operations(shape, "weights") < 0.45 * num_operations(shape, "weights", "queries", "states", "head")
 
 
+@pytest.mark.slow
 def test_temporary_memory_is_that_of_blocks_and_not_of_all_labels():
     trained, *fixed = make(4, 64, 16, 4096, H=16)
 
@@ -163,6 +166,7 @@ def test_temporary_memory_is_that_of_blocks_and_not_of_all_labels():
     assert temporary(lambda *inputs: tiled(*inputs, TileSize(256, 64))) < temporary(dense) / 12
 
 
+@pytest.mark.slow
 def test_bfloat16_products_stay_close():
     trained, *fixed = make(4, 8, 8, 16, H=8)
     exact, rounded = (

@@ -55,6 +55,7 @@ def test_logits_and_gradients_in_all_parameters_are_equations_1_to_5(options):
     )
 
 
+@pytest.mark.slow
 def test_stored_states_can_replace_the_words():
     model, params = make(bias=True)
     states = apply(model, params, WORDS, LENGTHS, method="states")
@@ -70,6 +71,7 @@ def test_stored_states_can_replace_the_words():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["per_label", "shared"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("feature_head", [True, False])
@@ -209,6 +211,7 @@ def test_bfloat16_products_stay_close_to_float32():
     assert all(x < 0.03 for x in jax.tree.leaves(errors)), errors
 
 
+@pytest.mark.slow
 def test_dropout_zeroes_states_in_training_and_keeps_their_mean():
     model, params = make(embedding_dropout=0.0, encoder_dropout=0.5)
     exact = apply(model, params, WORDS, LENGTHS, method="states")

@@ -31,6 +31,7 @@ def problems(draw):
     return candidates, np.array(hardness, np.float32), num_labels
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(problems())
 def test_the_shortlist_holds_the_positives_the_hardest_and_the_first_of_the_pool(problem):

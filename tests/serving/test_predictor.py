@@ -66,6 +66,7 @@ def test_each_text_gets_the_labels_of_equations_1_to_5_in_its_place(model, chunk
         np.testing.assert_allclose(probabilities[prediction.label_ids], prediction.probabilities, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_explanations_are_the_predictions_with_the_attention_of_equation_4(model):
     predictor = Predictor(model, batch_size=4)
     predictions = list(predictor.predict(TEXTS, top=2))
@@ -96,6 +97,7 @@ def test_texts_are_read_as_they_are_needed(model):
     assert next(read) < 8 + 6 * 4
 
 
+@pytest.mark.slow
 def test_texts_of_any_number_and_length_share_few_programs(model):
     predictor = Predictor(model, batch_size=40)
     shapes = set()

@@ -73,6 +73,7 @@ def test_fit_leaves_no_files_and_prints_nothing(capfd, monkeypatch, tmp_path):
     assert estimator.get_params() == before
 
 
+@pytest.mark.slow
 def test_predictions_agree_with_each_other(fitted):
     texts, _ = documents("test")
     assert fitted.classes_.tolist() == [f"label{number}" for number in range(8)]
@@ -102,6 +103,7 @@ def weights_on_devices(estimator):
     return {x.addressable_data(0).unsafe_buffer_pointer() for x in jax.live_arrays() if x.shape == shape}
 
 
+@pytest.mark.slow
 def test_a_second_prediction_neither_compiles_nor_copies_the_weights_again(fitted):
     texts, _ = documents("test")
     first = fitted.predict(texts)
@@ -112,6 +114,7 @@ def test_a_second_prediction_neither_compiles_nor_copies_the_weights_again(fitte
     assert weights_on_devices(fitted) == weights
 
 
+@pytest.mark.slow
 def test_copies_predict_the_same_and_leave_the_devices_arrays_behind(fitted):
     texts, _ = documents("test")
     first = fitted.predict(texts)
@@ -126,6 +129,7 @@ def test_copies_predict_the_same_and_leave_the_devices_arrays_behind(fitted):
     assert fitted.predict(texts) == first
 
 
+@pytest.mark.slow
 def test_score_is_ndcg_at_5(fitted):
     texts, labels = documents("test")
     every = clone(fitted).set_params(top_k=8)._keep(fitted.model_, fitted._labels)
@@ -202,6 +206,7 @@ def test_a_saved_model_is_loaded_unchanged(fitted, single, tmp_path):
     assert model_folder.read(tmp_path / "model").labels == estimator.model_.labels
 
 
+@pytest.mark.slow
 def test_a_run_folder_can_be_loaded_and_a_damaged_one_is_refused(fitted, tmp_path):
     model_folder.write(tmp_path, fitted.model_)
     texts, _ = documents("test")

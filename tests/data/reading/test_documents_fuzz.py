@@ -350,6 +350,7 @@ def test_broken_pairs(seed, tmp_path_factory):
             assert [(row.text, row.labels) for row in documents] == [(row.text, row.labels) for row in rows]
 
 
+@pytest.mark.slow
 @cases(1_000)
 @seeds
 def test_broken_token_files(seed, tmp_path_factory):

@@ -56,6 +56,7 @@ def test_bilstm_is_equation_1_over_each_documents_length(num_tokens, lengths, hi
     )
 
 
+@pytest.mark.slow
 def test_bilstm_equals_the_lstm_of_jax():
     num_documents, num_tokens, embedding_size, hidden_size = 3, 30, 7, 5
     lengths = np.array([30, 1, 17], np.int32)
@@ -95,6 +96,7 @@ def test_bilstm_equals_the_lstm_of_jax():
     chex.assert_trees_all_close(gradients, expected_gradients, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 4])
 def test_padding_a_document_changes_none_of_its_states(length):
     params, x = lstm_params(E, H), normal(B, T, E)
