@@ -17,8 +17,8 @@ class TrainArguments(Config):
     """Trains LSFA: representation learning, feature transfer from frequent to rare labels, classifier adjustment.
 
     Examples:
-      bin/train                                         the embedded synthetic corpus, a minute or two
-      bin/train --dataset rcv1 --preset quick           RCV1, fetched once, for a laptop
+      bin/train                                         the small built-in corpus, two minutes
+      bin/train --dataset rcv1 --preset quick           RCV1, downloaded once, for a laptop
       bin/train --data-dir my_corpus --output runs/mine your train.jsonl and test.jsonl
       bin/train --output runs/mine --resume             continue where it was interrupted
       bin/train --baseline tree                         compared with a linear label tree at the end

@@ -48,13 +48,15 @@ def check(path: Path, options: ReadOptions) -> dict[str, SplitReport]:
         note(f"{split}: {source}: {reports[split].rows.summary()}")
     _print_sizes(reports)
     _print_labels(reports)
-    if any(report.rows.skipped for report in reports.values()):
+    broken = any(report.rows.skipped for report in reports.values())
+    if broken:
         warn("bin/train stops at the first of the skipped rows; correct them, or use --data.bad-rows skip")
     given = "".join(
         f" --data.{name.replace('_', '-')} {shlex.quote(str(getattr(options, name)))}"
         for name in ("format", "text_field", "labels_field", "label_separator")
         if getattr(options, name) not in ("", "auto")
     )
+    given += " --data.bad-rows skip" if broken else ""
     note(f"Train on it: bin/train --data-dir {shlex.quote(str(path))}{given}")
     return reports
 

@@ -66,6 +66,6 @@ def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], 
     table(f"{corpus.name}: {title}", header, [cells(metric) for metric in before if metric not in _GROUPS])
     if "pvae" in metrics:
         error, ratio = metrics["pvae"]["relative_mean_error"], metrics["pvae"]["variance_ratio"]
-        note(f"Generated tail features: relative mean error {error:.3f} (0 is best), variance ratio {ratio:.3f} (1)")
+        note(f"Generated features: relative mean error {error:.3f} (best: 0), variance ratio {ratio:.3f} (best: 1)")
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in metrics["seconds"].items())
     note(f"Time: {times}. Results: {folder}")

@@ -35,7 +35,8 @@ def programs() -> int:
 
 def summary() -> str:
     """Returns a sentence with the number of programs that were compiled and of those loaded from the disk."""
-    return f"{programs():,} programs compiled, {_counts[_LOADED]:,} of them loaded from the disk"
+    loaded = _counts[_LOADED]
+    return f"{programs() - loaded:,} programs compiled, {loaded:,} loaded from the disk"
 
 
 def keep_on_disk() -> None:

@@ -115,6 +115,7 @@ def predictions(run, data, path, ids=None, shuffled=False):
     return path
 
 
+@pytest.mark.slow
 def test_predictions_of_all_labels_have_the_metrics_of_the_model(report, run, data, tmp_path):
     path = predictions(run, data, tmp_path / "predictions.jsonl")
     arguments = EvaluateArguments(

@@ -261,6 +261,7 @@ def command(run, tmp_path_factory):
     return {"args": [sys.executable, "-m", "lsfa_jax.cli.predict", "--run", str(run)], "env": environment}
 
 
+@pytest.mark.slow
 def test_typed_texts_are_answered_one_by_one_until_ctrl_c(command):
     terminal, side = pty.openpty()
     process = subprocess.Popen(**command, stdin=side, stdout=side, stderr=side, start_new_session=True)

@@ -110,7 +110,7 @@ def test_a_corpus_with_documents_refuses_a_folder(dataset, folder):
 
 
 def test_missing_folder_or_file(folder):
-    with pytest.raises(UserError, match=r"nowhere: not a folder that can be read"):
+    with pytest.raises(UserError, match=r"nowhere: neither a file nor a folder that can be read"):
         load_corpus(custom(folder / "nowhere"))
     (folder / "train.jsonl").unlink()
     with pytest.raises(UserError, match=r"no file for the train split"):

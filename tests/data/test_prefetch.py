@@ -62,6 +62,7 @@ def test_the_thread_ends_on_ctrl_c_while_an_item_is_computed():
     assert not threads()
 
 
+@pytest.mark.slow
 def test_closing_does_not_wait_for_input_that_never_comes():
     never = threading.Event()
 

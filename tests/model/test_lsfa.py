@@ -100,6 +100,7 @@ def test_a_block_size_that_divides_the_labels_gives_the_same_scores():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"bias": True}, {"weights": "shared", "feature_head": False, "label_block": 3}])
 def test_scores_of_positive_features_are_the_scores_of_all_labels(options):
     model, params = make(**options)
@@ -152,6 +153,7 @@ def test_classifier_rows_are_those_of_the_labels(weights, num_labels, bias):
         assert b is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainable", ["yes", "no", "after_collection"])
 def test_word_vectors_have_a_gradient_only_if_trainable(trainable):
     model, params = make(embedding_trainable=trainable)

@@ -64,6 +64,7 @@ def test_the_shortlist_holds_the_positives_the_hardest_and_the_first_of_the_pool
         np.testing.assert_array_equal(weights[: len(used)], 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("positive", "size", "pool_size"),
     [([4], 2, 3), ([1, 3], 6, 4), ([], 4, 3), ([], 5, 6), ([0, 2, 5], 8, 3), ([2], 3, 1)],

@@ -332,6 +332,7 @@ def test_bad_settings(arguments, message):
         LSFA(**arguments).predict(["a"])
 
 
+@pytest.mark.slow
 def test_documents_without_words_are_warned_about():
     texts, labels = documents()
     with pytest.warns(UserWarning, match="2 training documents have no word"):

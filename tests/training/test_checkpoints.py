@@ -108,6 +108,7 @@ def test_a_save_is_due_so_many_seconds_after_the_last(tmp_path):
         assert time.monotonic() - opened >= 0.2
 
 
+@pytest.mark.slow
 def test_saving_takes_at_most_a_twentieth_of_the_time(tmp_path):
     with Checkpoints(tmp_path, save_every=0.0) as checkpoints:
         assert checkpoints.due()

@@ -113,6 +113,7 @@ def test_3_word_vectors_are_frozen_until_prototypes_are_collected_and_then_train
     assert trains(collected=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["paper", "released"])
 def test_4_the_posterior_is_never_narrower_than_the_prior(profile):
     model = transfer.make_pvae(settings(profile), D)

@@ -48,6 +48,7 @@ def label_rows(label_ids: list[int]) -> dict[str, jax.Array | None]:
     return {"table": row_ids, "bias": row_ids, "matrix": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", ["running", "global", "none"])
 def test_gathered_rows_step_as_in_the_dense_step_and_other_rows_stay(clip):
     optimizer = make_optimizer(Optimizer(clip=clip, clip_factor=0.5), 0.1)

@@ -42,6 +42,7 @@ def test_abstract_has_shapes_dtypes_and_sharding():
     assert abstract.sharding.device_set == set(jax.local_devices())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [8, 5, 1])
 def test_the_pmapped_encoder_equals_the_encoder(count):
     params = {
@@ -57,6 +58,7 @@ def test_the_pmapped_encoder_equals_the_encoder(count):
 SHAPES = {"w_input": (3, 8), "w_hidden": (2, 8), "bias": (8,), "h0": (2,), "c0": (2,)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("documents", [8, 6, 3])
 def test_pmapped_prototypes_equal_the_prototypes(documents):
     num_labels = 5
@@ -75,6 +77,7 @@ def test_pmapped_prototypes_equal_the_prototypes(documents):
     np.testing.assert_allclose(prototypes.variances(total), prototypes.variances(expected), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [4, 7])
 def test_the_pmapped_decoder_equals_the_decoder(rows):
     model = pvae.Pvae(feature_size=3, hidden_size=4, latent_size=2, nonnegative=False)

@@ -51,7 +51,9 @@ def find_splits(data_dir: Path) -> dict[str, Path | Files]:
     try:
         present = sorted(entry.name for entry in data_dir.iterdir())
     except OSError as error:
-        raise UserError(f"{data_dir}: not a folder that can be read ({error.strerror}). Check the path.") from None
+        raise UserError(
+            f"{data_dir}: neither a file nor a folder that can be read ({error.strerror}). Check the path."
+        ) from None
     splits: dict[str, Path | Files] = {}
     for split, stems in _SPLIT_STEMS.items():
         sources = [source for stem in stems for source in _candidates(data_dir, stem)]
