@@ -1,9 +1,9 @@
 """The command behind bin/evaluate: every metric of a model, of a file of predictions, and of linear baselines."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from lsfa_jax.data.reading.documents import Source
     from lsfa_jax.training.model_folder import TrainedModel
 
-T = TypeVar("T")
 
 _HEAD_THRESHOLD = 50
 
@@ -206,7 +205,7 @@ def _read(
     report = ReadReport()
     with console.progress(f"reading {source}", None, "documents") as advance:
         documents = read_documents(source, options=options, report=report)
-        store = DocumentStore(_counted(documents, advance), keep_texts)
+        store = DocumentStore(console.counted(documents, advance), keep_texts)
     note(f"{source}: {report.summary()}")
     return store
 
@@ -326,7 +325,7 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> S
     compilation_cache.keep_on_disk()
     config, documents = model.config, problem.documents
     with console.progress("words to numbers", len(documents), "documents") as advance:
-        texts = _counted(documents.texts(), advance)
+        texts = console.counted(documents.texts(), advance)
         words = encode(texts, vocabulary.word_index(model.words), config.data.max_words)
     mesh = sharding.make_mesh()
     size = batch_size or config.report.batch_size
@@ -357,15 +356,9 @@ def _score_baseline(baseline: baselines.Baseline, problem: _Problem) -> Scores:
     assert train is not None
     note(f"{title}: {len(train):,} training documents; a label is predicted {baselines.RULES[baseline]}")
     with console.progress(f"{title}: TF-IDF", len(train) + len(documents), "documents") as advance:
-        features = tf_idf(_counted(train.texts(), advance), _counted(documents.texts(), advance))
+        features = tf_idf(console.counted(train.texts(), advance), console.counted(documents.texts(), advance))
     labels, groups = train.label_ids(problem.label_ids), problem.groups.members
     return baselines.METHODS[baseline](features[0], labels, features[1], problem.truth, groups, problem.num_ranked)
-
-
-def _counted(items: Iterable[T], advance: console.Advance) -> Iterator[T]:
-    for item in items:
-        yield item
-        advance()
 
 
 def _propensity(arguments: EvaluateArguments, model: "TrainedModel | None") -> Propensity:

@@ -4,34 +4,32 @@ Shapes: B documents (rows), T words, K label slots of a document, H hidden units
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from lsfa_jax.data.corpus import EncodedSplit, Split
 from lsfa_jax.data.negative_sampling import Candidates
 from lsfa_jax.data.ragged import Ragged
-
-Array = Any
-"""NumPy's on the host; JAX's once a batch is on the device."""
+from lsfa_jax.types import AnyArray
 
 
 class Batch(NamedTuple):
-    """Documents padded to one shape."""
+    """Documents padded to one shape. On the host, then on the devices."""
 
-    words: Array | None
+    words: AnyArray | None
     """int32[B, T], word ids, 0 beyond the length; None where the split has token states."""
-    lengths: Array
+    lengths: AnyArray
     """int32[B], words of each document; 0 for padding rows."""
-    label_ids: Array
+    label_ids: AnyArray
     """int32[B, K], the document's labels that the model knows, the positive pairs; 0 beyond them."""
-    label_mask: Array
+    label_mask: AnyArray
     """bool[B, K], true at labels."""
-    document_mask: Array
+    document_mask: AnyArray
     """bool[B], false at padding rows."""
-    rows: Array
+    rows: AnyArray
     """int32[B], each document's number in its split; 0 at padding rows."""
-    states: Array | None = None
+    states: AnyArray | None = None
     """[B, T, 2H], token states, 0 beyond the length; None where the split has word ids."""
     candidates: Candidates | None = None
     """Labels that a sampled loss is computed over; None where the loss is over all."""

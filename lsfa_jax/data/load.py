@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 from hashlib import sha256
 from pathlib import Path
@@ -85,7 +85,7 @@ def read_split(config: Config, split: Literal["train", "test"]) -> Iterator[Docu
     in_test = None if "test" in sources else _drawn(config, sources)
     reports: list[tuple[str, ReadReport]] = []
     with console.progress(f"Reading {config.dataset} ({split})", None, unit="documents") as advance:
-        documents = _counted(_documents(config, sources, "train" if from_train else split, reports), advance)
+        documents = console.counted(_documents(config, sources, "train" if from_train else split, reports), advance)
         for number, document in enumerate(documents):
             if in_test is None or in_test[number] == from_train:
                 yield document
@@ -164,7 +164,7 @@ def _prepare(config: Config, sources: Sources, folder: Path) -> None:
         def documents(split: str) -> Iterator[Document] | None:
             if split not in sources:
                 return None
-            return _counted(_documents(config, sources, split, reports), advance)
+            return console.counted(_documents(config, sources, split, reports), advance)
 
         build_corpus.write(
             folder,
@@ -194,16 +194,6 @@ def _documents(
     for source in sources[split]:
         reports.append((str(source), ReadReport()))
         yield from read_documents(source, options=options, report=reports[-1][1])
-
-
-def _counted(documents: Iterable[Document], advance: console.Advance) -> Iterator[Document]:
-    number = 0
-    for number, document in enumerate(documents, 1):
-        # Moving a bar costs as much as reading a short document.
-        if number % 100 == 0:
-            advance(100)
-        yield document
-    advance(number % 100)
 
 
 def _root(config: Config) -> str:

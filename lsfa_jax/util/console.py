@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+T = TypeVar("T")
 
 
 class _Console(Console):
@@ -113,6 +115,19 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
             yield advance
     else:
         yield _Lines(description, total, unit, done)
+
+
+def counted(items: Iterable[T], advance: Advance) -> Iterator[T]:
+    """Yields the items, and advances by their number.
+
+    A hundred at a time: moving a bar costs as much as reading a short document.
+    """
+    number = 0
+    for number, item in enumerate(items, 1):
+        if number % 100 == 0:
+            advance(100)
+        yield item
+    advance(number % 100)
 
 
 @contextmanager
