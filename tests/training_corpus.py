@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from lsfa_jax.config import Config, layered, merged
-from lsfa_jax.data import build_corpus, corpus
+from lsfa_jax.data import build_corpus, corpus, vocabulary
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.model import lsfa
+from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.training.stages.adjustment import Adjustment
 from lsfa_jax.training.stages.representation import Representation
 from lsfa_jax.training.stages.transfer import Transfer
@@ -113,6 +114,23 @@ def init_params(model: lsfa.Lsfa, seed: int = 0) -> Any:
     shapes = jax.eval_shape(model.init, jax.random.key(0), words, lengths)["params"]
     random = np.random.default_rng(seed)
     return jax.tree.map(lambda x: jnp.asarray(0.7 * random.normal(size=x.shape), jnp.float32), shapes)
+
+
+def trained_model(
+    words: list[str], labels: list[str], length_buckets: tuple[int, ...], threshold: float
+) -> TrainedModel:
+    """Returns a model for some words and labels, with its initial parameters."""
+    settings = config(data={"length_buckets": buckets})
+    model = make_model(settings, vocabulary_size=vocabulary.NUM_SPECIAL + len(words))
+    return TrainedModel(
+        config=settings,
+        words=words,
+        labels=labels,
+        label_counts=np.ones(len(labels), np.int64),
+        num_documents=10,
+        threshold=threshold,
+        params=jax.tree.map(np.asarray, init_params(model)),
+    )
 
 
 def compile_into(folder: Path) -> dict[str, str]:

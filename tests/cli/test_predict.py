@@ -10,12 +10,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from lsfa_jax.cli.predict import main
-from lsfa_jax.data import vocabulary
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
 from tests import training_corpus
@@ -33,17 +31,7 @@ TEXTS = [row["text"] for row in ROWS]
 
 @pytest.fixture(scope="module")
 def model():
-    config = training_corpus.config(data={"length_buckets": (8,)})
-    lsfa = training_corpus.make_model(config, vocabulary_size=vocabulary.NUM_SPECIAL + len(WORDS))
-    return model_folder.TrainedModel(
-        config=config,
-        words=WORDS,
-        labels=LABELS,
-        label_counts=np.ones(len(LABELS), np.int64),
-        num_documents=10,
-        threshold=0.75,
-        params=jax.tree.map(np.asarray, training_corpus.init_params(lsfa)),
-    )
+    return training_corpus.trained_model(WORDS, LABELS, (8,), 0.75)
 
 
 @pytest.fixture(scope="module")

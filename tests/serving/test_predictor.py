@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from lsfa_jax.data import vocabulary
 from lsfa_jax.serving.predictor import Predictor
-from lsfa_jax.training import model_folder
 from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
 from tests.reference import encoder as reference_encoder
@@ -31,17 +30,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def model():
-    config = training_corpus.config(data={"length_buckets": (4, 8)})
-    lsfa = training_corpus.make_model(config, vocabulary_size=vocabulary.NUM_SPECIAL + len(WORDS))
-    return model_folder.TrainedModel(
-        config=config,
-        words=WORDS,
-        labels=LABELS,
-        label_counts=np.ones(len(LABELS), np.int64),
-        num_documents=10,
-        threshold=0.5,
-        params=jax.tree.map(np.asarray, training_corpus.init_params(lsfa)),
-    )
+    return training_corpus.trained_model(WORDS, LABELS, (4, 8), 0.5)
 
 
 def reference(model, text):

@@ -4,16 +4,9 @@ import json
 import pytest
 
 from lsfa_jax.data.reading import compression
-from lsfa_jax.data.reading.detect import ReadOptions
-from lsfa_jax.data.reading.documents import ReadReport, read_documents
 from lsfa_jax.data.reading.splits import find_splits
 from lsfa_jax.util.console import UserError
-
-
-def read(source, **options):
-    report = ReadReport()
-    return list(read_documents(source, options=ReadOptions(**options), report=report)), report
-
+from tests.data.reading.files import read
 
 LAW = {
     "celex_id": "31960D0712",

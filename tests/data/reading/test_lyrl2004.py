@@ -3,23 +3,10 @@ import gzip
 import pytest
 
 from lsfa_jax.data.reading import lyrl2004
-from lsfa_jax.data.reading.detect import ReadOptions
-from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
+from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.reading.splits import Files, find_splits
 from lsfa_jax.util.console import UserError
-
-
-def read(source, **options):
-    report = ReadReport()
-    return list(read_documents(source, options=ReadOptions(**options), report=report)), report
-
-
-def write(folder, **files):
-    for name, content in files.items():
-        data = content if isinstance(content, bytes) else content.encode()
-        (folder / name.replace("__", ".")).write_bytes(data)
-    return folder
-
+from tests.data.reading.files import read, write
 
 TOKENS = ".I 2286\n.W\nrecov recov\nexcit\n\n.I 2287\n.W\n\n.I 2288\n.W\nlast\n"
 TOPICS = "E11 2286 1\nECAT 2286 1\nM11 2288 1\nM12 2288 0\nGCAT 99 1\n"

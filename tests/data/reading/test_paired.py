@@ -2,22 +2,10 @@ import gzip
 
 import pytest
 
-from lsfa_jax.data.reading.detect import ReadOptions
-from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
+from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.reading.splits import Files, find_splits
 from lsfa_jax.util.console import UserError
-
-
-def read(source, **options):
-    report = ReadReport()
-    return list(read_documents(source, options=ReadOptions(**options), report=report)), report
-
-
-def write(folder, **files):
-    for name, content in files.items():
-        data = content if isinstance(content, bytes) else content.encode()
-        (folder / name.replace("__", ".")).write_bytes(data)
-    return folder
+from tests.data.reading.files import read, write
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,7 @@ from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
 from lsfa_jax.data.reading.splits import Files, find_splits
 from lsfa_jax.util.console import UserError
-
-
-def read(source, **options):
-    report = ReadReport()
-    return list(read_documents(source, options=ReadOptions(**options), report=report)), report
+from tests.data.reading.files import read
 
 
 def parquet(path, **columns):
