@@ -120,7 +120,7 @@ def trained_model(
     words: list[str], labels: list[str], length_buckets: tuple[int, ...], threshold: float
 ) -> TrainedModel:
     """Returns a model for some words and labels, with its initial parameters."""
-    settings = config(data={"length_buckets": buckets})
+    settings = config(data={"length_buckets": length_buckets})
     model = make_model(settings, vocabulary_size=vocabulary.NUM_SPECIAL + len(words))
     return TrainedModel(
         config=settings,
