@@ -41,9 +41,27 @@ class Data(Section):
         (64, 128, 192, 256, 384), description="Lengths that texts are padded to; max_words is always the last."
     )
     format: str = Field("auto", description="Of the files. auto: by their content; or jsonl, csv, tsv, parquet, ...")
-    text_field: str = Field("", description="Field or column with the text, where its name does not tell.")
-    labels_field: str = Field("", description="Field or column with the labels, likewise.")
-    label_separator: str = Field("", description="What stands between labels that share a column.")
+    encoding: str = Field("auto", description="auto: UTF-8, or UTF-16 with a byte order mark; or a name such as cp1252.")
+    columns: str = Field(
+        "",
+        description="Names of the columns of a file without a header, in order: text,labels or id,text,labels; - is not "
+        "read.",
+    )
+    text_field: str = Field("", description="Field or column with the text; several, as title,abstract, are joined.")
+    labels_field: str = Field("", description="Field or column with the labels; several, or a pattern such as label*.")
+    label_columns: str = Field(
+        "", description="Columns of 0 and 1 that are a label each: first..last, a pattern, or names with commas between."
+    )
+    label_separator: str = Field("", description="What stands between labels that share a column; none: nothing does.")
+    label_names: str = Field(
+        "", description="File with the names of labels: id<TAB>name a line, or line i the name of number i, from 0."
+    )
+    tokenizer: Literal["words", "spaces", "characters", "runs"] = Field(
+        "words",
+        description="words: of any script; spaces: whatever stands between spaces (C++, .NET); characters; runs: of "
+        "letters and digits, as before version 0.2.",
+    )
+    html: Literal["keep", "strip"] = Field("keep", description="Whether tags are text, or removed.")
     bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")
     verify: Verify = Field(
         "sampled",
