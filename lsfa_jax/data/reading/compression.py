@@ -1,6 +1,7 @@
 """Files and standard input as lines of bytes, decompressed as they are read, with file and line in every error."""
 
 import bz2
+import codecs
 import io
 import lzma
 import re
@@ -21,6 +22,13 @@ HEAD_SIZE = 2**20
 """Bytes from which the format of a file is detected."""
 
 _BOM = b"\xef\xbb\xbf"
+# That of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 # Compressed data are fed in small steps, since a step may grow 30,000-fold (zstd): that bounds the memory.
 _COMPRESSED_STEP = 2**10
@@ -123,7 +131,7 @@ class Stream:
         compressed: whether it was compressed.
     """
 
-    def __init__(self, raw: BinaryIO, name: str) -> None:
+    def __init__(self, raw: BinaryIO, name: str, encoding: str = "auto") -> None:
         self.name = name
         # read1 returns what a pipe has so far; read would wait for the full size.
         self._read = cast(Callable[[int], bytes], getattr(raw, "read1", raw.read))
@@ -140,7 +148,8 @@ class Stream:
         decoder = next((decoder for magic, decoder in _DECODERS if magic.match(start)), None)
         self.compressed = decoder is not None
         packed = chain([start] if start else [], self._blocks())
-        self._chunks = _decompressed(packed, decoder, name) if decoder else packed
+        unpacked = _decompressed(packed, decoder, name) if decoder else packed
+        self._chunks = _as_utf8(unpacked, encoding)
 
     def _blocks(self) -> Iterator[bytes]:
         size = _COMPRESSED_STEP if self.compressed else _PLAIN_STEP
@@ -165,7 +174,7 @@ class Stream:
             # `lines` raises it, after the lines before the damage.
             following = _raising(error)
         self._chunks = chain(chunks, following)
-        return b"".join(chunks)[:HEAD_SIZE].removeprefix(_BOM)
+        return _without_bom(b"".join(chunks)[:HEAD_SIZE])
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yields each line with its number from 1, without line end or UTF-8 byte order mark.
@@ -192,10 +201,42 @@ class Stream:
                     "a line: check that the file is of that format (not one JSON array), or split the document."
                 )
             if number == 1:
-                line = line.removeprefix(_BOM)
+                line = _without_bom(line)
                 if not line:
                     return
             yield number, line.rstrip(b"\r\n")
+
+
+def _without_bom(data: bytes) -> bytes:
+    """Removes UTF-8 byte order marks from the start, of which files that were converted twice have two."""
+    while data.startswith(_BOM):
+        data = data[len(_BOM) :]
+    return data
+
+
+def _as_utf8(chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    """Yields the content in UTF-8; 'auto' takes it for UTF-16 or UTF-32 where it begins with their byte order mark.
+
+    A byte that the encoding does not have remains as it is: the row with it is then reported as not UTF-8.
+
+    Raises:
+        UnicodeError: the content is not in an encoding of several bytes a character.
+    """
+    first = next(chunks, b"")
+    # A short line that a user types does not wait for the next one.
+    while 0 < len(first) < 4 and b"\n" not in first and (more := next(chunks, b"")):
+        first += more
+    if encoding == "auto":
+        encoding = next((name for mark, name in _MARKS if first.startswith(mark)), "utf-8")
+    if codecs.lookup(encoding).name == "utf-8":
+        yield from chain([first] if first else [], chunks)
+        return
+    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+    for chunk in chain([first], chunks):
+        if text := decoder.decode(chunk):
+            yield text.encode("utf-8", "surrogateescape")
+    if rest := decoder.decode(b"", final=True):
+        yield rest.encode("utf-8", "surrogateescape")
 
 
 def _raising(error: Exception) -> Iterator[bytes]:
@@ -204,22 +245,26 @@ def _raising(error: Exception) -> Iterator[bytes]:
 
 
 @contextmanager
-def open_stream(source: Path | BinaryIO) -> Iterator[Stream]:
-    """Opens a plain, gzip, xz, bzip2 or Zstandard file, or such a stream of bytes.
+def open_stream(source: Path | BinaryIO, encoding: str = "auto") -> Iterator[Stream]:
+    """Opens a plain, gzip, xz, bzip2 or Zstandard file, or such a stream of bytes, whose lines are then UTF-8.
+
+    Args:
+        source: the file or stream.
+        encoding: of its text; 'auto' is UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
         UserError: the file cannot be opened.
     """
     if not isinstance(source, Path):
         name = getattr(source, "name", "")
-        yield Stream(source, "standard input" if name in ("<stdin>", 0, "") else str(name))
+        yield Stream(source, "standard input" if name in ("<stdin>", 0, "") else str(name), encoding)
         return
     try:
         raw = source.open("rb")
     except OSError as error:
         raise UserError(f"{source}: cannot be opened ({error.strerror}). Check the path.") from None
     with raw:
-        yield Stream(raw, str(source))
+        yield Stream(raw, str(source), encoding)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -1,26 +1,49 @@
 """Documents with their label names from files of any format, with file and line in every error."""
 
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO
 
+from lsfa_jax.data.reading.annif import full_text_rows, text_documents
 from lsfa_jax.data.reading.compression import open_stream
-from lsfa_jax.data.reading.detect import ReadOptions, describe, detect
+from lsfa_jax.data.reading.detect import NUM_ROWS, describe, detect, readings, typed_layout
 from lsfa_jax.data.reading.eurlex57k import json_documents, law_rows
+from lsfa_jax.data.reading.json_documents import json_document, read_objects
 from lsfa_jax.data.reading.json_lines import json_lines
+from lsfa_jax.data.reading.label_names import read_label_names
 from lsfa_jax.data.reading.lyrl2004 import TOPICS, token_file_rows
-from lsfa_jax.data.reading.paired import paired_rows
+from lsfa_jax.data.reading.options import ReadOptions
+from lsfa_jax.data.reading.paired import matrix_rows, paired_rows
 from lsfa_jax.data.reading.parquet import PARQUET_MAGIC, Parquet
-from lsfa_jax.data.reading.rows import BadRow, BlankLine, Layout, Lines, Parsed, Placed, Row
+from lsfa_jax.data.reading.pecos import label_rows
+from lsfa_jax.data.reading.rows import (
+    INVALID_UTF8,
+    BadRow,
+    BadRowError,
+    BlankLine,
+    Layout,
+    Lines,
+    Parsed,
+    Placed,
+    RepeatedHeader,
+    Row,
+)
 from lsfa_jax.data.reading.splits import Files, Source, compressed_or_plain, with_label_file
 from lsfa_jax.data.reading.tables import table_rows
-from lsfa_jax.data.reading.text_lines import libmultilabel, plain_lines
+from lsfa_jax.data.reading.text_lines import fasttext, plain_lines
 from lsfa_jax.util.console import UserError, note
 
 # So many ids are compared at most, so that memory stays bounded.
 _MAX_IDS = 1_000_000
+
+# Characters without a width that differ between labels that look the same: soft hyphen, zero-width space, BOM.
+_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
+_URI = re.compile(r"<(\w+:[^<>\s]+)>")
 
 
 @dataclass(frozen=True)
@@ -70,7 +93,8 @@ _PARSERS: dict[str, Callable[[Lines, Layout], Parsed]] = {
     "jsonl": json_lines,
     "csv": table_rows,
     "tsv": table_rows,
-    "libmultilabel": libmultilabel,
+    "libmultilabel": table_rows,
+    "fasttext": fasttext,
     "txt": plain_lines,
 }
 
@@ -78,10 +102,11 @@ _PARSERS: dict[str, Callable[[Lines, Layout], Parsed]] = {
 def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) -> Iterator[Document]:
     """Yields the documents of a file, a stream of bytes such as standard input, or several files.
 
-    The file is UTF-8, plain or compressed (gzip, xz, bzip2, Zstandard). Its format, columns and label separator are
-    those of the options, else detected from the content, and printed. Repeated labels are merged in order, NUL
-    characters in a text become spaces, and nothing else is changed. Documents with empty text, without labels or with
-    the id of an earlier one are yielded too, and counted as notes.
+    The file is plain or compressed (gzip, xz, bzip2, Zstandard). Its format, columns and label separator are those of
+    the options, else detected from the content, and printed with the first document. Labels are brought into Unicode's
+    form NFC, without white space around them, repeated ones are merged in order, and NUL characters in a text become
+    spaces; nothing else is changed. Documents with empty text, without labels or with the id of an earlier one are
+    yielded too, and counted as notes.
 
     Args:
         source: what the documents are read from.
@@ -94,15 +119,18 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
     """
     kept_before, skipped_before = report.kept, report.skipped.total()
     ids: set[int] = set()
-    for where, row in _rows(source, options):
-        if isinstance(row, BlankLine):
-            report._count(report.notes, "blank line", where)
+    clean = _Labels(source, options)
+    for where, row in _rows(source, options, clean):
+        if isinstance(row, BlankLine | RepeatedHeader):
+            what = "blank line" if isinstance(row, BlankLine) else "repeated header, left out"
+            report._count(report.notes, what, where)
             continue
         report.read += 1
+        if isinstance(row, Row):
+            row = clean(row)
         if isinstance(row, BadRow):
             if options.bad_rows == "stop":
-                advice = f"Mend the row, or leave such rows out with `{options.prefix}bad-rows skip`."
-                raise UserError(f"{where}: {row}. {advice}")
+                raise _stopped(where, row, options)
             report._count(report.skipped, row.reason, where)
             continue
         report.kept += 1
@@ -115,11 +143,73 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
                 report._count(report.notes, "duplicate id", where)
             elif len(ids) < _MAX_IDS:
                 ids.add(hashed)
+        if report.kept == kept_before + 1 and options.labelled:
+            note(f"  first document: {_shown(document)}")
         yield document
     if report.kept == kept_before:
         skipped = report.skipped.total() - skipped_before
         cause = f"all {skipped:,} rows were skipped ({report.summary()})" if skipped else "the file is empty"
         raise UserError(f"{_name(source)}: holds no documents: {cause}. Expected a document in every row.")
+
+
+def _stopped(where: str, row: BadRow, options: ReadOptions) -> UserError:
+    advice = f"Mend the row, or leave such rows out with `{options.prefix}bad-rows skip`."
+    if row.reason == INVALID_UTF8 and isinstance(row.got, bytes):
+        advice = f"{readings(row.got)}. If the file is in one of them, set {options.option('encoding')}; if only this row is, "
+        advice += f"convert it, or leave such rows out with `{options.prefix}bad-rows skip`."
+    return UserError(f"{where}: {row}. {advice}")
+
+
+def _shown(document: Document) -> str:
+    """Returns a document on one line: the beginning of its text, and its labels."""
+    text = " ".join(document.text[:400].split())
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    labels = ", ".join(map(repr, document.labels[:5])) + (" ..." if len(document.labels) > 5 else "")
+    return f"{text!r} -> {labels or 'no labels'}"
+
+
+class _Labels:
+    """Replaces numbers of labels by their names, and brings names into one form."""
+
+    def __init__(self, source: Source, options: ReadOptions) -> None:
+        self._active = options.labelled and options.normalise_labels
+        self.names: Mapping[str, str] = {}
+        path = source.names if isinstance(source, Files) else None
+        if options.labelled and options.label_names:
+            path = Path(options.label_names).expanduser()
+        if path:
+            self.names = read_label_names(path)
+        # Of each label as it was read; "" is left out.
+        self._cleaned: dict[str, str] = {}
+
+    def __call__(self, row: Row) -> Row | BadRow:
+        if not self._active:
+            return row
+        try:
+            labels = [self._cleaned.get(label) or self._clean(label) for label in row.labels]
+        except BadRowError as bad:
+            return bad.at(row.number)
+        return replace(row, labels=[label for label in labels if label]) if labels != row.labels else row
+
+    def _clean(self, label: str) -> str:
+        cleaned = unicodedata.normalize("NFC", _INVISIBLE.sub("", label)).strip()
+        if match := _URI.fullmatch(cleaned):
+            cleaned = match[1]
+        if self.names:
+            cleaned = self._name(cleaned)
+        self._cleaned[label] = cleaned
+        return cleaned
+
+    def _name(self, label: str) -> str:
+        if label == "-1":
+            return ""  # no label, as in test data without labels
+        name = self.names.get(label)
+        if name is None and not label.isdigit():
+            return label
+        if name is None:
+            expected = f"a number from 0 to {len(self.names) - 1:,}, the label names"
+            raise BadRowError("a label's number has no name", expected, label)
+        return name
 
 
 def _notes(row: Row, document: Document, options: ReadOptions) -> Iterator[str]:
@@ -138,11 +228,18 @@ def _name(source: Source) -> str:
     return str(source) if isinstance(source, Path | Files) else "standard input"
 
 
-def _rows(source: Source, options: ReadOptions) -> Placed:
+def _rows(source: Source, options: ReadOptions, clean: "_Labels") -> Placed:
     """Yields each row with its 'file:line'."""
     if isinstance(source, Path) and source.is_dir():
+        if text_documents(source) or (not options.labelled and any(source.glob("*.txt"))):
+            note(f"{source}: read as annif, a text a file with its subjects beside it")
+            yield from full_text_rows(source, options.labelled, options.encoding)
+            return
         if not json_documents(source):
-            raise UserError(f"{source}: is a folder, and holds no JSON documents. Expected a file, or such a folder.")
+            raise UserError(
+                f"{source}: is a folder, and holds neither JSON documents nor texts with their subjects (doc1.txt and "
+                "doc1.tsv). Expected a file, or such a folder."
+            )
         note(f"{source}: read as eurlex57k, a JSON document a file")
         yield from law_rows(source, options.labelled)
         return
@@ -152,11 +249,11 @@ def _rows(source: Source, options: ReadOptions) -> Placed:
         yield from _paired_rows(source.texts, source.labels, options)
         return
     for file in source.texts if isinstance(source, Files) else [source]:
-        yield from _file_rows(file, options)
+        yield from _file_rows(file, options, clean)
 
 
-def _file_rows(source: Path | BinaryIO, options: ReadOptions) -> Placed:
-    with open_stream(source) as stream:
+def _file_rows(source: Path | BinaryIO, options: ReadOptions, clean: "_Labels") -> Placed:
+    with open_stream(source, options.encoding) as stream:
         head = stream.head()
         if options.format == "parquet" or (options.format == "auto" and head.startswith(PARQUET_MAGIC)):
             if stream.compressed or not isinstance(source, Path):
@@ -166,10 +263,18 @@ def _file_rows(source: Path | BinaryIO, options: ReadOptions) -> Placed:
                 )
             file = Parquet(source, options)
             note(f"{source}: read as {describe(file.layout)}")
+            clean.names = clean.names or file.label_names
             for row in file.rows():
                 yield f"{source}:{row.number}", row
             return
         layout = detect(head, stream.name, options)
+        if layout.format == "json":
+            rows = read_objects(stream, options.columns)
+            layout = typed_layout("json", rows[:NUM_ROWS], stream.name, options)
+            note(f"{stream.name}: read as {describe(layout)}")
+            for row in json_document(rows, layout):
+                yield f"{stream.name}, item {row.number}", row
+            return
         if layout.format in _PARSERS:
             note(f"{stream.name}: read as {describe(layout)}")
             for row in _PARSERS[layout.format](stream.lines(), layout):
@@ -191,7 +296,11 @@ def _file_rows(source: Path | BinaryIO, options: ReadOptions) -> Placed:
 
 def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOptions) -> Placed:
     names = f"{', '.join(map(str, texts))}" + (f" with {labels}" if labels else "")
-    with open_stream(texts[0]) as stream:
+    with open_stream(texts[0], options.encoding) as stream:
+        if labels and labels.suffix == ".npz":
+            note(f"{names}: read as pecos, a text a line and a matrix of labels")
+            yield from matrix_rows(stream, label_rows(labels) if options.labelled else repeat([]), str(labels))
+            return
         if options.format == "lyrl2004" or (options.format == "auto" and stream.head().startswith(b".I ")):
             note(f"{names}: read as lyrl2004")
             yield from token_file_rows(texts, labels)
@@ -200,5 +309,5 @@ def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOpti
         if labels is None or len(texts) != 1:
             raise UserError(f"{names}: expected one file of texts and one of labels")
         note(f"{names}: read as {describe(layout)}")
-        with open_stream(labels) as label_stream:
+        with open_stream(labels, options.encoding) as label_stream:
             yield from paired_rows(stream, label_stream, layout)

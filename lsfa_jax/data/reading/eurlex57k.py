@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lsfa_jax.data.reading.compression import MAX_LINE, open_stream
 from lsfa_jax.data.reading.fields import row_of_fields
-from lsfa_jax.data.reading.rows import BadRow, BadRowError, Layout, Row, check_labels, check_text, decode
+from lsfa_jax.data.reading.label_lists import names_of
+from lsfa_jax.data.reading.rows import BadRow, BadRowError, Layout, Row, check_text, decode
 from lsfa_jax.util.console import UserError
 
 # The parts of a law, in its order.
@@ -44,10 +45,10 @@ def _row(path: Path, labelled: bool) -> Row:
         concepts = law.get("concepts")
         if not isinstance(concepts, list):
             raise BadRowError("no list 'concepts'", "the document's concepts in a list", list(law))
-        labels = check_labels(concepts, "'concepts'")
+        labels, _ = names_of(concepts, "'concepts'")
     text = "\n".join(part for part in parts if part.strip())
     fields = {"text": text, "labels": labels, "id": law.get("celex_id")}
-    return row_of_fields(1, fields, Layout("eurlex57k", "text", "labels", "id"))
+    return row_of_fields(1, fields, Layout("eurlex57k", ("text",), ("labels",), "id"))
 
 
 def _read(path: Path) -> dict[str, object]:

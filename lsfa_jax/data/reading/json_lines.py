@@ -24,5 +24,7 @@ def _row(number: int, line: str, layout: Layout) -> Row:
     except (ValueError, RecursionError):
         raise BadRowError("not JSON", "one JSON object on the line", line) from None
     if not isinstance(fields, dict):
-        raise BadRowError("not an object", f'{{"{layout.labels or "id"}": ..., "{layout.text}": "..."}}', fields)
+        raise BadRowError(
+            "not an object", f'{{"{(*layout.labels, "id")[0]}": ..., "{layout.texts[0]}": "..."}}', fields
+        )
     return row_of_fields(number, fields, layout)

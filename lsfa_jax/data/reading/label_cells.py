@@ -1,20 +1,33 @@
-"""Labels that share one string, such as a cell of a table: how they are split."""
+"""Labels that share one string, such as a cell of a table: how they are split, and how that is detected."""
 
-import ast
-import json
 import re
+import reprlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from lsfa_jax.data.reading.rows import BadRowError, check_labels
+from lsfa_jax.data.reading.label_lists import NULLS, looks_like_list, names_of, parse_list
+from lsfa_jax.data.reading.rows import BadRowError
+from lsfa_jax.util.console import UserError, warn
 
 LIST = "list"
-"""In place of a separator: the string is a JSON or Python list."""
+"""In place of a separator: the string is a list as a program prints it, see `label_lists`."""
 SINGLE = "single"
-"""In place of a separator: the string is one label."""
-SEPARATORS = (";", "|", ",")
-"""The separators that are detected."""
+"""In place of a separator: the string is one label without spaces, as in all of the first rows."""
+WHOLE = "none"
+"""In place of a separator: the string is one label, whatever it holds."""
+SEPARATORS = (";", "|", ",", "\n", "；", "，", "、", "؛", "،", "｜")
+"""Separators that are detected by their presence."""
+RARE_SEPARATORS = ("+", "/", "#", "&", "~", "^")
+"""Separators that are detected only where what they separate occurs alone too."""
 
-_STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-_LIST_OF_STRINGS = re.compile(rf"\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*,?\s*)?\]", re.DOTALL)
+# How many different cells have to be split by a rare separator or a space before it is one.
+_RARE_CELLS, _SPACED_CELLS = 3, 10
+# A word that is more likely a code than a part of a name: C15, GPOL, a_b, <http://x>, or one or two letters.
+_CODE = re.compile(r"<?\w+://\S+|\S*[\d_:]\S*|[A-Z0-9.\-]{2,}|\S{1,2}")
+# Missing values as pandas and MySQL write them into cells that are no lists.
+_MISSING = frozenset({"nan", "NaN", "<NA>", "\\N"})
+_EDGES = "[](){}'\"`"
 
 
 def split_labels(cell: str, separator: str) -> tuple[list[str], tuple[str, ...]]:
@@ -22,47 +35,199 @@ def split_labels(cell: str, separator: str) -> tuple[list[str], tuple[str, ...]]
 
     Args:
         cell: the string.
-        separator: what is between labels; a space stands for any white space. Or LIST or SINGLE.
+        separator: what is between labels; a space stands for any white space. Or LIST, SINGLE or WHOLE.
 
     Returns:
         The labels, and notes on what was left out.
 
     Raises:
-        BadRowError: the string is not a list or not one label, where it has to be.
+        BadRowError: the string is not a list or not one label, where it has to be; or a label has an unpaired bracket.
     """
-    if separator == " ":
-        return cell.split(), ()
-    if not cell.strip():
+    stripped = cell.strip()
+    if separator == LIST:
+        return ([], ()) if stripped in NULLS else names_of(parse_list(stripped), "the list of labels")
+    if not stripped:
         return [], ()
-    if separator == SINGLE:
-        # The first rows had one word each. A later cell that looks like several labels is not guessed at.
-        if len(cell.split()) > 1 or any(mark in cell for mark in SEPARATORS):
+    if stripped in _MISSING:
+        return [], (f"{stripped!r} read as no label",)
+    notes: tuple[str, ...] = ()
+    if separator == " ":
+        labels = stripped.split()
+    elif separator == WHOLE:
+        labels = [stripped]
+    elif separator == SINGLE:
+        # A later cell that looks like several labels is not guessed at.
+        if len(stripped.split()) > 1 or any(mark in stripped for mark in SEPARATORS):
             expected = "one label without spaces, as in the first rows; several need the label separator as an option"
             raise BadRowError("more than one label perhaps", expected, cell)
-        return [cell.strip()], ()
-    if separator == LIST:
-        return parse_list(cell), ()
-    parts = [part.strip() for part in cell.split(separator)]
-    labels = [part for part in parts if part]
-    return labels, ("empty label left out",) if len(labels) < len(parts) else ()
+        labels = [stripped]
+    else:
+        parts = [part.strip() for part in cell.split(separator)]
+        labels = [part for part in parts if part]
+        notes = ("empty label left out",) if len(labels) < len(parts) else ()
+    for label in labels:
+        if label[0] in _EDGES or label[-1] in _EDGES:
+            _check_brackets(label, cell)
+    return labels, notes
 
 
-def parse_list(cell: str) -> list[str]:
-    """Parses a list of strings as JSON or Python writes it.
+def _check_brackets(label: str, cell: str) -> None:
+    """Raises BadRowError for a label that is a list, or a part of one."""
+    unpaired = any(label.count(left) != label.count(right) for left, right in ("[]", "()", "{}"))
+    quoted = len(label) > 1 and label[0] in "'\"" and label[-1] == label[0]
+    if unpaired or quoted or looks_like_list(label):
+        expected = "labels without brackets and quotes around them, or lists in all rows"
+        raise BadRowError("a label looks like a list, or a part of one", expected, cell)
+
+
+def has_edge(label: str) -> bool:
+    """Whether a label begins or ends with a bracket, brace or quote."""
+    return label[:1] in _EDGES or label[-1:] in _EDGES
+
+
+def choose_separator(cells: Iterable[str], name: str, given: str, prefix: str) -> str:
+    """Returns what separates the labels that share a cell.
+
+    Args:
+        cells: of the first rows.
+        name: of the file, for messages.
+        given: the user's separator, or "".
+        prefix: of the options on the command line.
 
     Raises:
-        BadRowError: the string is not such a list.
+        UserError: more than one separator is possible, or some cells are lists and others are not.
     """
-    labels: object = None
+    cells = [cell.strip() for cell in cells]
+    cells = [cell for cell in cells if cell and cell not in _MISSING]
+    if given:
+        _warn_of_absent(cells, name, given)
+        return given
+    if _are_lists(cells, name, prefix):
+        return LIST
+    present = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]
+    if len(present) > 1:
+        raise _unclear(cells, name, prefix, present, f"hold {' and '.join(map(repr, present))}")
+    if present:
+        if _Split.by(present[0], cells).is_contradicted():
+            raise _unclear(
+                cells, name, prefix, present, f"hold {present[0]!r}, but what it separates never occurs apart"
+            )
+        return present[0]
+    for mark in RARE_SEPARATORS:
+        share, number = _Split.by(mark, cells).known_parts()
+        if share >= 0.9 and number >= _RARE_CELLS:
+            return mark
+        if share >= 0.3:
+            raise _unclear(cells, name, prefix, [mark], f"hold {mark!r}, which may be a part of them or separate them")
+    return _spaces(cells, name, prefix)
+
+
+def _spaces(cells: Sequence[str], name: str, prefix: str) -> str:
+    """Returns SINGLE where no cell has two words, a space where they are codes or labels by themselves, or WHOLE."""
+    split = _Split.by(" ", cells)
+    if not split.multiple:
+        return SINGLE
+    contradicted = split.is_contradicted()
+    words = [word for cell in split.multiple for word in cell.split()]
+    if not contradicted and sum(_CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words):
+        return " "
+    share, number = split.known_parts()
+    if share >= 0.95 and number >= _SPACED_CELLS:
+        return " "
+    if contradicted and share == 0 and split.exclusive() >= 0.8:
+        return WHOLE
+    raise _unclear(cells, name, prefix, [" "], "hold only white space")
+
+
+def _are_lists(cells: Sequence[str], name: str, prefix: str) -> bool:
+    lists = [cell for cell in cells if looks_like_list(cell)]
+    rest = [cell for cell in cells if cell not in NULLS]
+    if not lists or not rest:
+        return False
+    others = [cell for cell in rest if not looks_like_list(cell)]
+    if not others:
+        return True
+    # "[deleted]" alone among names is a label, and reported as one with brackets.
+    if len(lists) <= 0.02 * len(rest) and all("," not in cell and "'" not in cell for cell in lists):
+        return False
     try:
-        labels = json.loads(cell)
-    except (ValueError, RecursionError):
-        # Nothing but string literals in one list reaches ast: no code, and no deep nesting.
-        if _LIST_OF_STRINGS.fullmatch(cell.strip()):
-            try:
-                labels = ast.literal_eval(cell.strip())
-            except (ValueError, SyntaxError):
-                labels = None
-    if not isinstance(labels, list):
-        raise BadRowError("labels are not a list", 'a list of strings such as ["a", "b"], as in other rows', cell)
-    return check_labels(labels, "the list of labels")
+        parse_list(others[0])
+    except BadRowError as bad:
+        if bad.reason.startswith("a list that"):
+            raise UserError(f"{name}: {bad.at(0)}. Write the file again with complete lists.") from None
+    raise UserError(
+        f"{name}: the labels of some rows are lists, as in {reprlib.repr(lists[0])}, those of others are not, as in "
+        f"{reprlib.repr(others[0])}. Write all of them alike, or set {prefix}label-separator."
+    )
+
+
+def _warn_of_absent(cells: Sequence[str], name: str, given: str) -> None:
+    present = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]
+    if given != WHOLE and present and not any(given in cell for cell in cells):
+        listed = " and ".join(map(repr, present))
+        warn(f"{name}: {given!r} separates labels, but the first rows hold none, and {listed}: each cell is one label")
+
+
+def _unclear(cells: Sequence[str], name: str, prefix: str, marks: Sequence[str], problem: str) -> UserError:
+    example = next(cell for cell in cells if any(mark in cell for mark in marks) or len(cell.split()) > 1)
+    shown = marks[0].replace("\n", "\\n")
+    return UserError(
+        f"{name}: it is not clear what separates labels: they {problem}, as in {reprlib.repr(example)}. Set "
+        f"{prefix}label-separator '{shown}' (or another), or '{WHOLE}' where each cell is one label."
+    )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Cells under the assumption that a mark separates labels."""
+
+    multiple: dict[str, list[str]]
+    """The parts of each different cell that has several."""
+    rows: Counter[str]
+    """How often each different cell occurs."""
+    single: set[str]
+    """Cells of one part."""
+    cells_of: dict[str, set[str]]
+    """In which different cells of several parts each part occurs."""
+
+    @classmethod
+    def by(cls, mark: str, cells: Sequence[str]) -> "_Split":
+        rows = Counter(cells)
+        multiple, single = {}, set()
+        cells_of: dict[str, set[str]] = defaultdict(set)
+        for cell in rows:
+            parts = cell.split() if mark == " " else [part.strip() for part in cell.split(mark)]
+            if len(parts) < 2:
+                single.add(cell)
+            elif all(parts) or mark in SEPARATORS:
+                multiple[cell] = [part for part in parts if part]
+                for part in parts:
+                    cells_of[part].add(cell)
+            else:
+                single.add(cell)  # "C++" is not split at "+"
+        return cls(multiple, rows, single, cells_of)
+
+    def is_contradicted(self) -> bool:
+        """Whether most cells of several parts occur again and again, and their parts never without each other."""
+        total = sum(self.rows[cell] for cell in self.multiple)
+        together = [
+            self.rows[cell]
+            for cell, parts in self.multiple.items()
+            if len(parts) > 1 and self.rows[cell] > 1 and self._is_exclusive(cell)
+        ]
+        return sum(together) >= max(3, 0.5 * total)
+
+    def known_parts(self) -> tuple[float, int]:
+        """Returns the share of rows with several parts, all of which are labels alone too; and how many cells differ."""
+        total = sum(self.rows[cell] for cell in self.multiple)
+        known = [cell for cell, parts in self.multiple.items() if all(part in self.single for part in parts)]
+        return (sum(self.rows[cell] for cell in known) / total if total else 0.0), len(known)
+
+    def exclusive(self) -> float:
+        """Returns the share of rows with several parts whose parts occur in no other cell."""
+        total = sum(self.rows[cell] for cell in self.multiple)
+        return sum(self.rows[cell] for cell in self.multiple if self._is_exclusive(cell)) / total if total else 0.0
+
+    def _is_exclusive(self, cell: str) -> bool:
+        parts = self.multiple[cell]
+        return all(part not in self.single and len(self.cells_of[part]) == 1 for part in parts)

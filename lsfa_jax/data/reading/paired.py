@@ -1,5 +1,6 @@
 """Texts and labels in two files, line by line."""
 
+from collections.abc import Iterable
 from itertools import zip_longest
 
 from lsfa_jax.data.reading.compression import Stream
@@ -36,3 +37,22 @@ def paired_rows(texts: Stream, labels: Stream, layout: Layout) -> Placed:
             f"{shorter} has {num_lines - num_unpaired:,} lines and {longer} {num_lines:,}; expected as many, since "
             "line i of one belongs to line i of the other. One is cut off, or a text holds a line end."
         )
+
+
+def matrix_rows(texts: Stream, labels: Iterable[list[str]], matrix: str) -> Placed:
+    """Yields document i from line i of a file, with the i-th of the label sets of `matrix`.
+
+    Raises:
+        UserError: there are not as many lines as label sets.
+    """
+    for line, names in zip_longest(texts.lines(), labels):
+        if line is None or names is None:
+            raise UserError(
+                f"{texts.name} and {matrix}: different numbers of texts and of rows; expected as many. One is cut off, or "
+                "a text holds a line end."
+            )
+        number = line[0]
+        try:
+            yield f"{texts.name}:{number}", Row(number, decode(line[1]), names)
+        except BadRowError as bad:
+            yield f"{texts.name}:{number}", bad.at(number)

@@ -1,20 +1,22 @@
 """Parquet files, read in batches of rows."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lsfa_jax.data.reading.compression import refuse_bomb
-from lsfa_jax.data.reading.detect import ReadOptions, choose_columns, choose_separator
+from lsfa_jax.data.reading.compression import HEAD_SIZE, refuse_bomb
+from lsfa_jax.data.reading.detect import NUM_ROWS, typed_layout
 from lsfa_jax.data.reading.fields import row_of_fields
-from lsfa_jax.data.reading.rows import BadRow, BadRowError, Layout, Parsed, Row
+from lsfa_jax.data.reading.label_names import in_order
+from lsfa_jax.data.reading.options import ReadOptions
+from lsfa_jax.data.reading.rows import BadRow, BadRowError, Parsed, Row
 from lsfa_jax.util.console import UserError
 
 PARQUET_MAGIC = b"PAR1"
 _BATCH_ROWS = 64
-_NUM_CELLS = 1_000
 _BUFFER_SIZE = 2**20
 
 
@@ -36,17 +38,17 @@ class Parquet:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise self._damaged(error) from None
         schema = self._file.schema_arrow
-        text, labels, document_id = choose_columns(schema.names, str(path), options)
-        _check_types(schema, text, labels, str(path), options)
-        separator = ""
-        if labels and not _is_list(schema.field(labels).type):
-            cells = [cell for cell in self._first_cells(labels) if isinstance(cell, str)]
-            separator = options.label_separator or choose_separator(cells, str(path), options)
-        self.layout = Layout("parquet", text, labels, document_id, separator)
+        self.label_names: Mapping[str, str] = {}
+        names = [field.name for field in schema if not _is_opaque(field.type)]
+        self.layout = typed_layout("parquet", self._first_rows(names), str(path), options, names)
+        for name in self.layout.texts:
+            _check_text_type(schema.field(name).type, name, schema, str(path), options)
+        if len(self.layout.labels) == 1:
+            self.label_names = _class_names(schema, self.layout.labels[0])
 
     def rows(self) -> Parsed:
         """Yields the rows, numbered from 1."""
-        names = [name for name in (self.layout.text, self.layout.labels, self.layout.id) if name]
+        names = [name for name in (*self.layout.texts, *self.layout.labels, self.layout.id) if name]
         number = unpacked = 0
         packed = self._path.stat().st_size
         for batch in self._batches(list(dict.fromkeys(names)), _BATCH_ROWS):
@@ -71,9 +73,17 @@ class Parquet:
         except BadRowError as bad:
             return bad.at(number)
 
-    def _first_cells(self, column: str) -> list[object]:
-        batch = next(self._batches([column], _NUM_CELLS), None)
-        return _values(batch.column(0)) if batch is not None else []
+    def _first_rows(self, names: list[str]) -> list[dict[str, object]]:
+        rows: list[dict[str, object]] = []
+        size = 0
+        for batch in self._batches(names, _BATCH_ROWS):
+            columns = [_values(column) for column in batch.columns]
+            clean = [[None if isinstance(value, BadRowError) else value for value in column] for column in columns]
+            rows += [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*clean, strict=True)]
+            size += batch.nbytes
+            if len(rows) >= NUM_ROWS or size >= HEAD_SIZE:
+                break
+        return rows
 
     def _batches(self, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
         try:
@@ -96,28 +106,29 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def _check_types(schema: pa.Schema, text: str, labels: str, name: str, options: ReadOptions) -> None:
-    kind = schema.field(text).type
+def _is_opaque(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _check_text_type(kind: pa.DataType, text: str, schema: pa.Schema, name: str, options: ReadOptions) -> None:
     if not (_is_text(kind) or (_is_list(kind) and _is_text(kind.value_type))):
         raise UserError(
             f"{name}: column '{text}' holds {kind}, expected strings. Name another with {options.prefix}text-field; "
             f"there are {', '.join(map(repr, schema.names))}."
         )
-    if not labels:
-        return
-    kind = schema.field(labels).type
-    inner = kind.value_type if _is_list(kind) else kind
-    if pa.types.is_integer(inner):
-        raise UserError(
-            f"{name}: column '{labels}' holds numbers of classes ({kind}), expected their names, as lists of strings. "
-            f"Write the names into the file: with Hugging Face datasets, features['{labels}'].feature.int2str in a map."
-        )
-    # A column of empty lists has the type list<null>.
-    if not (_is_text(kind) or (_is_list(kind) and (_is_text(inner) or pa.types.is_null(inner)))):
-        raise UserError(
-            f"{name}: column '{labels}' holds {kind}, expected lists of strings, or strings with a separator. Name "
-            f"another with {options.prefix}labels-field; there are {', '.join(map(repr, schema.names))}."
-        )
+
+
+def _class_names(schema: pa.Schema, column: str) -> dict[str, str]:
+    """Returns the names of the numbered classes of a column, which Hugging Face datasets keep in the file's metadata."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        feature = features[column]
+        while isinstance(feature, dict | list) and "names" not in feature:
+            feature = feature[0] if isinstance(feature, list) else feature["feature"]
+        names = feature["names"]
+    except (KeyError, ValueError, TypeError, IndexError, RecursionError):
+        return {}
+    return in_order(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else {}
 
 
 def _values(column: pa.Array) -> list[object]:

@@ -3,6 +3,7 @@
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 Lines = Iterator[tuple[int, bytes]]
 """Lines with their numbers from 1, without line ends."""
@@ -13,23 +14,40 @@ class Layout:
     """How a file is to be read.
 
     Attributes:
-        format: a name from `detect.FORMATS`.
-        text: the field or column with the text.
-        labels: the field or column with the labels; "" where labels are not read.
+        format: a name from `options.FORMATS`.
+        texts: the fields or columns with the text; several are joined by line ends.
+        labels: the fields or columns with the labels; none where labels are not read.
         id: the field or column with the document's id; "" where there is none.
-        separator: between labels that share a cell; a space stands for any white space, see `label_cells` for LIST and
-            SINGLE.
+        separator: between labels that share a cell; a space stands for any white space, see `label_cells` for LIST,
+            SINGLE and WHOLE.
+        label_kind: 'names' or numbers of labels; 'multi_hot', lists of 0 and 1 with a place for each label; or
+            'indicators', where each of the columns `labels` is a label and holds 0 or 1.
+        width: of the lists of 0 and 1.
         delimiter: between the columns of a line.
         columns: all columns, in order.
+        header: whether the first row has the columns' names.
+        quoted: whether quotes in a table enclose cells.
+        escaped: whether a backslash escapes quotes and delimiters in a table, as MySQL writes them.
+        first_line: lines before the table (Excel's `sep=;`).
+        prefix: of labels among the words of a line, in fastText's format.
+        unread: columns of no use, for the message.
     """
 
     format: str
-    text: str = ""
-    labels: str = ""
+    texts: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     id: str = ""
     separator: str = ""
+    label_kind: Literal["names", "multi_hot", "indicators"] = "names"
+    width: int = 0
     delimiter: str = ""
     columns: tuple[str, ...] = ()
+    header: bool = True
+    quoted: bool = True
+    escaped: bool = False
+    first_line: int = 0
+    prefix: str = ""
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,13 @@ class BlankLine:
     number: int
 
 
+@dataclass(frozen=True)
+class RepeatedHeader:
+    """A row of a table that has the columns' names again, as in files that were joined."""
+
+    number: int
+
+
 class BadRowError(Exception):
     """Raised within a parser for what becomes a `BadRow`."""
 
@@ -75,9 +100,13 @@ class BadRowError(Exception):
         return BadRow(number, self.reason, self.expected, self.got)
 
 
-Parsed = Iterator[Row | BadRow | BlankLine]
-Placed = Iterator[tuple[str, Row | BadRow | BlankLine]]
+Parsed = Iterator[Row | BadRow | BlankLine | RepeatedHeader]
+Placed = Iterator[tuple[str, Row | BadRow | BlankLine | RepeatedHeader]]
 """Rows, each with its 'file:line'."""
+
+
+INVALID_UTF8 = "invalid UTF-8"
+"""The reason of a row with bytes that are not UTF-8."""
 
 
 def decode(line: bytes) -> str:
@@ -89,26 +118,8 @@ def decode(line: bytes) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        expected = (
-            f"text encoded as UTF-8 (byte {error.start + 1} of the line is 0x{line[error.start]:02x}; a file in "
-            "Latin-1 is converted by iconv -f latin1 -t utf-8)"
-        )
-        raise BadRowError("invalid UTF-8", expected, line[max(0, error.start - 10) : error.end + 10]) from None
-
-
-def check_labels(labels: list[object], where: str) -> list[str]:
-    """Returns the labels, all of which must be non-empty strings.
-
-    Raises:
-        BadRowError: one is not.
-    """
-    for label in labels:
-        if not isinstance(label, str):
-            advice = f'a list of strings (write label numbers in quotes, such as "{reprlib.repr(label)}")'
-            raise BadRowError(f"a label in {where} is not a string", advice, label)
-        if not label.strip():
-            raise BadRowError(f"a label in {where} is empty", "non-empty strings", label)
-    return labels  # type: ignore[return-value]
+        expected = f"text encoded as UTF-8 (byte {error.start + 1} of the line is 0x{line[error.start]:02x})"
+        raise BadRowError(INVALID_UTF8, expected, line[max(0, error.start - 10) : error.end + 10]) from None
 
 
 def check_text(text: object, where: str) -> str:

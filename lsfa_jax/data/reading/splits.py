@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from lsfa_jax.data.reading.annif import text_documents
 from lsfa_jax.data.reading.eurlex57k import json_documents
 from lsfa_jax.data.reading.lyrl2004 import TOPICS
 from lsfa_jax.util.console import UserError
 
 _SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
 _COMPRESSED = ("", ".gz", ".xz", ".bz2", ".zst")
-_SPLIT_STEMS = {"train": ("train",), "test": ("test",), "validation": ("validation", "valid", "val", "dev")}
+_SPLIT_STEMS = {
+    "train": ("train", "trn"),
+    "test": ("test", "tst"),
+    "validation": ("validation", "valid", "val", "dev"),
+}
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,12 @@ class Files:
     Attributes:
         texts: files read one after another.
         labels: the file with the labels of all documents, where there is a separate one.
+        names: the file with the names of labels that are numbers, where there is one.
     """
 
     texts: tuple[Path, ...]
     labels: Path | None = None
+    names: Path | None = None
 
     def __str__(self) -> str:
         names = ", ".join(map(str, self.texts))
@@ -32,7 +39,7 @@ class Files:
 
 
 Source = Path | BinaryIO | Files
-"""What documents are read from: a file or a folder of JSON documents, a stream of bytes, or several files."""
+"""What documents are read from: a file or a folder of documents, a stream of bytes, or several files."""
 
 
 def find_splits(data_dir: Path) -> dict[str, Path | Files]:
@@ -63,6 +70,8 @@ def find_splits(data_dir: Path) -> dict[str, Path | Files]:
         if sources:
             splits[split] = sources[0]
         elif split == "train":
+            if text_documents(data_dir):
+                return {"train": data_dir}
             if (data_dir / "data").is_dir():
                 # As public hubs lay out a repository of Parquet files.
                 return find_splits(data_dir / "data")
@@ -95,20 +104,33 @@ def compressed_or_plain(folder: Path, name: str) -> list[Path]:
 
 def _candidates(folder: Path, stem: str) -> Iterator[Path | Files]:
     """Yields what could be the split of that name."""
+    names = _first(compressed_or_plain(folder, "lbl.json")) if stem in ("trn", "tst") else None
     for suffix in _SUFFIXES:
-        yield from compressed_or_plain(folder, stem + suffix)
+        for path in compressed_or_plain(folder, stem + suffix):
+            yield Files((path,), names=names) if names else path
     for texts, labels in ((f"{stem}_texts.txt", f"{stem}_labels.txt"), (f"text_{stem}", f"label_{stem}")):
         for path in compressed_or_plain(folder, texts):
             yield Files((path,), _only(folder, labels))
     parts = [f"lyrl2004_tokens_test_pt{i}.dat" for i in range(4)] if stem == "test" else [f"lyrl2004_tokens_{stem}.dat"]
     if any(compressed_or_plain(folder, part) for part in parts):
         yield Files(tuple(_only(folder, part) for part in parts), _only(folder, TOPICS))
-    if (folder / stem).is_dir() and json_documents(folder / stem):
+    if (folder / stem).is_dir() and (json_documents(folder / stem) or text_documents(folder / stem)):
         yield folder / stem
+    yield from _pecos(folder, stem)
     shards = sorted(folder.glob(f"{stem}-?????-of-?????.parquet"))
     if shards:
         total = int(shards[0].stem[-5:]) if shards[0].stem[-5:].isdigit() else 0
         yield Files(tuple(_only(folder, f"{stem}-{i:05}-of-{total:05}.parquet") for i in range(total)))
+
+
+def _pecos(folder: Path, stem: str) -> Iterator[Files]:
+    """Yields the files of PECOS: X.trn.txt with texts, Y.trn.npz with labels, and Z.all.txt with their names."""
+    for path in compressed_or_plain(folder, f"X.{stem}.txt"):
+        yield Files((path,), _only(folder, f"Y.{stem}.npz"), _first(compressed_or_plain(folder, "Z.all.txt")))
+
+
+def _first(paths: list[Path]) -> Path | None:
+    return paths[0] if paths else None
 
 
 def _only(folder: Path, name: str) -> Path:

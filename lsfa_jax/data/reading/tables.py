@@ -1,12 +1,14 @@
-"""CSV and TSV with a header: records of cells, and rows of them. A record with broken quotes costs no other record."""
+"""CSV and TSV, with or without a header: records of cells, and rows. A record with broken quotes costs no other one."""
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 from lsfa_jax.data.reading.compression import MAX_LINE
-from lsfa_jax.data.reading.label_cells import split_labels
-from lsfa_jax.data.reading.rows import BadRowError, BlankLine, Layout, Lines, Parsed, Row, decode
+from lsfa_jax.data.reading.fields import row_of_fields
+from lsfa_jax.data.reading.rows import BadRowError, BlankLine, Layout, Lines, Parsed, RepeatedHeader, Row, decode
 
 Record = tuple[int, list[str] | BadRowError, tuple[str, ...]]
 """The number of a record's first line, its cells (none in a blank line) or what is wrong with it, and notes."""
@@ -18,36 +20,36 @@ def table_rows(lines: Lines, layout: Layout) -> Parsed:
     A record whose quotes are broken is a bad row in CSV. In TSV, which is often written without any quoting, its first
     line is split at the tabs, quotes included.
     """
-    remaining = records(lines, layout)
-    next(remaining, None)
+    remaining = records(islice(lines, layout.first_line, None), layout)
+    if layout.header:
+        next(remaining, None)
+    # The place of each column that is read; of two with one name, the first.
+    needed = {name: layout.columns.index(name) for name in (*layout.texts, *layout.labels, layout.id) if name}
+    header = list(layout.columns) if layout.header else []
     for number, cells, notes in remaining:
         if isinstance(cells, BadRowError):
             yield cells.at(number)
         elif not cells or (len(layout.columns) > 1 and len(cells) == 1 and not cells[0].strip()):
             yield BlankLine(number)
+        elif cells == header:
+            yield RepeatedHeader(number)
         else:
             try:
-                yield _row(number, cells, notes, layout)
+                yield _row(number, cells, notes, layout, needed)
             except BadRowError as bad:
                 yield bad.at(number)
 
 
-def _row(number: int, cells: list[str], notes: tuple[str, ...], layout: Layout) -> Row:
-    columns = layout.columns
-    width = len(columns)
-    text_at = columns.index(layout.text)
-    if len(cells) > width and layout.delimiter == "\t" and text_at == width - 1:
+def _row(number: int, cells: list[str], notes: tuple[str, ...], layout: Layout, needed: dict[str, int]) -> Row:
+    width = len(layout.columns)
+    if len(cells) > width and layout.delimiter == "\t" and needed[layout.texts[-1]] == width - 1:
         cells = [*cells[: width - 1], "\t".join(cells[width - 1 :])]
         notes = (*notes, "tab within a text")
     if len(cells) != width:
         reason = f"too {'many' if len(cells) > width else 'few'} columns"
-        raise BadRowError(reason, f"{width} as in the header (quote a text that holds the delimiter)", cells)
-    labels: list[str] = []
-    if layout.labels:
-        labels, label_notes = split_labels(cells[columns.index(layout.labels)], layout.separator)
-        notes = (*notes, *label_notes)
-    document_id = cells[columns.index(layout.id)] if layout.id else ""
-    return Row(number, cells[text_at], labels, document_id, notes)
+        where = "in the header" if layout.header else "in the first rows"
+        raise BadRowError(reason, f"{width} as {where} (quote a text that holds the delimiter)", cells)
+    return row_of_fields(number, {name: cells[place] for name, place in needed.items()}, layout, notes)
 
 
 def records(lines: Lines, layout: Layout) -> Iterator[Record]:
@@ -56,10 +58,13 @@ def records(lines: Lines, layout: Layout) -> Iterator[Record]:
     After a record with broken quotes reading goes on at the line behind its first one. Python's csv and pyarrow.csv
     lose rows there, or silently merge them into one text: tests/data/reading/test_tables.py compares them.
     """
+    if not layout.quoted:
+        yield from _split_lines(lines, layout.delimiter)
+        return
     csv.field_size_limit(MAX_LINE)
     tabs = layout.delimiter == "\t"
-    source = _RecordLines(lines)
-    reader = csv.reader(source, delimiter=layout.delimiter, strict=True)
+    source = _RecordLines(lines, layout)
+    reader = source.reader()
     # Whether the last broken record may go on: then the next line with an odd number of quotes may be its end.
     broken_before = False
     while True:
@@ -77,13 +82,16 @@ def records(lines: Lines, layout: Layout) -> Iterator[Record]:
         # A text that goes on in the next line rarely does so with the number of tabs of a complete row.
         if tabs and any(part.count(b"\t") >= len(layout.columns) - 1 for _, part in source.record[1:]):
             reason = "a quote that does not end in its line"
+        elif len(source.record) > 1 and layout.columns and len(cells) != len(layout.columns):
+            # A quote that a later row closes: the rows between them are not a part of this one.
+            reason = "a quote that does not close in its row"
         if reason:
             broken_before = odd_quotes
         elif broken_before and odd_quotes and not tabs and len(source.record) == 1:
             reason, broken_before = "perhaps the rest of a broken row", False
         if reason:
             source.return_all_but_first()
-            reader = csv.reader(source, delimiter=layout.delimiter, strict=True)
+            reader = source.reader()
             if not tabs:
                 expected = f"quotes that open and close a column and are doubled within it ({reason})"
                 yield number, BadRowError("wrong quotes", expected, line[:200]), ()
@@ -93,12 +101,23 @@ def records(lines: Lines, layout: Layout) -> Iterator[Record]:
         yield number, _invalid_utf8(source.record) or cells, notes
 
 
+def _split_lines(lines: Lines, delimiter: str) -> Iterator[Record]:
+    """Splits lines in which a quote is a character like any other."""
+    for number, line in lines:
+        try:
+            yield number, decode(line).split(delimiter) if line.strip() else [], ()
+        except BadRowError as bad:
+            yield number, bad, ()
+
+
 class _RecordLines:
     """The lines for csv.reader, which remembers those of the current record and can return them to be read again."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, layout: Layout) -> None:
         self.record: list[tuple[int, bytes]] = []
-        self._lines = lines
+        self._lines, self._layout = lines, layout
+        # csv would read MySQL's \\N, for a missing value, as the letter N.
+        self._null = re.compile(rf"(^|{re.escape(layout.delimiter)})\\N(?=$|{re.escape(layout.delimiter)})")
         self._returned: deque[tuple[int, bytes]] = deque()
 
     def __iter__(self) -> "_RecordLines":
@@ -107,7 +126,13 @@ class _RecordLines:
     def __next__(self) -> str:
         line = self._returned.popleft() if self._returned else next(self._lines)
         self.record.append(line)
-        return line[1].decode("utf-8", "surrogateescape") + "\n"
+        text = line[1].decode("utf-8", "surrogateescape") + "\n"
+        return self._null.sub(r"\1", text) if self._layout.escaped and "\\N" in text else text
+
+    def reader(self) -> Iterator[list[str]]:
+        """Returns a csv.reader that begins with the next line."""
+        escape = "\\" if self._layout.escaped else None
+        return csv.reader(self, delimiter=self._layout.delimiter, escapechar=escape, strict=True)
 
     def return_all_but_first(self) -> None:
         """Puts the record's lines behind its first one back in front of those to be read."""

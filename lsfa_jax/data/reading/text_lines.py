@@ -1,6 +1,6 @@
-"""Formats without a header in which a line is a document: plain text, and LibMultiLabel's labels before the text."""
+"""Formats in which a line is a document: plain text, and fastText's words with labels among them."""
 
-from lsfa_jax.data.reading.label_cells import split_labels
+from lsfa_jax.data.reading.fields import row_of_fields
 from lsfa_jax.data.reading.rows import BadRowError, BlankLine, Layout, Lines, Parsed, Row, decode
 
 
@@ -13,25 +13,28 @@ def plain_lines(lines: Lines, layout: Layout) -> Parsed:
             yield bad.at(number)
 
 
-def libmultilabel(lines: Lines, layout: Layout) -> Parsed:
-    """Yields a row for each line of labels and text, after an id where `layout.id` is set, separated by tabs.
+def fasttext(lines: Lines, layout: Layout) -> Parsed:
+    """Yields a document for each line; its labels are the words that begin with `layout.prefix`, without it.
 
-    Further tabs belong to the text.
+    As fastText does, labels are recognised anywhere in a line. A comma between the labels and the text is left out.
     """
-    width = 3 if layout.id else 2
-    expected = f"{width} columns between tabs: {'id, ' if layout.id else ''}labels, text"
     for number, line in lines:
         if not line.strip():
             yield BlankLine(number)
             continue
         try:
-            columns = decode(line).split("\t", width - 1)
-            if len(columns) != width:
-                raise BadRowError("too few columns", expected, columns)
-            labels, notes = split_labels(columns[-2], layout.separator) if layout.labels else ([], ())
+            yield _fasttext_row(number, decode(line), layout)
         except BadRowError as bad:
             yield bad.at(number)
-            continue
-        if "\t" in columns[-1]:
-            notes = (*notes, "tab within a text")
-        yield Row(number, columns[-1], labels, columns[0] if layout.id else "", notes)
+
+
+def _fasttext_row(number: int, line: str, layout: Layout) -> Row:
+    prefix = layout.prefix
+    words = line.split(" ") if "\t" not in line else line.split()
+    names = [word.removeprefix(prefix).removesuffix(",") for word in words if word.startswith(prefix)]
+    kept = [word for word in words if not word.startswith(prefix)]
+    notes = ("empty label left out",) if not all(names) else ()
+    if names and kept and kept[0] == ",":
+        kept = kept[1:]
+    fields = {"text": " ".join(kept), "labels": [name for name in names if name]}
+    return row_of_fields(number, fields, layout, notes)
