@@ -46,8 +46,8 @@ class Data(Section):
     )
     columns: str = Field(
         "",
-        description="Names of the columns of a file without a header, in order: text,labels or id,text,labels; - is not "
-        "read.",
+        description="Names of the columns of a file without a header, in order: text,labels or id,text,labels; - is "
+        "not read.",
     )
     text_field: str = Field("", description="Field or column with the text; several, as title,abstract, are joined.")
     labels_field: str = Field("", description="Field or column with the labels; several, or a pattern such as label*.")

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 
-from lsfa_jax.data.reading.label_cells import SEPARATORS
+from lsfa_jax.data.reading.label_cells import CODE, RARE_SEPARATORS, SEPARATORS
 from lsfa_jax.data.reading.label_lists import NULLS, looks_like_list, parse_list
 from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.util.console import UserError, warn
@@ -20,11 +21,11 @@ ID_NAMES = ("id", "doc_id", "docid", "document_id", "idx", "celex_id", "uid")
 
 # From how many rows on repetition tells labels from texts, and what a text has at least on average.
 _FEW_ROWS = 5
-_WORDS_OF_TEXT, _LETTERS_OF_TEXT = 3.5, 12
+_WORDS_OF_TEXT, _LETTERS_OF_TEXT, _TOKENS_OF_TEXT = 3.5, 12, 8
 # A reading is chosen only where it is ahead of the next one by this much, see `_pair_score`.
 _MARGIN = 1.0
 
-_SPLIT = re.compile("|".join(map(re.escape, SEPARATORS)))
+_SPLIT = re.compile("|".join(map(re.escape, (*SEPARATORS, *RARE_SEPARATORS[:4]))))
 _FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "x", "✓"})
 
 
@@ -65,22 +66,47 @@ class Column:
         """Whether the cells look like texts: several words or, without spaces, many letters, and hardly any twice."""
         if any(isinstance(value, dict | bool | int | float) for value in self.values):
             return False
+        if any(isinstance(value, list) for value in self.values):
+            return self.words >= _TOKENS_OF_TEXT  # a list of tokens rather than of labels
         long = self.words >= _WORDS_OF_TEXT or (
             self.words < 2 and self.letters >= _LETTERS_OF_TEXT and self._has_script()
         )
         return long and self.repeated < 0.5
 
     @property
+    def is_lists(self) -> bool:
+        """Whether most cells are lists of labels."""
+        return 2 * sum(looks_like_list(cell.strip()) for cell in self.cells) >= max(1, len(self.cells))
+
+    @property
+    def may_be_labels(self) -> bool:
+        """Whether nothing speaks against labels: in more than a few rows some have to occur again."""
+        return self.is_lists or self.rows < _FEW_ROWS or self.repeated_parts() >= 0.3
+
+    @property
     def is_names(self) -> bool:
         """Whether the cells are of one word each and all different, as ids are."""
-        return bool(self.cells) and self.distinct == 1 and all(len(cell.split()) == 1 for cell in self.cells)
+        one_word = all(cell.isascii() and len(cell.split()) == 1 for cell in self.cells)
+        return bool(self.cells) and self.distinct == 1 and one_word
+
+    @cached_property
+    def _part_counts(self) -> Counter[str]:
+        words = [word for cell in self.cells for word in cell.split()]
+        if sum(CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words):
+            rows = (_SPLIT.sub(" ", cell).split() for cell in self.cells)
+        else:
+            rows = (_parts(value, cell) for value, cell in zip(self.values, self.cells, strict=True))
+        return Counter(part for parts in rows for part in set(parts))
+
+    @property
+    def parts(self) -> set[str]:
+        """The labels, where the column holds labels."""
+        return set(self._part_counts)
 
     def repeated_parts(self) -> float:
         """Returns the share of the labels, where the column holds labels, that other rows have too."""
-        rows = [_parts(value, cell) for value, cell in zip(self.values, self.cells, strict=True)]
-        counts = Counter(part for parts in rows for part in set(parts))
-        total = sum(counts.values())
-        return sum(count for count in counts.values() if count > 1) / total if total else 0.0
+        counts = self._part_counts.values()
+        return sum(count for count in counts if count > 1) / max(1, sum(counts))
 
     @property
     def is_labels(self) -> bool:
@@ -193,6 +219,9 @@ def _texts(columns: Sequence[Column], labels: Sequence[str], name: str, options:
         return (options.usual_text_field,)
     if options.usual_text_field and all(part in names for part in usual):
         return tuple(usual)
+    if "target_ind" in names and "title" in names:
+        # The extreme classification repository: Amazon's titles, with or without descriptions.
+        return ("title", "content") if "content" in names else ("title",)
     known = _known(names, TEXT_NAMES)
     if len(known) == 1:
         return (known[0],)
@@ -243,9 +272,11 @@ def _check(roles: Roles, columns: Sequence[Column], name: str, options: ReadOpti
     if len(roles.labels) != 1 or roles.indicators:
         return
     labels = by_name[roles.labels[0]]
-    if labels.rows >= _FEW_ROWS and not options.labels_field and labels.is_text and labels.letters > 2 * text.letters:
-        problem = f"column {labels.name!r} looks like a text, as in {reprlib.repr(labels.cells[0])}"
-        raise _unclear(columns, problem, "labels_field", name, options)
+    are_strings = all(isinstance(value, str) for value in labels.values)
+    if labels.rows >= _FEW_ROWS and not options.labels_field and are_strings and labels.is_text:
+        if labels.letters > 2 * text.letters:
+            problem = f"column {labels.name!r} looks like a text, as in {reprlib.repr(labels.cells[0])}"
+            raise _unclear(columns, problem, "labels_field", name, options)
     if labels.is_flags:
         flags = [column.name for column in columns if column.is_flags and column.name not in roles.texts]
         if len(flags) > 1:
@@ -296,12 +327,15 @@ def choose_without_names(columns: Sequence[Column], labelled: bool) -> Roles | N
     Returns:
         The roles; None where two readings are near each other.
     """
+    if len(columns) > 2 and columns[0].rows < _FEW_ROWS:
+        return None
     ids = [column for column in columns if column.is_names and column.filled == 1 and column.rows > 1]
     document_id = ids[0].name if ids and len(columns) > 2 and (ids[0] is columns[0] or len(ids) == 1) else ""
     rest = [column for column in columns if column.name != document_id and column.cells]
     if len(rest) > 2:
         rest = [column for column in rest if column.distinct * len(column.cells) > 1]  # not constant
-    scores = sorted(((_pair_score(t, x), t.name, x.name) for t in rest for x in rest if t is not x), reverse=True)
+    pairs = [(t, x) for t in rest for x in rest if t is not x and not t.is_lists and x.may_be_labels]
+    scores = sorted(((_pair_score(t, x), t.name, x.name) for t, x in pairs), reverse=True)
     if scores and scores[0][0] >= 1 and (len(scores) < 2 or scores[0][0] - scores[1][0] >= _MARGIN):
         _, text, labels = scores[0]
         return Roles((text,), (labels,) if labelled else (), document_id)
@@ -330,19 +364,23 @@ def has_header(rows: Sequence[Sequence[str]], is_known: Callable[[str], bool]) -
     if len(set(first)) < len(first) or any(len(cell.split()) > 3 or looks_like_list(cell) for cell in first):
         return False
     columns = [Column(name, [row[place] for row in rest]) for place, name in enumerate(first)]
-    recurs = [name in set(column.cells) for name, column in zip(first, columns, strict=True)]
+    recurs = [column.cells.count(name) if name else 0 for name, column in zip(first, columns, strict=True)]
+    # Joined files repeat their header, but not every few rows.
+    if any(is_known(name) and 20 * times <= len(rest) + 40 for name, times in zip(first, recurs, strict=True)):
+        return True
     if any(recurs):
         return False
-    if any(is_known(name) for name in first):
-        return True
-    if any(_is_number(name) for name in first):
+    if any(_is_number(name) for name in first) or any(
+        set(_parts(name, name)) & column.parts or (column.is_text and len(name) > 0.5 * column.letters)
+        for name, column in zip(first, columns, strict=True)
+    ):
         return False
     for name, column in zip(first, columns, strict=True):
         if column.cells and all(map(_is_number, column.cells)):
             return True
         if column.is_text and min(len(cell.split()) for cell in column.cells) > len(name.split()):
             return True
-        if len(column.cells) >= 10 and column.repeated >= 0.9:
+        if len(column.cells) >= 10 and column.repeated_parts() >= 0.9:
             return True
     return False
 

@@ -31,6 +31,9 @@ __all__ = ["FORMATS", "ReadOptions", "describe", "detect", "typed_layout"]
 NUM_ROWS = 1_000
 """Rows that the layout is detected from."""
 
+# From how many lines on that are not UTF-8, if they are most, the file is refused at once.
+_BROKEN_LINES = 10
+
 _SEPARATOR_NAMES = {
     LIST: "as a list",
     SINGLE: "one a row",
@@ -43,6 +46,8 @@ _ARCHIVES = {b"PK\x03\x04": "zip (or an Excel file)", b"7z\xbc\xaf'\x1c": "7z", 
 _DELIMITERS = ("\t", ",", ";", "|")
 _SEP_LINE = re.compile(rb'"?sep=(.)"?\s*', re.IGNORECASE)
 _FEATURES = re.compile(rb"(\d+(,\d+)*)?(\s+\d+:[-+.\deE]+)+\s*")
+_ESCAPES = re.compile(rb'\\"[^"]|\\N|\\[,;|]')
+_OBJECT = re.compile(rb'\s*\{\s*(["}]|$)')
 _FASTTEXT = re.compile(rb"\s*(__\w+?__)\S")
 _ENCODINGS = ("cp1252", "cp1251", "gb18030", "shift_jis", "euc_kr")
 
@@ -131,7 +136,7 @@ def _check_encoding(head: bytes, name: str, options: ReadOptions) -> None:
     """Raises UserError where most lines that are not ASCII are not UTF-8 either; names what the encoding may be."""
     lines = [line for line in _complete_lines(head) if not line.isascii()]
     broken = [line for line in lines if line != line.decode("utf-8", "ignore").encode()]
-    if len(broken) < 2 or 2 * len(broken) <= len(lines):
+    if len(broken) < _BROKEN_LINES or 2 * len(broken) <= len(lines):
         return
     raise UserError(
         f"{name}: {len(broken):,} of the first {len(lines):,} lines that are not plain ASCII are not UTF-8: the file is in "
@@ -147,8 +152,10 @@ def readings(line: bytes) -> str:
     shown = []
     for encoding in _ENCODINGS:
         text = part.decode(encoding, "replace")
-        if text.count("\ufffd") <= 1 and not re.search(r"[\x80-\x9f]", text):
-            shown.append(f"{encoding} reads {text.rstrip(chr(0xFFFD))!r}")
+        # The last character may be cut in the middle.
+        text = text.rstrip("\ufffd")
+        if "\ufffd" not in text and not re.search(r"[\x80-\x9f]", text):
+            shown.append(f"{encoding} reads {text!r}")
     return "; ".join(shown) or f"It has {part!r}"
 
 
@@ -164,10 +171,14 @@ def _format(lines: list[bytes], name: str, options: ReadOptions) -> str:
     if not lines:
         return "txt" if not options.labelled else "jsonl"
     first = lines[0].lstrip()
-    objects = sum(line.lstrip().startswith(b"{") for line in lines)
+    objects = sum(_OBJECT.match(line) is not None for line in lines)
     if _is_json_document(first, objects, len(lines)):
         return "json"
-    if 2 * objects > len(lines) or first.startswith(b"{"):
+    # A table may begin with a column of {...}: then its lines go on behind the brace.
+    closed = sum(line.rstrip().endswith(b"}") for line in lines)
+    if (2 * objects > len(lines) or _OBJECT.match(first)) and (
+        2 * closed >= objects or not all(b"\t" in x for x in lines)
+    ):
         return "jsonl"
     if first.startswith(b".I "):
         return "lyrl2004"
@@ -236,12 +247,14 @@ def _table_layout(lines: list[bytes], name: str, options: ReadOptions, chosen: s
     tables = [_parsed(lines, delimiter) for delimiter in delimiters]
     named = [table for table in tables if _is_clear(_names(table), options)]
     if named and not options.columns:
-        table = max(named, key=lambda table: len(_names(table)))
+        # Of one column, the file is a CSV.
+        table = max(named, key=lambda table: (len(_names(table)), table.layout.delimiter == ","))
         return _with_header(table, first_line, name, options)
     if chosen == "table" and not options.labelled and not options.columns:
-        tables = [table for table in tables if _is_a_table(table)]
-        if not tables:
+        likely = [table for table in tables if _is_a_table(table, options)]
+        if not likely and not options.text_field:
             return Layout("txt")
+        tables = likely or tables
     wide = [table for table in tables if table.width > 1 and table.consistency >= 0.9]
     if options.columns:
         number = len(options.columns.split(","))
@@ -265,18 +278,21 @@ def _table_layout(lines: list[bytes], name: str, options: ReadOptions, chosen: s
 def _parsed(lines: list[bytes], delimiter: str) -> _Table:
     """Parses the first lines as a table; backslashes escape where that makes more rows equally wide."""
     plain = _parsed_as(lines, Layout("tsv" if delimiter == "\t" else "csv", delimiter=delimiter))
-    if not any(b"\\" in line for line in lines):
+    # JSON within CSV has backslashes too, before doubled quotes.
+    if not any(_ESCAPES.search(line) for line in lines):
         return plain
     escaped = _parsed_as(lines, replace(plain.layout, escaped=True))
     has_null = any(b"\\N" in line for line in lines)
-    better = (escaped.consistency, has_null) > (plain.consistency, False) and escaped.width == plain.width
-    return escaped if better or escaped.consistency > plain.consistency else plain
+    return escaped if (escaped.consistency, has_null) > (plain.consistency, False) else plain
 
 
 def _parsed_as(lines: list[bytes], layout: Layout) -> _Table:
     # A text in TSV may hold a tab, and a quote that nothing closes.
-    quoted = layout.delimiter != "\t" or _has_quoted_cells(lines)
-    layout = replace(layout, quoted=quoted)
+    names = {cell.strip(b'" ').lower().decode("utf-8", "replace") for cell in lines[0].split(b"\t")}
+    quoted = layout.delimiter != "\t" or not names.isdisjoint(TEXT_NAMES) or _has_quoted_cells(lines)
+    first = next(records(iter(enumerate(lines[:100], 1)), replace(layout, quoted=quoted)), None)
+    columns = tuple(first[1]) if first and not isinstance(first[1], BadRowError) else ()
+    layout = replace(layout, quoted=quoted, columns=columns)
     parsed = [cells for _, cells, _ in records(iter(enumerate(lines, 1)), layout)]
     # A record that the end of the head cuts off is broken, and no other one tells anything.
     rows = [cells for cells in parsed if not isinstance(cells, BadRowError) and cells]
@@ -284,19 +300,13 @@ def _parsed_as(lines: list[bytes], layout: Layout) -> _Table:
         return _Table(layout, [], 0.0)
     widths = Counter(map(len, rows))
     width = widths.most_common(1)[0][0]
-    if layout.delimiter == "\t":
-        fitting = [[*row[: width - 1], "\t".join(row[width - 1 :])] for row in rows if len(row) >= width]
-    else:
-        fitting = [row for row in rows if len(row) == width]
-    if fitting and len(rows[0]) != width:
-        # The first row may be a header of another width; then the rows below it are too wide or too narrow.
-        fitting = [rows[0], *fitting] if _is_header_of_other_width(rows[0]) else fitting
-    return _Table(layout, fitting, len(fitting) / len(parsed))
-
-
-def _is_header_of_other_width(row: Sequence[str]) -> bool:
-    names = {cell.strip().lower() for cell in row}
-    return bool(names & {*TEXT_NAMES} and names & {*LABELS_NAMES})
+    names = {cell.strip().lower() for cell in rows[0]}
+    if names & {*TEXT_NAMES} and (names & {*LABELS_NAMES} or len(rows[0]) == 1):
+        width = len(rows[0])
+    fitting = [row for row in rows if len(row) == width]
+    # A text that is the last column may hold tabs.
+    wider = sum(len(row) > width for row in rows) if layout.delimiter == "\t" else 0
+    return _Table(layout, fitting, (len(fitting) + wider) / len(parsed))
 
 
 def _has_quoted_cells(lines: Sequence[bytes]) -> bool:
@@ -344,14 +354,14 @@ def _score(table: _Table, options: ReadOptions) -> float:
     return float(choose_without_names(_columns(table), options.labelled) is not None)
 
 
-def _is_a_table(table: _Table) -> bool:
+def _is_a_table(table: _Table, options: ReadOptions) -> bool:
     """Whether lines that are only predicted are rows of a table rather than texts that hold its delimiter."""
     if table.width < 2 or table.consistency < 0.9:
         return False
     if table.layout.delimiter == "\t":
         return True
     rows = table.rows
-    if len(rows) > 2 and has_header(rows, lambda name: name.lower() in {*TEXT_NAMES, *LABELS_NAMES, *ID_NAMES}):
+    if has_header(rows, lambda name: _is_known(name, options)):
         return True
     columns = _columns(table)
     return len(rows) >= 10 and any(column.is_labels and column.repeated_parts() >= 0.8 for column in columns)
@@ -466,7 +476,8 @@ def _libmultilabel_layout(lines: list[bytes], options: ReadOptions) -> Layout:
     """Labels and text between tabs, after an id where all rows have a third column of different names."""
     rows = [line.split(b"\t") for line in lines]
     ids = [row[0] for row in rows]
-    with_id = bool(rows) and all(len(row) >= 3 for row in rows) and len(set(ids)) == len(ids)
+    with_id = bool(rows) and all(len(row) >= 3 for row in rows) and not any(b" " in cell for cell in ids)
+    with_id = with_id and 2 * len(set(ids)) >= len(ids)
     columns = ("id", "labels", "text") if with_id else ("labels", "text")
     return Layout(
         "libmultilabel",

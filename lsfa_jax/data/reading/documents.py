@@ -189,7 +189,10 @@ class _Labels:
             labels = [self._cleaned.get(label) or self._clean(label) for label in row.labels]
         except BadRowError as bad:
             return bad.at(row.number)
-        return replace(row, labels=[label for label in labels if label]) if labels != row.labels else row
+        if labels == row.labels:
+            return row
+        notes = row.notes if all(labels) else (*row.notes, "empty label left out")
+        return replace(row, labels=[label for label in labels if label], notes=notes)
 
     def _clean(self, label: str) -> str:
         cleaned = unicodedata.normalize("NFC", _INVISIBLE.sub("", label)).strip()

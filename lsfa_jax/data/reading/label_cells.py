@@ -5,6 +5,7 @@ import reprlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 from lsfa_jax.data.reading.label_lists import NULLS, looks_like_list, names_of, parse_list
 from lsfa_jax.data.reading.rows import BadRowError
@@ -18,13 +19,15 @@ WHOLE = "none"
 """In place of a separator: the string is one label, whatever it holds."""
 SEPARATORS = (";", "|", ",", "\n", "；", "，", "、", "؛", "،", "｜")
 """Separators that are detected by their presence."""
-RARE_SEPARATORS = ("+", "/", "#", "&", "~", "^")
+RARE_SEPARATORS = (" + ", " / ", " & ", " # ", "+", "/", "#", "&", "~", "^")
 """Separators that are detected only where what they separate occurs alone too."""
 
 # How many different cells have to be split by a rare separator or a space before it is one.
 _RARE_CELLS, _SPACED_CELLS = 3, 10
+# From how many rows, and how many occurrences, parts that never occur apart mean that a mark is a part of the labels.
+_REPEATED_ROWS, _REPEATED_PAIRS = 10, 3
 # A word that is more likely a code than a part of a name: C15, GPOL, a_b, <http://x>, or one or two letters.
-_CODE = re.compile(r"<?\w+://\S+|\S*[\d_:]\S*|[A-Z0-9.\-]{2,}|\S{1,2}")
+CODE = re.compile(r"<?\w+://\S+|\S*[\d_:]\S*|[A-Z0-9.\-]{2,}|\S{1,2}")
 # Missing values as pandas and MySQL write them into cells that are no lists.
 _MISSING = frozenset({"nan", "NaN", "<NA>", "\\N"})
 _EDGES = "[](){}'\"`"
@@ -74,9 +77,8 @@ def split_labels(cell: str, separator: str) -> tuple[list[str], tuple[str, ...]]
 def _check_brackets(label: str, cell: str) -> None:
     """Raises BadRowError for a label that is a list, or a part of one."""
     unpaired = any(label.count(left) != label.count(right) for left, right in ("[]", "()", "{}"))
-    quoted = len(label) > 1 and label[0] in "'\"" and label[-1] == label[0]
-    if unpaired or quoted or looks_like_list(label):
-        expected = "labels without brackets and quotes around them, or lists in all rows"
+    if unpaired or looks_like_list(label):
+        expected = "labels without brackets around them, or lists in all rows"
         raise BadRowError("a label looks like a list, or a part of one", expected, cell)
 
 
@@ -108,14 +110,15 @@ def choose_separator(cells: Iterable[str], name: str, given: str, prefix: str) -
     if len(present) > 1:
         raise _unclear(cells, name, prefix, present, f"hold {' and '.join(map(repr, present))}")
     if present:
-        if _Split.by(present[0], cells).is_contradicted():
+        # A comma is more often a part of a name than a semicolon is.
+        if _Split.by(present[0], cells).is_contradicted(least_pairs=1 if present[0] in ",，、،" else 2):
             raise _unclear(
                 cells, name, prefix, present, f"hold {present[0]!r}, but what it separates never occurs apart"
             )
         return present[0]
     for mark in RARE_SEPARATORS:
         share, number = _Split.by(mark, cells).known_parts()
-        if share >= 0.9 and number >= _RARE_CELLS:
+        if share >= (0.5 if mark[0] == " " else 0.9) and number >= _RARE_CELLS:
             return mark
         if share >= 0.3:
             raise _unclear(cells, name, prefix, [mark], f"hold {mark!r}, which may be a part of them or separate them")
@@ -127,14 +130,16 @@ def _spaces(cells: Sequence[str], name: str, prefix: str) -> str:
     split = _Split.by(" ", cells)
     if not split.multiple:
         return SINGLE
-    contradicted = split.is_contradicted()
+    contradicted = split.is_contradicted(least_pairs=2)
     words = [word for cell in split.multiple for word in cell.split()]
-    if not contradicted and sum(_CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words):
+    # A mark that stands alone separates something.
+    contradicted = contradicted or not all(any(map(str.isalnum, word)) for word in words)
+    if not contradicted and sum(CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words):
         return " "
     share, number = split.known_parts()
     if share >= 0.95 and number >= _SPACED_CELLS:
         return " "
-    if contradicted and share == 0 and split.exclusive() >= 0.8:
+    if share == 0 and split.exclusive() >= 0.8 and len(cells) >= _REPEATED_ROWS and split.recurs():
         return WHOLE
     raise _unclear(cells, name, prefix, [" "], "hold only white space")
 
@@ -146,6 +151,7 @@ def _are_lists(cells: Sequence[str], name: str, prefix: str) -> bool:
         return False
     others = [cell for cell in rest if not looks_like_list(cell)]
     if not others:
+        _check_bare_lists(rest, name)
         return True
     # "[deleted]" alone among names is a label, and reported as one with brackets.
     if len(lists) <= 0.02 * len(rest) and all("," not in cell and "'" not in cell for cell in lists):
@@ -159,6 +165,17 @@ def _are_lists(cells: Sequence[str], name: str, prefix: str) -> bool:
         f"{name}: the labels of some rows are lists, as in {reprlib.repr(lists[0])}, those of others are not, as in "
         f"{reprlib.repr(others[0])}. Write all of them alike, or set {prefix}label-separator."
     )
+
+
+def _check_bare_lists(cells: Sequence[str], name: str) -> None:
+    """Raises UserError where lists have no quotes, and commas that may be a part of their elements."""
+    bare = [cell.strip("[](){} ") for cell in cells if not any(quote in cell for quote in "'\"‘“<")]
+    if bare and _Split.by(",", bare).is_contradicted():
+        example = next(cell for cell in cells if "," in cell)
+        raise UserError(
+            f"{name}: lists such as {reprlib.repr(example)} have no quotes, and what stands between their commas never "
+            "occurs apart: it is not clear whether a comma is a part of a label. Write them as JSON, with quotes."
+        )
 
 
 def _warn_of_absent(cells: Sequence[str], name: str, given: str) -> None:
@@ -199,29 +216,38 @@ class _Split:
             parts = cell.split() if mark == " " else [part.strip() for part in cell.split(mark)]
             if len(parts) < 2:
                 single.add(cell)
-            elif all(parts) or mark in SEPARATORS:
-                multiple[cell] = [part for part in parts if part]
-                for part in parts:
-                    cells_of[part].add(cell)
-            else:
-                single.add(cell)  # "C++" is not split at "+"
+                continue
+            # "C++", which is not split at "+", has parts that no other cell has.
+            multiple[cell] = [part for part in parts if part] if mark in SEPARATORS else parts
+            for part in parts:
+                cells_of[part].add(cell)
         return cls(multiple, rows, single, cells_of)
 
-    def is_contradicted(self) -> bool:
-        """Whether most cells of several parts occur again and again, and their parts never without each other."""
-        total = sum(self.rows[cell] for cell in self.multiple)
-        together = [
-            self.rows[cell]
-            for cell, parts in self.multiple.items()
-            if len(parts) > 1 and self.rows[cell] > 1 and self._is_exclusive(cell)
-        ]
-        return sum(together) >= max(3, 0.5 * total)
+    def is_contradicted(self, least_pairs: int = 1) -> bool:
+        """Whether words around the mark occur again and again, and never without each other: Heating, ventilation."""
+        counts: Counter[str] = Counter()
+        pairs: Counter[tuple[str, str]] = Counter()
+        for cell, number in self.rows.items():
+            words = [part.split() for part in self.multiple.get(cell, [cell])]
+            for word in chain.from_iterable(words):
+                counts[word] += number
+            for before, after in pairwise(filter(None, words)):
+                pairs[before[-1], after[0]] += number
+        # In a large sample, rare labels occur together by chance.
+        least = max(_REPEATED_PAIRS, 0.02 * self.rows.total())
+        together = [pair for pair, number in pairs.items() if number >= least and {number} == {counts[x] for x in pair}]
+        return len(together) >= least_pairs and self.rows.total() >= _REPEATED_ROWS
 
     def known_parts(self) -> tuple[float, int]:
         """Returns the share of rows with several parts, all of which are labels alone too; and how many cells differ."""
         total = sum(self.rows[cell] for cell in self.multiple)
         known = [cell for cell, parts in self.multiple.items() if all(part in self.single for part in parts)]
         return (sum(self.rows[cell] for cell in known) / total if total else 0.0), len(known)
+
+    def recurs(self) -> bool:
+        """Whether most cells of several parts occur more than once."""
+        rows = [self.rows[cell] for cell in self.multiple]
+        return sum(number for number in rows if number > 1) >= 0.8 * sum(rows)
 
     def exclusive(self) -> float:
         """Returns the share of rows with several parts whose parts occur in no other cell."""

@@ -15,6 +15,7 @@ NULLS = frozenset({"", "nan", "NaN", "NAN", "None", "null", "NULL", "<NA>", "\\N
 
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _QUOTES = {"'": "'", '"': '"', "‘": "’", "“": "”"}
+_ANGLES = re.compile(r"(?:<[^<>]+>[\s,;|]*)+")
 _CALL = re.compile(r"(?:\w+\.)?(?:frozenset|set|array|list|tuple|Index|deque)\((.*)\)", re.DOTALL)
 _KEYWORDS = re.compile(r",\s*(?:dtype|maxlen|name|length)=[^\[\]]*$")
 _STRING_CALL = re.compile(r"(?:np\.|numpy\.)?str_\(")
@@ -31,7 +32,7 @@ Element = object
 
 def looks_like_list(cell: str) -> bool:
     """Whether a string is a list that `parse_list` reads."""
-    if cell[:1] not in "[({'\"‘“afslAtdIpn" or not cell:
+    if cell[:1] not in "[({<'\"‘“afslAtdIpn" or not cell:
         return False
     try:
         parse_list(cell)
@@ -147,6 +148,8 @@ def _parse(cell: str) -> object:
         text = _KEYWORDS.sub("", call[1]).strip()
         if not text:
             return []
+    if _ANGLES.fullmatch(text):
+        return re.findall("<([^<>]+)>", text)
     start, end = text[:1], text[-1:]
     if start in _BRACKETS and len(text) > 1 and end == _BRACKETS[start]:
         inner = text[1:-1]

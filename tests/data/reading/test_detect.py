@@ -1,7 +1,8 @@
 # ruff: noqa: E501
 import pytest
 
-from lsfa_jax.data.reading.detect import ReadOptions, describe, detect
+from lsfa_jax.data.reading.detect import describe, detect
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.util.console import UserError
 
 LONG = "a text of more words than three"
@@ -21,10 +22,12 @@ def layout(content, **options):
         ("text;labels\na;b,c", "csv, text from 'text', labels from 'labels' separated by ','"),
         ('\n"Text","Label"\na,"[""x y"", ""z""]"', "csv, text from 'Text', labels from 'Label' as a list"),
         ("text,labels\na,\"['x y', 'z']\"\nb,[]", "csv, text from 'text', labels from 'labels' as a list"),
-        ("text,body,labels\na,b,c|d", "csv, text from 'text', labels from 'labels' separated by '|'"),
+        ("text,body,labels\na,b,c|d", "csv, text from 'text', labels from 'labels' separated by '|', not read: 'body'"),
         ("labels\ttext\na;b\tc", "tsv, text from 'text', labels from 'labels' separated by ';'"),
-        ("1\ta b\tone two\n2\t\tthree\tfour", "libmultilabel (id, labels, text; no header), labels separated by spaces"),
-        ("a b\tone two\nc\tthree\tfour", "libmultilabel (labels, text; no header), labels separated by spaces"),
+        ("a b\tone two words\nc\tthree\tfour", "tsv without a header, text from 'column 2', labels from 'column 1' separated by spaces"),
+        ("one two words\ta;b\nthree four\tc", "tsv without a header, text from 'column 1', labels from 'column 2' separated by ';'"),
+        ("__label__a __label__b some words", "fasttext, labels are the words that begin with __label__"),
+        ("sep=;\ntext;labels\na;b,c", "csv, text from 'text', labels from 'labels' separated by ','"),
         (".I 1\n.W\nword", "lyrl2004"),
     ],
 )  # fmt: skip
@@ -36,13 +39,13 @@ def test_formats_that_are_clear(content, expected):
     ("content", "options", "expected"),
     [
         ("Abstract,Tags\na,b c", {"text_field": "Abstract", "labels_field": "Tags", "label_separator": " "}, "csv, text from 'Abstract', labels from 'Tags' separated by spaces"),
-        ("Abstract,Tags\na,b c", {"text_field": "Abstract", "labelled": False}, "csv, text from 'Abstract'"),
+        ("Abstract,Tags\na,b c", {"text_field": "Abstract", "labelled": False}, "csv, text from 'Abstract', not read: 'Tags'"),
         (f"Abstract\tTags\n{LONG}\tb", {"text_field": "Abstract", "labels_field": "Tags"}, "tsv, text from 'Abstract', labels from 'Tags' one a row"),
-        (f"1\tab c\t{LONG}", {"labelled": False, "format": "libmultilabel"}, "libmultilabel (id, labels, text; no header)"),
+        (f"1\tab c\t{LONG}", {"labelled": False, "format": "libmultilabel"}, "libmultilabel without a header, text from 'text', ids from 'id'"),
         ("Hello, world\nall by itself", {"labelled": False}, "txt, one document a line"),
         ("", {"labelled": False}, "txt, one document a line"),
         ("text\na\nb", {"labelled": False}, "csv, text from 'text'"),
-        ('{"text": "a", "tags": 3}', {"labelled": False}, "jsonl, text from 'text'"),
+        ('{"text": "a", "tags": 3}', {"labelled": False}, "jsonl, text from 'text', not read: 'tags'"),
         ("1 2\tx", {"format": "pair", "label_separator": ","}, "pair, labels separated by ','"),
         ("a,b;c", {"format": "txt"}, "txt, one document a line"),
     ],
@@ -54,26 +57,25 @@ def test_formats_that_options_make_clear(content, options, expected):
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ("Abstract,Tags\na,b", {}, r"not clear which holds the text; the columns are 'Abstract', 'Tags'. Name the column with --data.text-field"),
-        ("text,Themes\na,b", {}, r"not clear which holds the labels; the columns are 'text', 'Themes'. Name the column with --data.labels-field"),
+        ("Abstract,Tags\na,b", {}, r"not clear which column holds the text. Choose with --data.text-field NAME. The columns are 'Abstract', such as 'a'; 'Tags', such as 'b'."),
+        ("text,Themes\na,b", {}, r"not clear which column holds the labels. Choose with --data.labels-field NAME. The columns are 'text', such as 'a'; 'Themes'"),
+        ("a,b\nc,d", {}, r"not clear which of its 2 columns, which have no header, .* in order: --data.columns text,labels"),
         ("content,body,labels\na,b,c", {}, r"'content' and 'body' both could hold the text"),
         ("text,text,labels\na,b,c", {}, r"'text' and 'text' both could hold the text"),
         ("text,text,labels\na,b,c", {"text_field": "text"}, r"more than one column 'text' \(--data.text-field\)"),
         ("text,labels\na,b", {"labels_field": "tag"}, r"no column 'tag' \(--data.labels-field\); there are 'text', 'labels'"),
-        ("a,b\nc,d", {"text_field": "t", "labelled": False, "prefix": "--"}, r"no column 't' \(--text-field\)"),
-        ('{"words": "a", "labels": []}', {}, r"not clear which holds the text; the columns are 'words', 'labels'"),
+        ("a,b\nc,d", {"text_field": "t", "labelled": False, "prefix": "--"}, r"no header \(\['a', 'b'\]\), so --text-field names no column"),
+        ('{"words": "a", "labels": []}', {}, r"not clear which column holds the text. .* 'words', such as 'a'; 'labels', such as ''"),
         ("text,labels\na,b;c|d", {}, r"hold ';' and '\|', as in 'b;c\|d'. Set --data.label-separator"),
         ("text,labels\na,machine learning", {}, r"hold only white space, as in 'machine learning'"),
-        (f"Themes\tAbstract\nb\t{LONG}", {}, r"could be libmultilabel .*; or tsv with the columns 'Themes', 'Abstract'. Choose with --data.format"),
-        ("a\tb\nc\td", {"labelled": False}, r"could be libmultilabel .*; or tsv; or txt"),
-        (f"Title,Abstract\nb,{LONG}", {"labelled": False, "prefix": "--"}, r"could be csv with the columns 'Title', 'Abstract'; or txt, .* --format, .* --text-field"),
-        ("x\t1\tone two\nx\t2\tthree\nx\t3\tfour", {}, r"whether the first of three columns is an id"),
+        (f"Themes\tAbstract\nb\t{LONG}", {}, r"not clear which column holds the labels.* If the first row is a document, set --data.columns"),
+        ("a\tb\nc\td", {"labelled": False}, r"which of its 2 columns, which have no header, hold the text"),
+        ("x\t1\tone two\nx\t2\tthree\nx\t3\tfour", {}, r"which of its 3 columns"),
         ("just words\nand words", {}, r"the format is not clear from its first lines \('just words'\)"),
-        ('[{"text": "a"}]', {}, r"is a JSON array; .* jq -c '.\[\]'"),
-        ('{\n"text": "a"}', {}, r"one JSON document over several lines"),
-        ("text,labels\n".encode("utf-16"), {}, r"is UTF-16 or no text at all. .* iconv -f utf-16"),
-        ("text,labels\n".encode("utf-16-le"), {}, r"is UTF-16"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\0\0\0", {}, r"no text at all"),
+        ("text,labels\n".encode("utf-16-le"), {}, r"UTF-16 without a byte order mark. .* --data.encoding utf-16-le"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\0\0\0", {}, r"is no text"),
+        ("2 8 2\n0,1 3:1 4:2\n1 5:1\n", {}, r"bag-of-words features .* not texts"),
+        ("0,1 3:1 4:2.5\n1 5:1e-3\n", {}, r"bag-of-words features"),
         (b"PK\x03\x04rest", {}, r"is a zip \(or an Excel file\) archive"),
         (b"name" + b"\0" * 253 + b"ustar\x0000", {}, r"is a tar archive"),
         (b"text,labels\ra,b\rc,d\r", {}, r"carriage return alone"),
@@ -94,13 +96,8 @@ def test_a_separator_that_never_occurs_is_a_warning(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_the_error_for_a_table_without_a_header_asks_for_one():
-    with pytest.raises(UserError, match="The first row is read as the header; if it is none, add one"):
-        layout("one text,a\nanother text,b", format="csv")
-
-
 def test_unknown_format():
-    with pytest.raises(UserError, match=r"--data\.format xls: expected auto, jsonl, csv"):
+    with pytest.raises(UserError, match=r"--data\.format xls: expected auto, jsonl, json, csv"):
         ReadOptions(format="xls")
 
 

@@ -31,7 +31,9 @@ SKIPPED = {
     b'{"labels": ["a"], "text": null}': "'text' is not text",
     b'{"labels": ["a"], "text": ["x", 3]}': "'text' is not text",
     b'{"labels": "a", "text": "x"}': "'labels' is not a list",
-    b'{"labels": [7], "text": "x"}': "a label in 'labels' is not a string",
+    b'{"labels": [7.5], "text": "x"}': "a label in 'labels' is not a string",
+    b'{"labels": [true], "text": "x"}': "a label in 'labels' is not a string",
+    b'{"labels": ["[\'a\', \'b\']"], "text": "x"}': "a label is a list in a string",
     b'{"labels": ["a", " "], "text": "x"}': "a label in 'labels' is empty",
     b'{"labels": ["a"], "text": "caf\xe9"}': "invalid UTF-8",
     b'{"labels": ["a"], "text": "cut \\ud83d"}': "invalid Unicode",
@@ -42,6 +44,12 @@ KEPT = {
     b'{"labels": [], "text": "x"}': "no labels",
     b'{"labels": ["a"], "text": " \\n"}': "empty text",
     b'{"labels": ["a"], "text": []}': "empty text",
+    b'{"labels": [7, 8.0], "text": "x"}': None,
+    b'{"labels": 7, "text": "x"}': None,
+    b'{"labels": {"a": true, "b": 0.0, "c": null}, "text": "x"}': None,
+    b'{"labels": ["a", null], "text": "x"}': "missing label left out",
+    b'{"labels": ["a", "\xc2\xad"], "text": "x"}': "empty label left out",
+    b'{"labels": ["Physics (general)"], "text": "x"}': "label with a bracket or quote at its edge",
 }
 
 
@@ -78,9 +86,18 @@ def test_bad_row_stops_with_its_place_or_is_counted(tmp_path, line, reason):
     assert f"3 rows read, 2 kept; skipped: 1 {reason} (first {place})" in report.summary()
 
 
-def test_number_as_label_says_what_to_write(tmp_path):
-    with pytest.raises(UserError, match=r'in quotes, such as "7"\), got 7'):
-        read(tmp_path, b'{"labels": [7], "text": "x"}')
+def test_numbers_and_scores_are_labels(tmp_path):
+    lines = b'{"labels": [7, 8.0], "text": "x"}\n{"labels": {"a": true, "b": 0, "c": 0.3}, "text": "y"}\n'
+    assert [document.labels for document in read(tmp_path, lines)[0]] == [("7", "8"), ("a", "c")]
+
+
+def test_labels_that_look_the_same_are_one(tmp_path):
+    lines = '{"labels": ["jard\\u00edn", " jardi\\u0301n", "jar\\u00addín\\ufeff"], "text": "x"}\n'.encode()
+    documents, report = read(tmp_path, lines)
+    assert documents == [Document("x", ("jard\u00edn",))]
+    assert report.notes == {"duplicate labels": 1}
+    as_before = read(tmp_path, lines, normalise_labels=False)[0]
+    assert as_before[0].labels == ("jard\u00edn", " jardi\u0301n", "jar\u00add\u00edn\ufeff")
 
 
 def test_report_names_the_first_of_several(tmp_path):
@@ -112,7 +129,8 @@ def test_what_json_wrote_comes_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("rows") / "x.jsonl"
     lines = [json.dumps({"text": text, "labels": labels}, ensure_ascii=len(text) % 2 == 0) for text, labels in rows]
     path.write_bytes("\n".join(lines).encode())
-    assert list(read_documents(path, options=ReadOptions(), report=ReadReport())) == [
+    options = ReadOptions(normalise_labels=False)
+    assert list(read_documents(path, options=options, report=ReadReport())) == [
         Document(text.replace("\0", " "), tuple(labels)) for text, labels in rows
     ]
 
@@ -162,7 +180,9 @@ def test_line_length_is_bounded(tmp_path, monkeypatch):
         read(tmp_path, ROW + b" " + ROW, bad_rows="skip")
 
 
-@pytest.mark.parametrize(("name", "message"), [("missing.jsonl", "cannot be opened"), (".", "no JSON documents")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("missing.jsonl", "cannot be opened"), (".", "neither JSON documents nor texts")]
+)
 def test_file_that_cannot_be_opened(tmp_path, name, message):
     with pytest.raises(UserError, match=message):
         list(read_documents(tmp_path / name, options=ReadOptions(), report=ReadReport()))

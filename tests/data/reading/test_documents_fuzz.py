@@ -13,6 +13,7 @@ import os
 import random
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -221,8 +222,10 @@ def test_broken_json_lines(form, seed):
     for _ in range(BATCH):
         content = mutated(choice, written(choice, "jsonl")[1])
         fields = {} if form == "auto" else {"text_field": "text", "labels_field": "labels"}
-        documents, report, error = read(io.BytesIO(content), format=form, bad_rows="skip", **fields)
-        if error and not report.read and (form == "auto" or "separates labels" in error):
+        documents, report, error = read(
+            io.BytesIO(content), format=form, bad_rows="skip", normalise_labels=False, **fields
+        )
+        if error and not report.read and (form == "auto" or "separates labels" in error or "no column" in error):
             continue
         lines = [line for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip(b" \t\r\x0b\x0c")]
         if error and not report.read and ("UTF-16" in error or "old Macs" in error):
@@ -234,6 +237,10 @@ def test_broken_json_lines(form, seed):
             try:
                 row = json.loads(line.decode())
                 labels, text = row["labels"], row["text"]
+                if isinstance(labels, list):
+                    labels = [label for label in labels if not _is_missing(label)]
+                elif _is_missing(labels):
+                    labels = []
                 if isinstance(text, str) and isinstance(labels, list) and all(map(str.strip, labels)):
                     (text + "".join(labels) + str(row.get("id"))).encode()
                     expected.append((text.replace("\0", " "), tuple(dict.fromkeys(labels))))
@@ -241,6 +248,10 @@ def test_broken_json_lines(form, seed):
                 continue
         if form == "jsonl" or expected:
             assert [(document.text, document.labels) for document in documents] == expected
+
+
+def _is_missing(value):
+    return value is None or value != value
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t"], ids=["csv", "tsv"])
@@ -251,7 +262,7 @@ def test_broken_tables(delimiter, seed):
     form = "csv" if delimiter == "," else "tsv"
     for _ in range(BATCH):
         content = mutated(choice, written(choice, form)[1])
-        options = {"format": form, "label_separator": "\x1f"}
+        options = {"format": form, "label_separator": "none"}
         documents, report, error = read(io.BytesIO(content), bad_rows="skip", **options)
         if error and not report.read:
             continue
@@ -264,13 +275,16 @@ def test_broken_tables(delimiter, seed):
         kept = [row for row in rows if isinstance(row, Row)]
         assert [document.text for document in documents] == [row.text.replace("\0", " ") for row in kept]
         # A broken header may name one column more, which belongs to none of ours.
-        if len(layout.columns) == 3:
+        if len(layout.columns) == 3 and not layout.unread:
             _check_no_word_is_lost(lines, rows)
         # A lone carriage return ends a line for the csv module, and is an error in ours.
         expected = None if b"\r" in b"".join(lines) else _by_csv(lines, delimiter, len(layout.columns))
-        if form == "csv" and expected is not None and layout.columns.count("") == 0:
-            at = layout.columns.index(layout.text)
-            assert [row.text for row in kept] == [fields[at] for fields in expected]
+        if form == "csv" and expected is not None and layout.columns.count("") == 0 and layout.header:
+            at = layout.columns.index(layout.texts[0])
+            # Without labels: a cell of labels that is a part of a list makes a row a bad one.
+            rows = table_rows(iter(enumerate(lines, 1)), replace(layout, labels=()))
+            expected = [fields[at] for fields in expected if fields != list(layout.columns)]
+            assert [row.text for row in rows if isinstance(row, Row)] == expected
 
 
 def _check_no_word_is_lost(lines, rows):

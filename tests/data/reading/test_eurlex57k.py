@@ -51,7 +51,7 @@ def test_eurlex_folder(eurlex):
         ("[]", "not an object"),
         (json.dumps({"concepts": []}), "no text"),
         (json.dumps({"title": "x"}), "no list 'concepts'"),
-        (json.dumps({**LAW, "concepts": [1]}), "a label in 'concepts' is not a string"),
+        (json.dumps({**LAW, "concepts": [[1]]}), "a label in 'concepts' is not a string"),
         (json.dumps({**LAW, "main_body": [1]}), "'main_body' is not text"),
         (b'{"title": "\xe9"}', "invalid UTF-8"),
     ],

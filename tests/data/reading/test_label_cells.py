@@ -2,9 +2,9 @@ import io
 
 import pytest
 
-from lsfa_jax.data.reading.detect import ReadOptions
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
-from lsfa_jax.data.reading.label_cells import LIST, SINGLE, split_labels
+from lsfa_jax.data.reading.label_cells import LIST, SINGLE, WHOLE, split_labels
 from lsfa_jax.data.reading.rows import BadRowError
 from lsfa_jax.util.console import UserError
 
@@ -24,6 +24,22 @@ def read(content, **options):
         ("", ";", []),
         ("[]", LIST, []),
         ('["a;b", "c \\"d\\"", "наука"]', LIST, ["a;b", 'c "d"', "наука"]),
+        ("[1, 2.0]", LIST, ["1", "2"]),
+        ("['a' 'b c'\n 'd']", LIST, ["a", "b c", "d"]),
+        ("('a',)", LIST, ["a"]),
+        ("{'a', 'b'}", LIST, ["a", "b"]),
+        ("set()", LIST, []),
+        ("frozenset({'a'})", LIST, ["a"]),
+        ("array(['a', 'b'], dtype=object)", LIST, ["a", "b"]),
+        ("[np.str_('a'), np.str_('b')]", LIST, ["a", "b"]),
+        ("[a, b c]", LIST, ["a", "b c"]),
+        ("['it''s', nan, None]", LIST, ["it's"]),
+        ('{"road works",rail}', LIST, ["road works", "rail"]),
+        ("{'a': 1.0, 'b': 0.0, 'c': True}", LIST, ["a", "c"]),
+        ("'a', 'b'", LIST, ["a", "b"]),
+        ("nan", LIST, []),
+        ("[__import__('os').getcwd()]", LIST, ["__import__('os').getcwd()"]),
+        ("road traffic; C++", WHOLE, ["road traffic; C++"]),
         ("['a', \"b's\", 'c\\'d', '日本',]", LIST, ["a", "b's", "c'd", "日本"]),
         ("cs.AI", SINGLE, ["cs.AI"]),
     ],
@@ -35,11 +51,13 @@ def test_labels_in_one_string(cell, separator, labels):
 @pytest.mark.parametrize(
     "cell",
     [
-        "[1]",
         "a",
         "[['a']]",
-        "[__import__('os').getcwd()]",
-        "['a' 'b']",
+        "['a' ... 'b']",
+        "[a, ..., b]",
+        "(none)",
+        "[1.5]",
+        "{'a': 'b'}",
         "['" + "a" * 10 + "\\x']",
         "[" * 10_000,
         "[''",
