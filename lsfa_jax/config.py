@@ -41,7 +41,9 @@ class Data(Section):
         (64, 128, 192, 256, 384), description="Lengths that texts are padded to; max_words is always the last."
     )
     format: str = Field("auto", description="Of the files. auto: by their content; or jsonl, csv, tsv, parquet, ...")
-    encoding: str = Field("auto", description="auto: UTF-8, or UTF-16 with a byte order mark; or a name such as cp1252.")
+    encoding: str = Field(
+        "auto", description="auto: UTF-8, or UTF-16 with a byte order mark; or a name such as cp1252."
+    )
     columns: str = Field(
         "",
         description="Names of the columns of a file without a header, in order: text,labels or id,text,labels; - is not "
@@ -50,7 +52,8 @@ class Data(Section):
     text_field: str = Field("", description="Field or column with the text; several, as title,abstract, are joined.")
     labels_field: str = Field("", description="Field or column with the labels; several, or a pattern such as label*.")
     label_columns: str = Field(
-        "", description="Columns of 0 and 1 that are a label each: first..last, a pattern, or names with commas between."
+        "",
+        description="Columns of 0 and 1 that are a label each: first..last, a pattern, or names with commas between.",
     )
     label_separator: str = Field("", description="What stands between labels that share a column; none: nothing does.")
     label_names: str = Field(
