@@ -252,7 +252,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         nDCG@5 is of the five best labels of each text whatever the threshold; docs/metrics.md has the formula. The
         columns of a matrix without names are those of `classes_`.
         """
-        texts, labels = self._checked(X), ParsedLabels.of(y)
+        texts, labels = self._checked(X), ParsedLabels.of(y, self._labels.classes)
         check_consistent_length(texts, labels.names)
         if not texts:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: there is no text.")

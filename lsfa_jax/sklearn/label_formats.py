@@ -1,7 +1,7 @@
 """Parses labels in the forms that scikit-learn's users have: sets, scores, single labels, matrices, tables."""
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, TypeGuard, cast, get_args
@@ -42,29 +42,23 @@ class ParsedLabels:
         return self.form in ("dense", "sparse") and np.array_equal(self.values, np.arange(len(self.values)))
 
     @classmethod
-    def of(cls, y: Any) -> "ParsedLabels":
+    def of(cls, y: Any, known: Collection[str] = ()) -> "ParsedLabels":
         """Parses labels of any form; docs/python_api.md lists them.
+
+        Args:
+            y: the labels of N documents.
+            known: names that are labels however they look.
 
         Raises:
             ValueError: they have none of the forms, a label is missing or empty, or single labels look like several.
         """
-        if y is None:
-            raise ValueError("requires y to be passed, but the target y is None")
-        if sparse.issparse(y):
-            return _matrix("sparse", y)
-        if isinstance(y, str | bytes | Mapping | Set) or not isinstance(y, Iterable):
-            raise ValueError(f"expected the labels of each text, in the texts' order, got one {type(y).__name__}")
-        if is_table(y):
-            if len(column_names(y)) > 1:
-                return _table(y)
-            # scikit-learn warns of a matrix of one column.
-            y = column_or_1d(y, warn=True)
-        if isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] > 1:
-            if (array := _as_numbers(y)).dtype.kind in "biuf":
-                return _matrix("dense", array)
-        elif isinstance(y, np.ndarray) and y.ndim != 1:
-            y = column_or_1d(y, warn=True)
-        return _rows(list(y))
+        labels = _parse(y)
+        names = set(labels.classes) - set(known)
+        if labels.form == "single":
+            label_strings.check_single(names)
+        if labels.form == "sets":
+            label_strings.warn_if_unusual(names)
+        return labels
 
     @classmethod
     def named(cls, names: list[str]) -> "ParsedLabels":
@@ -78,6 +72,26 @@ class ParsedLabels:
         if form not in get_args(Form) or not isinstance(classes, list) or values.ndim != 1:
             raise ValueError("no form or no classes")
         return cls(cast(Form, form), values, [])
+
+
+def _parse(y: Any) -> ParsedLabels:
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    if sparse.issparse(y):
+        return _matrix("sparse", y)
+    if isinstance(y, str | bytes | Mapping | Set) or not isinstance(y, Iterable):
+        raise ValueError(f"expected the labels of each text, in the texts' order, got one {type(y).__name__}")
+    if is_table(y):
+        if len(column_names(y)) > 1:
+            return _table(y)
+        # scikit-learn warns of a matrix of one column.
+        y = column_or_1d(y, warn=True)
+    if isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] > 1:
+        if (array := _as_numbers(y)).dtype.kind in "biuf":
+            return _matrix("dense", array)
+    elif isinstance(y, np.ndarray) and y.ndim != 1:
+        y = column_or_1d(y, warn=True)
+    return _rows(list(y))
 
 
 def _rows(rows: list[Any]) -> ParsedLabels:
@@ -103,7 +117,6 @@ def _sets(rows: list[Any]) -> ParsedLabels:
     if 0 < len(names) < len(distinct):
         number = next(label for label in distinct if not isinstance(label, str))
         raise ValueError(f"labels are names and numbers, such as {names[0]!r} and {number!r}: expected one of both")
-    label_strings.warn_if_unusual(names)
     values = np.array(sorted(names), str) if len(names) == len(distinct) else np.array(sorted(distinct))
     return ParsedLabels("sets", values, [tuple(map(str, row)) for row in sets])
 
@@ -120,7 +133,7 @@ def _labels(number: int, row: object) -> tuple[Label, ...]:
 def _label(where: str, label: object) -> Label:
     """Returns a label: an integer, or a name as files are read, in NFC and without white space around it."""
     if isinstance(label, str):
-        name = unicodedata.normalize("NFC", label).strip()
+        name = unicodedata.normalize("NFC", label.replace("\0", " ")).strip()
         if not name:
             raise ValueError(f"{where}: expected a label name, got an empty string ({label!r})")
         return name
@@ -183,10 +196,7 @@ def _single(rows: list[Any]) -> ParsedLabels:
         check_classification_targets(column)
     else:
         column = np.array([_name(number, label) for number, label in enumerate(rows)], str)
-    values = np.unique(column)
-    if column.dtype.kind == "U":
-        label_strings.check_single(values.tolist())
-    return ParsedLabels("single", values, [(str(label),) for label in column.tolist()])
+    return ParsedLabels("single", np.unique(column), [(str(label),) for label in column.tolist()])
 
 
 def _name(number: int, label: object) -> Label:

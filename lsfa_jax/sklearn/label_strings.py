@@ -23,7 +23,8 @@ def check_single(names: Collection[str]) -> None:
 def warn_if_unusual(names: Collection[str]) -> None:
     """Issues a Python warning if a name in lists of labels looks like a printed list or like joined labels."""
     if problem := _problem(names):
-        warnings.warn(problem, stacklevel=2)
+        # Of the caller of fit.
+        warnings.warn(problem, stacklevel=4)
 
 
 def separator_of(names: Collection[str]) -> str | None:
@@ -34,11 +35,11 @@ def separator_of(names: Collection[str]) -> str | None:
     "b,c" and "a"; not for "Portland, Oregon", "Salem, Oregon", whose parts keep their places.
     """
     for separator in _SEPARATORS:
-        split = [[part.strip() for part in name.split(separator)] for name in names]
+        split = [[part.strip() for part in name.split(separator) if part.strip()] for name in names]
         joined = [parts for parts in split if len(parts) > 1]
         if len(joined) < 2:
             continue
-        alone = {parts[0] for parts in split if len(parts) == 1}
+        alone = {part for parts in split if len(parts) == 1 for part in parts}
         firsts, later = {parts[0] for parts in joined}, {part for parts in joined for part in parts[1:]}
         recombined = (firsts | later) & (alone | (firsts & later))
         usual = separator in _RARE_IN_NAMES and len(joined) >= 0.8 * len(split)
@@ -51,8 +52,8 @@ def _problem(names: Collection[str]) -> str | None:
     if printed := [name for name in names if _PRINTED.fullmatch(name)]:
         example = min(printed)
         return (
-            f"a label begins or ends with a bracket, brace or quote, such as {reprlib.repr(example)}: read printed lists "
-            "by [ast.literal_eval(label) for label in y]"
+            f"a label begins or ends with a bracket, brace or quote, such as {reprlib.repr(example)}: "
+            "read printed lists by [ast.literal_eval(label) for label in y]"
         )
     separator = separator_of(names)
     if separator is None:
