@@ -22,6 +22,7 @@ from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.serving.predictor import Predictor
+from lsfa_jax.sklearn.arguments import check_integer
 from lsfa_jax.sklearn.label_formats import ParsedLabels
 from lsfa_jax.sklearn.text_formats import parse_texts
 from lsfa_jax.training import model_folder
@@ -207,7 +208,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         """
         texts = self._checked(X)
         if top is not None:
-            _check_count("top", top)
+            check_integer("top", top)
         if top is None and self._labels.form == "single":
             best = self._ranked(texts, 1)
             return self.classes_[[int(ids[0]) for ids, _ in best]] if texts else self.classes_[:0]
@@ -330,7 +331,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         """Raises ValueError unless the arguments of `predict_proba` can be used."""
         if self.proba not in ("auto", "dense", "sparse"):
             raise ValueError(f"proba={self.proba!r}: expected 'auto', 'dense' or 'sparse'")
-        _check_count("top_k", self.top_k)
+        check_integer("top_k", self.top_k)
 
     def _columns_of(self, labels: ParsedLabels) -> dict[str, int]:
         """Returns the column in `classes_` of each name of labels, as far as it has one."""
@@ -407,12 +408,6 @@ def fitting(config: Config, built: Corpus, chosen: Collection[str] = ()) -> dict
         "psc": {"start_epoch": min(config.psc.start_epoch, epochs)},
         "pvae": pvae,
     }
-
-
-def _check_count(name: str, value: object) -> None:
-    """Raises ValueError unless a value is an integer of at least 1."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r}: expected an integer of at least 1")
 
 
 @contextmanager

@@ -42,9 +42,7 @@ def _rows(X: Any) -> list[Any]:
         raise ValueError(f"expected a list of texts (strings), got one {type(X).__name__}; for one text, write [text]")
     if isinstance(X, np.ndarray) and X.ndim != 1:
         if X.ndim != 2 or X.shape[1] != 1:
-            raise ValueError(
-                f"X is an array {list(X.shape)}, expected a list of texts: choose a column, such as X[:, 0]"
-            )
+            raise ValueError(f"X is an array {X.shape}, expected a list of texts: choose a column, such as X[:, 0]")
         return list(X[:, 0])
     return list(X)
 

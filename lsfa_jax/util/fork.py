@@ -2,22 +2,32 @@
 
 import os
 
-_used_in: int | None = None
+from jax._src import xla_bridge
+
+_parent_used_jax = False
+
+
+def _remember() -> None:
+    """Runs in each forked child."""
+    global _parent_used_jax
+    # JAX has no public function that tells whether a device was used, without using one.
+    _parent_used_jax = xla_bridge.backends_are_initialized()
+
+
+# Windows cannot fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remember)
 
 
 def check() -> None:
-    """Records the process that uses devices; called before each use.
+    """Does nothing unless this process was forked from one that had used JAX; called before devices are used.
 
     Raises:
-        RuntimeError: this process was forked from one that has used devices.
+        RuntimeError: it was.
     """
-    global _used_in
-    process = os.getpid()
-    if _used_in is None:
-        _used_in = process
-    if _used_in != process:
+    if _parent_used_jax:
         raise RuntimeError(
-            "this process was forked from one that had used lsfa_jax, and JAX does not work in it. Start processes by "
-            'joblib\'s default backend "loky" or multiprocessing.get_context("spawn"), or fork before the model is '
-            "first used and load it in each child"
+            "this process was forked from one that had used JAX, which does not work in it. Start processes by "
+            "joblib's default backend 'loky' or multiprocessing.get_context('spawn'), or fork before JAX is first used "
+            "and load the model in each child"
         )

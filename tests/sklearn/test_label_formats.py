@@ -145,9 +145,9 @@ def test_series_of_pandas():
         assert_single(y, ["a", "b"], ["b", "a", "b"])
     assert_single(pd.Series([2, 1]).astype("category"), [1, 2], [2, 1])
     assert_single(pd.Series([2, 1], dtype="Int64"), [1, 2], [2, 1])
-    with pytest.raises(ValueError, match="NaN.*text 1"):
+    with pytest.raises(ValueError, match=r"NaN.*text 1"):
         ParsedLabels.of(pd.Series(["a", None], dtype="string"))
-    with pytest.raises(ValueError, match="NaN.*text 1"):
+    with pytest.raises(ValueError, match=r"NaN.*text 1"):
         ParsedLabels.of(pd.Series(["a", None], dtype="category"))
 
 
@@ -165,7 +165,7 @@ def test_tables_of_pandas_keep_the_names_of_their_columns():
     with pytest.warns(DataConversionWarning):
         assert ParsedLabels.of(pd.DataFrame({"labels": SETS})).values.tolist() == NAMES
     for extra in (["x", "y", "z", ""], [0, 1, 0, 2], [0, 1, 0, np.nan], ["0", "1", "0", "1"]):
-        with pytest.raises(ValueError, match="column 'extra'.*zeros and ones"):
+        with pytest.raises(ValueError, match=r"column 'extra'.*zeros and ones"):
             ParsedLabels.of(table.assign(extra=extra))
     with pytest.raises(ValueError, match="same name"):
         ParsedLabels.of(pd.concat([table, table], axis=1))
