@@ -229,7 +229,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
             X: N texts, as in `fit`.
 
         Returns:
-            Dense float32[N, L], or scipy CSR float32[N, L] of the `top_k` largest of each text, as `proba` says.
+            Dense float32[N, L], or scipy CSR float32[N, L] of the `top_k` largest of each text, depending on `proba`.
 
         Raises:
             ValueError: a text is not a string, `proba` is not known, or `top_k` is not an integer of at least 1.

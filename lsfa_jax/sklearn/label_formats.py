@@ -1,5 +1,6 @@
 """Parses labels in the forms that scikit-learn's users have: sets, scores, single labels, matrices, tables."""
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ Form = Literal["sets", "single", "dense", "sparse"]
 """Sets of labels, one label each, or an indicator matrix."""
 
 Label = str | int
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class ParsedLabels:
             ValueError: they have none of the forms, a label is missing or empty, or single labels look like several.
         """
         labels = _parse(y)
+        _check_names(labels.classes)
         names = set(labels.classes) - set(known)
         if labels.form == "single":
             label_strings.check_single(names)
@@ -72,6 +76,14 @@ class ParsedLabels:
         if form not in get_args(Form) or not isinstance(classes, list) or values.ndim != 1:
             raise ValueError("no form or no classes")
         return cls(cast(Form, form), values, [])
+
+
+def _check_names(names: list[str]) -> None:
+    """Raises ValueError if a name is empty or cannot be written to a file."""
+    for name in names:
+        if not name or _SURROGATE.search(name):
+            problem = "half of a surrogate pair" if name else "an empty string"
+            raise ValueError(f"expected label names, got {problem} ({name!r})")
 
 
 def _parse(y: Any) -> ParsedLabels:

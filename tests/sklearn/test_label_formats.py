@@ -10,6 +10,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from lsfa_jax.sklearn.label_formats import ParsedLabels
+from tests.sklearn.table import Table
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["garden", "harbour", "kitchen"]
@@ -171,6 +172,12 @@ def test_tables_of_pandas_keep_the_names_of_their_columns():
         ParsedLabels.of(pd.concat([table, table], axis=1))
 
 
+def test_other_tables_keep_the_names_of_their_columns():
+    assert_matrix(Table(dict(zip(NAMES, MATRIX.T.tolist(), strict=True))), NAMES)
+    with pytest.warns(DataConversionWarning):
+        assert ParsedLabels.of(Table({"label": ["b", "a"]})).names == [("b",), ("a",)]
+
+
 def test_series_and_tables_of_polars():
     pl = pytest.importorskip("polars")
     assert_matrix(pl.DataFrame(MATRIX, schema=NAMES), NAMES)
@@ -210,6 +217,9 @@ def test_series_and_tables_of_polars():
         ([1.0, np.inf], "infinity"),
         ([0.5, 1.7], "continuous"),
         (["a", " "], "text 1.*empty"),
+        (["a", "x\ud83d"], "surrogate"),
+        (Table({"a": [0, 1], "": [1, 0]}), "empty"),
+        (Table({"a": [0, 1], "b": ["x", "y"]}), "column 'b'.*zeros and ones"),
         (["a", 3], "text 1.*label name.*3"),
         ([3, "a"], "text 0.*label name.*3"),
         (["a", ["b"]], "text 1.*label name"),

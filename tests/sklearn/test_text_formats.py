@@ -3,6 +3,7 @@ import pytest
 from scipy import sparse
 
 from lsfa_jax.sklearn.text_formats import parse_texts
+from tests.sklearn.table import Table
 
 TEXTS = ["the boiler is cold", "a ferry left"]
 
@@ -17,6 +18,13 @@ def test_lists_tuples_generators_and_arrays():
     objects = np.array(TEXTS, object)
     for X in (TEXTS, tuple(TEXTS), (text for text in TEXTS), np.array(TEXTS), objects, objects[:, None]):
         assert_read(X)
+
+
+def test_other_tables():
+    assert_read(Table({"text": TEXTS}))
+    for columns in ({"id": [1, 2], "text": TEXTS}, {"text": TEXTS, "id": [1, 2]}, {"id": ["7", "8"], "text": TEXTS}):
+        with pytest.raises(ValueError, match=r"'id'.*X\['text'\]"):
+            parse_texts(Table(columns))
 
 
 def test_words_that_were_split_before_are_joined():

@@ -9,6 +9,8 @@ from tests import training_corpus
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.slow
+
 START = """
 import os, sys
 import numpy as np
