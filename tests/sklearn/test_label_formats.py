@@ -73,17 +73,17 @@ def test_lists_keep_their_order_and_repeat_no_name():
 
 
 def test_sets_have_the_same_order_in_each_process():
-    code = f"""if True:
+    code = """if True:
         from lsfa_jax.sklearn.label_formats import ParsedLabels
-        sets = [set(row) for row in {SETS!r}]
-        print(ParsedLabels.of(sets + [frozenset(sets[0]), dict.fromkeys(sorted(sets[3])).keys()]).names)"""
+        names = [f"label{number}" for number in range(12)]
+        print(ParsedLabels.of([set(names), frozenset(names[3:]), dict.fromkeys(names).keys()]).names)"""
 
     def names(seed):
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}
         command = [sys.executable, "-c", code]
         return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-    assert names("1") == names("2") == names("3") != ""
+    assert names("1") == names("2") != ""
 
 
 def test_lists_of_integers_keep_them_as_classes():
