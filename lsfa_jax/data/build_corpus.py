@@ -5,6 +5,7 @@ read, memory holds the vocabulary, the label names and a few numbers for each do
 """
 
 import json
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -183,6 +184,7 @@ class _Spool:
     ) -> None:
         # A file without a name: it is gone with the process, however that ends.
         self._file = TemporaryFile(dir=folder)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         lengths, text_lengths, labels, sizes = array("q"), array("q"), array("i"), array("q")
         for document in documents:
             ids = counter.encode(document.text, max_words)

@@ -19,7 +19,7 @@ from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
 from lsfa_jax.model import attention
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.training.model_folder import TrainedModel
-from lsfa_jax.util import sharding
+from lsfa_jax.util import fork, sharding
 
 T = TypeVar("T")
 
@@ -76,6 +76,7 @@ class Predictor:
             chunk: texts read before they are computed, sorted by length so that padding costs little; 16 batches by
                 default. 1 answers each text before the next is read.
         """
+        fork.check()
         self.model = model
         self._mesh = sharding.make_mesh()
         size = batch_size or model.config.report.batch_size
@@ -134,6 +135,7 @@ class Predictor:
         with_attention: bool,
         result: Callable[[str, int, Sequence[np.ndarray]], T],
     ) -> Iterator[T]:
+        fork.check()
         compute = partial(self.compute, top=min(top, len(self.model.labels)), with_attention=with_attention)
         waiting = None
         for chunk in prefetch(self._chunks(texts)):

@@ -22,10 +22,13 @@ from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.serving.predictor import Predictor
+from lsfa_jax.sklearn.arguments import check_integer
 from lsfa_jax.sklearn.label_formats import ParsedLabels
+from lsfa_jax.sklearn.text_formats import parse_texts
 from lsfa_jax.training import model_folder
 from lsfa_jax.training.run import Run
 from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.util import fork
 from lsfa_jax.util.console import UserError, quiet
 
 _ESTIMATOR_FILE = "estimator.json"
@@ -55,6 +58,9 @@ _MOST_EPOCHS = 40
 # Labels that are compared to the threshold, of each text.
 _MOST_LABELS = 128
 
+# Entries, texts x labels, up to which `predict_proba` returns a dense array with `proba="auto"`: 200 MB.
+_DENSE_ENTRIES = 50_000_000
+
 
 class LSFA(ClassifierMixin, BaseEstimator):
     """Long-tailed multi-label text classifier: all three stages of LSFA behind `fit` and `predict`.
@@ -78,13 +84,16 @@ class LSFA(ClassifierMixin, BaseEstimator):
         batch_size: texts a step; None: the preset's, but 16 below 10,000 texts.
         vectors: word vectors: 'none', 'glove-50d' (fetched once), or a GloVe or word2vec text file.
         validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`.
-        top_k: probabilities that `predict_proba` keeps of each text.
+        top_k: probabilities that `predict_proba` keeps of each text in a sparse matrix.
+        proba: what `predict_proba` returns: 'dense', an array with all probabilities; 'sparse', a scipy matrix with the
+            `top_k` best of each text; or 'auto', dense up to 50 million entries (texts x labels).
         random_state: the seed; equal seeds produce equal models on the same kind of device.
         verbose: print what `bin/train` prints. If not, warnings are Python warnings.
         settings: any other settings by their dotted names, such as {"psc.temperature": 0.1}.
 
     Attributes:
-        classes_: the labels in sorted order; column numbers after `fit` with an indicator matrix.
+        classes_: the labels in sorted order; after `fit` with an indicator matrix, its column numbers, or its column
+            names if it is a table.
         threshold_: the probability from which a label is predicted, chosen on validation texts for the best micro F1.
         model_: the trained model, `lsfa_jax.training.model_folder.TrainedModel`.
     """
@@ -106,6 +115,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         vectors: str = "none",
         validation_fraction: float = 0.1,
         top_k: int = 20,
+        proba: Literal["auto", "dense", "sparse"] = "auto",
         random_state: int | np.random.RandomState | None = 0,
         verbose: bool = False,
         settings: dict[str, Any] | None = None,
@@ -124,6 +134,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         self.vectors = vectors
         self.validation_fraction = validation_fraction
         self.top_k = top_k
+        self.proba = proba
         self.random_state = random_state
         self.verbose = verbose
         self.settings = settings
@@ -135,19 +146,23 @@ class LSFA(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def fit(self, X: Iterable[str], y: Any) -> "LSFA":
+    def fit(self, X: Any, y: Any) -> "LSFA":
         """Trains on texts.
 
         Args:
-            X: N texts.
-            y: their labels: N lists, tuples or sets of label names; N single labels (strings or integers); or an
-                indicator matrix [N, L], dense or scipy sparse. What `predict` returns has the same form.
+            X: N texts, strings or lists of words: a list, Series, array, generator, or table with one column.
+            y: their labels: N lists, tuples or sets of label names or integers; N dicts from labels to booleans, zeros
+                and ones; N single labels (names or numbers); or an indicator matrix [N, L], dense, scipy sparse or a
+                table whose columns are the labels. docs/python_api.md shows what `predict` returns for each.
 
         Raises:
-            ValueError: a text is not a string, a label is empty, the numbers of texts and labels differ, no text has
-                both a word and a label, or a setting is not known.
+            ValueError: a text is not a string, a label is missing or empty, or looks like several; the numbers of texts
+                and labels differ, no text has both a word and a label, or a setting is not known.
+            RuntimeError: this process was forked after the model's first use.
         """
-        texts, labels = _texts(X), ParsedLabels.of(y)
+        fork.check()
+        self._check_proba()
+        texts, labels = parse_texts(X), ParsedLabels.of(y)
         check_consistent_length(texts, labels.names)
         if not texts:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: there is no text.")
@@ -175,19 +190,25 @@ class LSFA(ClassifierMixin, BaseEstimator):
         self._keep(model, labels)
         return self
 
-    def predict(self, X: Iterable[str], *, top: int | None = None) -> Any:
+    def predict(self, X: Any, *, top: int | None = None) -> Any:
         """Predicts labels.
 
         Args:
-            X: N texts.
-            top: labels of each text to return, whatever their probability.
+            X: N texts, as in `fit`.
+            top: labels of each text to return, whatever their probability, at least 1.
 
         Returns:
-            Without `top`, in the form of `fit`'s labels: N tuples of label names with a probability of at least
-            `threshold_` (128 names at most), the best first; an array of single labels, the best ones; or an indicator
-            matrix. With `top`: N tuples.
+            Without `top`, in the form of `fit`'s labels: N tuples of labels with a probability of at least `threshold_`
+            (128 labels at most), the best first; an array of single labels, the best ones; or an indicator matrix,
+            NumPy or scipy sparse. With `top`: N tuples.
+
+        Raises:
+            ValueError: a text is not a string, or `top` not an integer of at least 1.
+            RuntimeError: this process was forked after the model's first use.
         """
         texts = self._checked(X)
+        if top is not None:
+            check_integer("top", top)
         if top is None and self._labels.form == "single":
             best = self._ranked(texts, 1)
             return self.classes_[[int(ids[0]) for ids, _ in best]] if texts else self.classes_[:0]
@@ -198,23 +219,45 @@ class LSFA(ClassifierMixin, BaseEstimator):
             return matrix if self._labels.form == "sparse" else matrix.toarray()
         return [tuple(self.classes_[ids].tolist()) for ids in rows]
 
-    def predict_proba(self, X: Iterable[str]) -> sparse.csr_array:
-        """Computes the `top_k` largest probabilities of each text, scipy CSR float32[N, L]; columns as in `classes_`.
+    def predict_proba(self, X: Any) -> np.ndarray | sparse.csr_array:
+        """Computes the probabilities of labels, columns as in `classes_`.
 
-        Each label's probability is independent: a row does not sum to 1. All but the best are left out.
+        Each label's probability is independent: a row does not sum to 1. Only after `fit` with single labels, rows of
+        the dense array are divided by their sum, as scikit-learn's `OneVsRestClassifier` does.
+
+        Args:
+            X: N texts, as in `fit`.
+
+        Returns:
+            Dense float32[N, L], or scipy CSR float32[N, L] of the `top_k` largest of each text, depending on `proba`.
+
+        Raises:
+            ValueError: a text is not a string, `proba` is not known, or `top_k` is not an integer of at least 1.
+            RuntimeError: this process was forked after the model's first use.
         """
-        return self._matrix(self._ranked(self._checked(X), self.top_k))
+        texts = self._checked(X)
+        self._check_proba()
+        num_labels = len(self.classes_)
+        if self.proba == "sparse" or (self.proba == "auto" and len(texts) * num_labels > _DENSE_ENTRIES):
+            return self._matrix(self._ranked(texts, self.top_k))
+        dense = np.zeros((len(texts), num_labels), np.float32)
+        for row, (ids, probabilities) in zip(dense, self._ranked(texts, num_labels), strict=True):
+            row[ids] = probabilities
+        if self._labels.form == "single":
+            dense /= np.maximum(dense.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return dense
 
-    def score(self, X: Iterable[str], y: Any) -> float:
+    def score(self, X: Any, y: Any) -> float:
         """Computes mean nDCG@5, from 0 to 1; of single labels nDCG@1, which is accuracy.
 
-        nDCG@5 is of the five best labels of each text whatever the threshold; docs/metrics.md has the formula.
+        nDCG@5 is of the five best labels of each text whatever the threshold; docs/metrics.md has the formula. The
+        columns of a matrix without names are those of `classes_`.
         """
-        texts, labels = self._checked(X), ParsedLabels.of(y)
+        texts, labels = self._checked(X), ParsedLabels.of(y, self._labels.classes)
         check_consistent_length(texts, labels.names)
         if not texts:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: there is no text.")
-        place = {name: column for column, name in enumerate(self._labels.classes)}
+        place = self._columns_of(labels)
         # Labels that training never saw count, and cannot be predicted.
         for name in (name for names in labels.names for name in names):
             place.setdefault(name, len(place))
@@ -280,9 +323,25 @@ class LSFA(ClassifierMixin, BaseEstimator):
             seed = check_random_state(seed).randint(2**31)
         return chosen | {"seed": int(seed)} | (self.settings or {})
 
-    def _checked(self, X: Iterable[str]) -> list[str]:
+    def _checked(self, X: Any) -> list[str]:
         check_is_fitted(self, "model_")
-        return _texts(X)
+        return parse_texts(X)
+
+    def _check_proba(self) -> None:
+        """Raises ValueError unless the arguments of `predict_proba` can be used."""
+        if self.proba not in ("auto", "dense", "sparse"):
+            raise ValueError(f"proba={self.proba!r}: expected 'auto', 'dense' or 'sparse'")
+        check_integer("top_k", self.top_k)
+
+    def _columns_of(self, labels: ParsedLabels) -> dict[str, int]:
+        """Returns the column in `classes_` of each name of labels, as far as it has one."""
+        names = self._labels.classes
+        by_position = labels.is_unnamed_matrix or (
+            self._labels.is_unnamed_matrix and labels.form in ("dense", "sparse")
+        )
+        if by_position and len(labels.classes) != len(names):
+            raise ValueError(f"y has {len(labels.classes):,} columns, expected {len(names):,}, as in fit")
+        return {name: column for column, name in enumerate(labels.classes if by_position else names)}
 
     def _ranked(self, texts: list[str], top: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the columns in `classes_` of each text's best labels, and their probabilities."""
@@ -349,18 +408,6 @@ def fitting(config: Config, built: Corpus, chosen: Collection[str] = ()) -> dict
         "psc": {"start_epoch": min(config.psc.start_epoch, epochs)},
         "pvae": pvae,
     }
-
-
-def _texts(X: Iterable[str]) -> list[str]:
-    if isinstance(X, str | bytes) or not isinstance(X, Iterable) or sparse.issparse(X):
-        raise ValueError(f"expected a list of texts (strings), got one {type(X).__name__}")
-    texts = list(X)
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(
-                f"text {number} is a {type(text).__name__}, expected a string: this classifier takes raw texts"
-            )
-    return [str(text) for text in texts]
 
 
 @contextmanager

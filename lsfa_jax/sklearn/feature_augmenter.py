@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from lsfa_jax import config
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.model import augmentation, prototypes, pvae
+from lsfa_jax.sklearn.arguments import check_integer, check_number
 from lsfa_jax.training import loop
 from lsfa_jax.training.collection import FeaturesInMemory
 from lsfa_jax.training.loop import Stage
@@ -27,7 +28,7 @@ from lsfa_jax.training.stages import linear_head, transfer
 from lsfa_jax.training.stages.transfer import Transfer
 from lsfa_jax.training.state import TrainState
 from lsfa_jax.types import Array, PyTree
-from lsfa_jax.util import sharding
+from lsfa_jax.util import fork, sharding
 from lsfa_jax.util.console import UserError, quiet
 from lsfa_jax.util.random_streams import Stream
 from lsfa_jax.util.random_streams import key as random_key
@@ -106,7 +107,9 @@ class FeatureAugmenter(BaseEstimator):
 
         Raises:
             ValueError: the shapes do not fit, a value is not finite, or every label is rare, or none.
+            RuntimeError: this process was forked after devices were used.
         """
+        fork.check()
         inputs = _float32(features, "features")
         label_ids = _label_index(label_index, len(inputs))
         settings = self._settings()
@@ -142,9 +145,13 @@ class FeatureAugmenter(BaseEstimator):
             float32[K, n, D].
 
         Raises:
-            ValueError: a label had no feature in `fit`.
+            ValueError: a label had no feature in `fit`, or `n` or `seed` is not such a number.
+            RuntimeError: this process was forked after devices were used.
         """
         check_is_fitted(self, "prototypes_")
+        fork.check()
+        check_integer("n", n, least=0)
+        check_integer("seed", seed, least=0)
         labels = np.asarray(labels, dtype=None if np.size(labels) else np.int32)
         seen = np.flatnonzero(self.label_counts_)
         if labels.ndim != 1 or not np.isin(labels, seen).all():
@@ -188,9 +195,17 @@ class FeatureAugmenter(BaseEstimator):
             The new coef float32[L, D] and intercept float32[L] (None where there was none).
 
         Raises:
-            ValueError: the shapes do not agree with each other or with those of `fit`, or the training diverges.
+            ValueError: the shapes do not agree with each other or with those of `fit`, a number is out of its range, or
+                the training diverges.
+            RuntimeError: this process was forked after devices were used.
         """
         check_is_fitted(self, "prototypes_")
+        fork.check()
+        check_integer("epochs", 1 if epochs is None else epochs)
+        check_integer("batch_size", batch_size)
+        check_integer("seed", seed, least=0)
+        check_number("augmented_weight", augmented_weight, allow_zero=True)
+        check_number("learning_rate", learning_rate)
         weights, inputs = self._checked(_float32(coef, "coef"), _float32(features, "features"))
         # Without an intercept nothing could replace a subtracted mean.
         offset = np.zeros_like(self._offset) if intercept is None else self._offset

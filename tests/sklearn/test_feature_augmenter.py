@@ -210,3 +210,25 @@ def test_wrong_settings_and_heads_are_errors(fitted):
             fitted.adjust(*arguments)
     with pytest.raises(ValueError, match="lower learning_rate"):
         fitted.adjust(coef, None, features, truth, epochs=3, learning_rate=1e38)
+
+
+@pytest.mark.parametrize("arguments", [{"n": -1}, {"n": "2"}, {"n": 2.0}, {"n": 1, "seed": -1}, {"n": 1, "seed": "a"}])
+def test_wrong_numbers_of_samples_are_refused(fitted, arguments):
+    with pytest.raises(ValueError, match=r"(n|seed)=.*expected an integer from 0"):
+        fitted.sample([0], **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"seed": 2**40},
+        {"augmented_weight": -1},
+        {"learning_rate": 0},
+        {"epochs": "2"},
+    ],
+)
+def test_wrong_numbers_of_an_adjustment_are_refused(fitted, arguments):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))}=.*expected"):
+        fitted.adjust(np.zeros((L, D)), None, np.zeros((3, D)), np.eye(3, L, dtype=int), **arguments)
