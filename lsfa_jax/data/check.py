@@ -53,7 +53,10 @@ def check(path: Path, options: ReadOptions) -> dict[str, SplitReport]:
         warn("bin/train stops at the first of the skipped rows; correct them, or use --data.bad-rows skip")
     given = "".join(
         f" --data.{name.replace('_', '-')} {shlex.quote(str(getattr(options, name)))}"
-        for name in ("format", "text_field", "labels_field", "label_separator")
+        for name in (
+            *("format", "encoding", "columns", "text_field", "labels_field", "label_columns", "label_separator"),
+            "label_names",
+        )
         if getattr(options, name) not in ("", "auto")
     )
     given += " --data.bad-rows skip" if broken else ""

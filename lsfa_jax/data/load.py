@@ -25,7 +25,7 @@ from lsfa_jax.util.console import UserError, note
 _FORMAT = 3
 
 # Settings that change nothing in the arrays, or only where a split is drawn.
-_OTHER_SETTINGS = {"length_buckets", "validation_fraction", "test_fraction", "verify"}
+_OTHER_SETTINGS = {"length_buckets", "validation_fraction", "test_fraction", "verify", "label_names"}
 
 Sources = Mapping[str, Sequence[Source]]
 """What each split that the corpus has is read from; nothing where it is generated."""
@@ -58,7 +58,7 @@ def load_corpus(config: Config) -> Corpus:
         config.dataset,
         _inputs(config, sources),
         lambda empty: _prepare(config, sources, empty),
-        sources=_files(sources),
+        sources=[*_files(sources), *_label_names_file(config)],
         verify=config.data.verify,
     )
     build_corpus.print_notes(folder)
@@ -121,9 +121,13 @@ def _files(sources: Sources) -> list[Path]:
     return [path for split in sorted(sources) for source in sources[split] for path in _files_of(source)]
 
 
+def _label_names_file(config: Config) -> list[Path]:
+    return [Path(config.data.label_names).expanduser()] if config.data.label_names else []
+
+
 def _files_of(source: Source) -> list[Path]:
     if isinstance(source, Files):
-        return [*source.texts, *([source.labels] if source.labels else [])]
+        return [*source.texts, *(path for path in (source.labels, source.names) if path)]
     if not isinstance(source, Path):
         raise TypeError(source)
     return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
@@ -145,6 +149,7 @@ def _inputs(config: Config, sources: Sources) -> dict[str, object]:
         "seed": config.seed if drawn else None,
         "synthetic": [synthetic.FORMAT, *astuple(shape), config.seed] if shape else None,
         "settings": data.model_dump(exclude=_OTHER_SETTINGS),
+        "label_names": [_digest(path) for path in _label_names_file(config)],
         # Another version of Unicode may have more letters.
         "unicode": unicodedata.unidata_version,
     }

@@ -405,3 +405,19 @@ def test_embedding_of_no_words(vectors, capsys):
     assert not load_embedding(Config(vectors=vectors), []).any()
     assert load_embedding(Config(encoder={"embedding_size": 4}), []).shape == (2, 4)
     assert capsys.readouterr().out == f"Word vectors {vectors}: 0 of 0 words have one (0.0 %)\n"
+
+
+def test_names_of_labels_are_part_of_the_data(tmp_path):
+    rows = "".join(f'{{"text": "word{i} and", "labels": [{i % 3}]}}\n' for i in range(30))
+    (tmp_path / "train.jsonl").write_text(rows)
+    names = tmp_path / "names.txt"
+    names.write_text("heating\nlibrary\ntraffic\n")
+    data = {"label_names": str(names)}
+    assert sorted(load_corpus(custom(tmp_path, data=data)).labels) == ["heating", "library", "traffic"]
+    names.write_text("heating\nlibrary\nrail\n")
+    assert sorted(load_corpus(custom(tmp_path, data=data)).labels) == ["heating", "library", "rail"]
+    names.write_text("heating\n")
+    with pytest.raises(UserError, match=r"train.jsonl:2: a label's number has no name: expected a number from 0 to 0"):
+        load_corpus(custom(tmp_path, data=data))
+    with pytest.raises(UserError, match=r"nowhere: cannot be read"):
+        load_corpus(custom(tmp_path, data={"label_names": str(tmp_path / "nowhere")}))
