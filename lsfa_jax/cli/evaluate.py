@@ -212,7 +212,7 @@ def _read(
         store = DocumentStore(console.counted(documents, advance), keep_texts, rows)
     note(f"{source}: {report.summary()}")
     if len(store) < report.kept:
-        note(f"{source}: {report.kept:,} rows are {len(store):,} documents; rows with the same text are merged")
+        note(f"{source}: rows with the same text are merged: {report.kept:,} rows, {len(store):,} documents")
     return store
 
 

@@ -154,8 +154,8 @@ def _print_unread(predictor: "Predictor") -> None:
         console.note(unread)
     if predictor.read.unknown:
         console.warn(
-            f"{predictor.read.unknown:,} of {predictor.read.texts:,} texts have no word that the model knows: their "
-            "labels say nothing about them"
+            f"texts without a word that the model knows: {predictor.read.unknown:,} of {predictor.read.texts:,}; their "
+            "labels are those of any text"
         )
 
 

@@ -21,7 +21,7 @@ from lsfa_jax.data.ragged import Ragged, offsets_of
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.same_text import Rows, in_both, same_texts
 from lsfa_jax.data.text_advice import TextAdvice, unread_words
-from lsfa_jax.data.tokenizer import WORDS, Tokenizer
+from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
 from lsfa_jax.util.console import UserError, note, warn
 from lsfa_jax.util.random_streams import Stream, stream
 
@@ -45,7 +45,7 @@ def build(
     validation_fraction: float,
     seed: int,
     test_fraction: float = 0.0,
-    tokenizer: Tokenizer = WORDS,
+    tokenizer: Tokenizer = DEFAULT_TOKENIZER,
 ) -> Corpus:
     """Makes a corpus in memory; arguments and errors are those of `write`."""
     with TemporaryDirectory(prefix="lsfa-") as folder:
@@ -79,7 +79,7 @@ def write(
     test_fraction: float,
     seed: int,
     name: str,
-    tokenizer: Tokenizer = WORDS,
+    tokenizer: Tokenizer = DEFAULT_TOKENIZER,
 ) -> None:
     """Reads documents once and writes their corpus into a folder.
 
@@ -280,15 +280,15 @@ def merged_rows(split: str, is_first: np.ndarray) -> str:
     """Describes how many documents the rows of a split are; "" where each is one."""
     if is_first.all():
         return ""
-    return f"{split}: {len(is_first):,} rows are {is_first.sum():,} documents; rows with the same text are merged"
+    return f"{split}: rows with the same text are merged: {len(is_first):,} rows, {is_first.sum():,} documents"
 
 
 def _note_repeated(train: _Part, messages: _Messages) -> None:
     same_text = train.same_text
     if repeated := int((same_text != np.arange(len(same_text))).sum()):
         messages.notes.append(
-            f"train: {repeated:,} of {len(same_text):,} documents have the text of an earlier one; a drawn split "
-            "has all documents of a text, or none"
+            f"train: documents with the text of an earlier one: {repeated:,} of {len(same_text):,}; a drawn split has "
+            "all documents of a text, or none"
         )
 
 
@@ -300,7 +300,9 @@ def _warn_of_overlap(split: str, part: _Part, train: _Part, messages: _Messages)
 
 def overlap(split: str, both: int, total: int) -> str:
     """Describes how many documents of a split are training documents too."""
-    return f"{both:,} of {total:,} {split} documents have the text of a training document: metrics on them are too good"
+    return (
+        f"{split} documents with the text of a training document: {both:,} of {total:,}; metrics on them are too good"
+    )
 
 
 def _add_advice(

@@ -36,15 +36,15 @@ class TextAdvice:
         lines = []
         if self._with_markup and self._with_markup >= _SHARE_WITH_MARKUP * self._texts:
             lines.append(
-                f"{_share(self._with_markup, self._texts)} texts hold HTML tags, which are read as words; "
+                f"texts with HTML tags, which are read as words: {_share(self._with_markup, self._texts)}; "
                 "--data.html strip removes them"
             )
         if self._unsplit and self._unsplit >= _SHARE_UNSPLIT * self._texts:
             example = self._example if len(self._example) <= 40 else f"{self._example[:40]}..."
             other = "characters" if self._tokenizer.kind == "words" else "words"
             lines.append(
-                f"{_share(self._unsplit, self._texts)} texts consist of very long words (e.g. {example!r}): if there "
-                f"are no spaces between words, use --data.tokenizer {other}"
+                f"texts of very long words (e.g. {example!r}): {_share(self._unsplit, self._texts)}; where words have "
+                f"no spaces between them, use --data.tokenizer {other}"
             )
         return lines
 

@@ -144,7 +144,7 @@ class _Patterns:
         unspaced = self.unspaced
         letter = rf"[^\W_{unspaced}]"
         cluster = rf"[{_BEFORE}]?[{unspaced}](?:[{_STACKING}][{unspaced}]|[{_MARKS}])*[{_BEHIND}]?{_BURMESE_FINAL}"
-        emoji = rf"[{_EMOJI}]|[{_FLAG}]{{2}}|[^\w\s](?=\ufe0f)"
+        emoji = rf"[{_EMOJI}]|[{_FLAG}]{{2}}|(?=[\u203c-\u3299])[^\w\s](?=\ufe0f)"
         return re.compile(f"{letter}+{_WITH_MARKS.format(more=letter)}|{cluster}|{emoji}")
 
 
@@ -240,7 +240,7 @@ class Tokenizer:
         return {"words": _RUN, "runs": _RUN, "spaces": _PIECE, "characters": _CHARACTER}[self.kind]
 
 
-WORDS = Tokenizer()
+DEFAULT_TOKENIZER = Tokenizer()
 """The default."""
 
 

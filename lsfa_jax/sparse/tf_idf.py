@@ -10,11 +10,13 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from lsfa_jax.data.tokenizer import WORDS, Tokenizer, is_character
+from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer, is_character
 from lsfa_jax.util.console import UserError
 
 
-def tf_idf(train: Iterable[str], test: Iterable[str], tokenizer: Tokenizer = WORDS) -> tuple[csr_matrix, csr_matrix]:
+def tf_idf(
+    train: Iterable[str], test: Iterable[str], tokenizer: Tokenizer = DEFAULT_TOKENIZER
+) -> tuple[csr_matrix, csr_matrix]:
     """Computes the features of training and test texts, float32 [documents, words] each, rows of length 1.
 
     Both are read once, the training texts first.
