@@ -153,8 +153,8 @@ def _print_unread(predictor: "Predictor") -> None:
     if unread := predictor.read.unread_words(predictor.model.config.data.max_words):
         console.note(unread)
     if predictor.read.unknown:
-        console.warn(
-            f"texts without a word that the model knows: {predictor.read.unknown:,} of {predictor.read.texts:,}; their "
+        console.note(
+            f"Texts without a word that the model knows: {predictor.read.unknown:,} of {predictor.read.texts:,}; their "
             "labels are those of any text"
         )
 

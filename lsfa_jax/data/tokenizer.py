@@ -38,6 +38,7 @@ _WITH_MARKS = rf"(?:(?=[^\0-\u02ff])[{_MARKS}]+{{more}}*)*"
 _RUN = re.compile(r"[^\W_]+" + _WITH_MARKS.format(more=r"[^\W_]"))
 # Keeps ASCII letters and digits and replaces the rest by spaces.
 _ASCII_WORDS = bytes(code if chr(code).isalnum() and code < 128 else ord(" ") for code in range(256))
+_ASCII_LETTERS = bytes(byte != ord(" ") for byte in _ASCII_WORDS)
 
 # Blocks of scripts that are written without spaces: where Unicode breaks lines between any two letters (classes ID, AK)
 # or by a dictionary (SA). Hangul and the scripts of the Philippines have spaces; Tibetan separates syllables by a sign.
@@ -214,12 +215,14 @@ class Tokenizer:
         text, pattern = self._read(text)
         if pattern is not _RUN:
             return len(self._split(text.lower(), pattern))
+        if text.isascii():
+            letters = np.frombuffer(text.encode().translate(_ASCII_LETTERS), bool)
+            return _count_runs(letters)
         kinds = _kinds()[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)]
         if (kinds == _MARK).any():
             # A mark ends no word, and one that stands alone begins none.
             kinds = kinds[kinds != _MARK]
-        letters = kinds == _LETTER
-        return int(letters[:1].sum() + np.count_nonzero(letters[1:] & ~letters[:-1]))
+        return _count_runs(kinds == _LETTER)
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Returns the start and end of each word in `normalised(text)`."""
@@ -262,6 +265,11 @@ def without_markup(text: str) -> str:
 def has_markup(text: str) -> bool:
     """Tells whether a text has one of the usual HTML tags."""
     return "<" in text and _USUAL_TAG.search(text) is not None
+
+
+def _count_runs(letters: np.ndarray) -> int:
+    """Counts the runs of true values in bool[N]."""
+    return int(letters[:1].sum() + np.count_nonzero(letters[1:] > letters[:-1]))
 
 
 @functools.cache
