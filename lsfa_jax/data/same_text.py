@@ -98,7 +98,7 @@ class Rows:
         several = np.zeros(len(sizes), bool)
         several[same_text[label != label[same_text]]] = True
         ids = np.array(self._ids, np.int64)
-        # Rows without an id are told apart by their number.
+        # Rows without an id differ by their number.
         same_id = _first_rows(np.stack([same_text, np.where(ids == 0, rows, ids), ids == 0], axis=1))
         first = np.where(several[same_text], same_text, same_id)
         order = np.argsort(first, kind="stable")
@@ -127,7 +127,7 @@ def _first_rows(keys: np.ndarray) -> np.ndarray:
     return first
 
 
-def in_both(texts: np.ndarray, others: np.ndarray) -> int:
-    """Counts the rows of uint64[N, 2] digests that are among uint64[M, 2] others; texts without a word are not."""
-    first = same_texts(np.concatenate([others, texts]))
-    return int((first[len(others) :] < len(others)).sum())
+def in_both(texts: np.ndarray, train: np.ndarray) -> int:
+    """Counts the rows of uint64[N, 2] digests that are among uint64[M, 2] of training; texts without a word are not."""
+    first = same_texts(np.concatenate([train, texts]))
+    return int((first[len(train) :] < len(train)).sum())

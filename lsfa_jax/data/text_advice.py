@@ -41,10 +41,10 @@ class TextAdvice:
             )
         if self._unsplit and self._unsplit >= _SHARE_UNSPLIT * self._texts:
             example = self._example if len(self._example) <= 40 else f"{self._example[:40]}..."
-            other = "characters" if self._tokenizer.kind == "words" else "words"
+            better = "characters" if self._tokenizer.kind == "words" else "words"
             lines.append(
                 f"texts of very long words (e.g. {example!r}): {_share(self._unsplit, self._texts)}; where words have "
-                f"no spaces between them, use --data.tokenizer {other}"
+                f"no spaces between them, use --data.tokenizer {better}"
             )
         return lines
 

@@ -3,19 +3,20 @@
 Scripts without spaces between words are split into characters: a Han or Kana character, a Bopomofo or Yi letter; in
 Thai, Lao, Khmer, Burmese, Javanese and their relatives a consonant with everything that is written around it (vowels
 before and behind it, marks, subscript consonants, Burmese finals). No dictionary is involved, so that a model reads the
-same words wherever it runs. P@1 of small corpora that were joined from real words of 12 labels and some 30 common ones,
+same words wherever it runs. P@1 of small corpora that were joined from real words of 12 labels and 30 common ones,
 a linear SVM on TF-IDF with 250 training documents (mean of 3 seeds) and LSFA with 400 (quick preset, 12 epochs):
 
-                        Chinese  Japanese  Thai  Lao   Khmer  Burmese    words a document, Chinese / Thai
-    characters, as here    98.9      98.8  96.6  96.9   98.2     99.1    26 / 41
-    code points, marks     98.9      98.8  92.3  94.1   96.0     98.1    26 / 56
-    pairs of characters    85.7      86.0  93.3  89.4   88.9     82.8    25 / 40
-    ICU's dictionaries     98.8      98.7  99.2  98.9   97.9     98.4    16 / 19
-    LSFA, as here          99.0            91.4                  97.2
-    LSFA, pairs            87.6
-    LSFA, ICU              97.0            97.4
+                          Chinese  Japanese  Thai   Lao  Khmer  Burmese   words a document: Chinese, Thai
+    SVM, characters          98.9      98.8  96.6  96.9   98.2     99.1   26, 41
+    SVM, code points         98.9      98.8  92.3  94.1   96.0     98.1   26, 56
+    SVM, pairs               85.7      86.0  93.3  89.4   88.9     82.8   25, 40
+    SVM, ICU's dictionaries  98.8      98.7  99.2  98.9   97.9     98.4   16, 19
+    LSFA, characters         99.0      95.8  91.4  88.6   94.4     97.2
+    LSFA, pairs              87.6
+    LSFA, ICU                97.0      97.0  97.4  97.0   93.6     94.4
 
-ICU (icu4py 1.2, 16 MB) is better in Thai only. Text that was segmented before, with spaces, is best read with `spaces`.
+ICU (icu4py 1.2, 16 MB) is better in Thai and Lao only, and its dictionaries change between versions. Texts of these two
+are best segmented before, with spaces between words, and read with `spaces`.
 """
 
 import functools
@@ -75,7 +76,7 @@ _BEHIND = "ะาๅະາຽ"
 _STACKING = "\u1039\u17d2\u1a60\u1b44\ua9c0"
 _BURMESE_FINAL = "(?:[\u1000-\u1021]\u1037?\u103a[\u1037\u1038]*)*"
 
-# With a picture of their own in colour; other signs only where a variation selector makes them one.
+# Signs that are emoji wherever they stand. Further signs are emoji where a variation selector follows.
 _EMOJI = (
     "\U0001f000-\U0001f0ff\U0001f170-\U0001f19a\U0001f300-\U0001f3fa\U0001f400-\U0001faff"
     "⌚⌛⏩-⏬⏰⏳◽◾☔☕♈-♓♿⚓⚡⚪⚫⚽⚾⛄⛅⛎⛔⛪⛲⛳⛵⛺⛽✅✊✋✨❌❎❓-❕❗➕-➗➰➿⬛⬜⭐⭕☹☺♥❣❤"
