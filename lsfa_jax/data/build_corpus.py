@@ -114,7 +114,7 @@ def write(
         parts["validation"] = reader.spool_all(validation, "validation")
     if test is not None:
         parts["test"] = reader.spool_all(test, "test")
-    for split in parts.keys() - {"train"}:
+    for split in sorted(parts.keys() - {"train"}):
         _warn_of_overlap(split, parts[split], published, messages)
     labels, label_numbers = _label_order(reader.label_ids, published.labels)
     num_labels = len(labels)
@@ -124,16 +124,12 @@ def write(
     counts = _count_words(parts["train"], len(reader.counter.ids))
     words, word_numbers = reader.counter.most_frequent(counts, max_vocabulary)
     _write_splits(folder, parts, word_numbers, label_numbers)
-    published_labels = label_numbers[published.labels.values]
-    np.save(folder / "published_counts.npy", np.bincount(published_labels, minlength=len(labels)))
+    np.save(
+        folder / "published_counts.npy",
+        np.bincount(label_numbers[published.labels.values], minlength=len(labels)),
+    )
     _add_advice(reader, parts, labels, label_numbers, messages)
-    totals = {
-        "num_labels": num_labels,
-        "published_documents": int(published.keep.sum()),
-        "published_words": published.num_text_words,
-        "test_words": parts["test"].num_text_words,
-    }
-    (folder / "corpus.json").write_text(json.dumps({"totals": totals, **asdict(messages)}), encoding="utf-8")
+    _write_totals(folder, published, parts["test"], num_labels, messages)
     _write_names(folder, words, labels)
 
 
@@ -303,6 +299,16 @@ def overlap(split: str, both: int, total: int) -> str:
     return (
         f"{split} documents with the text of a training document: {both:,} of {total:,}; metrics on them are too good"
     )
+
+
+def _write_totals(folder: Path, published: _Part, test: _Part, num_labels: int, messages: _Messages) -> None:
+    totals = {
+        "num_labels": num_labels,
+        "published_documents": int(published.keep.sum()),
+        "published_words": published.num_text_words,
+        "test_words": test.num_text_words,
+    }
+    (folder / "corpus.json").write_text(json.dumps({"totals": totals, **asdict(messages)}), encoding="utf-8")
 
 
 def _add_advice(
