@@ -193,7 +193,7 @@ class CheckArguments(Section):
         from lsfa_jax.data import check
         from lsfa_jax.data.reading.detect import ReadOptions
 
-        check.check(Path(self.path).expanduser(), ReadOptions.from_settings(self.data, bad_rows="skip"))
+        check.check(Path(self.path).expanduser(), ReadOptions.from_settings(self.data, bad_rows="skip"), self.data)
 
 
 Arguments = ListArguments | DescribeArguments | PrepareArguments | CheckArguments

@@ -194,6 +194,8 @@ def _read(
 ) -> DocumentStore:
     from lsfa_jax.config import Data
     from lsfa_jax.data.reading.documents import ReadReport, read_documents
+    from lsfa_jax.data.same_text import Rows
+    from lsfa_jax.data.tokenizer import Tokenizer
 
     # The run's settings say how its files are read; other files of the kind are read likewise.
     data, reading = model.config.data if model else Data(), arguments.reading
@@ -205,8 +207,12 @@ def _read(
     report = ReadReport()
     with console.progress(f"reading {source}", None, "documents") as advance:
         documents = read_documents(source, options=options, report=report)
-        store = DocumentStore(console.counted(documents, advance), keep_texts)
+        # A file of predictions has one for each row.
+        rows = None if arguments.predictions else Rows(Tokenizer.from_settings(data), data.max_words)
+        store = DocumentStore(console.counted(documents, advance), keep_texts, rows)
     note(f"{source}: {report.summary()}")
+    if len(store) < report.kept:
+        note(f"{source}: rows with the same text are merged: {report.kept:,} rows, {len(store):,} documents")
     return store
 
 
@@ -310,7 +316,7 @@ def _systems(
     elif model is not None:
         systems["model"] = _score_model(model, problem, arguments.batch_size)
     if arguments.baseline != "none":
-        systems[arguments.baseline] = _score_baseline(arguments.baseline, problem)
+        systems[arguments.baseline] = _score_baseline(arguments.baseline, problem, model)
     return systems
 
 
@@ -318,6 +324,7 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> S
     from lsfa_jax.data import vocabulary
     from lsfa_jax.data.batches import Batches
     from lsfa_jax.data.corpus import Split
+    from lsfa_jax.data.tokenizer import Tokenizer
     from lsfa_jax.evaluation.scorer import score_split
     from lsfa_jax.serving.predictor import lsfa_module
     from lsfa_jax.util import compilation_cache, sharding
@@ -326,7 +333,8 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> S
     config, documents = model.config, problem.documents
     with console.progress("words to numbers", len(documents), "documents") as advance:
         texts = console.counted(documents.texts(), advance)
-        words = encode(texts, vocabulary.word_index(model.words), config.data.max_words)
+        tokenizer = Tokenizer.from_settings(config.data)
+        words = encode(texts, vocabulary.word_index(model.words), config.data.max_words, tokenizer)
     mesh = sharding.make_mesh()
     size = batch_size or config.report.batch_size
     split = Split(words, problem.truth)
@@ -349,14 +357,18 @@ def _score_predictions(predicted: list[Predicted], problem: _Problem) -> Scores:
     return Scores(top, thresholded.count(reached, problem.truth, len(problem.label_ids)))
 
 
-def _score_baseline(baseline: baselines.Baseline, problem: _Problem) -> Scores:
+def _score_baseline(baseline: baselines.Baseline, problem: _Problem, model: "TrainedModel | None") -> Scores:
+    from lsfa_jax.data.tokenizer import Tokenizer
     from lsfa_jax.sparse.tf_idf import tf_idf
 
     title, train, documents = baselines.TITLES[baseline], problem.train, problem.documents
     assert train is not None
     note(f"{title}: {len(train):,} training documents; a label is predicted {baselines.RULES[baseline]}")
     with console.progress(f"{title}: TF-IDF", len(train) + len(documents), "documents") as advance:
-        features = tf_idf(console.counted(train.texts(), advance), console.counted(documents.texts(), advance))
+        tokenizer = Tokenizer.from_settings(model.config.data) if model else Tokenizer()
+        features = tf_idf(
+            console.counted(train.texts(), advance), console.counted(documents.texts(), advance), tokenizer
+        )
     labels, groups = train.label_ids(problem.label_ids), problem.groups.members
     return baselines.METHODS[baseline](features[0], labels, features[1], problem.truth, groups, problem.num_ranked)
 

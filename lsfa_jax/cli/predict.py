@@ -110,6 +110,7 @@ def predict(arguments: PredictArguments) -> None:
         if typed:
             # Compiles before the first text, so that its answer comes at once.
             list(predictor.predict([""], _top(arguments)))
+            predictor.read = type(predictor.read)()
             console.note("Type a text and press Enter; Ctrl-D ends.")
         totals = _Totals(time.monotonic())
         for predicted, result in _predictions(arguments, predictor, source, report):
@@ -121,6 +122,7 @@ def predict(arguments: PredictArguments) -> None:
                 advance(_DOCUMENTS_AN_ADVANCE)
     console.note(report.summary())
     totals.print(with_threshold=arguments.threshold != "none")
+    _print_unread(predictor)
 
 
 @dataclass
@@ -144,6 +146,17 @@ class _Totals:
         console.note(f"{self.documents:,} documents predicted{without}; {rate:,.0f}/s")
         if self.cut and with_threshold:
             console.warn(f"{self.cut:,} documents may have further labels that reach the threshold; raise --top")
+
+
+def _print_unread(predictor: "Predictor") -> None:
+    """Prints how much of the texts the model did not read."""
+    if unread := predictor.read.unread_words(predictor.model.config.data.max_words):
+        console.note(unread)
+    if predictor.read.unknown:
+        console.note(
+            f"Texts without a word that the model knows: {predictor.read.unknown:,} of {predictor.read.texts:,}; their "
+            "labels are those of any text"
+        )
 
 
 def _predictor(arguments: PredictArguments, model: "TrainedModel", typed: bool, on_screen: bool) -> "Predictor":
@@ -251,7 +264,7 @@ def _pages(
     def show(predicted: "Predicted", result: "Explanation") -> None:
         labels, probabilities = predicted.labels, predicted.probabilities or []
         attention = result.attention[: len(labels)]
-        pages.add(Explained(str(predicted.id), predicted.text, labels, probabilities, result.spans, attention))
+        pages.add(Explained(str(predicted.id), result.text, labels, probabilities, result.spans, attention))
 
     yield show
     pages.end()

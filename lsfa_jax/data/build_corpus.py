@@ -17,8 +17,12 @@ import numpy as np
 
 from lsfa_jax.data import vocabulary
 from lsfa_jax.data.corpus import Corpus, Split
+from lsfa_jax.data.similar_labels import alike
 from lsfa_jax.data.ragged import Ragged, offsets_of
 from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.data.same_text import Rows, in_both, same_texts
+from lsfa_jax.data.text_advice import TextAdvice, unread_words
+from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
 from lsfa_jax.util.console import UserError, note, warn
 from lsfa_jax.util.random_streams import Stream, stream
 
@@ -42,6 +46,7 @@ def build(
     validation_fraction: float,
     seed: int,
     test_fraction: float = 0.0,
+    tokenizer: Tokenizer = DEFAULT_TOKENIZER,
 ) -> Corpus:
     """Makes a corpus in memory; arguments and errors are those of `write`."""
     with TemporaryDirectory(prefix="lsfa-") as folder:
@@ -56,6 +61,7 @@ def build(
             test_fraction=test_fraction,
             seed=seed,
             name=name,
+            tokenizer=tokenizer,
         )
         corpus = read(Path(folder), name, mapped=False)
         print_notes(Path(folder))
@@ -74,12 +80,14 @@ def write(
     test_fraction: float,
     seed: int,
     name: str,
+    tokenizer: Tokenizer = DEFAULT_TOKENIZER,
 ) -> None:
     """Reads documents once and writes their corpus into a folder.
 
-    Without test documents a share of the training documents, drawn at random, becomes the test split; without
-    validation documents, a share of the rest becomes the validation split. The vocabulary is chosen from the remaining
-    training documents. Those without a word teach nothing and are left out, with a warning that counts them.
+    Rows of one document are merged (`same_text.Rows`). Without test documents a share of the training documents, drawn
+    at random, becomes the test split; without validation documents, a share of the rest becomes the validation split;
+    documents with the same text stay together. The vocabulary is chosen from the remaining training documents. Those
+    without a word teach nothing and are left out, with a warning that counts them.
 
     Args:
         folder: an empty folder.
@@ -91,19 +99,24 @@ def write(
         test_fraction: share of the documents that are the test split where there is none.
         seed: of both draws.
         name: of the corpus, for the error.
+        tokenizer: of the texts.
 
     Raises:
         UserError: no training document has both a word and a label.
     """
-    reader, messages = _Reader(folder, max_words), _Messages()
-    parts = {"train": reader.spool_all(train)}
+    messages = _Messages()
+    reader = _Reader(folder, max_words, tokenizer, messages)
+    parts = {"train": reader.spool_all(train, "train")}
+    _note_repeated(parts["train"], messages)
     if test is None:
         parts |= _draw_test(parts["train"], test_fraction, seed, messages)
     published = parts["train"] = _without_empty(parts["train"], name, messages)
     if validation is not None:
-        parts["validation"] = reader.spool_all(validation)
+        parts["validation"] = reader.spool_all(validation, "validation")
     if test is not None:
-        parts["test"] = reader.spool_all(test)
+        parts["test"] = reader.spool_all(test, "test")
+    for split in sorted(parts.keys() - {"train"}):
+        _warn_of_overlap(split, parts[split], published, messages)
     labels, label_numbers = _label_order(reader.label_ids, published.labels)
     num_labels = len(labels)
     if validation is None:
@@ -112,15 +125,12 @@ def write(
     counts = _count_words(parts["train"], len(reader.counter.ids))
     words, word_numbers = reader.counter.most_frequent(counts, max_vocabulary)
     _write_splits(folder, parts, word_numbers, label_numbers)
-    published_labels = label_numbers[published.labels.values]
-    np.save(folder / "published_counts.npy", np.bincount(published_labels, minlength=len(labels)))
-    totals = {
-        "num_labels": num_labels,
-        "published_documents": int(published.keep.sum()),
-        "published_words": published.num_text_words,
-        "test_words": parts["test"].num_text_words,
-    }
-    (folder / "corpus.json").write_text(json.dumps({"totals": totals, **asdict(messages)}), encoding="utf-8")
+    np.save(
+        folder / "published_counts.npy",
+        np.bincount(label_numbers[published.labels.values], minlength=len(labels)),
+    )
+    _add_advice(reader, parts, labels, label_numbers, messages)
+    _write_totals(folder, published, parts["test"], num_labels, messages)
     _write_names(folder, words, labels)
 
 
@@ -172,35 +182,33 @@ class _Messages:
 
 
 class _Spool:
-    """N documents of one source on disk, words and labels numbered in the order in which they first occur."""
+    """N rows of one source on disk, words and labels numbered in the order in which they first occur."""
 
-    def __init__(
-        self,
-        folder: Path,
-        documents: Iterable[Document],
-        counter: vocabulary.WordCounter,
-        label_ids: dict[str, int],
-        max_words: int,
-    ) -> None:
+    def __init__(self, documents: Iterable[Document], reader: "_Reader") -> None:
+        """Reads all rows."""
+        tokenizer, max_words = reader.tokenizer, reader.max_words
         # A file without a name: it is gone with the process, however that ends.
-        self._file = TemporaryFile(dir=folder)  # noqa: SIM115
+        self._file = TemporaryFile(dir=reader.folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
-        lengths, text_lengths, labels, sizes = array("q"), array("q"), array("i"), array("q")
+        lengths, text_lengths, rows = array("q"), array("q"), Rows(tokenizer, max_words, reader.label_ids)
         for document in documents:
-            ids = counter.encode(document.text, max_words)
-            self._file.write(ids.tobytes())
-            lengths.append(len(ids))
+            words = tokenizer.first_words(document.text, max_words)
+            self._file.write(reader.counter.number(words).tobytes())
+            lengths.append(len(words))
             # A text that is not cut is tokenised once. For one that is cut, first_words and count_words together take
-            # less time than `tokenize` (EURLEX57K, 756 words a text: 0.4 of it at 64 words; the same at 500).
-            cut = len(ids) == max_words
-            text_lengths.append(vocabulary.count_words(document.text) if cut else len(ids))
-            labels.extend(label_ids.setdefault(label, len(label_ids)) for label in document.labels)
-            sizes.append(len(document.labels))
+            # less time than `words` (EURLEX57K, 756 words a text: 0.4 of it at 64 words; the same at 500).
+            cut = len(words) == max_words
+            text_lengths.append(tokenizer.count_words(document.text) if cut else len(words))
+            rows.add(document, words)
+            reader.advice.add(document.text, words)
         self.lengths = np.array(lengths, np.int64)
         """int64[N], words kept."""
         self.text_lengths = np.array(text_lengths, np.int64)
         """int64[N], words before texts were cut."""
-        self._labels = Ragged.from_sizes(np.array(labels, np.int32), np.array(sizes, np.int64))
+        self.digests = rows.digests
+        """uint64[N, 2], of the texts."""
+        self.is_first, self._labels = rows.documents()
+        """bool[N], true at the first row of each document; its labels are those of all its rows."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -234,6 +242,11 @@ class _Part:
         return self.spool.labels_of(self.keep)
 
     @property
+    def same_text(self) -> np.ndarray:
+        """int64[documents], the number of the split's first document with the text of each."""
+        return same_texts(self.spool.digests[self.keep])
+
+    @property
     def num_text_words(self) -> int:
         """Words of all documents, before texts were cut."""
         return int(self.spool.text_lengths[self.keep].sum())
@@ -246,24 +259,82 @@ class _Part:
 class _Reader:
     """Spools the sources of a corpus, which share words and labels."""
 
-    def __init__(self, folder: Path, max_words: int) -> None:
+    def __init__(self, folder: Path, max_words: int, tokenizer: Tokenizer, messages: _Messages) -> None:
         self.counter = vocabulary.WordCounter()
         self.label_ids: dict[str, int] = {}
-        self._folder, self._max_words = folder, max_words
+        self.folder, self.max_words, self.tokenizer = folder, max_words, tokenizer
+        self.advice = TextAdvice(tokenizer, max_words)
+        self._messages = messages
 
-    def spool_all(self, documents: Iterable[Document]) -> _Part:
-        """Reads all documents of a source."""
-        spool = _Spool(self._folder, documents, self.counter, self.label_ids, self._max_words)
-        return _Part(spool, np.ones(len(spool), bool))
+    def spool_all(self, documents: Iterable[Document], split: str) -> _Part:
+        """Reads all rows of a source."""
+        spool = _Spool(documents, self)
+        if merged := merged_rows(split, spool.is_first):
+            self._messages.notes.append(merged)
+        return _Part(spool, spool.is_first)
+
+
+def merged_rows(split: str, is_first: np.ndarray) -> str:
+    """Describes how many documents the rows of a split are; "" where each is one."""
+    if is_first.all():
+        return ""
+    return f"{split}: rows with the same text are merged: {len(is_first):,} rows, {is_first.sum():,} documents"
+
+
+def _note_repeated(train: _Part, messages: _Messages) -> None:
+    same_text = train.same_text
+    if repeated := int((same_text != np.arange(len(same_text))).sum()):
+        messages.notes.append(
+            f"train: documents with the text of an earlier one: {repeated:,} of {len(same_text):,}; a drawn split has "
+            "all documents of a text, or none"
+        )
+
+
+def _warn_of_overlap(split: str, part: _Part, train: _Part, messages: _Messages) -> None:
+    both = in_both(part.spool.digests[part.keep], train.spool.digests[train.keep])
+    if both:
+        messages.warnings.append(overlap(split, both, int(part.keep.sum())))
+
+
+def overlap(split: str, both: int, total: int) -> str:
+    """Describes how many documents of a split are training documents too."""
+    return (
+        f"{split} documents with the text of a training document: {both:,} of {total:,}; metrics on them are too good"
+    )
+
+
+def _write_totals(folder: Path, published: _Part, test: _Part, num_labels: int, messages: _Messages) -> None:
+    totals = {
+        "num_labels": num_labels,
+        "published_documents": int(published.keep.sum()),
+        "published_words": published.num_text_words,
+        "test_words": test.num_text_words,
+    }
+    (folder / "corpus.json").write_text(json.dumps({"totals": totals, **asdict(messages)}), encoding="utf-8")
+
+
+def _add_advice(
+    reader: _Reader, parts: Mapping[str, _Part], labels: list[str], label_numbers: np.ndarray, messages: _Messages
+) -> None:
+    """Adds what the texts and label names show about the settings."""
+    lengths = np.concatenate([part.spool.lengths[part.keep] for part in parts.values()])
+    text_lengths = np.concatenate([part.spool.text_lengths[part.keep] for part in parts.values()])
+    cut, unread = int((text_lengths > lengths).sum()), int((text_lengths - lengths).sum())
+    if cut:
+        messages.notes.append(unread_words(len(lengths), cut, int(text_lengths.sum()), unread, reader.max_words))
+    messages.warnings += reader.advice.warnings()
+    numbers = label_numbers[np.concatenate([part.labels.values for part in parts.values()])]
+    counts = np.bincount(numbers, minlength=len(labels))
+    messages.warnings += alike(dict(zip(labels, counts.tolist(), strict=True)))
 
 
 def _draw_test(train: _Part, fraction: float, seed: int, messages: _Messages) -> dict[str, _Part]:
     """Divides the training documents into train and test."""
-    in_test = draw_test_split(len(train.keep), fraction, seed)
-    messages.notes.append(
-        f"No test split: {in_test.sum():,} of {len(in_test):,} documents are held out as test, at random"
-    )
-    return {"train": _Part(train.spool, ~in_test), "test": _Part(train.spool, in_test)}
+    drawn = draw_test_split(int(train.keep.sum()), fraction, seed, train.same_text)
+    messages.notes.append(f"No test split: {drawn.sum():,} of {len(drawn):,} documents are held out as test, at random")
+    in_test = np.zeros(len(train.keep), bool)
+    in_test[np.flatnonzero(train.keep)[drawn]] = True
+    return {"train": _Part(train.spool, train.keep & ~in_test), "test": _Part(train.spool, in_test)}
 
 
 def _without_empty(train: _Part, name: str, messages: _Messages) -> _Part:
@@ -282,12 +353,15 @@ def _draw_validation(
 ) -> dict[str, _Part]:
     """Divides the training documents into train and validation."""
     labels = train.labels
-    held_out = hold_out(Ragged(label_numbers[labels.values], labels.offsets), num_labels, fraction, seed)
+    numbered = Ragged(label_numbers[labels.values], labels.offsets)
+    same_text = train.same_text
+    held_out = hold_out(numbered, num_labels, fraction, seed, same_text)
     missing = _validation_size(fraction, len(held_out)) - int(held_out.sum())
     if missing:
-        messages.warnings.append(
-            f"{missing:,} fewer validation documents than asked for: the others carry labels too rare to spare"
-        )
+        reason = "carry labels too rare to spare"
+        if (same_text != np.arange(len(same_text))).any():
+            reason += ", or come with too many of the same text"
+        messages.warnings.append(f"{missing:,} fewer validation documents than asked for: the others {reason}")
     in_validation = np.zeros(len(train.keep), bool)
     in_validation[np.flatnonzero(train.keep)[held_out]] = True
     return {"train": _Part(train.spool, train.keep & ~in_validation), "validation": _Part(train.spool, in_validation)}
@@ -364,21 +438,53 @@ def _number_unseen_labels(
     return unseen_names
 
 
-def draw_test_split(num_documents: int, fraction: float, seed: int) -> np.ndarray:
-    """Draws test documents at random, bool[N]: at least one where the fraction is not zero, and never all."""
+def draw_test_split(num_documents: int, fraction: float, seed: int, same_text: np.ndarray | None = None) -> np.ndarray:
+    """Draws test documents at random, bool[N]: at least one where the fraction is not zero, and never all.
+
+    Args:
+        num_documents: N.
+        fraction: of the documents.
+        seed: of the draw.
+        same_text: int64[N], the number of the first document with the text of each: all are drawn, or none. Fewer than
+            the fraction are drawn where no such group fits.
+    """
     size = min(max(round(fraction * num_documents), int(fraction > 0)), num_documents - 1)
     in_test = np.zeros(num_documents, bool)
-    in_test[stream(Stream.TEST_SPLIT, seed).permutation(num_documents)[: max(0, size)]] = True
+    order = stream(Stream.TEST_SPLIT, seed).permutation(num_documents)
+    if same_text is None or (same_text == np.arange(num_documents)).all():
+        in_test[order[: max(0, size)]] = True
+        return in_test
+    groups = _groups(same_text)
+    for document in order:
+        group = groups.row(same_text[document])
+        if len(group) <= size and not in_test[document]:
+            in_test[group] = True
+            size -= len(group)
+    if size > 0 and not in_test.any():
+        smallest = groups.row(same_text[np.argmin(groups.sizes[same_text])])
+        in_test[smallest] = len(smallest) < num_documents
     return in_test
 
 
-def hold_out(labels: Ragged, num_labels: int, fraction: float, seed: int) -> np.ndarray:
+def _groups(same_text: np.ndarray) -> Ragged:
+    """Returns the documents with the text of document i as row i, where i is the first of them."""
+    sizes = np.bincount(same_text, minlength=len(same_text))
+    return Ragged.from_sizes(np.argsort(same_text, kind="stable"), sizes)
+
+
+def hold_out(
+    labels: Ragged, num_labels: int, fraction: float, seed: int, same_text: np.ndarray | None = None
+) -> np.ndarray:
     """Draws validation documents at random, so that each label keeps at least half of its documents in training.
+
+    `same_text` is that of `draw_test_split`.
 
     Returns:
         bool[N], true where a document is held out; fewer than `fraction` x N where rare labels forbid more.
     """
     num_documents = labels.num_rows
+    same_text = np.arange(num_documents) if same_text is None else same_text
+    groups = _groups(same_text)
     counts = np.bincount(labels.values, minlength=num_labels)
     left, least = counts.copy(), np.maximum(1, np.ceil(counts * _SHARE_KEPT))
     size = _validation_size(fraction, num_documents)
@@ -386,11 +492,14 @@ def hold_out(labels: Ragged, num_labels: int, fraction: float, seed: int) -> np.
     for document in stream(Stream.VALIDATION_SPLIT, seed).permutation(num_documents):
         if size == 0:
             break
-        document_labels = labels.row(document)
-        if np.all(left[document_labels] > least[document_labels]):
-            left[document_labels] -= 1
-            held_out[document] = True
-            size -= 1
+        group = groups.row(same_text[document])
+        if len(group) > size or held_out[document]:
+            continue
+        used, times = np.unique(np.concatenate([labels.row(member) for member in group]), return_counts=True)
+        if np.all(left[used] - times >= least[used]):
+            left[used] -= times
+            held_out[group] = True
+            size -= len(group)
     return held_out
 
 

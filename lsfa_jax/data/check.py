@@ -2,16 +2,21 @@
 
 import shlex
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
+from lsfa_jax.config import Data
+from lsfa_jax.data.build_corpus import merged_rows, overlap
+from lsfa_jax.data.similar_labels import alike
 from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import ReadReport, read_documents
 from lsfa_jax.data.reading.splits import Source, find_splits
-from lsfa_jax.data.vocabulary import count_words
+from lsfa_jax.data.same_text import Rows, in_both, same_texts
+from lsfa_jax.data.text_advice import TextAdvice, unread_words
+from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.util import console
 from lsfa_jax.util.console import note, table, warn
 
@@ -21,32 +26,49 @@ _EXAMPLES = 5
 
 @dataclass
 class SplitReport:
-    """The documents of one split in numbers."""
+    """The N documents of one split in numbers; rows of one document are merged."""
 
     rows: ReadReport = field(default_factory=ReadReport)
-    lengths: array = field(default_factory=lambda: array("q"))
-    """Words of each document, before texts are cut."""
-    num_labels: array = field(default_factory=lambda: array("q"))
-    """Labels of each document."""
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """int64[N], words of each document, before texts are cut."""
+    num_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """int64[N], labels of each document."""
     labels: dict[str, int] = field(default_factory=dict)
     """Documents of each label."""
-    texts: set[bytes] = field(default_factory=set)
-    """Digests of the texts that are not empty."""
-    repeated: int = 0
-    """Documents with the text of an earlier one in the same split."""
+    digests: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
+    """uint64[N, 2], of the texts."""
+    merged: str = ""
+    """How many documents the rows are, where rows were merged."""
+
+    @property
+    def repeated(self) -> int:
+        """Documents with the text of an earlier one in the same split."""
+        return int((same_texts(self.digests) != np.arange(len(self.digests))).sum())
 
 
-def check(path: Path, options: ReadOptions) -> dict[str, SplitReport]:
+def check(path: Path, options: ReadOptions, data: Data | None = None) -> dict[str, SplitReport]:
     """Reads a folder or a file to the end and prints what is in it.
+
+    Args:
+        path: of the folder or file.
+        options: how it is read.
+        data: the settings of training, for words and their limit.
 
     Raises:
         UserError: a split has no usable row, or it is not clear which files are its splits.
     """
+    data = data or Data()
     reports = {}
+    advice = TextAdvice(Tokenizer.from_settings(data), data.max_words)
     for split, source in find_splits(path).items():
-        reports[split] = check_split(source, options, split)
+        reports[split] = check_split(source, options, data, advice, split)
         note(f"{split}: {source}: {reports[split].rows.summary()}")
+        if reports[split].merged:
+            note(reports[split].merged)
     _print_sizes(reports)
+    _print_unread(reports, data.max_words)
+    for warning in advice.warnings():
+        warn(warning)
     _print_labels(reports)
     broken = any(report.rows.skipped for report in reports.values())
     if broken:
@@ -59,27 +81,45 @@ def check(path: Path, options: ReadOptions) -> dict[str, SplitReport]:
         )
         if getattr(options, name) not in ("", "auto")
     )
+    given += "".join(
+        f" --data.{name.replace('_', '-')} {getattr(data, name)}"
+        for name in ("tokenizer", "html", "max_words")
+        if getattr(data, name) != getattr(Data(), name)
+    )
     given += " --data.bad-rows skip" if broken else ""
     note(f"Train on it: bin/train --data-dir {shlex.quote(str(path))}{given}")
     return reports
 
 
-def check_split(source: Source, options: ReadOptions, split: str = "train") -> SplitReport:
+def check_split(
+    source: Source, options: ReadOptions, data: Data, advice: TextAdvice, split: str = "train"
+) -> SplitReport:
     """Reads one split."""
-    report = SplitReport()
+    report, tokenizer = SplitReport(), Tokenizer.from_settings(data)
+    rows, lengths = Rows(tokenizer, data.max_words), array("q")
     with console.progress(f"Checking {split}", None, unit="documents") as advance:
-        for number, document in enumerate(read_documents(source, options=options, report=report.rows), 1):
-            report.lengths.append(count_words(document.text))
-            report.num_labels.append(len(document.labels))
-            for label in document.labels:
-                report.labels[label] = report.labels.get(label, 0) + 1
-            if document.text.strip():
-                digest = blake2b(document.text.encode(), digest_size=12).digest()
-                report.repeated += digest in report.texts
-                report.texts.add(digest)
-            if number % 100 == 0:
-                advance(100)
+        for document in console.counted(read_documents(source, options=options, report=report.rows), advance):
+            words = tokenizer.first_words(document.text, data.max_words)
+            cut = len(words) == data.max_words
+            lengths.append(tokenizer.count_words(document.text) if cut else len(words))
+            rows.add(document, words)
+            advice.add(document.text, words)
+    is_first, labels = rows.documents()
+    labels = labels.take(is_first)
+    report.lengths = np.array(lengths, np.int64)[is_first]
+    report.num_labels = labels.sizes
+    counts = np.bincount(labels.values, minlength=len(rows.label_ids)).tolist()
+    report.labels = dict(zip(rows.label_ids, counts, strict=True))
+    report.digests = rows.digests[is_first]
+    report.merged = merged_rows(split, is_first)
     return report
+
+
+def _print_unread(reports: dict[str, SplitReport], max_words: int) -> None:
+    lengths = np.concatenate([report.lengths for report in reports.values()])
+    unread = np.maximum(lengths - max_words, 0)
+    if line := unread_words(len(lengths), int((unread > 0).sum()), int(lengths.sum()), int(unread.sum()), max_words):
+        note(line)
 
 
 def _print_sizes(reports: dict[str, SplitReport]) -> None:
@@ -114,12 +154,16 @@ def _print_labels(reports: dict[str, SplitReport]) -> None:
     note(f"Labels of training: {len(counts):,}, the most frequent {shown}")
     few = ", ".join(f"{(counts <= n).sum():,} with {'one' if n == 1 else f'{n} at most'}" for n in (1, 10, 50))
     note(f"Labels with few training documents: {few}")
+    every_count: Counter[str] = Counter()
+    for report in reports.values():
+        every_count.update(report.labels)
+    for warning in alike(every_count):
+        warn(warning)
     for split, report in reports.items():
         if split == "train":
             continue
         unseen = [label for label in report.labels if label not in train.labels]
         examples = f" (e.g. {', '.join(map(repr, unseen[:_EXAMPLES]))})" if unseen else ""
         note(f"Labels of {split} that training lacks: {len(unseen):,} of {len(report.labels):,}{examples}")
-        both = len(report.texts & train.texts)
-        if both:
-            warn(f"{both:,} texts of {split} are in training too")
+        if both := in_both(report.digests, train.digests):
+            warn(overlap(split, both, len(report.digests)))

@@ -3,26 +3,29 @@
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lsfa_jax.config import Config
 from lsfa_jax.data import build_corpus, cache, download, named, synthetic, word_vectors
 from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
 from lsfa_jax.data.reading.splits import Files, Source, find_splits
+from lsfa_jax.data.same_text import Rows, same_texts
+from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.data.vocabulary import NUM_SPECIAL, PADDING
 from lsfa_jax.util import console
 from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError, note
 
 # Increased when the same documents and settings would give other arrays, or the folder another form.
-_FORMAT = 3
+_FORMAT = 4
 
 # Settings that change nothing in the arrays, or only where a split is drawn.
 _OTHER_SETTINGS = {"length_buckets", "validation_fraction", "test_fraction", "verify", "label_names"}
@@ -52,6 +55,7 @@ def load_corpus(config: Config) -> Corpus:
             max_vocabulary=config.data.max_vocabulary,
             validation_fraction=config.data.validation_fraction,
             seed=config.seed,
+            tokenizer=Tokenizer.from_settings(config.data),
         )
     sources = _sources(config)
     folder = cache.folder(
@@ -77,27 +81,58 @@ def load_corpus(config: Config) -> Corpus:
 def read_split(config: Config, split: Literal["train", "test"]) -> Iterator[Document]:
     """Yields the documents of the published training split or of the test split again, where their texts are needed.
 
+    They are those of `load_corpus`, in its order: rows of one document are merged.
+
     Raises:
         UserError: the files that the settings name are missing or cannot be read.
     """
     sources = _sources(config)
-    from_train = split == "test" and "test" not in sources
-    in_test = None if "test" in sources else _drawn(config, sources)
+    drawn = "test" not in sources
+    source = "train" if drawn else split
+    plan = _plan(config, sources, source, drawn)
     reports: list[tuple[str, ReadReport]] = []
     with console.progress(f"Reading {config.dataset} ({split})", None, unit="documents") as advance:
-        documents = console.counted(_documents(config, sources, "train" if from_train else split, reports), advance)
+        documents = console.counted(_documents(config, sources, source, reports), advance)
         for number, document in enumerate(documents):
-            if in_test is None or in_test[number] == from_train:
+            if plan is None:
                 yield document
-    for source, report in reports:
-        note(f"{source}: {report.summary()}")
+            elif plan.is_first[number] and plan.in_test[number] == (split == "test"):
+                yield replace(document, labels=plan.labels(number))
+    for path, report in reports:
+        note(f"{path}: {report.summary()}")
 
 
-def _drawn(config: Config, sources: Sources) -> np.ndarray:
-    """Returns which documents of a corpus without a test split were drawn as test documents, bool[N]."""
+class _Plan(NamedTuple):
+    """Which of the N rows of a source are documents, with which labels, and which of them were drawn as test."""
+
+    is_first: np.ndarray
+    in_test: np.ndarray
+    label_ids: Ragged
+    names: list[str]
+
+    def labels(self, row: int) -> tuple[str, ...]:
+        """Returns the labels of the document that begins at a row."""
+        return tuple(self.names[label] for label in self.label_ids.row(row))
+
+
+def _plan(config: Config, sources: Sources, source: str, drawn: bool) -> _Plan | None:
+    """Reads a source to see which rows are one document; None where each is one and none is drawn as test."""
+    rows = Rows(Tokenizer.from_settings(config.data), config.data.max_words)
     with console.quiet():
-        number = sum(1 for _ in _documents(config, sources, "train", []))
-    return build_corpus.draw_test_split(number, config.data.test_fraction, config.seed)
+        for document in _documents(config, sources, source, []):
+            if len(document.labels) > 1 and not drawn:
+                return None
+            rows.add(document)
+    is_first, label_ids = rows.documents()
+    in_test = np.zeros(len(rows), bool)
+    if drawn:
+        same_text = same_texts(rows.digests[is_first])
+        in_test[is_first] = build_corpus.draw_test_split(
+            len(same_text), config.data.test_fraction, config.seed, same_text
+        )
+    elif source == "test":
+        in_test[:] = True
+    return _Plan(is_first, in_test, label_ids, list(rows.label_ids))
 
 
 def prepared_folder(config: Config) -> Path:
@@ -182,6 +217,7 @@ def _prepare(config: Config, sources: Sources, folder: Path) -> None:
             test_fraction=config.data.test_fraction,
             seed=config.seed,
             name=config.dataset,
+            tokenizer=Tokenizer.from_settings(config.data),
         )
     content = {"root": _root(config), "lines": [f"{source}: {report.summary()}" for source, report in reports]}
     (folder / "read.json").write_text(json.dumps(content), encoding="utf-8")

@@ -11,19 +11,28 @@ import numpy as np
 from lsfa_jax.data import vocabulary
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.data.same_text import Rows
+from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.util.console import UserError
 
 
 class DocumentStore:
     """N documents that were read once, so that a pipe will do, and whose texts can be iterated over again.
 
+    Rows of one document are merged, as in training (`same_text.Rows`), where they are given a place for that.
+
     Attributes:
         ids: the id of each document, "" where it has none.
         labels: the label names of each document.
     """
 
-    def __init__(self, documents: Iterable[Document], keep_texts: bool = True) -> None:
-        """Reads documents to their end; texts go to a temporary file, or nowhere without `keep_texts`.
+    def __init__(self, documents: Iterable[Document], keep_texts: bool = True, rows: Rows | None = None) -> None:
+        """Reads documents to their end.
+
+        Args:
+            documents: one for each row.
+            keep_texts: whether texts go to a temporary file, or nowhere.
+            rows: compares the texts and merges rows of one document; without it, each row is a document.
 
         Raises:
             UserError: there is no room for the file.
@@ -40,6 +49,22 @@ class DocumentStore:
                 with _enough_room():
                     # As JSON, a line a text: line ends and lone surrogates survive.
                     self._texts.write(json.dumps(document.text) + "\n")
+            if rows is not None:
+                # Rows with several labels are never merged.
+                rows = rows if len(document.labels) < 2 else None
+                if rows is not None:
+                    rows.add(document)
+        self._skipped: set[int] = set()
+        if rows is not None:
+            self._merge(rows)
+
+    def _merge(self, rows: Rows) -> None:
+        is_first, label_ids = rows.documents()
+        names = list(rows.label_ids)
+        first = np.flatnonzero(is_first).tolist()
+        self._skipped = set(np.flatnonzero(~is_first).tolist())
+        self.ids = [self.ids[row] for row in first]
+        self.labels = [tuple(names[label] for label in label_ids.row(row)) for row in first]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,8 +73,9 @@ class DocumentStore:
         """Yields the texts in order; one such iteration at a time."""
         with _enough_room():
             self._texts.seek(0)
-        for line in self._texts:
-            yield json.loads(line)
+        for number, line in enumerate(self._texts):
+            if number not in self._skipped:
+                yield json.loads(line)
 
     def label_ids(self, numbers: dict[str, int]) -> Ragged:
         """Returns the labels as numbers, int32, N rows."""
@@ -57,13 +83,14 @@ class DocumentStore:
         return Ragged.from_sizes(ids, np.array([len(labels) for labels in self.labels], np.int64))
 
 
-def encode(texts: Iterable[str], index: dict[str, int], max_words: int) -> Ragged:
+def encode(texts: Iterable[str], index: dict[str, int], max_words: int, tokenizer: Tokenizer) -> Ragged:
     """Encodes texts as word ids, int32, which are mapped from a temporary file.
 
     Args:
         texts: N texts.
         index: the id of each word of the vocabulary.
         max_words: words kept of each text.
+        tokenizer: of the words.
 
     Raises:
         UserError: there is no room for the file.
@@ -71,7 +98,7 @@ def encode(texts: Iterable[str], index: dict[str, int], max_words: int) -> Ragge
     sizes = []
     with _enough_room(), tempfile.TemporaryFile(prefix="lsfa-") as file:
         for text in texts:
-            ids = vocabulary.encode(text, index, max_words)
+            ids = vocabulary.encode(text, index, max_words, tokenizer)
             file.write(ids.tobytes())
             sizes.append(len(ids))
         file.flush()

@@ -39,6 +39,7 @@ class Explained(NamedTuple):
 
     name: str
     text: str
+    """As the model reads it."""
     labels: Sequence[str]
     probabilities: Sequence[float]
     spans: Sequence[tuple[int, int]]

@@ -1,6 +1,7 @@
 """Predicts the labels of texts, streaming, with probabilities and on request with the attention behind each label."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -14,6 +15,8 @@ from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.text_advice import unread_words
+from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.evaluation.scorer import score_batch
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
 from lsfa_jax.model import attention
@@ -43,10 +46,31 @@ class Explanation(NamedTuple):
     """int32[K]."""
     probabilities: np.ndarray
     """float32[K]."""
+    text: str
+    """The text as the model reads it: normalised, and without HTML where the model strips it."""
     spans: list[tuple[int, int]]
-    """Where each word that the model reads is in the text, start and end; at most `data.max_words`."""
+    """Where each word that the model reads is in `text`, start and end; at most `data.max_words`."""
     attention: np.ndarray
     """float32[K, T], each row sums to 1."""
+
+
+@dataclass
+class ReadTexts:
+    """Counts of what the model read of the texts."""
+
+    texts: int = 0
+    cut: int = 0
+    """Texts longer than `data.max_words`."""
+    words: int = 0
+    """Of all texts, before they are cut."""
+    unread: int = 0
+    """Words that were cut off."""
+    unknown: int = 0
+    """Texts without a word of the model's vocabulary."""
+
+    def unread_words(self, max_words: int) -> str:
+        """Returns a line about the texts that were cut; "" where none was."""
+        return unread_words(self.texts, self.cut, self.words, self.unread, max_words)
 
 
 def lsfa_module(model: TrainedModel) -> Lsfa:
@@ -82,7 +106,10 @@ class Predictor:
         size = batch_size or model.config.report.batch_size
         self._batch_size = -(-size // self._mesh.size) * self._mesh.size
         self._chunk = chunk or 16 * self._batch_size
+        self.read = ReadTexts()
+        """Counts over all calls."""
         self._index = vocabulary.word_index(model.words)
+        self._tokenizer = Tokenizer.from_settings(model.config.data)
         self._params = sharding.replicate(self._mesh, model.params)
         self._lsfa = lsfa_module(model)
 
@@ -95,14 +122,17 @@ class Predictor:
 
         def explanation(text: str, length: int, out: Sequence[np.ndarray]) -> Explanation:
             label_ids, probabilities, weights = out
-            return Explanation(label_ids, probabilities, vocabulary.word_spans(text)[:length], weights[:, :length])
+            spans = self._tokenizer.spans(text)[:length]
+            return Explanation(label_ids, probabilities, self._tokenizer.normalised(text), spans, weights[:, :length])
 
         return self._run(texts, top, True, explanation)
 
     def batches(self, texts: Sequence[str]) -> Batches:
         """Returns the padded batches of texts; those of any texts have the same few shapes."""
         config = self.model.config.data
-        words = Ragged.from_rows(vocabulary.encode(text, self._index, config.max_words) for text in texts)
+        words = Ragged.from_rows(
+            vocabulary.encode(text, self._index, config.max_words, self._tokenizer) for text in texts
+        )
         no_labels = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(texts), np.int64))
         return Batches(
             Split(words, no_labels),
@@ -154,7 +184,20 @@ class Predictor:
         texts = iter(texts)
         while chunk := list(islice(texts, self._chunk)):
             batches = self.batches(chunk)
+            self._count(chunk, batches.split.tokens)
             yield _Chunk(chunk, batches.split.lengths, list(batches.load(batches.consecutive())))
+
+    def _count(self, texts: Sequence[str], words: Ragged) -> None:
+        max_words = self.model.config.data.max_words
+        known = np.bincount(words.row_ids[words.values > vocabulary.UNKNOWN], minlength=len(texts)) > 0
+        for text, length in zip(texts, words.sizes.tolist(), strict=True):
+            # Only a text that may have been cut is read again.
+            total = self._tokenizer.count_words(text) if length == max_words else length
+            self.read.words += total
+            self.read.unread += total - length
+            self.read.cut += total > length
+        self.read.texts += len(texts)
+        self.read.unknown += int((~known).sum())
 
 
 def _in_order(

@@ -20,6 +20,7 @@ from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_embedding
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.sklearn.arguments import check_integer
@@ -180,6 +181,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
                 max_vocabulary=first.data.max_vocabulary,
                 validation_fraction=first.data.validation_fraction,
                 seed=first.seed,
+                tokenizer=Tokenizer.from_settings(first.data),
             )
             config = validated(merged(merged(base, fitting(first, built, chosen)), arguments), "LSFA")
             run = RunFolder(Path(folder) / "run")

@@ -11,6 +11,7 @@ from lsfa_jax.data import build_corpus
 from lsfa_jax.data.build_corpus import build, draw_test_split, hold_out
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.data.vocabulary import NUM_SPECIAL, UNKNOWN
 from lsfa_jax.util.console import UserError
 
@@ -123,6 +124,105 @@ def test_without_a_test_split_documents_are_held_out(capsys):
     np.testing.assert_array_equal(corpus.train.words.values, again.train.words.values)
 
 
+# --- documents with the same text
+
+
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=40), st.floats(0, 1, exclude_max=True), st.integers(0, 2**32 - 1)
+)
+def test_documents_with_the_same_text_are_drawn_together(texts, fraction, seed):
+    same_text = np.array([texts.index(text) for text in texts])
+    drawn = draw_test_split(len(texts), fraction, seed, same_text)
+    held_out = hold_out(Ragged(*ragged([[0]] * len(texts))), 1, fraction, seed, same_text)
+    for chosen in (drawn, held_out):
+        assert not {texts[i] for i in np.flatnonzero(chosen)} & {texts[i] for i in np.flatnonzero(~chosen)}
+        assert not chosen.all()
+    assert held_out.sum() <= round(fraction * len(texts))
+    assert drawn.any() == (fraction > 0 and len(set(texts)) > 1)
+    if len(set(texts)) == len(texts):
+        np.testing.assert_array_equal(drawn, draw_test_split(len(texts), fraction, seed))
+
+
+def sides(corpus):
+    """The texts of the splits, as word ids."""
+    return [{tuple(row) for row in unragged(*split.words)} for split in (corpus.train, corpus.validation, corpus.test)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_text_is_on_two_sides_of_the_drawn_splits(seed, capsys):
+    numbers = np.random.default_rng(seed).permutation(80)
+    # Each number is a word of training, for its document is one of several.
+    rows = [(f"W{i % 40} shared" if i < 40 else f"w{i % 40}, SHARED!", f"a b{i % 3}") for i in numbers]
+    corpus = make(rows, test=None, fraction=0.2, test_fraction=0.2, seed=seed)
+    assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (52, 12, 16)
+    train, validation, test = sides(corpus)
+    assert (len(train), len(validation)) == (26, 1)  # words of held-out documents are unknown
+    assert not train & (validation | test)
+    assert "train: documents with the text of an earlier one: 40 of 80" in capsys.readouterr().out
+
+
+def test_long_texts_that_begin_alike_are_different_documents(capsys):
+    rows = [(f"same start {i}", "x") for i in range(4)]
+    corpus = make([*rows, *rows], test=rows[:1], max_words=2)
+    assert len(corpus.train) == 8
+    out = capsys.readouterr().out
+    assert "documents with the text of an earlier one: 4 of 8" in out
+    assert "test documents with the text of a training document: 1 of 1" in out
+
+
+def test_rows_of_one_document_are_merged_where_no_row_has_two_labels(capsys):
+    rows = [
+        ("a b", "x"),
+        ("c", "y"),
+        ("A, b", "y"),
+        ("c", "y"),
+        ("d", ""),
+        ("D", "z"),
+        ("", "x"),
+        ("", "y"),
+        ("a b", "x"),
+    ]
+    corpus = make(rows, test=[("e", "x"), ("e", "y")])
+    assert texts(corpus, corpus.train) == [["a", "b"], ["c"], ["c"], ["d"]]
+    assert labels(corpus, corpus.train) == [{"x", "y"}, {"y"}, {"y"}, {"z"}]
+    assert labels(corpus, corpus.test) == [{"x", "y"}]
+    out = capsys.readouterr().out
+    assert "train: rows with the same text are merged: 9 rows, 6 documents" in out
+    assert "test: rows with the same text are merged: 2 rows, 1 documents" in out
+    assert "2 training documents have no word" in out
+    # A row with two labels shows that each row is a document.
+    assert len(make([*rows, ("f", "x y")]).train) == 8
+
+
+def test_rows_with_the_same_text_and_id_are_one_document():
+    rows = [Document("a", ("x",), number) for number in ("1", "1", "2", "", "")]
+    corpus = build("ids", rows, (), None, max_words=9, max_vocabulary=9, validation_fraction=0, seed=0)
+    assert len(corpus.train) == 4
+
+
+def test_an_exploded_corpus_equals_the_merged_one():
+    random = np.random.default_rng(0)
+    merged = [(f"w{i} w{i // 2}", " ".join(f"l{j}" for j in random.permutation(4)[: 1 + i % 3])) for i in range(60)]
+    exploded = [(text, label) for text, names in merged for label in names.split()]
+    settings = {"test": None, "fraction": 0.2, "test_fraction": 0.2}
+    first, second = make(merged, **settings), make(exploded, **settings)
+    for split in ("train", "validation", "test"):
+        assert texts(first, getattr(first, split)) == texts(second, getattr(second, split))
+        assert labels(first, getattr(first, split)) == labels(second, getattr(second, split))
+
+
+def test_what_the_settings_do_to_the_texts_is_printed(capsys):
+    long, markup = [("a b c d", "X"), ("e", "x")], [("<p>f</p>", "y")]
+    make([*long, *markup], max_words=3)
+    out = capsys.readouterr().out
+    assert "Texts longer than 3 words: 1 of 3 (33.3 %); 12.5 % of all words are not read" in out
+    assert "warning: texts with HTML tags, which are read as words: 1 of 3 (33.3 %)" in out
+    assert "'X' 1 and 'x' 1" in out
+    corpus = make(markup, tokenizer=Tokenizer("words", "strip"))
+    assert corpus.words == ["f"]
+    assert capsys.readouterr().out == ""
+
+
 # --- blocks and files
 
 pairs = st.lists(st.tuples(st.text("ab cd", max_size=9), st.sampled_from(["", "x", "y x", "z", "é\n"])), max_size=12)
@@ -192,7 +292,8 @@ def test_labels_that_training_lacks_come_last_and_stay_in_the_truth(capsys):
     assert labels(corpus, corpus.validation) == [{"only_validation", "x"}, {"only_validation"}]
     assert corpus.published_counts.tolist() == [1, 1, 0, 0, 0]
     assert corpus.label_counts.tolist() == [1, 1]
-    of_validation, of_test = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    of_validation, of_test = (line for line in lines if line.startswith("Labels of"))
     assert of_validation.startswith("Labels of validation that training lacks")
     assert of_validation.endswith(": 1 (e.g. 'only_validation')")
     assert of_test.startswith("Labels of test that training lacks")
@@ -244,7 +345,7 @@ def test_empty_texts_are_left_out_of_training_only_and_counted(capsys):
 
 
 def test_documents_without_labels_are_kept(capsys):
-    corpus = make([("a", "x"), ("b", ""), ("c", "")], test=[("a", ""), ("b", "x")])
+    corpus = make([("a", "x"), ("b", ""), ("c", "")], test=[("a a", ""), ("b b", "x")])
     assert labels(corpus, corpus.train) == [{"x"}, set(), set()]
     assert labels(corpus, corpus.test) == [set(), {"x"}]
     assert corpus.published_documents == 3

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from lsfa_jax.config import Data
 from lsfa_jax.data.check import check
 from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.util.console import UserError
@@ -48,7 +49,7 @@ def test_everything_is_counted(folder, capsys):
     assert "Labels of training: 3, the most frequent 'x' 3, 'y' 1, 'z' 1" in out
     assert "2 with one, 3 with 10 at most" in out
     assert "Labels of test that training lacks: 1 of 2 (e.g. 'only_test')" in out
-    assert "warning: 1 texts of test are in training too" in out
+    assert "warning: test documents with the text of a training document: 1 of 2" in out
     assert f"bin/train --data-dir {folder}" in out
     lines = {" ".join(line.split()) for line in out.splitlines()}
     assert "train 7 5 2 1" in lines
@@ -73,3 +74,30 @@ def test_nothing_usable_is_an_error(tmp_path):
         check(tmp_path / "corpus.jsonl", OPTIONS)
     with pytest.raises(UserError, match="nowhere"):
         check(tmp_path / "nowhere", OPTIONS)
+
+
+def test_rows_of_one_document_count_once(tmp_path, capsys):
+    write(tmp_path / "corpus.jsonl", [row("one two", "x"), row("three", "z"), row("One two!", "y")])
+    (report,) = check(tmp_path / "corpus.jsonl", OPTIONS).values()
+    assert report.labels == {"x": 1, "y": 1, "z": 1}
+    assert list(report.lengths) == [2, 1]
+    assert list(report.num_labels) == [2, 1]
+    assert "train: rows with the same text are merged: 3 rows, 2 documents" in capsys.readouterr().out
+
+
+def test_what_the_settings_do_to_the_texts_is_printed_with_the_option(tmp_path, capsys):
+    markup, chinese = "<p>one two</p> three", "图书目录更新玫瑰开花了根据报告请"
+    write(tmp_path / "corpus.jsonl", [row(markup, "Heating"), row("four", "heating "), row(chinese, "x")])
+    check(tmp_path / "corpus.jsonl", OPTIONS, Data(tokenizer="spaces", max_words=2))
+    out = capsys.readouterr().out
+    assert "warning: texts with HTML tags, which are read as words: 1 of 3 (33.3 %); --data.html strip" in out
+    assert f"warning: texts of very long words (e.g. {chinese!r}): 1 of 3 (33.3 %)" in out
+    assert "use --data.tokenizer words" in out
+    assert "Texts longer than 2 words: 1 of 3 (33.3 %); 20.0 % of all words are not read (--data.max-words" in out
+    assert "differ by case or white space only are different labels: 'Heating' 1 and 'heating ' 1" in out
+    assert "--data.tokenizer spaces --data.max-words 2" in out
+    check(tmp_path / "corpus.jsonl", OPTIONS, Data(html="strip"))
+    out = capsys.readouterr().out
+    assert "HTML" not in out
+    assert "very long words" not in out
+    assert "not read" not in out

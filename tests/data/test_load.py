@@ -10,11 +10,13 @@ import pytest
 
 from lsfa_jax.config import Config
 from lsfa_jax.data import build_corpus, download, load
-from lsfa_jax.data.load import load_corpus, load_embedding
+from lsfa_jax.data.load import load_corpus, load_embedding, read_split
 from lsfa_jax.data.named import CATALOGUE
 from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import ReadReport, read_documents
 from lsfa_jax.data.reading.splits import find_splits
+from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
+from lsfa_jax.data.vocabulary import encode, word_index
 from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError
 
@@ -141,6 +143,30 @@ def test_folder_without_a_test_split(folder, capsys):
     assert "No test split: 2 of 4 documents" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("rows_a_document", [1, 2])
+@pytest.mark.parametrize("with_test", [False, True])
+def test_texts_that_are_read_again_are_those_of_the_corpus(tmp_path, rows_a_document, with_test):
+    """Merged rows and drawn documents included, in the same order."""
+    rows = [
+        (f"word{i // 3 if i < 12 else i} shared", ["x", f"y{i % 3}"][:: 2 - i % 2])
+        for i in np.random.default_rng(0).permutation(60)
+    ]
+    if rows_a_document == 2:
+        rows = [(text, [label]) for text, labels in rows for label in labels]
+    (tmp_path / "train.jsonl").write_bytes(jsonl(rows))
+    if with_test:
+        (tmp_path / "test.jsonl").write_bytes(jsonl(rows[:20]))
+    config = custom(tmp_path, data={"test_fraction": 0.3, "validation_fraction": 0.0})
+    corpus = load_corpus(config)
+    for split, arrays in (("train", corpus.train), ("test", corpus.test)):
+        documents = list(read_split(config, split))
+        read_labels = [set(document.labels) for document in documents]
+        assert read_labels == [{corpus.labels[i] for i in arrays.labels.row(n)} for n in range(len(arrays))]
+        index = word_index(corpus.words)
+        for n, document in enumerate(documents):
+            np.testing.assert_array_equal(encode(document.text, index, 500, DEFAULT_TOKENIZER), arrays.words.row(n))
+
+
 def test_fields_and_separator_that_are_named(tmp_path):
     path = tmp_path / "corpus.csv"
     path.write_text("a,b\n" + "x+y,several words each\n" * 20)
@@ -208,6 +234,8 @@ def test_only_settings_and_files_that_decide_the_arrays_cause_another_reading(fo
     assert reads(data={"max_vocabulary": 7})
     assert reads(data={"format": "jsonl"})
     assert reads(data={"bad_rows": "skip"})
+    assert reads(data={"tokenizer": "spaces"})
+    assert reads(data={"html": "strip"})
     (folder / "dev.jsonl").write_bytes(jsonl([("dogs purr!", ["pet"])]))
     assert reads()
     assert not reads()

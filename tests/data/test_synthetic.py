@@ -16,7 +16,7 @@ from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import ReadReport, read_documents
 from lsfa_jax.data.reading.splits import find_splits
 from lsfa_jax.data.synthetic import SHAPES, Shape, check_shape, documents, write
-from lsfa_jax.data.vocabulary import tokenize
+from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.util.console import UserError
 
 SMALL = Shape(3000, 500, 400, 4.0, 60.0, 80.0, 5000)
@@ -43,7 +43,7 @@ def test_documents_have_the_shape_of_the_settings():
         assert np.log(lengths).std() == pytest.approx(0.5, rel=0.1)
     words = Counter(word for row in train for word in row.text.split())
     assert 0.8 * 5000 < len(words) <= 5000
-    assert all(tokenize(word) == [word] for word in words)
+    assert all(DEFAULT_TOKENIZER.words(word) == [word] for word in words)
 
 
 def test_labels_are_long_tailed():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lsfa_jax.data.vocabulary import word_spans
+from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.serving.explanation import About, Explained, Pages
 from lsfa_jax.util.atomic import TextFiles
 
@@ -69,10 +69,12 @@ class Page(HTMLParser):
 
 
 def explained(text, labels=("one", "two"), probabilities=(0.9, 0.25), attention=None, name="1", max_words=4):
-    spans = word_spans(text)[:max_words]
+    spans = DEFAULT_TOKENIZER.spans(text)[:max_words]
     if attention is None:
         attention = np.full((len(labels), len(spans)), 1 / max(1, len(spans)))
-    return Explained(name, text, labels, probabilities, spans, np.asarray(attention, np.float32))
+    return Explained(
+        name, DEFAULT_TOKENIZER.normalised(text), labels, probabilities, spans, np.asarray(attention, np.float32)
+    )
 
 
 def write(folder, documents, per_page=100, name="out.html"):
@@ -169,7 +171,8 @@ def test_documents_go_to_pages_that_link_to_each_other(tmp_path, count, pages):
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), st.text(max_size=5), st.data())
 def test_any_text_is_on_the_page_unchanged(tmp_path, text, label, data):
-    spans = word_spans(text)[:4]
+    text = DEFAULT_TOKENIZER.normalised(text)
+    spans = DEFAULT_TOKENIZER.spans(text)[:4]
     weights = data.draw(st.lists(st.floats(0, 1, width=32), min_size=len(spans), max_size=len(spans)))
     (document,) = page(tmp_path, [explained(text, [label], [0.5], [weights])]).documents
     shown = document["text"] + document["unread"]

@@ -4,10 +4,9 @@ import threading
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lsfa_jax.data import vocabulary
+from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
@@ -36,7 +35,7 @@ def model():
 def reference(model, text):
     """Probabilities [L] and attention [L, T] of one text by the references, words looked up one by one."""
     known = {word: vocabulary.NUM_SPECIAL + i for i, word in enumerate(model.words)}
-    ids = [known.get(word, vocabulary.UNKNOWN) for word in vocabulary.tokenize(text)][: model.config.data.max_words]
+    ids = [known.get(word, vocabulary.UNKNOWN) for word in DEFAULT_TOKENIZER.words(text)][: model.config.data.max_words]
     params, lengths = float64(model.params), np.array([len(ids)])
     states = reference_lsfa.token_states(params, np.array(ids or [0])[None], lengths)
     attention = reference_encoder.label_attention(states, lengths, params["labels"]["queries"])
@@ -65,8 +64,8 @@ def test_explanations_are_the_predictions_with_the_attention_of_equation_4(model
         np.testing.assert_allclose(explanation.probabilities, prediction.probabilities, rtol=1e-6)
         _, attention = reference(model, text)
         np.testing.assert_allclose(explanation.attention, attention[explanation.label_ids], rtol=1e-4, atol=1e-6)
-        words = [text[start:end].lower() for start, end in explanation.spans]
-        assert words == vocabulary.tokenize(text)[: model.config.data.max_words]
+        words = [explanation.text[start:end].lower() for start, end in explanation.spans]
+        assert words == DEFAULT_TOKENIZER.words(text)[: model.config.data.max_words]
 
 
 def test_no_texts_and_more_labels_than_there_are(model):
@@ -134,8 +133,20 @@ def test_an_exception_of_the_texts_reaches_the_caller(model):
         list(Predictor(model, chunk=1).predict(texts()))
 
 
-@settings(max_examples=300)
-@given(st.text())
-def test_the_spans_are_those_of_the_words(text):
-    # A capital may become two characters, so the words are compared and not their places.
-    assert [text[a:b].lower() for a, b in vocabulary.word_spans(text)] == vocabulary.tokenize(text)
+def test_spellings_of_one_text_get_the_same_labels_and_are_explained_as_they_are_read(model):
+    texts = ["word1 word2", "WORD1 wo\u00adrd2", "ｗｏｒｄ１\ufeff word2"]
+    first, *others = Predictor(model, batch_size=4).explain(texts, top=3)
+    for explanation in others:
+        np.testing.assert_array_equal(explanation.label_ids, first.label_ids)
+        np.testing.assert_array_equal(explanation.attention, first.attention)
+        assert [explanation.text[start:end].lower() for start, end in explanation.spans] == ["word1", "word2"]
+
+
+def test_texts_that_are_cut_or_have_no_known_word_are_counted(model):
+    predictor = Predictor(model, batch_size=2)
+    max_words = model.config.data.max_words
+    list(predictor.predict(["word1 " * max_words, "word1 " * (max_words + 4), "unseen", "", "word2"]))
+    read = predictor.read
+    assert (read.texts, read.cut, read.unread, read.unknown) == (5, 1, 4, 2)
+    assert read.words == 2 * max_words + 4 + 2
+    assert read.unread_words(max_words).startswith("Texts longer than 16 words: 1 of 5 (20.0 %); ")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.sparse.tf_idf import tf_idf
 from lsfa_jax.util.console import UserError
 
@@ -18,3 +19,14 @@ def test_features_are_those_of_scikit_learn():
 def test_texts_without_a_common_word_raise():
     with pytest.raises(UserError, match="no word is in two training texts"):
         tf_idf(["one", "two"], ["one"])
+
+
+def test_characters_of_scripts_without_spaces_and_emoji_are_words():
+    _, test = tf_idf(["图书 a 😀", "书目 a 😀"], ["书 a", "😀", "图"])
+    np.testing.assert_allclose(test.toarray().sum(axis=1), [1, 1, 0])
+
+
+def test_words_are_those_of_the_tokenizer():
+    train, test = tf_idf(["C++ a", "c++ b", "c"], ["c", "C++"], Tokenizer("spaces"))
+    np.testing.assert_array_equal(train.toarray(), [[1], [1], [0]])
+    np.testing.assert_array_equal(test.toarray(), [[0], [1]])
