@@ -1,19 +1,23 @@
 """What the commands share: options from a typed class, errors and exit codes, the options for reading files."""
 
 import inspect
+import io
 import os
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from lsfa_jax.config import Section
+from lsfa_jax import __version__
+from lsfa_jax.cli import diagnosis
+from lsfa_jax.config import Section, nearest
 from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
@@ -21,7 +25,7 @@ from lsfa_jax.util.interrupts import Interrupted
 if TYPE_CHECKING:
     from lsfa_jax.data.reading.detect import ReadOptions
 
-T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 class ReadingOptions(Section):
@@ -49,28 +53,53 @@ Reading = Annotated[ReadingOptions, tyro.conf.OmitArgPrefixes]
 """The type of a field, `reading: Reading = ReadingOptions()`, whose options are named without it: --text-field."""
 
 
-def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None, description: str | None = None) -> T:
+def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = None) -> M:
     """Reads a command line into the fields of a class.
 
     Args:
         kind: the class of the arguments; its docstring, with the examples, is the text of --help.
         argv: the command line after the command's name.
-        prog: the command's name.
+        prog: the command's name, as its user typed it.
         default: values of the options that the command line leaves out; without it those of the class.
-        description: the text of --help, for a union of classes.
 
     Raises:
-        UserError: a value is not allowed; the message names the option.
-        SystemExit: with code 2 at an unknown option or a value of another type, 0 after --help.
+        UserError: an option is unknown, needed and missing, or has a value that is not allowed; the message names it.
+        SystemExit: with code 0 after --help.
     """
-    # Without an explicit description, tyro shows the docstring up to the examples.
-    settings: dict[str, Any] = {"description": description or inspect.getdoc(kind)}
-    if default is not None:
-        settings["default"] = default
+    settings: dict[str, Any] = {} if default is None else {"default": default}
+    if {"-h", "--help"} & set(argv):
+        # Without an explicit description, tyro shows the docstring up to the examples.
+        tyro.cli(kind, args=["--help"], prog=prog, description=_help_text(kind, prog), **settings)
     try:
-        return tyro.cli(kind, args=list(argv), prog=prog, **settings)
-    except ValidationError as error:  # later versions of tyro print it themselves, and exit
-        raise UserError("; ".join(f"{option_name(*e['loc'])}: {e['msg']}" for e in error.errors())) from None
+        # The parser prints some errors in any case.
+        with redirect_stderr(io.StringIO()):
+            return tyro.cli(kind, args=list(argv), prog=prog, console_outputs=False, **settings)
+    except (SystemExit, ValidationError):
+        wrong = diagnosis.first_error(kind, argv) or f"{shlex.join(argv)}: cannot be read as options"
+        raise UserError(f"{wrong}; see {prog} --help") from None
+
+
+def _help_text(kind: type[BaseModel], prog: str) -> str:
+    text = inspect.getdoc(kind) or ""
+    return text.replace("bin/", "lsfa ") if prog.startswith("lsfa ") else text
+
+
+def usage(prog: str, verbs: Mapping[str, str]) -> str:
+    """Returns the text of --help of a command that has verbs.
+
+    Args:
+        prog: the command.
+        verbs: what each verb does, in a few words.
+    """
+    lines = [f"usage: {prog} VERB ...", "", *(f"  {prog} {name:9} {does}" for name, does in verbs.items())]
+    return "\n".join([*lines, "", f"{prog} VERB --help lists the options of a verb."])
+
+
+def unknown_verb(verb: str, verbs: Iterable[str], prog: str) -> str:
+    """Returns the error message for a word, or "" for none, where a verb is expected."""
+    names = list(verbs)
+    what = f"{verb}: expected one of {', '.join(names)}{nearest(verb, names)}" if verb else "expected a verb"
+    return f"{what}; see {prog} --help" if verb else f"{what}, one of {', '.join(names)}; see {prog} --help"
 
 
 def option_name(*path: int | str) -> str:
@@ -81,14 +110,20 @@ def option_name(*path: int | str) -> str:
 def run(command: Callable[[list[str]], int | None], argv: list[str] | None) -> int:
     """Calls a command with its command line, by default that of the process, and returns its exit code.
 
+    With --version in the line, the version is printed instead.
+
     Returns:
         What the command returns (None is 0); 2 after a UserError, which is printed; 128 + n after signal n: 130 after
         SIGINT, 141 where standard output is closed (SIGPIPE). SIGTERM raises SystemExit(143), so that temporary files
         are removed.
     """
+    line = sys.argv[1:] if argv is None else argv
+    if "--version" in line:
+        print(f"lsfa_jax {__version__}")
+        return 0
     try:
         with _exit_on_sigterm():
-            return command(sys.argv[1:] if argv is None else argv) or 0
+            return command(line) or 0
     except UserError as error:
         console.error(str(error))
         return 2

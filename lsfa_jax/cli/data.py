@@ -1,11 +1,9 @@
 """Lists, describes, prepares and checks corpora: the command behind bin/data."""
 
 import argparse
-import functools
 import inspect
-import operator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from pydantic import Field
@@ -55,6 +53,9 @@ class CorpusArguments(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Of the documents that are held out.")
     vectors: str = Field("none", description="Word vectors: glove-50d, none, or a GloVe or word2vec text file.")
     data: Data = Data()
+
+    def run(self) -> None:
+        raise NotImplementedError
 
     def settings(self) -> Config:
         """Returns the settings with which bin/train would load the corpus."""
@@ -196,7 +197,7 @@ class CheckArguments(Section):
         check.check(Path(self.path).expanduser(), ReadOptions.from_settings(self.data, bad_rows="skip"))
 
 
-Arguments = ListArguments | DescribeArguments | PrepareArguments | CheckArguments
+Arguments = ListArguments | CorpusArguments | CheckArguments
 
 _COMMANDS: dict[str, type[Arguments]] = {
     "list": ListArguments,
@@ -206,40 +207,46 @@ _COMMANDS: dict[str, type[Arguments]] = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
+def main(argv: list[str] | None = None, prog: str = "bin/data") -> int:
+    """Runs the command line; messages name the command `prog`.
 
     Returns:
         0 when done, 2 after an error that the user can mend, 130 after SIGINT.
     """
-    return common.run(lambda line: parse(line).run(), argv)
+    return common.run(lambda line: _command(line, prog), argv)
 
 
-def parse(argv: list[str]) -> Arguments:
-    """Resolves a command line; exits with code 2 on an unknown option, raises UserError on a bad value."""
-    default = _default(argv)
-    commands: list[Any] = []
-    for name, command in _COMMANDS.items():
-        more: dict[str, Any] = {"default": default} if isinstance(default, command) else {}
-        subcommand = tyro.conf.subcommand(name, description=inspect.getdoc(command), **more)
-        commands.append(Annotated[command, subcommand])
-    chosen: Arguments = common.parse(functools.reduce(operator.or_, commands), argv, "bin/data", description=__doc__)
+def _command(argv: list[str], prog: str) -> None:
+    if argv[:1] in (["-h"], ["--help"]):
+        verbs = {name: (inspect.getdoc(command) or "").splitlines()[0] for name, command in _COMMANDS.items()}
+        print(common.usage(prog, verbs))
+    else:
+        parse(argv, prog).run()
+
+
+def parse(argv: list[str], prog: str = "bin/data") -> Arguments:
+    """Reads a command line; raises UserError at an unknown verb or option, or a wrong value."""
+    verb, *line = argv or [""]
+    if verb not in _COMMANDS:
+        raise UserError(common.unknown_verb(verb, _COMMANDS, prog))
+    command, default = _COMMANDS[verb], _default(verb, line)
+    chosen = common.parse(command, line, f"{prog} {verb}", default)
     if default is None or not isinstance(chosen, CorpusArguments):
         return chosen
     if (chosen.name, chosen.preset) != (default.name, default.preset):
-        raise UserError(f"the name comes first, and each option once: bin/data {argv[0]} {chosen.name} ...")
+        raise UserError(f"the name comes first, and each option once: {prog} {verb} {chosen.name} ...")
     return chosen
 
 
-def _default(argv: list[str]) -> CorpusArguments | None:
+def _default(verb: str, argv: list[str]) -> CorpusArguments | None:
     """Returns the defaults that the corpus and the preset on the command line decide, before the rest is read."""
-    command = _COMMANDS.get(argv[0]) if argv else None
-    if command is None or not issubclass(command, CorpusArguments):
+    command = _COMMANDS[verb]
+    if not issubclass(command, CorpusArguments):
         return None
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", nargs="?")
-    preset = first.parse_known_args(argv[1:])[0].preset or "full"
-    name = argv[1] if len(argv) > 1 and not argv[1].startswith("-") else "custom"
+    preset = first.parse_known_args(argv)[0].preset or "full"
+    name = argv[0] if argv and not argv[0].startswith("-") else "custom"
     names = settings.dataset_names()
     if name not in names:
         raise UserError(f"{name}: expected one of {', '.join(names)}{settings.nearest(name, names)}")

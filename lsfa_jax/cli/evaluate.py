@@ -82,9 +82,9 @@ class EvaluateArguments(Section):
     reading: Reading = ReadingOptions()
 
 
-def parse(argv: list[str]) -> EvaluateArguments:
-    """Reads a command line; raises UserError at a bad value, SystemExit with code 2 at an unknown option."""
-    return common.parse(EvaluateArguments, argv, "bin/evaluate")
+def parse(argv: list[str], prog: str = "bin/evaluate") -> EvaluateArguments:
+    """Reads a command line; raises UserError at an unknown option or a wrong value."""
+    return common.parse(EvaluateArguments, argv, prog)
 
 
 @dataclass(frozen=True)
@@ -382,13 +382,13 @@ def _report(problem: _Problem, propensity: Propensity, metrics: dict[str, GroupM
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs bin/evaluate and returns its exit code, as `common.run` says."""
-    return common.run(_command, argv)
+def main(argv: list[str] | None = None, prog: str = "bin/evaluate") -> int:
+    """Runs bin/evaluate and returns its exit code, as `common.run` describes; messages name the command `prog`."""
+    return common.run(lambda line: _command(line, prog), argv)
 
 
-def _command(argv: list[str]) -> None:
-    evaluate(parse(argv))
+def _command(argv: list[str], prog: str) -> None:
+    evaluate(parse(argv, prog))
 
 
 if __name__ == "__main__":

@@ -76,9 +76,9 @@ class PredictArguments(Section):
     reading: Reading = ReadingOptions()
 
 
-def parse(argv: list[str]) -> PredictArguments:
-    """Reads a command line; raises UserError at a bad value, SystemExit with code 2 at an unknown option."""
-    return common.parse(PredictArguments, argv, "bin/predict")
+def parse(argv: list[str], prog: str = "bin/predict") -> PredictArguments:
+    """Reads a command line; raises UserError at an unknown option or a wrong value."""
+    return common.parse(PredictArguments, argv, prog)
 
 
 def predict(arguments: PredictArguments) -> None:
@@ -259,16 +259,16 @@ def _pages(
     console.note(f"{arguments.explain}: {count} with the words that each label attended to")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs bin/predict and returns its exit code, as `common.run` says."""
+def main(argv: list[str] | None = None, prog: str = "bin/predict") -> int:
+    """Runs bin/predict and returns its exit code, as `common.run` describes; messages name the command `prog`."""
     # Standard output is for the predictions alone.
     with console.on_stderr():
-        return common.run(_command, argv)
+        return common.run(lambda line: _command(line, prog), argv)
 
 
-def _command(argv: list[str]) -> None:
+def _command(argv: list[str], prog: str) -> None:
     try:
-        predict(parse(argv))
+        predict(parse(argv, prog))
     except BrokenPipeError:
         raise
     except OSError as error:
