@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -18,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from lsfa_jax import __version__
 from lsfa_jax.cli import diagnosis
 from lsfa_jax.config import Section, nearest
-from lsfa_jax.util import console
+from lsfa_jax.util import atomic, console
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 
@@ -68,6 +69,8 @@ def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = Non
     """
     settings: dict[str, Any] = {} if default is None else {"default": default}
     if {"-h", "--help"} & set(argv):
+        if default is not None:
+            settings["default"] = kind.model_validate(_escaped(default.model_dump()))
         # Without an explicit description, tyro shows the docstring up to the examples.
         tyro.cli(kind, args=["--help"], prog=prog, description=_help_text(kind, prog), **settings)
     try:
@@ -82,6 +85,13 @@ def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = Non
 def _help_text(kind: type[BaseModel], prog: str) -> str:
     text = inspect.getdoc(kind) or ""
     return text.replace("bin/", "lsfa ") if prog.startswith("lsfa ") else text
+
+
+def _escaped(values: object) -> object:
+    """Returns nested settings without control characters: a settings file can hold them, and --help prints defaults."""
+    if isinstance(values, dict):
+        return {name: _escaped(value) for name, value in values.items()}
+    return console.escaped(values) if isinstance(values, str) else values
 
 
 def usage(prog: str, verbs: Mapping[str, str]) -> str:
@@ -102,6 +112,28 @@ def unknown_verb(verb: str, verbs: Iterable[str], prog: str) -> str:
     return f"{what}; see {prog} --help" if verb else f"{what}, one of {', '.join(names)}; see {prog} --help"
 
 
+def check_outputs(outputs: Mapping[str, str], run: str, sources: Iterable[str]) -> None:
+    """Raises UserError where a file that the command writes at its end cannot be written, or is one that it reads.
+
+    Args:
+        outputs: the files by their options; "" is none.
+        run: folder of the model that the command reads, or "".
+        sources: files, or folders of a corpus, that the command reads; "" is none.
+    """
+    from lsfa_jax.data.reading.splits import source_files
+    from lsfa_jax.training import model_folder
+
+    inputs = [*(model_folder.paths(Path(run)) if run else ())]
+    inputs += [file for source in sources if source for file in source_files(Path(source))]
+    chosen: dict[Path, str] = {}
+    for option, output in outputs.items():
+        if output:
+            atomic.check_writable(Path(output), option, inputs)
+            first = chosen.setdefault(Path(output).resolve(), option)
+            if first != option and not Path(output).is_char_device():
+                raise UserError(f"{option} {output}: the same file as of {first}; choose another")
+
+
 def option_name(*path: int | str) -> str:
     """Returns the option of a field: ("optimizer", "batch_size") -> "--optimizer.batch-size"."""
     return f"--{'.'.join(map(str, path)).replace('_', '-')}"
@@ -118,6 +150,10 @@ def run(command: Callable[[list[str]], int | None], argv: list[str] | None) -> i
         are removed.
     """
     line = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Where the encoding of the output lacks a character of a name, an escape replaces it.
+            stream.reconfigure(errors="backslashreplace")
     if "--version" in line:
         print(f"lsfa_jax {__version__}")
         return 0

@@ -73,13 +73,16 @@ class DescribeArguments(CorpusArguments):
       bin/data describe --data-dir mine.csv --data.text-field abstract
     """
 
-    png: str = Field("", description="Picture file for the curve; by default NAME-labels.png in the current folder.")
+    png: str = Field("", description="Also draw the curve as a picture, into this PNG file.")
 
     def run(self) -> None:
         from lsfa_jax.data import load, statistics
         from lsfa_jax.evaluation import plots
 
         config = self.settings()
+        png = Path(self.png).expanduser()
+        if self.png:
+            common.check_outputs({"--png": str(png)}, "", [self.data_dir])
         corpus = load.load_corpus(config)
         rows = [("this", *statistics.table_row(corpus).shown())]
         if self.name in statistics.PAPER:
@@ -98,9 +101,9 @@ class DescribeArguments(CorpusArguments):
         )
         note("")
         note(plots.in_characters(counts, threshold, self.name))
-        path = Path(self.png or f"{self.name}-labels.png").expanduser()
-        plots.as_picture(counts, threshold, self.name, path)
-        note(f"The curve as a picture: {path}")
+        if self.png:
+            plots.as_picture(counts, threshold, self.name, png)
+            note(f"The curve as a picture: {png}")
 
 
 class PrepareArguments(CorpusArguments):

@@ -111,6 +111,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     from lsfa_jax.training import model_folder
 
     model = model_folder.read(Path(arguments.run)) if arguments.run else None
+    if model and model.config.data_dir:
+        common.check_outputs(_outputs(arguments), "", [model.config.data_dir])
     documents = _test_documents(arguments, model)
     if not any(documents.labels):
         raise UserError("none of the documents has a label, so there is nothing to measure; bin/predict needs none")
@@ -149,13 +151,15 @@ def _check(arguments: EvaluateArguments) -> None:
         raise UserError("--k: expected one place or more, such as --k 1 3 5")
     if list(arguments.bins) != sorted(set(arguments.bins)):
         raise UserError(f"--bins {' '.join(map(str, arguments.bins))}: expected increasing counts")
-    for path in (arguments.output, arguments.per_label):
-        if path and not Path(path).parent.is_dir():
-            raise UserError(f"{Path(path).parent}: no such folder to write {Path(path).name} into")
+    common.check_outputs(_outputs(arguments), arguments.run, [arguments.file, arguments.predictions, arguments.train])
     if arguments.baseline != "none":
         baselines.check(arguments.baseline)
         if not (arguments.run or arguments.train):
             raise UserError("--baseline: give --train FILE, the documents to train it on, or --run DIR for its corpus")
+
+
+def _outputs(arguments: EvaluateArguments) -> dict[str, str]:
+    return {"--output": arguments.output, "--per-label": arguments.per_label}
 
 
 def _test_documents(arguments: EvaluateArguments, model: "TrainedModel | None") -> DocumentStore:

@@ -93,6 +93,8 @@ def predict(arguments: PredictArguments) -> None:
     from lsfa_jax.util import compilation_cache
     from lsfa_jax.util.atomic import TextFiles
 
+    outputs = {"--output": "" if arguments.output == "-" else arguments.output or ".", "--explain": arguments.explain}
+    common.check_outputs(outputs, arguments.run, ["" if arguments.file == "-" else arguments.file])
     source = _source(arguments)
     typed = not isinstance(source, Path) and source.isatty()
     model = model_folder.read(Path(arguments.run))
@@ -201,11 +203,7 @@ def _source(arguments: PredictArguments) -> Path | BinaryIO:
     for a thread that reads from it."""
     if arguments.file == "-":
         return open(0, "rb", closefd=False)
-    path = Path(arguments.file)
-    for option, written in (("output", arguments.output), ("explain", arguments.explain)):
-        if written not in ("", "-") and path.is_file() and Path(written).exists() and path.samefile(written):
-            raise UserError(f"--{option} {written}: that file holds the texts; choose another")
-    return path
+    return Path(arguments.file)
 
 
 def _output(arguments: PredictArguments, files: "TextFiles") -> TextIO:
