@@ -344,11 +344,11 @@ def expected_values(annotation: object, metadata: Sequence[object] = ()) -> str:
         metadata = [part for item in inner for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
     if get_origin(annotation) in (Union, UnionType):
         members = [member for member in get_args(annotation) if member is not NoneType]
-        return _alternatives([name for member in members for name in _names(member)])
+        return _alternatives([name for member in members for name in _names(member, metadata)])
     if get_origin(annotation) is tuple:
         return f"a list, each {expected_values(get_args(annotation)[0])}"
     if get_origin(annotation) is Literal:
-        return _alternatives(_names(annotation))
+        return _alternatives(_names(annotation, ()))
     if annotation is bool:
         return "true or false"
     if annotation is int or annotation is float:
@@ -361,8 +361,8 @@ def item_type(field: FieldInfo) -> object:
     return get_args(field.annotation)[0] if get_origin(field.annotation) is tuple else field.annotation
 
 
-def _names(member: object) -> list[str]:
-    return list(map(str, get_args(member))) if get_origin(member) is Literal else [expected_values(member)]
+def _names(member: object, metadata: Sequence[object]) -> list[str]:
+    return list(map(str, get_args(member))) if get_origin(member) is Literal else [expected_values(member, metadata)]
 
 
 def _alternatives(names: list[str]) -> str:

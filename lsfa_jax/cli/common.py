@@ -72,7 +72,7 @@ def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = Non
         if default is not None:
             settings["default"] = kind.model_validate(_escaped(default.model_dump()))
         # Without an explicit description, tyro shows the docstring up to the examples.
-        tyro.cli(kind, args=["--help"], prog=prog, description=_help_text(kind, prog), **settings)
+        tyro.cli(kind, args=["--help"], prog=prog, description=_as_typed(inspect.getdoc(kind) or "", prog), **settings)
     try:
         # The parser prints some errors in any case.
         with redirect_stderr(io.StringIO()):
@@ -82,8 +82,8 @@ def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = Non
         raise UserError(f"{wrong}; see {prog} --help") from None
 
 
-def _help_text(kind: type[BaseModel], prog: str) -> str:
-    text = inspect.getdoc(kind) or ""
+def _as_typed(text: str, prog: str) -> str:
+    """Replaces bin/VERB by lsfa VERB for users who type that."""
     return text.replace("bin/", "lsfa ") if prog.startswith("lsfa ") else text
 
 
@@ -102,7 +102,7 @@ def usage(prog: str, verbs: Mapping[str, str]) -> str:
         verbs: what each verb does, in a few words.
     """
     lines = [f"usage: {prog} VERB ...", "", *(f"  {prog} {name:9} {does}" for name, does in verbs.items())]
-    return "\n".join([*lines, "", f"{prog} VERB --help lists the options of a verb."])
+    return _as_typed("\n".join([*lines, "", f"{prog} VERB --help lists the options of a verb."]), prog)
 
 
 def unknown_verb(verb: str, verbs: Iterable[str], prog: str) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 from lsfa_jax import config as settings
 from lsfa_jax.cli import common
 from lsfa_jax.config import Config, Data, Section
-from lsfa_jax.util.console import UserError, note, table
+from lsfa_jax.util.console import UserError, note, plural, table
 
 # The readers and their libraries are imported where they are used, so that --help is answered at once.
 if TYPE_CHECKING:
@@ -172,7 +172,8 @@ class PrepareArguments(CorpusArguments):
         load.load_embedding(config, corpus.words)
         note(
             f"{self.name}: {len(corpus.train):,} training, {len(corpus.validation):,} validation and "
-            f"{len(corpus.test):,} test documents, {corpus.num_labels:,} labels, {len(corpus.words):,} words"
+            f"{plural(len(corpus.test), 'test document')}, {plural(corpus.num_labels, 'label')}, "
+            f"{plural(len(corpus.words), 'word')}"
         )
         folder = load.prepared_folder(config)
         if folder.exists():

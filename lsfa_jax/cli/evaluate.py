@@ -29,7 +29,7 @@ from lsfa_jax.evaluation.prediction_files import Irregularities, Predicted
 from lsfa_jax.evaluation.ranking import Propensity
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
 from lsfa_jax.util import console
-from lsfa_jax.util.console import UserError, note
+from lsfa_jax.util.console import UserError, note, plural
 
 if TYPE_CHECKING:
     from lsfa_jax.data.reading.documents import Source
@@ -241,8 +241,8 @@ def _problem(
         threshold = model.threshold if model else DEFAULT_THRESHOLD
         source = ", chosen on the run's validation documents" if model else ""
     note(
-        f"{len(documents):,} documents, {len(label_ids):,} labels; a label is predicted from probability "
-        f"{threshold:.2g}{source}"
+        f"{plural(len(documents), 'document')}, {plural(len(label_ids), 'label')}; a label is predicted from "
+        f"probability {threshold:.2g}{source}"
     )
     return _Problem(
         documents=documents,
@@ -281,7 +281,9 @@ def _label_ids(
     if len(label_ids) > tested:
         example = list(label_ids)[tested]
         where = "neither the training nor the test documents have" if model or train is not None else "no document has"
-        console.warn(f"{len(label_ids) - tested:,} predicted labels that {where}, counted as wrong (e.g. {example!r})")
+        console.warn(
+            f"{plural(len(label_ids) - tested, 'predicted label')} that {where}, counted as wrong (e.g. {example!r})"
+        )
     return label_ids
 
 
@@ -344,7 +346,9 @@ def _score_predictions(predicted: list[Predicted], problem: _Problem) -> Scores:
     ranked, reached = prediction_files.as_arrays(predicted, problem.label_ids, problem.threshold)
     short = int(((ranked >= 0).sum(axis=1) < min(problem.num_ranked, len(problem.label_ids))).sum())
     if short:
-        note(f"{short:,} documents have fewer than {problem.num_ranked} predictions; empty places count as wrong")
+        note(
+            f"{plural(short, 'document')} with fewer than {problem.num_ranked} predictions; empty places count as wrong"
+        )
     note("Head, tail and bins are ranked, and compared to the threshold, among the labels that the predictions list")
     top = best_of_groups(ranked, problem.groups.members, problem.num_ranked)
     if any(document.probabilities is None and document.labels for document in predicted):
@@ -358,7 +362,7 @@ def _score_baseline(baseline: baselines.Baseline, problem: _Problem) -> Scores:
 
     title, train, documents = baselines.TITLES[baseline], problem.train, problem.documents
     assert train is not None
-    note(f"{title}: {len(train):,} training documents; a label is predicted {baselines.RULES[baseline]}")
+    note(f"{title}: {plural(len(train), 'training document')}; a label is predicted {baselines.RULES[baseline]}")
     with console.progress(f"{title}: TF-IDF", len(train) + len(documents), "documents") as advance:
         features = tf_idf(console.counted(train.texts(), advance), console.counted(documents.texts(), advance))
     labels, groups = train.label_ids(problem.label_ids), problem.groups.members

@@ -13,7 +13,7 @@ from lsfa_jax.data.reading.documents import ReadReport, read_documents
 from lsfa_jax.data.reading.splits import Source, find_splits
 from lsfa_jax.data.vocabulary import count_words
 from lsfa_jax.util import console
-from lsfa_jax.util.console import note, table, warn
+from lsfa_jax.util.console import note, plural, table, warn
 
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 _EXAMPLES = 5
@@ -119,4 +119,4 @@ def _print_labels(reports: dict[str, SplitReport]) -> None:
         note(f"Labels of {split} that training lacks: {len(unseen):,} of {len(report.labels):,}{examples}")
         both = len(report.texts & train.texts)
         if both:
-            warn(f"{both:,} texts of {split} are in training too")
+            warn(f"{plural(both, 'text')} of {split} {'is' if both == 1 else 'are'} in training too")

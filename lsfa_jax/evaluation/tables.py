@@ -12,7 +12,7 @@ from lsfa_jax.evaluation import ranking, thresholded
 from lsfa_jax.evaluation.groups import GroupMetrics, Scores, TrainingCounts
 from lsfa_jax.evaluation.ranking import Propensity
 from lsfa_jax.util.atomic import TextFiles
-from lsfa_jax.util.console import UserError, note, table
+from lsfa_jax.util.console import UserError, note, plural, table
 
 _THRESHOLDED = ("micro_precision", "micro_recall", "micro_F1", "macro_F1", "macro_F1_tested")
 _GROUPS = ("all", "head", "tail")
@@ -76,7 +76,7 @@ def print_tables(
 def _print_systems(
     systems: Mapping[str, GroupMetrics], num_documents: int, places: Sequence[int], groups: Sequence[str]
 ) -> None:
-    header = [f"{num_documents:,} documents"]
+    header = [plural(num_documents, "document")]
     header += [name if len(systems) == 1 else f"{name}: {system}" for name in groups for system in systems]
     rows = [
         [metric, *(_shown(metrics[group], metric) for group in groups for metrics in systems.values())]

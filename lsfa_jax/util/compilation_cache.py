@@ -14,7 +14,7 @@ import filelock
 import jax
 
 from lsfa_jax.util.cache_dir import cache_dir
-from lsfa_jax.util.console import warn
+from lsfa_jax.util.console import plural, warn
 
 # JAX removes the least recently used programs beyond this size in bytes.
 _MAX_BYTES = 2 * 2**30
@@ -36,7 +36,7 @@ def programs() -> int:
 def summary() -> str:
     """Returns a sentence with the number of programs that were compiled and of those loaded from the disk."""
     loaded = _counts[_LOADED]
-    return f"{programs() - loaded:,} programs compiled, {loaded:,} loaded from the disk"
+    return f"{plural(programs() - loaded, 'program')} compiled, {loaded:,} loaded from the disk"
 
 
 def keep_on_disk() -> None:

@@ -156,8 +156,8 @@ def test_predictions_without_training_counts_or_probabilities(data, command, tmp
     code, out, err = command(data / "test.jsonl", "--predictions", path, "--output", output, "--k", 1, 3)
     assert (code, err) == (0, "")
     for text in (
-        "1 predicted labels that no document has, counted as wrong (e.g. 'no such label')",
-        "12 documents have fewer than 5 predictions",
+        "1 predicted label that no document has, counted as wrong (e.g. 'no such label')",
+        "12 documents with fewer than 5 predictions",
         "no PSP, no head and tail, no bins",
         "no F1",
     ):
@@ -259,9 +259,9 @@ def test_constants_and_threshold_can_be_chosen(run, report):
         (("--run", "{data}"), "no model"),
         (("--run", "{run}", "--bins", "5", "5"), "expected increasing counts"),
         (("--run", "{run}", "--k"), "--k"),
-        (("--run", "{run}", "--output", "{data}/none/metrics.json"), "none: no such folder"),
+        (("--run", "{run}", "--output", "{data}/none/metrics.json"), "none; create it"),
         (("{data}/test.jsonl", "--predictions", "{data}/missing.jsonl"), "missing.jsonl"),
-        (("{data}/test.jsonl", "--predictions", "{data}/short.jsonl"), "1 documents with predictions, but 12"),
+        (("{data}/test.jsonl", "--predictions", "{data}/short.jsonl"), "1 document with predictions, but 12"),
     ],
 )
 def test_user_errors_are_one_line(run, data, command, line, what):

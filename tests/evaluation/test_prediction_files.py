@@ -56,8 +56,8 @@ def test_repeated_labels_and_rising_probabilities_are_corrected_and_counted(tmp_
     predicted, irregularities = read(tmp_path, "\n".join(map(json.dumps, rows)))
     assert predicted == [Predicted("", ["y", "x"], [0.9, 0.5]), Predicted("", ["y"], None)]
     assert irregularities.counts == {
-        "documents with a label predicted twice, counted once": 2,
-        "documents whose probabilities rise, sorted": 1,
+        "with a label predicted twice, counted once": 2,
+        "whose probabilities rise, sorted": 1,
     }
     assert "predictions:1" in irregularities.summary()
 
@@ -112,8 +112,8 @@ def test_ids_decide_where_both_sides_have_them(tmp_path):
     predicted, irregularities = match(documents("c", "a", "z"), ["a", "b", "c"], tmp_path)
     assert [(one.id, one.labels) for one in predicted] == [("a", ["x"]), ("b", []), ("c", ["x"])]
     assert irregularities.counts == {
-        "documents that are not among those with labels, left out": 1,
-        "documents without a prediction, which score 0": 1,
+        "not among those with labels, left out": 1,
+        "without a prediction, scored 0": 1,
     }
 
 
@@ -130,7 +130,7 @@ def test_ids_that_cannot_be_matched_raise(tmp_path):
         match(documents("a", "a"), ["a", "b"], tmp_path)
     with pytest.raises(UserError, match="with the labels: the id 'b' occurs twice"):
         match(documents("a", "b"), ["b", "b"], tmp_path)
-    with pytest.raises(UserError, match="none of its 1 documents is among the 2"):
+    with pytest.raises(UserError, match="no document is among the 2"):
         match(documents("a"), ["b", "c"], tmp_path)
 
 

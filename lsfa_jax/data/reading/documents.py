@@ -17,7 +17,7 @@ from lsfa_jax.data.reading.rows import BadRow, BlankLine, Layout, Lines, Parsed,
 from lsfa_jax.data.reading.splits import Files, Source, compressed_or_plain, with_label_file
 from lsfa_jax.data.reading.tables import table_rows
 from lsfa_jax.data.reading.text_lines import libmultilabel, plain_lines
-from lsfa_jax.util.console import UserError, note
+from lsfa_jax.util.console import UserError, note, plural
 
 # So many ids are compared at most, so that memory stays bounded.
 _MAX_IDS = 1_000_000
@@ -54,7 +54,7 @@ class ReadReport:
 
     def summary(self) -> str:
         """Returns the counts as one line of text."""
-        parts = [f"{self.read:,} rows read, {self.kept:,} kept"]
+        parts = [f"{plural(self.read, 'row')} read, {self.kept:,} kept"]
         for title, counts in (("skipped", self.skipped), ("noted", self.notes)):
             if counts:
                 listed = (f"{n:,} {what} (first {self.first[what]})" for what, n in counts.most_common())
