@@ -103,9 +103,9 @@ def batches(split: corpus.Split, size: int = 8, devices: int = 1) -> Batches:
     return Batches(split, NUM_LABELS, size, [16], devices)
 
 
-def make_model(settings: Config, vocabulary_size: int = 42) -> lsfa.Lsfa:
+def make_model(settings: Config, vocabulary_size: int = 42, num_labels: int = NUM_LABELS) -> lsfa.Lsfa:
     """Returns the classifier that the settings describe."""
-    return lsfa.make_model(settings, vocabulary_size, settings.encoder.embedding_size, NUM_LABELS)
+    return lsfa.make_model(settings, vocabulary_size, settings.encoder.embedding_size, num_labels)
 
 
 def init_params(model: lsfa.Lsfa, seed: int = 0) -> Any:
@@ -121,7 +121,7 @@ def trained_model(
 ) -> TrainedModel:
     """Returns a model for some words and labels, with its initial parameters."""
     settings = config(data={"length_buckets": length_buckets})
-    model = make_model(settings, vocabulary_size=vocabulary.NUM_SPECIAL + len(words))
+    model = make_model(settings, vocabulary.NUM_SPECIAL + len(words), len(labels))
     return TrainedModel(
         config=settings,
         words=words,

@@ -77,7 +77,9 @@ class EvaluateArguments(Section):
     )
     propensity_b: Literal["auto"] | NonNegativeFloat = Field("auto", description="B of PSP. auto: the run's, else 1.5.")
     output: str = Field("", description="File for all metrics, not rounded, as JSON.")
-    per_label: str = Field("", description="File for counts, precision and recall of each label, as TSV.")
+    per_label: str = Field(
+        "", description="File for counts, precision, recall and F1 of each label and system, as TSV."
+    )
     batch_size: int = Field(0, ge=0, description="Documents computed at a time. 0: the run's report.batch_size.")
     reading: Reading = ReadingOptions()
 
@@ -133,9 +135,9 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     if arguments.output:
         tables.write_json(Path(arguments.output), report)
     if arguments.per_label:
-        first = next(iter(systems.values()))
+        confusions = {name: scores.confusion for name, scores in systems.items() if scores.confusion is not None}
         tables.write_per_label(
-            Path(arguments.per_label), list(problem.label_ids), problem.training, first, problem.truth
+            Path(arguments.per_label), list(problem.label_ids), problem.training, problem.truth, confusions
         )
     tables.print_tables(metrics, len(documents), arguments.k, propensity)
     return report
@@ -222,7 +224,15 @@ def _predictions(
         return None
     path = Path(arguments.predictions)
     predicted = prediction_files.read_predictions(path, irregularities)
+    if arguments.per_label and not _have_probabilities(predicted):
+        raise UserError(
+            f"--per-label: {path} has no probabilities, so no label can be compared to a threshold; leave it out"
+        )
     return prediction_files.matched(predicted, documents.ids, path, irregularities)
+
+
+def _have_probabilities(predicted: list[Predicted]) -> bool:
+    return all(document.probabilities is not None or not document.labels for document in predicted)
 
 
 def _problem(
@@ -351,7 +361,7 @@ def _score_predictions(predicted: list[Predicted], problem: _Problem) -> Scores:
         )
     note("Head, tail and bins are ranked, and compared to the threshold, among the labels that the predictions list")
     top = best_of_groups(ranked, problem.groups.members, problem.num_ranked)
-    if any(document.probabilities is None and document.labels for document in predicted):
+    if not _have_probabilities(predicted):
         note("There are no probabilities for all labels, so none can be compared to a threshold: no F1")
         return Scores(top, None)
     return Scores(top, thresholded.count(reached, problem.truth, len(problem.label_ids)))

@@ -175,6 +175,18 @@ def test_predictions_without_training_counts_or_probabilities(data, command, tmp
     assert "no probabilities" in err
 
 
+def check_label(row, prefix=""):
+    """Checks a label's precision, recall and F1, rounded to two decimals, against its counts."""
+    right, wrong, missed = (int(row[f"{prefix}{name}"]) for name in ("TP", "FP", "FN"))
+    assert right + missed == int(row["test"])
+    for name, part, of in (
+        ("precision", right, right + wrong),
+        ("recall", right, right + missed),
+        ("F1", 2 * right, 2 * right + wrong + missed),
+    ):
+        assert row[f"{prefix}{name}"] == f"{100 * part / of if of else 0:.2f}"
+
+
 @pytest.mark.slow
 def test_counts_per_label_add_up(run, data, command, tmp_path):
     path, output = tmp_path / "labels.tsv", tmp_path / "metrics.json"
@@ -191,10 +203,7 @@ def test_counts_per_label_add_up(run, data, command, tmp_path):
     measured = json.loads(output.read_text())["systems"]["model"]["all"]
     assert measured["micro_F1"] == pytest.approx(100 * 2 * right / (2 * right + wrong + missed))
     for row in rows:
-        assert int(row["TP"]) + int(row["FN"]) == int(row["test"])
-        predicted = int(row["TP"]) + int(row["FP"])
-        assert float(row["precision"]) == pytest.approx(100 * int(row["TP"]) / predicted if predicted else 0)
-        assert float(row["recall"]) == pytest.approx(100 * int(row["TP"]) / int(row["test"]) if int(row["test"]) else 0)
+        check_label(row)
     assert rows[-1] == rows[-1] | {"test": "1", "TP": "0", "FP": "0", "FN": "1"}
 
 
@@ -202,7 +211,7 @@ def test_counts_per_label_add_up(run, data, command, tmp_path):
 def test_a_baseline_is_measured_beside_the_model(run, report, command, tmp_path, baseline):
     output = tmp_path / "metrics.json"
     line = ("--run", run, "--baseline", baseline, "--output", output, "--k", 1, 2, 5, "--bins", 1, 5, 10)
-    code, out, err = command(*line)
+    code, out, err = command(*line, "--per-label", tmp_path / "labels.tsv")
     assert (code, err) == (0, "")
     measured = json.loads(output.read_text())
     assert measured["systems"]["model"] == report["systems"]["model"]
@@ -211,6 +220,13 @@ def test_a_baseline_is_measured_beside_the_model(run, report, command, tmp_path,
     assert of_baseline["all"]["P@1"] > report["systems"]["model"]["all"]["P@1"]  # whose weights are drawn at random
     assert f"all: {baseline}" in out
     assert "36 training documents" in out
+    with (tmp_path / "labels.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    for row in rows:
+        check_label(row)
+        check_label(row, f"{baseline} ")
+    right, wrong, missed = (sum(int(row[f"{baseline} {name}"]) for row in rows) for name in ("TP", "FP", "FN"))
+    assert of_baseline["all"]["micro_F1"] == pytest.approx(100 * 2 * right / (2 * right + wrong + missed))
 
 
 def test_a_baseline_needs_no_model(data, tmp_path):
@@ -259,6 +275,12 @@ def test_constants_and_threshold_can_be_chosen(run, report):
         (("--run", "{data}"), "no model"),
         (("--run", "{run}", "--bins", "5", "5"), "expected increasing counts"),
         (("--run", "{run}", "--k"), "--k"),
+        (("--run", "{run}", "--k", "0"), "--k 0: expected an integer of at least 1; see bin/evaluate --help"),
+        (("--run", "{run}", "--threshold", "2"), "--threshold 2: expected auto or a number from 0 to 1"),
+        (("--run", "{run}", "--output", "{data}"), "{data}: is a folder; name a file in it"),
+        (("--run", "{run}", "--output", "{data}/test.jsonl"), "test.jsonl: the command reads that file"),
+        (("--run", "{run}", "--per-label", "{run}/labels"), "labels: the command reads that file"),
+        (("--run", "{run}", "--output", "{data}/x", "--per-label", "{data}/x"), "the same file as of --output"),
         (("--run", "{run}", "--output", "{data}/none/metrics.json"), "none; create it"),
         (("{data}/test.jsonl", "--predictions", "{data}/missing.jsonl"), "missing.jsonl"),
         (("{data}/test.jsonl", "--predictions", "{data}/short.jsonl"), "1 document with predictions, but 12"),
@@ -268,7 +290,7 @@ def test_user_errors_are_one_line(run, data, command, line, what):
     (data / "short.jsonl").write_text('{"labels": ["label0"]}\n')
     code, _, err = command(*(word.format(run=run, data=data) for word in line))
     assert code == 2
-    assert what in err
+    assert what.format(run=run, data=data) in err
     assert "Traceback" not in err
 
 

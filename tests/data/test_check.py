@@ -48,7 +48,7 @@ def test_everything_is_counted(folder, capsys):
     assert "Labels of training: 3, the most frequent 'x' 3, 'y' 1, 'z' 1" in out
     assert "2 with one, 3 with 10 at most" in out
     assert "Labels of test that training lacks: 1 of 2 (e.g. 'only_test')" in out
-    assert "warning: 1 texts of test are in training too" in out
+    assert "warning: 1 text of test is in training too" in out
     assert f"bin/train --data-dir {folder}" in out
     lines = {" ".join(line.split()) for line in out.splitlines()}
     assert "train 7 5 2 1" in lines
