@@ -6,8 +6,8 @@ import sys
 
 from lsfa_jax.util.safe_path import leave_current_folder
 
-# Set before JAX is imported: XLA's log lines do not help users.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Set before JAX is imported: XLA's log lines, errors among them, are for its developers. What fails is raised too.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 VERBS = {
     "train": "train LSFA on a corpus",

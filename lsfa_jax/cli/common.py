@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import logging
 import os
 import shlex
 import signal
@@ -158,7 +159,7 @@ def run(command: Callable[[list[str]], int | None], argv: list[str] | None) -> i
         print(f"lsfa_jax {__version__}")
         return 0
     try:
-        with _exit_on_sigterm():
+        with _exit_on_sigterm(), _log_lines_as_warnings():
             return command(line) or 0
     except UserError as error:
         console.error(str(error))
@@ -170,6 +171,21 @@ def run(command: Callable[[list[str]], int | None], argv: list[str] | None) -> i
     except BrokenPipeError:
         _discard_output()
         return 141  # 128 + SIGPIPE, which not every system has
+
+
+class _AsWarnings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        console.warn(record.getMessage().strip().partition("\n")[0])
+
+
+@contextmanager
+def _log_lines_as_warnings() -> Iterator[None]:
+    """Prints the log lines of libraries (JAX about a GPU that it cannot use) as warnings of one line, like ours."""
+    before, logging.lastResort = logging.lastResort, _AsWarnings(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.lastResort = before
 
 
 @contextmanager

@@ -37,7 +37,8 @@ class ListArguments(Section):
         for name, entry in named.CATALOGUE.items():
             kept = sorted(folder.glob(f"{name}-*"))
             size = sum(map(cache.bytes_of, kept)) / 1e6
-            prepared = f"{len(kept)} x, {size:,.0f} MB" if kept else "-"
+            missing = "generated at once" if entry.in_memory else "-"
+            prepared = f"{len(kept)} x, {size:,.0f} MB" if kept else missing
             rows.append((name, entry.documents, entry.labels, entry.origin, entry.licence, prepared))
         table("Corpora", ("--dataset", "documents", "labels", "from", "licence", "prepared"), rows)
         note("Documents: training + test. A corpus that is neither generated nor downloaded needs --data-dir;")

@@ -1,7 +1,7 @@
 """The command behind bin/evaluate: every metric of a model, of a file of predictions, and of linear baselines."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +32,7 @@ from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError, note, plural
 
 if TYPE_CHECKING:
+    from lsfa_jax.data.reading.detect import ReadOptions
     from lsfa_jax.data.reading.documents import Source
     from lsfa_jax.training.model_folder import TrainedModel
 
@@ -209,11 +210,31 @@ def _read(
         label_separator=reading.label_separator or data.label_separator,
     )
     report = ReadReport()
-    with console.progress(f"reading {source}", None, "documents") as advance:
-        documents = read_documents(source, options=options, report=report)
-        store = DocumentStore(console.counted(documents, advance), keep_texts)
+    try:
+        with console.progress(f"reading {source}", None, "documents") as advance:
+            documents = read_documents(source, options=options, report=report)
+            store = DocumentStore(console.counted(documents, advance), keep_texts)
+    except UserError as error:
+        if report.read or not _holds_texts(source, options):
+            raise
+        reason = str(error).removeprefix(f"{source}: ")
+        raise UserError(
+            f"{source}: holds texts, and no labels are recognised, which bin/evaluate needs (bin/predict takes texts "
+            f"alone): {reason}"
+        ) from None
     note(f"{source}: {report.summary()}")
     return store
+
+
+def _holds_texts(source: "Source", options: "ReadOptions") -> bool:
+    """Whether a file can be read as documents without labels."""
+    from lsfa_jax.data.reading.documents import ReadReport, read_documents
+
+    with console.quiet():
+        try:
+            return any(read_documents(source, options=replace(options, labelled=False), report=ReadReport()))
+        except UserError:
+            return False
 
 
 def _predictions(

@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 import subprocess
@@ -162,6 +163,36 @@ raise SystemExit(common.run(lambda argv: [{write} for _ in range(100)] and None,
             check=False,
         )
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_log_lines_of_libraries_are_warnings_of_one_line(capsys):
+    def command(argv):
+        logging.getLogger("jax.about").warning("A GPU may be present.\nSee https://x")
+        logging.getLogger("jax.about").info("Nothing to see")
+
+    # Without the handlers of pytest, as in a process.
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    try:
+        assert common.run(command, []) == 0
+    finally:
+        root.handlers = handlers
+    assert capsys.readouterr() == ("warning: A GPU may be present.\n", "")
+
+
+LOGGED_BY_XLA = """
+import lsfa_jax.cli
+import jax, jax.numpy as jnp
+# XLA logs, at the level of errors, that a constant took more than a second to compute.
+
+jax.jit(lambda: jax.lax.reduce_window(jnp.ones((70, 70)), 0.0, jax.lax.add, (21, 21), (1, 1), "SAME"))()
+"""
+
+
+@pytest.mark.slow
+def test_log_lines_of_xla_are_not_printed():
+    ended = python(LOGGED_BY_XLA)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 # --- lsfa VERB

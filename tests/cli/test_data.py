@@ -48,6 +48,7 @@ def test_list_names_every_corpus_and_what_is_prepared(folder, capsys):
     for name in named.CATALOGUE:
         assert any(line.startswith(f"{name} ") for line in lines(before))
     assert "eurlex57k 45,000 + 6,000 4,271 nlp.cs.aueb.gr CC BY-SA 4.0 -" in lines(before)
+    assert any(line.startswith("synthetic ") and line.endswith(" generated at once") for line in lines(before))
     assert run("prepare", "eurlex57k", "--data-dir", folder, "--vectors", "none") == 0
     capsys.readouterr()
     assert run("list") == 0

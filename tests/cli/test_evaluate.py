@@ -294,6 +294,22 @@ def test_user_errors_are_one_line(run, data, command, line, what):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("name", "content"), [("x.csv", "text,x\na b,1\nc d,2\n"), ("x.txt", "a b\nc d\n")])
+def test_texts_without_labels_cannot_be_measured(run, command, tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    code, out, err = command("--run", run, path)
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        f"error: {path}: holds texts, and no labels are recognised, which bin/evaluate needs (bin/predict"
+    )
+    # A file that bin/predict cannot read either has only the reader's error.
+    path.write_text("")
+    code, _, err = command("--run", run, path)
+    assert code == 2
+    assert "bin/predict" not in err
+
+
 def test_a_missing_corpus_is_reported(run, tmp_path, command):
     model = model_folder.read(run)
     moved = replace(model, config=model.config.model_copy(update={"data_dir": str(tmp_path / "gone")}))
