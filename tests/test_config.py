@@ -434,9 +434,9 @@ OPTION_ERRORS = [
     ("--stages transfer bogus", "--stages bogus: expected representation, transfer or adjustment"),
     ("--dataset", "--dataset: expected a value after it"),
     ("--seed -1", f"--seed -1: {INTEGER} from 0 to 4,294,967,295"),
-    ("--resume yes", "yes: not expected here"),
+    ("--resume yes", "yes: unexpected argument"),
     ("--resume=maybe", "--resume maybe: expected true or false"),
-    ("README.md", "README.md: not expected here (did you mean --data-dir README.md?)"),
+    ("README.md", "README.md: unexpected argument (did you mean --data-dir README.md?)"),
 ]
 
 

@@ -34,12 +34,15 @@ def first_error(kind: type[BaseModel], argv: Sequence[str]) -> str | None:
     options = _options(kind)
     given: set[str] = set()
     free = list(options.positional)
-    words = list(argv)
+    words, only_positional = list(argv), False
     while words:
         word = words.pop(0)
-        if not _is_option(word):
+        if word == "--" and not only_positional:  # no option is among the words after it
+            only_positional = True
+            continue
+        if only_positional or not _is_option(word):
             if not free:
-                return f"{word}: not expected here{_as_data_dir(word, options)}"
+                return f"{word}: unexpected argument{_as_data_dir(word, options)}"
             free.pop(0)
             continue
         name, equals, value = word.removeprefix("--").partition("=")
@@ -50,7 +53,10 @@ def first_error(kind: type[BaseModel], argv: Sequence[str]) -> str | None:
             return f"{word.partition('=')[0]}: unknown option{_nearest_option(name, options)}"
         given.add(name)
         field = options.named[name]
-        values = [value] if equals else _take_values(words, several=get_origin(field.annotation) is tuple)
+        several = get_origin(field.annotation) is tuple
+        values = [value] * bool(equals)
+        if several or not equals:
+            values += _take_values(words, several)
         if error := _value_error(name, field, values):
             return error
     missing = [(name.upper(), field) for name, field in free]
@@ -89,7 +95,7 @@ def _is_option(word: str) -> bool:
 def _take_values(words: list[str], several: bool) -> list[str]:
     """Removes the values of an option from the rest of the line: one, or all up to the next option."""
     values: list[str] = []
-    while words and not _is_option(words[0]) and (several or not values):
+    while words and words[0] != "--" and not _is_option(words[0]) and (several or not values):
         values.append(words.pop(0))
     return values
 

@@ -46,7 +46,7 @@ def check_writable(path: Path, option: str, inputs: Iterable[Path] = ()) -> None
     try:
         if path.is_dir():
             raise UserError(f"{named}: is a folder; name a file in it")
-        if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
+        if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
             raise UserError(f"{named}: the command reads that file; choose another")
         # A symbolic link is written where it leads to.
         target = path.resolve()

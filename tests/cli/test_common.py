@@ -1,5 +1,6 @@
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_options_for_reading_have_no_prefix_and_either_spelling():
         (["--tops", "3"], "--tops: unknown option (did you mean --top?)"),
         (["--bad-rows", "keep"], "--bad-rows keep: expected stop or skip"),
         (["--top", "\x1b[2J\udcff"], r"--top \x1b[2J\udcff: expected an integer of at least 1"),
-        (["rows.csv"], "rows.csv: not expected here"),
+        (["rows.csv"], "rows.csv: unexpected argument"),
     ],
 )
 def test_a_wrong_option_is_one_line_with_code_2(line, message, capsys):
@@ -321,3 +322,34 @@ def test_the_repository_as_current_folder_is_not_imported_from_either():
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"lsfa_jax {lsfa_jax.__version__}\n", "")
+
+
+# --- the first call, which creates the environment
+
+PYTHON = """#!/bin/sh
+# An interpreter without the packages, whose `-m venv` creates one with them that records how pip is called.
+case "$*" in
+  *find_spec*) exit 1 ;;
+  *"-m venv"*) for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
+  *"-m pip"*) echo "$PIP_ROOT_USER_ACTION $PIP_DISABLE_PIP_VERSION_CHECK $*" > "$LSFA_TEST/pip" ;;
+  *run_verb*) echo "trained" ;;
+esac
+"""
+
+
+def test_the_first_call_prints_one_line_about_the_setup(tmp_path):
+    root = tmp_path / "a repository"
+    shutil.copytree(ROOT / "bin", root / "bin")
+    (root / "pyproject.toml").touch()
+    (tmp_path / "python").write_text(PYTHON)
+    (tmp_path / "python").chmod(0o755)
+    command = {
+        "args": [root / "bin" / "train"],
+        "env": os.environ | {"LSFA_PYTHON": str(tmp_path / "python"), "LSFA_TEST": str(tmp_path)},
+    }
+    first, second = (subprocess.run(**command, capture_output=True, text=True, check=True) for _ in range(2))
+    assert first.stderr == f"Setting up {root}/.venv (once, some minutes) ...\n"
+    assert (first.stdout, second.stdout, second.stderr) == ("trained\n", "trained\n", "")
+    # No notice of pip about itself or about root, and no question.
+    called = (tmp_path / "pip").read_text()
+    assert called.startswith("ignore 1 -P -m pip install --quiet --no-input ")
