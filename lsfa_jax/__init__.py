@@ -4,6 +4,14 @@
 features for rare labels from the features of any encoder.
 """
 
+import sys
+
+from lsfa_jax.util.safe_path import leave_current_folder
+
+# `python -m lsfa_jax.cli.VERB` puts the current folder first. While Python locates the module, this is argv[0].
+if sys.argv[:1] == ["-m"]:
+    leave_current_folder()
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +20,7 @@ if TYPE_CHECKING:
     from lsfa_jax.sklearn.feature_augmenter import FeatureAugmenter
 
 __all__ = ["LSFA", "FeatureAugmenter", "load"]
+__version__ = "0.1.0"
 
 
 def load(path: str | Path) -> "LSFA":

@@ -6,13 +6,16 @@ options. An unknown key is an error that names the nearest valid one.
 
 import difflib
 import functools
+import reprlib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic.fields import FieldInfo
 
 from lsfa_jax.util.console import UserError
 
@@ -310,16 +313,76 @@ def validated(values: Mapping[str, Any], where: str) -> Config:
 
 
 def _lines(error: ValidationError, where: str) -> Iterator[str]:
-    known = list(keys(Config))
-    sections = sorted({name.split(".")[0] for name in known})
+    settings = dict(fields(Config))
+    known = [*sorted({name.split(".")[0] for name in settings}), *settings]
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = 80
     for item in error.errors():
         # The branches of a union add their names to the path ('auto', 'float'): the longest key in it is the setting.
         path = ".".join(str(part) for part in item["loc"])
-        key = next((name for name in sorted(known, key=len, reverse=True) if path.startswith(name)), path)
+        key = next((name for name in sorted(known, key=len, reverse=True) if f"{path}.".startswith(f"{name}.")), path)
         if item["type"] == "extra_forbidden":
-            yield f"{where}: unknown setting {path}{nearest(path, [*sections, *known])}"
-        else:
-            yield f"{where}: {key} = {item['input']!r}: {item['msg']}"
+            yield f"{where}: unknown setting {path}{nearest(path, known)}"
+            continue
+        expected = f"a table of settings, [{key}]"
+        if key in settings:
+            field = settings[key]
+            of_item = isinstance(item["loc"][-1], int)
+            expected = expected_values(item_type(field) if of_item else field.annotation, field.metadata)
+        yield f"{where}: {key} = {shown.repr(item['input'])}: expected {expected}"
+
+
+def expected_values(annotation: object, metadata: Sequence[object] = ()) -> str:
+    """Describes the values of a type for an error message: `auto or an integer of at least 1`.
+
+    Args:
+        annotation: the type of a setting or an option, or of an item of a list.
+        metadata: its limits, as pydantic's FieldInfo has them beside the type.
+    """
+    if get_origin(annotation) is Annotated:
+        annotation, *inner = get_args(annotation)
+        metadata = [part for item in inner for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not NoneType]
+        return _alternatives([name for member in members for name in _names(member, metadata)])
+    if get_origin(annotation) is tuple:
+        return f"a list, each {expected_values(get_args(annotation)[0])}"
+    if get_origin(annotation) is Literal:
+        return _alternatives(_names(annotation, ()))
+    if annotation is bool:
+        return "true or false"
+    if annotation is int or annotation is float:
+        return f"{'an integer' if annotation is int else 'a number'}{_range(annotation is int, metadata)}"
+    return "a string"
+
+
+def item_type(field: FieldInfo) -> object:
+    """Returns the type of the items of a list, and of another field its type."""
+    return get_args(field.annotation)[0] if get_origin(field.annotation) is tuple else field.annotation
+
+
+def _names(member: object, metadata: Sequence[object]) -> list[str]:
+    return list(map(str, get_args(member))) if get_origin(member) is Literal else [expected_values(member, metadata)]
+
+
+def _alternatives(names: list[str]) -> str:
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _range(integer: bool, metadata: Sequence[object]) -> str:
+    """Returns the limits in words: " from 0 to 1", " of at least 1"; those of integers are all inclusive."""
+    limits: dict[str, Any] = {
+        name: getattr(item, name) for item in metadata for name in ("gt", "ge", "lt", "le") if hasattr(item, name)
+    }
+    gt, ge, lt, le = (limits.get(name) for name in ("gt", "ge", "lt", "le"))
+    if integer and gt is not None:
+        ge, gt = int(gt) + 1, None
+    if integer and lt is not None:
+        le, lt = int(lt) - 1, None
+    if ge is not None and le is not None:
+        return f" from {ge:,} to {le:,}"
+    words = ((" of at least", ge), (" above", gt), (" of at most", le), (" below", lt))
+    return " and".join(f"{limit} {value:,}" for limit, value in words if value is not None)
 
 
 def nearest(word: str, words: list[str]) -> str:
@@ -330,13 +393,18 @@ def nearest(word: str, words: list[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Lists every setting as a dotted key."""
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Lists every setting with its dotted key."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys(field.annotation, f"{prefix}{name}.")
+            yield from fields(field.annotation, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", field
+
+
+def keys(model: type[BaseModel]) -> Iterator[str]:
+    """Lists every setting as a dotted key."""
+    return (name for name, _ in fields(model))
 
 
 def differences(first: Config, second: Config) -> list[str]:

@@ -121,7 +121,7 @@ def trained_model(
 ) -> TrainedModel:
     """Returns a model for some words and labels, with its initial parameters."""
     settings = config(data={"length_buckets": length_buckets})
-    model = make_model(settings, vocabulary_size=vocabulary.NUM_SPECIAL + len(words), num_labels=len(labels))
+    model = make_model(settings, vocabulary.NUM_SPECIAL + len(words), len(labels))
     return TrainedModel(
         config=settings,
         words=words,

@@ -97,7 +97,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                env=os.environ | {"PYTHONPATH": path},
+                env=os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
             )
         except OSError as error:
             raise WorkerError(str(error)) from error

@@ -4,9 +4,10 @@ import importlib
 import os
 import sys
 
-# Set before JAX and pydantic are imported: XLA's log lines and links to pydantic's documentation do not help users.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
+from lsfa_jax.util.safe_path import leave_current_folder
+
+# Set before JAX is imported: XLA's log lines, errors among them, are for its developers. What fails is raised too.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 VERBS = {
     "train": "train LSFA on a corpus",
@@ -22,13 +23,25 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The verb's exit code; 2 without a verb, or with an unknown one.
     """
+    if argv is None:
+        leave_current_folder()
     verb, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if verb in VERBS:
-        return int(importlib.import_module(f"lsfa_jax.cli.{verb}").main(rest))
-    usage = "\n".join(["usage: lsfa VERB ...", "", *(f"  {name:10}{does}" for name, does in VERBS.items())])
+        return run_verb(verb, rest, f"lsfa {verb}")
+    from lsfa_jax.cli import common
+
+    if verb == "--version":
+        return common.run(lambda line: None, [verb])
     if verb in ("-h", "--help"):
-        print(f"{usage}\n\nlsfa VERB --help lists the options of a verb.")
+        print(common.usage("lsfa", VERBS))
         return 0
-    error = f"error: {verb}: expected one of {', '.join(VERBS)}" if verb else "error: expected a verb"
-    print(f"{usage}\n\n{error}", file=sys.stderr)
-    return 2
+
+    def refuse(line: list[str]) -> None:
+        raise common.UserError(common.unknown_verb(verb, VERBS, "lsfa"))
+
+    return common.run(refuse, [verb, *rest])
+
+
+def run_verb(verb: str, argv: list[str], prog: str) -> int:
+    """Runs a verb; its messages name the command `prog`. Returns the exit code."""
+    return int(importlib.import_module(f"lsfa_jax.cli.{verb}").main(argv, prog))

@@ -1,27 +1,33 @@
 """What the commands share: options from a typed class, errors and exit codes, the options for reading files."""
 
 import inspect
+import io
+import logging
 import os
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from lsfa_jax.config import Section
-from lsfa_jax.util import console
+from lsfa_jax import __version__
+from lsfa_jax.cli import diagnosis
+from lsfa_jax.config import Section, nearest
+from lsfa_jax.util import atomic, console
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from lsfa_jax.data.reading.detect import ReadOptions
 
-T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 class ReadingOptions(Section):
@@ -49,28 +55,84 @@ Reading = Annotated[ReadingOptions, tyro.conf.OmitArgPrefixes]
 """The type of a field, `reading: Reading = ReadingOptions()`, whose options are named without it: --text-field."""
 
 
-def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None, description: str | None = None) -> T:
+def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = None) -> M:
     """Reads a command line into the fields of a class.
 
     Args:
         kind: the class of the arguments; its docstring, with the examples, is the text of --help.
         argv: the command line after the command's name.
-        prog: the command's name.
+        prog: the command's name, as its user typed it.
         default: values of the options that the command line leaves out; without it those of the class.
-        description: the text of --help, for a union of classes.
 
     Raises:
-        UserError: a value is not allowed; the message names the option.
-        SystemExit: with code 2 at an unknown option or a value of another type, 0 after --help.
+        UserError: an option is unknown, needed and missing, or has a value that is not allowed; the message names it.
+        SystemExit: with code 0 after --help.
     """
-    # Without an explicit description, tyro shows the docstring up to the examples.
-    settings: dict[str, Any] = {"description": description or inspect.getdoc(kind)}
-    if default is not None:
-        settings["default"] = default
+    settings: dict[str, Any] = {} if default is None else {"default": default}
+    if {"-h", "--help"} & set(argv):
+        if default is not None:
+            settings["default"] = kind.model_validate(_escaped(default.model_dump()))
+        # Without an explicit description, tyro shows the docstring up to the examples.
+        tyro.cli(kind, args=["--help"], prog=prog, description=_as_typed(inspect.getdoc(kind) or "", prog), **settings)
     try:
-        return tyro.cli(kind, args=list(argv), prog=prog, **settings)
-    except ValidationError as error:  # later versions of tyro print it themselves, and exit
-        raise UserError("; ".join(f"{option_name(*e['loc'])}: {e['msg']}" for e in error.errors())) from None
+        # The parser prints some errors in any case.
+        with redirect_stderr(io.StringIO()):
+            return tyro.cli(kind, args=list(argv), prog=prog, console_outputs=False, **settings)
+    except (SystemExit, ValidationError):
+        wrong = diagnosis.first_error(kind, argv) or f"{shlex.join(argv)}: cannot be read as options"
+        raise UserError(f"{wrong}; see {prog} --help") from None
+
+
+def _as_typed(text: str, prog: str) -> str:
+    """Replaces bin/VERB by lsfa VERB for users who type that."""
+    return text.replace("bin/", "lsfa ") if prog.startswith("lsfa ") else text
+
+
+def _escaped(values: object) -> object:
+    """Returns nested settings without control characters: a settings file can hold them, and --help prints defaults."""
+    if isinstance(values, dict):
+        return {name: _escaped(value) for name, value in values.items()}
+    return console.escaped(values) if isinstance(values, str) else values
+
+
+def usage(prog: str, verbs: Mapping[str, str]) -> str:
+    """Returns the text of --help of a command that has verbs.
+
+    Args:
+        prog: the command.
+        verbs: what each verb does, in a few words.
+    """
+    lines = [f"usage: {prog} VERB ...", "", *(f"  {prog} {name:9} {does}" for name, does in verbs.items())]
+    return _as_typed("\n".join([*lines, "", f"{prog} VERB --help lists the options of a verb."]), prog)
+
+
+def unknown_verb(verb: str, verbs: Iterable[str], prog: str) -> str:
+    """Returns the error message for a word, or "" for none, where a verb is expected."""
+    names = list(verbs)
+    what = f"{verb}: expected one of {', '.join(names)}{nearest(verb, names)}" if verb else "expected a verb"
+    return f"{what}; see {prog} --help" if verb else f"{what}, one of {', '.join(names)}; see {prog} --help"
+
+
+def check_outputs(outputs: Mapping[str, str], run: str, sources: Iterable[str]) -> None:
+    """Raises UserError where a file that the command writes at its end cannot be written, or is one that it reads.
+
+    Args:
+        outputs: the files by their options; "" is none.
+        run: folder of the model that the command reads, or "".
+        sources: files, or folders of a corpus, that the command reads; "" is none.
+    """
+    from lsfa_jax.data.reading.splits import source_files
+    from lsfa_jax.training import model_folder
+
+    inputs = [*(model_folder.paths(Path(run)) if run else ())]
+    inputs += [file for source in sources if source for file in source_files(Path(source))]
+    chosen: dict[Path, str] = {}
+    for option, output in outputs.items():
+        if output:
+            atomic.check_writable(Path(output), option, inputs)
+            first = chosen.setdefault(Path(output).resolve(), option)
+            if first != option and not Path(output).is_char_device():
+                raise UserError(f"{option} {output}: the same file as of {first}; choose another")
 
 
 def option_name(*path: int | str) -> str:
@@ -81,14 +143,24 @@ def option_name(*path: int | str) -> str:
 def run(command: Callable[[list[str]], int | None], argv: list[str] | None) -> int:
     """Calls a command with its command line, by default that of the process, and returns its exit code.
 
+    With --version in the line, the version is printed instead.
+
     Returns:
         What the command returns (None is 0); 2 after a UserError, which is printed; 128 + n after signal n: 130 after
         SIGINT, 141 where standard output is closed (SIGPIPE). SIGTERM raises SystemExit(143), so that temporary files
         are removed.
     """
+    line = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Where the encoding of the output lacks a character of a name, an escape replaces it.
+            stream.reconfigure(errors="backslashreplace")
+    if "--version" in line:
+        print(f"lsfa_jax {__version__}")
+        return 0
     try:
-        with _exit_on_sigterm():
-            return command(sys.argv[1:] if argv is None else argv) or 0
+        with _exit_on_sigterm(), _log_lines_as_warnings():
+            return command(line) or 0
     except UserError as error:
         console.error(str(error))
         return 2
@@ -99,6 +171,21 @@ def run(command: Callable[[list[str]], int | None], argv: list[str] | None) -> i
     except BrokenPipeError:
         _discard_output()
         return 141  # 128 + SIGPIPE, which not every system has
+
+
+class _AsWarnings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        console.warn(record.getMessage().strip().partition("\n")[0])
+
+
+@contextmanager
+def _log_lines_as_warnings() -> Iterator[None]:
+    """Prints the log lines of libraries (JAX about a GPU that it cannot use) as warnings of one line, like ours."""
+    before, logging.lastResort = logging.lastResort, _AsWarnings(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.lastResort = before
 
 
 @contextmanager

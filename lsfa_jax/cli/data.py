@@ -1,11 +1,9 @@
 """Lists, describes, prepares and checks corpora: the command behind bin/data."""
 
 import argparse
-import functools
 import inspect
-import operator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from pydantic import Field
@@ -13,7 +11,7 @@ from pydantic import Field
 from lsfa_jax import config as settings
 from lsfa_jax.cli import common
 from lsfa_jax.config import Config, Data, Section
-from lsfa_jax.util.console import UserError, note, table
+from lsfa_jax.util.console import UserError, note, plural, table
 
 # The readers and their libraries are imported where they are used, so that --help is answered at once.
 if TYPE_CHECKING:
@@ -39,7 +37,8 @@ class ListArguments(Section):
         for name, entry in named.CATALOGUE.items():
             kept = sorted(folder.glob(f"{name}-*"))
             size = sum(map(cache.bytes_of, kept)) / 1e6
-            prepared = f"{len(kept)} x, {size:,.0f} MB" if kept else "-"
+            missing = "generated at once" if entry.in_memory else "-"
+            prepared = f"{len(kept)} x, {size:,.0f} MB" if kept else missing
             rows.append((name, entry.documents, entry.labels, entry.origin, entry.licence, prepared))
         table("Corpora", ("--dataset", "documents", "labels", "from", "licence", "prepared"), rows)
         note("Documents: training + test. A corpus that is neither generated nor downloaded needs --data-dir;")
@@ -55,6 +54,9 @@ class CorpusArguments(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Of the documents that are held out.")
     vectors: str = Field("none", description="Word vectors: glove-50d, none, or a GloVe or word2vec text file.")
     data: Data = Data()
+
+    def run(self) -> None:
+        raise NotImplementedError
 
     def settings(self) -> Config:
         """Returns the settings with which bin/train would load the corpus."""
@@ -72,13 +74,16 @@ class DescribeArguments(CorpusArguments):
       bin/data describe --data-dir mine.csv --data.text-field abstract
     """
 
-    png: str = Field("", description="Picture file for the curve; by default NAME-labels.png in the current folder.")
+    png: str = Field("", description="Also draw the curve as a picture, into this PNG file.")
 
     def run(self) -> None:
         from lsfa_jax.data import load, statistics
         from lsfa_jax.evaluation import plots
 
         config = self.settings()
+        png = Path(self.png).expanduser()
+        if self.png:
+            common.check_outputs({"--png": str(png)}, "", [self.data_dir])
         corpus = load.load_corpus(config)
         rows = [("this", *statistics.table_row(corpus).shown())]
         if self.name in statistics.PAPER:
@@ -97,9 +102,9 @@ class DescribeArguments(CorpusArguments):
         )
         note("")
         note(plots.in_characters(counts, threshold, self.name))
-        path = Path(self.png or f"{self.name}-labels.png").expanduser()
-        plots.as_picture(counts, threshold, self.name, path)
-        note(f"The curve as a picture: {path}")
+        if self.png:
+            plots.as_picture(counts, threshold, self.name, png)
+            note(f"The curve as a picture: {png}")
 
 
 class PrepareArguments(CorpusArguments):
@@ -168,7 +173,8 @@ class PrepareArguments(CorpusArguments):
         load.load_embedding(config, corpus.words)
         note(
             f"{self.name}: {len(corpus.train):,} training, {len(corpus.validation):,} validation and "
-            f"{len(corpus.test):,} test documents, {corpus.num_labels:,} labels, {len(corpus.words):,} words"
+            f"{plural(len(corpus.test), 'test document')}, {plural(corpus.num_labels, 'label')}, "
+            f"{plural(len(corpus.words), 'word')}"
         )
         folder = load.prepared_folder(config)
         if folder.exists():
@@ -196,7 +202,7 @@ class CheckArguments(Section):
         check.check(Path(self.path).expanduser(), ReadOptions.from_settings(self.data, bad_rows="skip"), self.data)
 
 
-Arguments = ListArguments | DescribeArguments | PrepareArguments | CheckArguments
+Arguments = ListArguments | CorpusArguments | CheckArguments
 
 _COMMANDS: dict[str, type[Arguments]] = {
     "list": ListArguments,
@@ -206,40 +212,46 @@ _COMMANDS: dict[str, type[Arguments]] = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
+def main(argv: list[str] | None = None, prog: str = "bin/data") -> int:
+    """Runs the command line; messages name the command `prog`.
 
     Returns:
         0 when done, 2 after an error that the user can mend, 130 after SIGINT.
     """
-    return common.run(lambda line: parse(line).run(), argv)
+    return common.run(lambda line: _command(line, prog), argv)
 
 
-def parse(argv: list[str]) -> Arguments:
-    """Resolves a command line; exits with code 2 on an unknown option, raises UserError on a bad value."""
-    default = _default(argv)
-    commands: list[Any] = []
-    for name, command in _COMMANDS.items():
-        more: dict[str, Any] = {"default": default} if isinstance(default, command) else {}
-        subcommand = tyro.conf.subcommand(name, description=inspect.getdoc(command), **more)
-        commands.append(Annotated[command, subcommand])
-    chosen: Arguments = common.parse(functools.reduce(operator.or_, commands), argv, "bin/data", description=__doc__)
+def _command(argv: list[str], prog: str) -> None:
+    if argv[:1] in (["-h"], ["--help"]):
+        verbs = {name: (inspect.getdoc(command) or "").splitlines()[0] for name, command in _COMMANDS.items()}
+        print(common.usage(prog, verbs))
+    else:
+        parse(argv, prog).run()
+
+
+def parse(argv: list[str], prog: str = "bin/data") -> Arguments:
+    """Reads a command line; raises UserError at an unknown verb or option, or a wrong value."""
+    verb, *line = argv or [""]
+    if verb not in _COMMANDS:
+        raise UserError(common.unknown_verb(verb, _COMMANDS, prog))
+    command, default = _COMMANDS[verb], _default(verb, line)
+    chosen = common.parse(command, line, f"{prog} {verb}", default)
     if default is None or not isinstance(chosen, CorpusArguments):
         return chosen
     if (chosen.name, chosen.preset) != (default.name, default.preset):
-        raise UserError(f"the name comes first, and each option once: bin/data {argv[0]} {chosen.name} ...")
+        raise UserError(f"the name comes first, and each option once: {prog} {verb} {chosen.name} ...")
     return chosen
 
 
-def _default(argv: list[str]) -> CorpusArguments | None:
+def _default(verb: str, argv: list[str]) -> CorpusArguments | None:
     """Returns the defaults that the corpus and the preset on the command line decide, before the rest is read."""
-    command = _COMMANDS.get(argv[0]) if argv else None
-    if command is None or not issubclass(command, CorpusArguments):
+    command = _COMMANDS[verb]
+    if not issubclass(command, CorpusArguments):
         return None
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", nargs="?")
-    preset = first.parse_known_args(argv[1:])[0].preset or "full"
-    name = argv[1] if len(argv) > 1 and not argv[1].startswith("-") else "custom"
+    preset = first.parse_known_args(argv)[0].preset or "full"
+    name = argv[0] if argv and not argv[0].startswith("-") else "custom"
     names = settings.dataset_names()
     if name not in names:
         raise UserError(f"{name}: expected one of {', '.join(names)}{settings.nearest(name, names)}")

@@ -1,7 +1,7 @@
 """The command behind bin/evaluate: every metric of a model, of a file of predictions, and of linear baselines."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,9 +29,10 @@ from lsfa_jax.evaluation.prediction_files import Irregularities, Predicted
 from lsfa_jax.evaluation.ranking import Propensity
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
 from lsfa_jax.util import console
-from lsfa_jax.util.console import UserError, note
+from lsfa_jax.util.console import UserError, note, plural
 
 if TYPE_CHECKING:
+    from lsfa_jax.data.reading.detect import ReadOptions
     from lsfa_jax.data.reading.documents import Source
     from lsfa_jax.training.model_folder import TrainedModel
 
@@ -77,14 +78,16 @@ class EvaluateArguments(Section):
     )
     propensity_b: Literal["auto"] | NonNegativeFloat = Field("auto", description="B of PSP. auto: the run's, else 1.5.")
     output: str = Field("", description="File for all metrics, not rounded, as JSON.")
-    per_label: str = Field("", description="File for counts, precision and recall of each label, as TSV.")
+    per_label: str = Field(
+        "", description="File for counts, precision, recall and F1 of each label and system, as TSV."
+    )
     batch_size: int = Field(0, ge=0, description="Documents computed at a time. 0: the run's report.batch_size.")
     reading: Reading = ReadingOptions()
 
 
-def parse(argv: list[str]) -> EvaluateArguments:
-    """Reads a command line; raises UserError at a bad value, SystemExit with code 2 at an unknown option."""
-    return common.parse(EvaluateArguments, argv, "bin/evaluate")
+def parse(argv: list[str], prog: str = "bin/evaluate") -> EvaluateArguments:
+    """Reads a command line; raises UserError at an unknown option or a wrong value."""
+    return common.parse(EvaluateArguments, argv, prog)
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     from lsfa_jax.training import model_folder
 
     model = model_folder.read(Path(arguments.run)) if arguments.run else None
+    if model and model.config.data_dir:
+        common.check_outputs(_outputs(arguments), "", [model.config.data_dir])
     documents = _test_documents(arguments, model)
     if not any(documents.labels):
         raise UserError("none of the documents has a label, so there is nothing to measure; bin/predict needs none")
@@ -131,9 +136,9 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     if arguments.output:
         tables.write_json(Path(arguments.output), report)
     if arguments.per_label:
-        first = next(iter(systems.values()))
+        confusions = {name: scores.confusion for name, scores in systems.items() if scores.confusion is not None}
         tables.write_per_label(
-            Path(arguments.per_label), list(problem.label_ids), problem.training, first, problem.truth
+            Path(arguments.per_label), list(problem.label_ids), problem.training, problem.truth, confusions
         )
     tables.print_tables(metrics, len(documents), arguments.k, propensity)
     return report
@@ -149,13 +154,15 @@ def _check(arguments: EvaluateArguments) -> None:
         raise UserError("--k: expected one place or more, such as --k 1 3 5")
     if list(arguments.bins) != sorted(set(arguments.bins)):
         raise UserError(f"--bins {' '.join(map(str, arguments.bins))}: expected increasing counts")
-    for path in (arguments.output, arguments.per_label):
-        if path and not Path(path).parent.is_dir():
-            raise UserError(f"{Path(path).parent}: no such folder to write {Path(path).name} into")
+    common.check_outputs(_outputs(arguments), arguments.run, [arguments.file, arguments.predictions, arguments.train])
     if arguments.baseline != "none":
         baselines.check(arguments.baseline)
         if not (arguments.run or arguments.train):
             raise UserError("--baseline: give --train FILE, the documents to train it on, or --run DIR for its corpus")
+
+
+def _outputs(arguments: EvaluateArguments) -> dict[str, str]:
+    return {"--output": arguments.output, "--per-label": arguments.per_label}
 
 
 def _test_documents(arguments: EvaluateArguments, model: "TrainedModel | None") -> DocumentStore:
@@ -205,15 +212,35 @@ def _read(
         label_separator=reading.label_separator or data.label_separator,
     )
     report = ReadReport()
-    with console.progress(f"reading {source}", None, "documents") as advance:
-        documents = read_documents(source, options=options, report=report)
-        # A file of predictions has one for each row.
-        rows = None if arguments.predictions else Rows(Tokenizer.from_settings(data), data.max_words)
-        store = DocumentStore(console.counted(documents, advance), keep_texts, rows)
+    try:
+        with console.progress(f"reading {source}", None, "documents") as advance:
+            documents = read_documents(source, options=options, report=report)
+            # A file of predictions has one for each row.
+            rows = None if arguments.predictions else Rows(Tokenizer.from_settings(data), data.max_words)
+            store = DocumentStore(console.counted(documents, advance), keep_texts, rows)
+    except UserError as error:
+        if report.read or not _holds_texts(source, options):
+            raise
+        reason = str(error).removeprefix(f"{source}: ")
+        raise UserError(
+            f"{source}: holds texts, and no labels are recognised, which bin/evaluate needs (bin/predict takes texts "
+            f"alone): {reason}"
+        ) from None
     note(f"{source}: {report.summary()}")
     if len(store) < report.kept:
         note(f"{source}: rows with the same text are merged: {report.kept:,} rows, {len(store):,} documents")
     return store
+
+
+def _holds_texts(source: "Source", options: "ReadOptions") -> bool:
+    """Whether a file can be read as documents without labels."""
+    from lsfa_jax.data.reading.documents import ReadReport, read_documents
+
+    with console.quiet():
+        try:
+            return any(read_documents(source, options=replace(options, labelled=False), report=ReadReport()))
+        except UserError:
+            return False
 
 
 def _predictions(
@@ -224,7 +251,15 @@ def _predictions(
         return None
     path = Path(arguments.predictions)
     predicted = prediction_files.read_predictions(path, irregularities)
+    if arguments.per_label and not _have_probabilities(predicted):
+        raise UserError(
+            f"--per-label: {path} has no probabilities, so no label can be compared to a threshold; leave it out"
+        )
     return prediction_files.matched(predicted, documents.ids, path, irregularities)
+
+
+def _have_probabilities(predicted: list[Predicted]) -> bool:
+    return all(document.probabilities is not None or not document.labels for document in predicted)
 
 
 def _problem(
@@ -243,8 +278,8 @@ def _problem(
         threshold = model.threshold if model else DEFAULT_THRESHOLD
         source = ", chosen on the run's validation documents" if model else ""
     note(
-        f"{len(documents):,} documents, {len(label_ids):,} labels; a label is predicted from probability "
-        f"{threshold:.2g}{source}"
+        f"{plural(len(documents), 'document')}, {plural(len(label_ids), 'label')}; a label is predicted from "
+        f"probability {threshold:.2g}{source}"
     )
     return _Problem(
         documents=documents,
@@ -283,7 +318,9 @@ def _label_ids(
     if len(label_ids) > tested:
         example = list(label_ids)[tested]
         where = "neither the training nor the test documents have" if model or train is not None else "no document has"
-        console.warn(f"{len(label_ids) - tested:,} predicted labels that {where}, counted as wrong (e.g. {example!r})")
+        console.warn(
+            f"{plural(len(label_ids) - tested, 'predicted label')} that {where}, counted as wrong (e.g. {example!r})"
+        )
     return label_ids
 
 
@@ -348,10 +385,12 @@ def _score_predictions(predicted: list[Predicted], problem: _Problem) -> Scores:
     ranked, reached = prediction_files.as_arrays(predicted, problem.label_ids, problem.threshold)
     short = int(((ranked >= 0).sum(axis=1) < min(problem.num_ranked, len(problem.label_ids))).sum())
     if short:
-        note(f"{short:,} documents have fewer than {problem.num_ranked} predictions; empty places count as wrong")
+        note(
+            f"{plural(short, 'document')} with fewer than {problem.num_ranked} predictions; empty places count as wrong"
+        )
     note("Head, tail and bins are ranked, and compared to the threshold, among the labels that the predictions list")
     top = best_of_groups(ranked, problem.groups.members, problem.num_ranked)
-    if any(document.probabilities is None and document.labels for document in predicted):
+    if not _have_probabilities(predicted):
         note("There are no probabilities for all labels, so none can be compared to a threshold: no F1")
         return Scores(top, None)
     return Scores(top, thresholded.count(reached, problem.truth, len(problem.label_ids)))
@@ -363,7 +402,7 @@ def _score_baseline(baseline: baselines.Baseline, problem: _Problem, model: "Tra
 
     title, train, documents = baselines.TITLES[baseline], problem.train, problem.documents
     assert train is not None
-    note(f"{title}: {len(train):,} training documents; a label is predicted {baselines.RULES[baseline]}")
+    note(f"{title}: {plural(len(train), 'training document')}; a label is predicted {baselines.RULES[baseline]}")
     with console.progress(f"{title}: TF-IDF", len(train) + len(documents), "documents") as advance:
         tokenizer = Tokenizer.from_settings(model.config.data) if model else Tokenizer()
         features = tf_idf(
@@ -394,13 +433,13 @@ def _report(problem: _Problem, propensity: Propensity, metrics: dict[str, GroupM
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs bin/evaluate and returns its exit code, as `common.run` says."""
-    return common.run(_command, argv)
+def main(argv: list[str] | None = None, prog: str = "bin/evaluate") -> int:
+    """Runs bin/evaluate and returns its exit code, as `common.run` describes; messages name the command `prog`."""
+    return common.run(lambda line: _command(line, prog), argv)
 
 
-def _command(argv: list[str]) -> None:
-    evaluate(parse(argv))
+def _command(argv: list[str], prog: str) -> None:
+    evaluate(parse(argv, prog))
 
 
 if __name__ == "__main__":

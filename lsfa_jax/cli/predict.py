@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 
 from lsfa_jax.cli import common
 from lsfa_jax.cli.common import Reading, ReadingOptions
-from lsfa_jax.config import Section
+from lsfa_jax.config import Section, nearest
 from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError
 
@@ -30,6 +30,9 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 _TOP = 5
 # With a threshold: few documents have more labels than this, and all labels would be L probabilities a document.
 _TOP_OF_THRESHOLD = 100
+# A table of more columns is hard to open.
+_MANY_COLUMNS = 2000
+_BYTES_A_CELL = 12
 # Updating the progress bar costs more than a prediction on a fast device.
 _DOCUMENTS_AN_ADVANCE = 64
 
@@ -41,11 +44,13 @@ class PredictArguments(Section):
       bin/predict --run runs/first texts.csv                 a table on a terminal, JSON Lines in a pipe
       bin/predict --run runs/first texts.jsonl.gz --output labels.csv --threshold auto
       echo "Wheat exports rise" | bin/predict --run runs/first
+      bin/predict --run runs/first texts.csv --output table.csv --layout wide      the probabilities of all labels
       bin/predict --run runs/first texts.txt --explain why.html
 
     JSON Lines: {"id": ..., "labels": [...], "probabilities": [...]} for each document, in order. CSV and TSV: a row for
-    each label, document,rank,label,probability; a document without labels has one row in which these are empty. A
-    document without an id has the number of its row. Each label's probability is independent of the others.
+    each label, document,rank,label,probability; a document without labels has one row in which these are empty. With
+    --layout wide: a row for each document, with a column for each label. A document without an id has the number of its
+    row. Each label's probability is independent of the others.
     """
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[FILE|-]")] = Field(
@@ -59,9 +64,16 @@ class PredictArguments(Section):
     output_format: Literal["auto", "table", "jsonl", "csv", "tsv"] = Field(
         "auto", description="auto: by the name of --output; else a table on a terminal, jsonl in a file or a pipe."
     )
+    layout: Literal["long", "wide"] = Field(
+        "long",
+        description="Of CSV and TSV. long: a row for each label of a document; wide: a row for each document, with the "
+        "probability of each label in its column, or an empty cell where --top or --threshold leave it out.",
+    )
+    labels: tuple[str, ...] = Field((), description="Labels with a column in the wide layout. By default all.")
     top: Literal["auto"] | PositiveInt = Field(
         "auto",
-        description=f"Labels a document at most. auto: {_TOP}, with --threshold {_TOP_OF_THRESHOLD}.",
+        description=f"Labels a document at most. auto: {_TOP}, with --threshold {_TOP_OF_THRESHOLD}, with --layout "
+        "wide all.",
     )
     threshold: Literal["none", "auto"] | Probability = Field(
         "none", description="Leave out labels with a lower probability. auto: the model's, of best micro F1."
@@ -76,9 +88,9 @@ class PredictArguments(Section):
     reading: Reading = ReadingOptions()
 
 
-def parse(argv: list[str]) -> PredictArguments:
-    """Reads a command line; raises UserError at a bad value, SystemExit with code 2 at an unknown option."""
-    return common.parse(PredictArguments, argv, "bin/predict")
+def parse(argv: list[str], prog: str = "bin/predict") -> PredictArguments:
+    """Reads a command line; raises UserError at an unknown option or a wrong value."""
+    return common.parse(PredictArguments, argv, prog)
 
 
 def predict(arguments: PredictArguments) -> None:
@@ -93,23 +105,24 @@ def predict(arguments: PredictArguments) -> None:
     from lsfa_jax.util import compilation_cache
     from lsfa_jax.util.atomic import TextFiles
 
+    _check(arguments)
     source = _source(arguments)
     typed = not isinstance(source, Path) and source.isatty()
     model = model_folder.read(Path(arguments.run))
     compilation_cache.keep_on_disk()
-    report = ReadReport()
+    report, top = ReadReport(), _top(arguments, len(model.labels))
     with TextFiles() as files, ExitStack() as stack:
         stream = stack.enter_context(_output(arguments, files))
         on_screen = stream.isatty()
         predictor = _predictor(arguments, model, typed, on_screen)
-        write = _writer(arguments, stream, on_screen)
+        write = _writer(arguments, stream, on_screen, model.labels)
         show = stack.enter_context(_pages(arguments, model, files)) if arguments.explain else None
         # On a screen the predictions themselves are the progress.
         bar = nullcontext() if on_screen or typed else console.progress("predicting", None, "documents")
         advance = stack.enter_context(bar)
         if typed:
             # Compiles before the first text, so that its answer comes at once.
-            list(predictor.predict([""], _top(arguments)))
+            list(predictor.predict([""], top))
             predictor.read = type(predictor.read)()
             console.note("Type a text and press Enter; Ctrl-D ends.")
         totals = _Totals(time.monotonic())
@@ -117,12 +130,22 @@ def predict(arguments: PredictArguments) -> None:
             write(predicted)
             if show:
                 show(predicted, result)
-            totals.add(predicted, cut=len(predicted.labels) == _top(arguments) < len(model.labels))
+            totals.add(predicted, cut=len(predicted.labels) == top < len(model.labels))
             if advance and totals.documents % _DOCUMENTS_AN_ADVANCE == 0:
                 advance(_DOCUMENTS_AN_ADVANCE)
     console.note(report.summary())
     totals.print(with_threshold=arguments.threshold != "none")
     _print_unread(predictor)
+
+
+def _check(arguments: PredictArguments) -> None:
+    """Raises UserError where options contradict each other or an output cannot be written, before the work."""
+    if arguments.labels and arguments.layout != "wide":
+        raise UserError("--labels: for --layout wide, where a label has a column")
+    if arguments.explain and arguments.layout == "wide" and arguments.top == "auto":
+        raise UserError("--explain: with --layout wide, limit the labels of the page by --top K")
+    outputs = {"--output": "" if arguments.output == "-" else arguments.output or ".", "--explain": arguments.explain}
+    common.check_outputs(outputs, arguments.run, ["" if arguments.file == "-" else arguments.file])
 
 
 @dataclass
@@ -143,9 +166,11 @@ class _Totals:
     def print(self, with_threshold: bool) -> None:
         without = f", {self.unlabelled:,} of them without a label" if self.unlabelled else ""
         rate = self.documents / (time.monotonic() - self.start)
-        console.note(f"{self.documents:,} documents predicted{without}; {rate:,.0f}/s")
+        console.note(f"{console.plural(self.documents, 'document')} predicted{without}; {rate:,.0f}/s")
         if self.cut and with_threshold:
-            console.warn(f"{self.cut:,} documents may have further labels that reach the threshold; raise --top")
+            console.warn(
+                f"{console.plural(self.cut, 'document')} may have further labels that reach the threshold; raise --top"
+            )
 
 
 def _print_unread(predictor: "Predictor") -> None:
@@ -164,8 +189,8 @@ def _predictor(arguments: PredictArguments, model: "TrainedModel", typed: bool, 
 
     batch_size = arguments.batch_size or model.config.report.batch_size
     # A user who types expects an answer to each text, and one who watches a screen the first answers soon. Attention
-    # over all words of a text is large.
-    small_chunks = on_screen or arguments.explain
+    # over all words of a text is large, and so are the probabilities of all labels.
+    small_chunks = on_screen or arguments.explain or arguments.layout == "wide"
     return Predictor(model, batch_size, chunk=1 if typed else batch_size if small_chunks else None)
 
 
@@ -193,7 +218,9 @@ def _predictions(
     threshold = arguments.threshold
     lowest = 0.0 if threshold == "none" else predictor.model.threshold if threshold == "auto" else threshold
     results: Iterator[Prediction | Explanation]
-    results = (predictor.explain if arguments.explain else predictor.predict)(texts(), _top(arguments))
+    results = (predictor.explain if arguments.explain else predictor.predict)(
+        texts(), _top(arguments, len(predictor.model.labels))
+    )
     for result in results:
         document, number = waiting.popleft()
         kept = int(np.count_nonzero(result.probabilities >= lowest))
@@ -203,9 +230,11 @@ def _predictions(
         yield Predicted(document.id or number, labels, probabilities, document.text), result
 
 
-def _top(arguments: PredictArguments) -> int:
+def _top(arguments: PredictArguments, num_labels: int) -> int:
     if arguments.top != "auto":
         return arguments.top
+    if arguments.layout == "wide":
+        return num_labels
     return _TOP if arguments.threshold == "none" else _TOP_OF_THRESHOLD
 
 
@@ -214,11 +243,7 @@ def _source(arguments: PredictArguments) -> Path | BinaryIO:
     for a thread that reads from it."""
     if arguments.file == "-":
         return open(0, "rb", closefd=False)
-    path = Path(arguments.file)
-    for option, written in (("output", arguments.output), ("explain", arguments.explain)):
-        if written not in ("", "-") and path.is_file() and Path(written).exists() and path.samefile(written):
-            raise UserError(f"--{option} {written}: that file holds the texts; choose another")
-    return path
+    return Path(arguments.file)
 
 
 def _output(arguments: PredictArguments, files: "TextFiles") -> TextIO:
@@ -228,12 +253,31 @@ def _output(arguments: PredictArguments, files: "TextFiles") -> TextIO:
     return open(1, "w", buffering=1, encoding="utf-8", newline="", closefd=False)
 
 
-def _writer(arguments: PredictArguments, stream: TextIO, on_screen: bool) -> "Write":
+def _writer(arguments: PredictArguments, stream: TextIO, on_screen: bool, labels: list[str]) -> "Write":
     from lsfa_jax.evaluation import prediction_files
     from lsfa_jax.serving.terminal_table import table_writer
 
     name = _output_format(arguments, on_screen)
+    if arguments.layout == "wide":
+        if name not in ("csv", "tsv"):
+            raise UserError("--layout wide: for CSV and TSV; give --output NAME.csv or --output-format csv")
+        return prediction_files.wide_writer(name, stream, _columns(arguments, labels))
     return table_writer(stream) if name == "table" else prediction_files.writer(name, stream)
+
+
+def _columns(arguments: PredictArguments, labels: list[str]) -> Sequence[str]:
+    """Returns the labels with a column in the wide layout."""
+    for label in arguments.labels:
+        if label not in labels:
+            raise UserError(f"--labels {label}: the model has no such label{nearest(label, labels)}")
+    columns = list(dict.fromkeys(arguments.labels)) or labels
+    if len(columns) > _MANY_COLUMNS:
+        size = len(columns) * _BYTES_A_CELL / 1e3
+        console.warn(
+            f"--layout wide: {len(columns):,} columns, about {size:,.0f} kB for each document; --labels A B limits "
+            "them, and --layout long has only the best labels"
+        )
+    return columns
 
 
 def _output_format(arguments: PredictArguments, on_screen: bool) -> Literal["table", "jsonl", "csv", "tsv"]:
@@ -244,6 +288,8 @@ def _output_format(arguments: PredictArguments, on_screen: bool) -> Literal["tab
         return "csv" if suffix == "csv" else "tsv"
     if suffix not in ("", "jsonl", "json", "ndjson", "txt"):
         raise UserError(f"--output {arguments.output}: expected .csv, .tsv or .jsonl; or give --output-format")
+    if arguments.layout == "wide" and suffix == "":
+        return "csv"
     return "table" if on_screen else "jsonl"
 
 
@@ -253,9 +299,10 @@ def _pages(
 ) -> Iterator[Callable[["Predicted", Any], None]]:
     from lsfa_jax.serving.explanation import About, Explained, Pages
 
+    labels = console.plural(len(model.labels), "label")
     about = About(
         title="Words that each label attended to",
-        model=f"{Path(arguments.run).resolve().name} ({model.config.dataset}, {len(model.labels):,} labels)",
+        model=f"{Path(arguments.run).resolve().name} ({model.config.dataset}, {labels})",
         source="standard input" if arguments.file == "-" else Path(arguments.file).name,
         max_words=model.config.data.max_words,
     )
@@ -268,20 +315,21 @@ def _pages(
 
     yield show
     pages.end()
-    count = "one page" if pages.written == 1 else f"{pages.written:,} pages"
-    console.note(f"{arguments.explain}: {count} with the words that each label attended to")
+    console.note(
+        f"{arguments.explain}: {console.plural(pages.written, 'page')} with the words that each label attended to"
+    )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs bin/predict and returns its exit code, as `common.run` says."""
+def main(argv: list[str] | None = None, prog: str = "bin/predict") -> int:
+    """Runs bin/predict and returns its exit code, as `common.run` describes; messages name the command `prog`."""
     # Standard output is for the predictions alone.
     with console.on_stderr():
-        return common.run(_command, argv)
+        return common.run(lambda line: _command(line, prog), argv)
 
 
-def _command(argv: list[str]) -> None:
+def _command(argv: list[str], prog: str) -> None:
     try:
-        predict(parse(argv))
+        predict(parse(argv, prog))
     except BrokenPipeError:
         raise
     except OSError as error:

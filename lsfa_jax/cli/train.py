@@ -40,19 +40,18 @@ class TrainArguments(Config):
         return Config.model_validate({name: getattr(self, name) for name in Config.model_fields})
 
 
-def parse(argv: list[str]) -> TrainArguments:
+def parse(argv: list[str], prog: str = "bin/train") -> TrainArguments:
     """Resolves a command line: defaults, the corpus's file, preset, profile, settings file, options; later ones win.
 
     Raises:
-        UserError: a wrong settings file or value.
-        SystemExit: with code 2 at an unknown option.
+        UserError: a wrong settings file or value, or an unknown option.
     """
     chosen = _early_options(argv)
     file, where = _settings_file(chosen)
     names = _layer_names(chosen, file, where)
     base = validated(merged(layered(names["dataset"], names["preset"], names["profile"]), file), where)
     default = TrainArguments.model_validate({**base.model_dump(), **names})
-    return common.parse(TrainArguments, argv, "bin/train", default)
+    return common.parse(TrainArguments, argv, prog, default)
 
 
 def _early_options(argv: list[str]) -> argparse.Namespace:
@@ -61,7 +60,7 @@ def _early_options(argv: list[str]) -> argparse.Namespace:
     # tyro takes both spellings, and reports a missing value.
     for name in ("dataset", "preset", "profile", "config", "output", "data-dir"):
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}")), nargs="?")
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--resume", nargs="?", const=True)
     parser.add_argument("--stages", nargs="*")
     return parser.parse_known_args(argv)[0]
 
@@ -124,11 +123,11 @@ def _with_output(arguments: TrainArguments) -> TrainArguments:
     return arguments.model_copy(update={"output": str(free_folder(f"runs/{arguments.dataset}-{arguments.preset}"))})
 
 
-def _command(argv: list[str]) -> int:
+def _command(argv: list[str], prog: str) -> int:
     from lsfa_jax.util.malloc import keep_freed_memory
 
     keep_freed_memory()
-    arguments = parse(argv)
+    arguments = parse(argv, prog)
     if arguments.baseline != "none":
         from lsfa_jax.evaluation import baselines
 
@@ -150,13 +149,13 @@ def _command(argv: list[str]) -> int:
     return evaluate.main(["--run", arguments.output, "--baseline", arguments.baseline])
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Trains with the settings of the command line.
+def main(argv: list[str] | None = None, prog: str = "bin/train") -> int:
+    """Trains with the settings of the command line; messages name the command `prog`.
 
     Returns:
         0 when done, 2 after an error that the user can mend, 130 or 143 after SIGINT or SIGTERM.
     """
-    return common.run(_command, argv)
+    return common.run(lambda line: _command(line, prog), argv)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ import numpy as np
 
 from lsfa_jax.data import vocabulary
 from lsfa_jax.data.corpus import Corpus, Split
-from lsfa_jax.data.similar_labels import alike
 from lsfa_jax.data.ragged import Ragged, offsets_of
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.same_text import Rows, in_both, same_texts
+from lsfa_jax.data.similar_labels import alike
 from lsfa_jax.data.text_advice import TextAdvice, unread_words
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
 from lsfa_jax.util.console import UserError, note, warn

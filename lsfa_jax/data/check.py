@@ -10,11 +10,11 @@ import numpy as np
 
 from lsfa_jax.config import Data
 from lsfa_jax.data.build_corpus import merged_rows, overlap
-from lsfa_jax.data.similar_labels import alike
 from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import ReadReport, read_documents
 from lsfa_jax.data.reading.splits import Source, find_splits
 from lsfa_jax.data.same_text import Rows, in_both, same_texts
+from lsfa_jax.data.similar_labels import alike
 from lsfa_jax.data.text_advice import TextAdvice, unread_words
 from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.util import console

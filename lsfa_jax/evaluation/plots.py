@@ -75,7 +75,6 @@ def as_picture(counts: np.ndarray, head_threshold: int, title: str, path: Path) 
     axes.set(xlabel="rank of the label", ylabel="training documents", ylim=(0.5, None))
     axes.grid(which="major", alpha=0.25)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, format="png")
     except OSError as error:
         raise UserError(f"--png {path}: cannot be written ({error.strerror}); name another file") from None

@@ -1,7 +1,9 @@
 """The file format of predictions, which bin/predict writes and bin/evaluate reads: JSON Lines, CSV or TSV.
 
-JSON Lines: {"id": ..., "labels": [...], "probabilities": [...]} for each document, best label first. CSV and TSV: the
-columns document, rank, label, probability; a document without labels has one row in which the last three are empty.
+JSON Lines: {"id": ..., "labels": [...], "probabilities": [...]} for each document, best label first. CSV and TSV in the
+long layout: the columns document, rank, label, probability; a document without labels has one row in which the last
+three are empty. In the wide layout: a row for each document, with its id and the probabilities of all labels, each in
+the column of the label's name; the cell of a label that is left out is empty.
 """
 
 import csv
@@ -9,8 +11,8 @@ import json
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +24,12 @@ from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.compression import read_lines
 from lsfa_jax.data.reading.rows import BadRowError, Layout
 from lsfa_jax.data.reading.tables import records
-from lsfa_jax.util.console import UserError, note
+from lsfa_jax.util.console import UserError, note, plural
 
 COLUMNS = ("document", "rank", "label", "probability")
+
+# The column of the ids in the wide layout; the last one where a label has a name of the long layout.
+_WIDE_IDS = ("document", "id", "document_id")
 
 _JSON_EXAMPLE = '{"id": "7", "labels": ["best", "second"], "probabilities": [0.9, 0.4]}'
 
@@ -45,7 +50,7 @@ class Predicted(NamedTuple):
 
 @dataclass
 class Irregularities:
-    """What is unusual about a file: how often, and where first."""
+    """What is unusual about the documents of a file: how often, and where first."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
@@ -57,7 +62,10 @@ class Irregularities:
 
     def summary(self) -> str:
         """Returns them on one line; "" where there are none."""
-        return ", ".join(f"{number:,} {what} (first {self.first[what]})" for what, number in self.counts.most_common())
+        return ", ".join(
+            f"{plural(number, 'document')} {what} (first {self.first[what]})"
+            for what, number in self.counts.most_common()
+        )
 
 
 def writer(name: Literal["jsonl", "csv", "tsv"], stream: TextIO) -> Write:
@@ -72,21 +80,38 @@ def _json_line(document: Predicted) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _write_rows(stream: TextIO, delimiter: str) -> Write:
+def _row_writer(stream: TextIO, delimiter: str) -> Callable[[Iterable[object]], object]:
     # csv quotes the characters of its line terminator, and a lone carriage return must be quoted too; the file itself
     # has plain newlines, for programs that read line by line.
     def write_line(line: str) -> None:
         stream.write(line.removesuffix("\r\n") + "\n")
 
-    rows = csv.writer(SimpleNamespace(write=write_line), delimiter=delimiter, lineterminator="\r\n")
-    rows.writerow(COLUMNS)
+    return csv.writer(SimpleNamespace(write=write_line), delimiter=delimiter, lineterminator="\r\n").writerow
+
+
+def _write_rows(stream: TextIO, delimiter: str) -> Write:
+    write_row = _row_writer(stream, delimiter)
+    write_row(COLUMNS)
 
     def write(document: Predicted) -> None:
         if not document.labels:
-            rows.writerow((document.id, "", "", ""))
+            write_row((document.id, "", "", ""))
         pairs = zip(document.labels, document.probabilities or (), strict=True)
         for rank, (label, probability) in enumerate(pairs, start=1):
-            rows.writerow((document.id, rank, label, probability))
+            write_row((document.id, rank, label, probability))
+
+    return write
+
+
+def wide_writer(name: Literal["csv", "tsv"], stream: TextIO, labels: Sequence[str]) -> Write:
+    """Returns a function that writes a row for each document, with a column for each of the labels, in this order."""
+    write_row = _row_writer(stream, "," if name == "csv" else "\t")
+    long_names = {label.strip().lower() for label in labels} & {"document", "label"}
+    write_row((_WIDE_IDS[-1] if long_names else _WIDE_IDS[0], *labels))
+
+    def write(document: Predicted) -> None:
+        cells = dict(zip(document.labels, document.probabilities or (), strict=True))
+        write_row((document.id, *(cells.get(label, "") for label in labels)))
 
     return write
 
@@ -96,25 +121,28 @@ def read_predictions(path: Path, irregularities: Irregularities) -> list[Predict
 
     JSON Lines: an object a line with "labels", best first; "probabilities" and "id" are optional. TSV or CSV: a header
     with document and label, rank and probability are optional; a row is one label of a document; rows are ordered by
-    rank, else by probability, else unchanged, documents by their first row. A label that a document has twice
-    counts where it is best, and probabilities that rise are sorted; both are counted as irregularities.
+    rank, else by probability, else unchanged, documents by their first row. In the wide layout the first column is
+    document, id or document_id, and each other one a label with its probabilities, or empty cells. A label that a
+    document has twice counts where it is best, and probabilities that rise are sorted; both are counted as
+    irregularities.
 
     Raises:
         UserError: the file cannot be read or a row is not a prediction; the message names the line.
     """
     lines = read_lines(path)
-    rows = ((number, line) for number, line in lines if line.strip())
-    first = next(rows, None)
+    first = next(((number, line) for number, line in lines if line.strip()), None)
     if first is None:
         raise UserError(f"{path}: holds no predictions. Expected a document a line: {_JSON_EXAMPLE}")
-    parse = _read_json_lines if first[1].lstrip()[:1] == b"{" else _read_rows
-    return [_tidy(document, where, irregularities) for where, document in parse(path, first, rows)]
+    parse = _read_json_lines if first[1].lstrip()[:1] == b"{" else _read_table
+    return [_tidy(document, where, irregularities) for where, document in parse(path, first, lines)]
 
 
 def _read_json_lines(
-    path: Path, first: tuple[int, bytes], rows: Iterator[tuple[int, bytes]]
+    path: Path, first: tuple[int, bytes], lines: Iterator[tuple[int, bytes]]
 ) -> Iterator[tuple[str, Predicted]]:
-    for number, line in chain([first], rows):
+    for number, line in chain([first], lines):
+        if not line.strip():
+            continue
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
@@ -132,18 +160,49 @@ def _read_json_lines(
         yield where, Predicted("" if name is None else str(name), labels, values)
 
 
-def _read_rows(
-    path: Path, first: tuple[int, bytes], rows: Iterator[tuple[int, bytes]]
+def _read_table(
+    path: Path, first: tuple[int, bytes], lines: Iterator[tuple[int, bytes]]
 ) -> Iterator[tuple[str, Predicted]]:
-    names, layout = _header(path, first)
-    columns = {name: names.index(name) for name in COLUMNS if name in names}
-    documents: dict[str, tuple[str, list[tuple[float, str, float]]]] = {}
-    for number, cells, _ in records(rows, layout):
+    # The first column has a plain name.
+    comma, tab = (first[1].find(delimiter) % (len(first[1]) + 1) for delimiter in (b",", b"\t"))
+    delimiter = "\t" if tab < comma else ","
+    # So many columns, as far as is known: a cell of the header can go on in the next line, with any number of tabs.
+    layout = Layout("tsv" if tab < comma else "csv", delimiter=delimiter, columns=("",) * 2**20)
+    _, header, _ = next(records(chain([first], lines), layout))
+    exact = [] if isinstance(header, BadRowError) else header
+    names = [name.strip().lower() for name in exact]
+    layout = replace(layout, columns=tuple(exact))
+    is_long = {"document", "label"} <= set(names) and names[0] != _WIDE_IDS[-1]
+    if is_long and len(set(names)) == len(names):
+        return _long_rows(_rows(path, lines, layout), names)
+    if not is_long and len(names) > 1 and names[0] in _WIDE_IDS and len(set(exact)) == len(exact):
+        return _wide_rows(_rows(path, lines, layout), exact[1:])
+    raise UserError(
+        f"{path}:{first[0]}: expected a header with document, label and perhaps rank and probability, or with document "
+        f"and then a column for each label, separated by tabs or commas, got {reprlib.repr(first[1])}; or JSON Lines "
+        f"such as {_JSON_EXAMPLE}"
+    )
+
+
+def _rows(path: Path, lines: Iterator[tuple[int, bytes]], layout: Layout) -> Iterator[tuple[str, list[str]]]:
+    """Yields the cells of each row of a table with its place."""
+    names = layout.columns
+    for number, cells, _ in records(lines, layout):
         where = f"{path}:{number}"
         if isinstance(cells, BadRowError):
             raise UserError(f"{where}: {cells.at(number)}")
+        if not cells or cells == [""]:
+            continue
         if len(cells) != len(names):
-            raise UserError(f"{where}: {len(cells)} columns, but the header has {len(names)} ({', '.join(names)})")
+            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            raise UserError(f"{where}: {plural(len(cells), 'column')}, but the header has {len(names)} ({shown})")
+        yield where, cells
+
+
+def _long_rows(rows: Iterator[tuple[str, list[str]]], names: list[str]) -> Iterator[tuple[str, Predicted]]:
+    columns = {name: names.index(name) for name in COLUMNS if name in names}
+    documents: dict[str, tuple[str, list[tuple[float, str, float]]]] = {}
+    for where, cells in rows:
         value = {name: cells[column] for name, column in columns.items()}
         labels = documents.setdefault(value["document"], (where, []))[1]
         if not any(cell for name, cell in value.items() if name != "document"):
@@ -157,28 +216,22 @@ def _read_rows(
         yield where, Predicted(name, [row[1] for row in labels], probabilities)
 
 
-def _header(path: Path, first: tuple[int, bytes]) -> tuple[list[str], Layout]:
-    """Returns the column names of a file with a row a label, and its layout."""
-    delimiter = "\t" if b"\t" in first[1] else ","
-    _, header, _ = next(records(iter([first]), Layout("tsv", delimiter=delimiter)))
-    names = [] if isinstance(header, BadRowError) else [name.strip().lower() for name in header]
-    if not {"document", "label"} <= set(names) or len(set(names)) < len(names):
-        raise UserError(
-            f"{path}:{first[0]}: expected a header with document, label and perhaps rank and probability, separated by "
-            f"tabs or commas, got {reprlib.repr(first[1])}; or JSON Lines such as {_JSON_EXAMPLE}"
-        )
-    return names, Layout("tsv" if delimiter == "\t" else "csv", delimiter=delimiter, columns=tuple(names))
+def _wide_rows(rows: Iterator[tuple[str, list[str]]], labels: list[str]) -> Iterator[tuple[str, Predicted]]:
+    for where, (name, *cells) in rows:
+        pairs = [(_number(cell, where), label) for cell, label in zip(cells, labels, strict=True) if cell.strip()]
+        pairs.sort(key=lambda pair: -pair[0])
+        yield where, Predicted(name, [label for _, label in pairs], [value for value, _ in pairs])
 
 
 def _tidy(document: Predicted, where: str, irregularities: Irregularities) -> Predicted:
     labels, values = document.labels, document.probabilities
     if values is not None and any(value < following for value, following in pairwise(values)):
-        irregularities.add("documents whose probabilities rise, sorted", where)
+        irregularities.add("whose probabilities rise, sorted", where)
         pairs = sorted(zip(values, labels, strict=True), key=lambda pair: -pair[0])
         values, labels = [value for value, _ in pairs], [label for _, label in pairs]
     kept = {label: place for place, label in reversed(list(enumerate(labels)))}
     if len(kept) < len(labels):
-        irregularities.add("documents with a label predicted twice, counted once", where)
+        irregularities.add("with a label predicted twice, counted once", where)
         places = sorted(kept.values())
         labels = [labels[place] for place in places]
         values = None if values is None else [values[place] for place in places]
@@ -206,8 +259,8 @@ def matched(
     if not (ids and all(ids) and all(document.id for document in predicted)):
         if len(predicted) != len(ids):
             raise UserError(
-                f"{path}: {len(predicted):,} documents with predictions, but {len(ids):,} with labels; without ids on "
-                "both sides they are matched in order, so the numbers must be equal"
+                f"{path}: {plural(len(predicted), 'document')} with predictions, but {len(ids):,} with labels; without "
+                "ids on both sides they are matched in order, so the numbers must be equal"
             )
         note(f"{path}: matched with the documents in order, because not all on both sides have ids")
         return list(predicted)
@@ -219,15 +272,15 @@ def matched(
     known = set(ids)
     if not known & by_id.keys():
         raise UserError(
-            f"{path}: none of its {len(predicted):,} documents is among the {len(ids):,} with labels: its ids are such "
-            f"as {predicted[0].id!r}, those of the labels such as {ids[0]!r}"
+            f"{path}: no document is among the {len(ids):,} with labels: its ids are such as "
+            f"{predicted[0].id!r}, those of the labels such as {ids[0]!r}"
         )
     for name in by_id:
         if name not in known:
-            irregularities.add("documents that are not among those with labels, left out", repr(name))
+            irregularities.add("not among those with labels, left out", repr(name))
     for name in ids:
         if name not in by_id:
-            irregularities.add("documents without a prediction, which score 0", repr(name))
+            irregularities.add("without a prediction, scored 0", repr(name))
     return [by_id.get(name, Predicted(name, [], None)) for name in ids]
 
 

@@ -9,13 +9,16 @@ import numpy as np
 
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import ranking, thresholded
-from lsfa_jax.evaluation.groups import GroupMetrics, Scores, TrainingCounts
+from lsfa_jax.evaluation.groups import GroupMetrics, TrainingCounts
 from lsfa_jax.evaluation.ranking import Propensity
+from lsfa_jax.evaluation.thresholded import ConfusionCounts
 from lsfa_jax.util.atomic import TextFiles
-from lsfa_jax.util.console import UserError, note, table
+from lsfa_jax.util.console import note, plural, table
 
 _THRESHOLDED = ("micro_precision", "micro_recall", "micro_F1", "macro_F1", "macro_F1_tested")
 _GROUPS = ("all", "head", "tail")
+_COUNTS = ("TP", "FP", "FN")
+_LABEL_METRICS = {"precision": thresholded.precision, "recall": thresholded.recall, "F1": thresholded.f1}
 
 
 def write_json(path: Path, report: Mapping[str, object]) -> None:
@@ -30,25 +33,36 @@ def write_json(path: Path, report: Mapping[str, object]) -> None:
 
 
 def write_per_label(
-    path: Path, labels: Sequence[str], training: TrainingCounts | None, scores: Scores, truth: Ragged
+    path: Path,
+    labels: Sequence[str],
+    training: TrainingCounts | None,
+    truth: Ragged,
+    systems: Mapping[str, ConfusionCounts],
 ) -> None:
-    """Writes a row for each label, the most frequent in training first: its counts, precision and recall in percent.
+    """Writes a row for each label, the most frequent in training first: counts, precision, recall and F1 in percent.
+
+    Args:
+        path: of the TSV file.
+        labels: the L names.
+        training: counts of training documents, where they are known.
+        truth: the labels of the N documents.
+        systems: the confusion counts of each system. The columns of the first have plain names, those of further
+            systems begin with the system's name: `tree F1`.
 
     Raises:
-        UserError: the file cannot be written, or the predictions have no probabilities.
+        UserError: the file cannot be written.
     """
-    if scores.confusion is None:
-        raise UserError(
-            "--per-label: the predictions have no probabilities, so no label can be compared to a threshold"
-        )
     counts = training.label_counts.tolist() if training else [""] * len(labels)
-    tested = np.bincount(truth.values, minlength=len(labels)).tolist()
-    columns = [column.tolist() for column in scores.confusion]
-    columns += [metric(scores.confusion).tolist() for metric in (thresholded.precision, thresholded.recall)]
+    columns = {"label": labels, "training": counts, "test": np.bincount(truth.values, minlength=len(labels)).tolist()}
+    for number, (system, confusion) in enumerate(systems.items()):
+        prefix = f"{system} " if number else ""
+        columns |= {f"{prefix}{name}": column.tolist() for name, column in zip(_COUNTS, confusion, strict=True)}
+        for name, metric in _LABEL_METRICS.items():
+            columns[f"{prefix}{name}"] = [f"{value:.2f}" for value in metric(confusion).tolist()]
     with TextFiles() as files, files.open(path) as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(["label", "training", "test", "TP", "FP", "FN", "precision", "recall"])
-        rows = list(zip(labels, counts, tested, *columns, strict=True))
+        writer.writerow(columns)
+        rows = list(zip(*columns.values(), strict=True))
         order = np.argsort(-training.label_counts, kind="stable") if training else range(len(rows))
         writer.writerows(rows[number] for number in order)
 
@@ -76,7 +90,7 @@ def print_tables(
 def _print_systems(
     systems: Mapping[str, GroupMetrics], num_documents: int, places: Sequence[int], groups: Sequence[str]
 ) -> None:
-    header = [f"{num_documents:,} documents"]
+    header = [plural(num_documents, "document")]
     header += [name if len(systems) == 1 else f"{name}: {system}" for name in groups for system in systems]
     rows = [
         [metric, *(_shown(metrics[group], metric) for group in groups for metrics in systems.values())]

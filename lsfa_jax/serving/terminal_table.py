@@ -1,4 +1,4 @@
-"""Predictions as a table on a terminal: a document at a time, columns of fixed width, no control character passes."""
+"""Predictions as a table on a terminal: a document at a time, columns of fixed width, control characters escaped."""
 
 import re
 from itertools import islice, zip_longest
@@ -9,13 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lsfa_jax.evaluation.prediction_files import Predicted, Write
+from lsfa_jax.util.console import escaped
 
 _ID_WIDTH, _PROBABILITY_WIDTH, _GAPS = 10, 5, 6
 # A terminal has a width; a file is opened in an editor.
 _LEAST_WIDTH, _FILE_WIDTH = 50, 120
 
-# Control characters, among them escapes that move the cursor, and characters that reverse the direction of writing.
-_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
+_SPACES = re.compile(r"\s+")
 
 
 def table_writer(stream: TextIO) -> Write:
@@ -60,4 +60,4 @@ def table_writer(stream: TextIO) -> Write:
 
 
 def _on_one_line(text: str) -> str:
-    return _CONTROL.sub(" ", text).strip()
+    return escaped(_SPACES.sub(" ", text).strip())

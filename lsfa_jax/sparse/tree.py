@@ -95,7 +95,7 @@ def train_file(data: Path, model: Path, program: str = _PROGRAM) -> None:
     Raises:
         UserError: the program failed; the message has the end of what it wrote to its standard error.
     """
-    command = [sys.executable, "-c", program, str(data), str(model)]
+    command = [sys.executable, "-P", "-c", program, str(data), str(model)]  # nothing from the current folder
     with (
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
         progress("label tree: training", 100, "percent") as advance,

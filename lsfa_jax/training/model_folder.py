@@ -66,6 +66,11 @@ def text_files(words: list[str], labels: list[str]) -> dict[str, str]:
     }
 
 
+def paths(folder: Path) -> list[Path]:
+    """Returns the files that a model is read from."""
+    return [folder / name for name in (_MANIFEST, *_FILES)]
+
+
 def write(folder: Path, model: TrainedModel) -> None:
     """Writes a model into a folder, which may have other files. The manifest comes last: without it there is no model.
 

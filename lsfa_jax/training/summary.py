@@ -10,7 +10,7 @@ from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.evaluation.groups import head_of_all_labels
-from lsfa_jax.util.console import note, table
+from lsfa_jax.util.console import note, plural, table
 
 _GROUPS = ("all", "head", "tail")
 
@@ -21,7 +21,7 @@ def print_start(config: Config, corpus: Corpus, train: Batches, is_head: np.ndar
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     per_document = len(corpus.train.labels.values) / len(corpus.train)
     note(
-        f"{corpus.name}: {sizes} documents; {corpus.num_labels:,} labels ({int(is_head.sum()):,} head, "
+        f"{corpus.name}: {sizes} documents; {plural(corpus.num_labels, 'label')} ({int(is_head.sum()):,} head, "
         f"{int((~is_head).sum()):,} tail at N_t = {config.pvae.head_threshold}), "
         f"{per_document:.2f} a document; {len(corpus.words):,} words"
     )

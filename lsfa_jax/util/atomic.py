@@ -7,10 +7,10 @@ which is atomic. Without the synchronisation a crash of the machine could leave 
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import NamedTemporaryFile, mkdtemp
 from types import TracebackType
 from typing import TextIO
 
@@ -32,6 +32,35 @@ def errors(path: Path, advice: str = ADVICE) -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); {advice}") from error
+
+
+def check_writable(path: Path, option: str, inputs: Iterable[Path] = ()) -> None:
+    """Raises UserError where a file cannot be written, so that it is noticed before the work and not after it.
+
+    Args:
+        path: the file. It may be there already, or be a pipe or a device.
+        option: which names the file, for messages.
+        inputs: files that the command reads, and must not overwrite.
+    """
+    named = f"{option} {path}"
+    try:
+        if path.is_dir():
+            raise UserError(f"{named}: is a folder; name a file in it")
+        if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
+            raise UserError(f"{named}: the command reads that file; choose another")
+        # A symbolic link is written where it leads to.
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            if not os.access(target, os.W_OK):
+                raise UserError(f"{named}: cannot be written; choose another")
+            return
+        if not target.parent.is_dir():
+            raise UserError(f"{named}: there is no folder {target.parent}; create it, or choose another")
+        # Permissions do not tell for root, nor on a read-only file system: a file is created, under a long name.
+        with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"):
+            pass
+    except OSError as error:
+        raise UserError(f"{named}: cannot be written ({error.strerror}); choose another") from None
 
 
 def temporary(path: Path) -> Path:

@@ -4,7 +4,9 @@ XLA compiles a program for each function and each shape of its arguments. A stor
 runs load and execute, so only the user may be able to write into the folder.
 """
 
+import hashlib
 import os
+import platform
 import stat
 import tempfile
 from collections import Counter
@@ -14,7 +16,7 @@ import filelock
 import jax
 
 from lsfa_jax.util.cache_dir import cache_dir
-from lsfa_jax.util.console import warn
+from lsfa_jax.util.console import plural, warn
 
 # JAX removes the least recently used programs beyond this size in bytes.
 _MAX_BYTES = 2 * 2**30
@@ -36,11 +38,26 @@ def programs() -> int:
 def summary() -> str:
     """Returns a sentence with the number of programs that were compiled and of those loaded from the disk."""
     loaded = _counts[_LOADED]
-    return f"{programs() - loaded:,} programs compiled, {loaded:,} loaded from the disk"
+    return f"{plural(programs() - loaded, 'program')} compiled, {loaded:,} loaded from the disk"
+
+
+def default_folder() -> Path:
+    """Returns the folder for programs of this kind of processor.
+
+    A user folder can be shared by machines: a program for another processor could use instructions that this one lacks.
+    """
+    try:
+        cpu = next(
+            line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Feat"))
+        )
+    except (OSError, StopIteration):  # another system than Linux
+        cpu = platform.processor()
+    digest = hashlib.sha256(cpu.encode()).hexdigest()[:8]
+    return cache_dir() / "compiled" / f"{platform.machine() or 'machine'}-{digest}"
 
 
 def keep_on_disk() -> None:
-    """Stores compiled programs in `cache_dir()/compiled`, where later runs look for them; for commands, not libraries.
+    """Stores compiled programs in `default_folder()`, where later runs look for them; for commands, not libraries.
 
     A setting of the user has priority: the environment variable JAX_COMPILATION_CACHE_DIR (empty: nothing is stored),
     JAX_COMPILATION_CACHE_MAX_SIZE, or JAX's configuration. Where the folder cannot be used, a warning is printed.
@@ -48,7 +65,7 @@ def keep_on_disk() -> None:
     config = jax.config
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return
-    folder = cache_dir() / "compiled"
+    folder = default_folder()
     error = _error(folder)
     if error:
         warn(f"{folder}: {error}; compiled programs are not stored. Set JAX_COMPILATION_CACHE_DIR to another folder")

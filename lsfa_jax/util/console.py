@@ -1,5 +1,6 @@
 """Output for users: errors that they can act on, notes, progress with an ETA, tables."""
 
+import re
 import time
 import warnings
 from collections import deque
@@ -33,6 +34,10 @@ class _Console(Console):
 _out = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 _err = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
+# Characters that move the cursor, change the terminal or reverse the direction of writing: C0 and C1 controls but tab
+# and newline, and bidirectional overrides and isolates. A surrogate is a byte of a file name that is not UTF-8.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 # Where the output is not a terminal, a line at this interval replaces the moving bar.
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -46,6 +51,16 @@ class UserError(Exception):
     The message names the place (file and line, or option), what was expected, and what to do. Commands print it without
     a traceback and exit with code 2.
     """
+
+
+def escaped(text: str) -> str:
+    r"""Returns text that is safe on a terminal: control characters of files, labels and names become \x1b, \u202e."""
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def plural(number: int, noun: str, nouns: str | None = None) -> str:
+    """Returns a number with its noun: `1 row`, `1,234 rows`; `nouns` is a plural that is not formed with s."""
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 @contextmanager
@@ -72,20 +87,20 @@ def quiet(active: bool = True) -> Iterator[None]:
 def note(text: str) -> None:
     """Prints a line."""
     if not _quiet.get():
-        _out.print(text)
+        _out.print(escaped(text))
 
 
 def warn(text: str) -> None:
     """Prints a line about something that goes on, but not as the user expects."""
     if _quiet.get():
-        warnings.warn(text, stacklevel=2)
+        warnings.warn(escaped(text), stacklevel=2)
         return
-    _out.print(f"warning: {text}", style="yellow")
+    _out.print(f"warning: {escaped(text)}", style="yellow")
 
 
 def error(text: str) -> None:
     """Prints the last line of a failed command, to stderr."""
-    _err.print(f"error: {text}", style="red")
+    _err.print(f"error: {escaped(text)}", style="red")
 
 
 class Advance(Protocol):
@@ -108,6 +123,7 @@ def progress(description: str, total: int | None, unit: str = "", done: int = 0)
         unit: the plural of what is counted ('documents', 'MB'); rates are shown per second.
         done: units that an earlier run finished, which count for the bar but not for the rate.
     """
+    description = _on_one_line(description)
     if _quiet.get():
         yield lambda amount=1, status=None, apart=0.0: None
     elif _out.is_terminal:
@@ -156,7 +172,7 @@ def _bar(description: str, total: int | None, unit: str, done: int) -> Iterator[
             rate = f"{counted / max(time.monotonic() - start, 1e-9):,.0f}/s"
             bar.update(task, advance=amount, rate=rate)
             if status is not None:
-                bar.update(task, status=status)
+                bar.update(task, status=_on_one_line(status))
 
         yield advance
 
@@ -194,6 +210,10 @@ class _Lines:
         return f"{self.description}: {reached}, {rate:,.0f}/s{eta} {self.status}".rstrip()
 
 
+def _on_one_line(text: str) -> str:
+    return escaped(text).replace("\n", "\\n")
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
@@ -204,11 +224,11 @@ def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> N
     """Prints a table; the first column is text, the others are right-aligned numbers."""
     if _quiet.get():
         return
-    grid = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    grid = Table(title=escaped(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for index, name in enumerate(header):
-        grid.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+        grid.add_column(_on_one_line(name), justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(_on_one_line, row))
     # Never truncated: in a log or a narrow window a wrapped line is better than a number cut off.
     grid.width = _out.measure(grid, options=_out.options.update_width(10_000)).maximum
     _out.print(grid)

@@ -156,8 +156,8 @@ def test_predictions_without_training_counts_or_probabilities(data, command, tmp
     code, out, err = command(data / "test.jsonl", "--predictions", path, "--output", output, "--k", 1, 3)
     assert (code, err) == (0, "")
     for text in (
-        "1 predicted labels that no document has, counted as wrong (e.g. 'no such label')",
-        "12 documents have fewer than 5 predictions",
+        "1 predicted label that no document has, counted as wrong (e.g. 'no such label')",
+        "12 documents with fewer than 5 predictions",
         "no PSP, no head and tail, no bins",
         "no F1",
     ):
@@ -173,6 +173,18 @@ def test_predictions_without_training_counts_or_probabilities(data, command, tmp
     code, _, err = command(data / "test.jsonl", "--predictions", path, "--per-label", tmp_path / "labels.tsv")
     assert code == 2
     assert "no probabilities" in err
+
+
+def check_label(row, prefix=""):
+    """Checks a label's precision, recall and F1, rounded to two decimals, against its counts."""
+    right, wrong, missed = (int(row[f"{prefix}{name}"]) for name in ("TP", "FP", "FN"))
+    assert right + missed == int(row["test"])
+    for name, part, of in (
+        ("precision", right, right + wrong),
+        ("recall", right, right + missed),
+        ("F1", 2 * right, 2 * right + wrong + missed),
+    ):
+        assert row[f"{prefix}{name}"] == f"{100 * part / of if of else 0:.2f}"
 
 
 @pytest.mark.slow
@@ -191,10 +203,7 @@ def test_counts_per_label_add_up(run, data, command, tmp_path):
     measured = json.loads(output.read_text())["systems"]["model"]["all"]
     assert measured["micro_F1"] == pytest.approx(100 * 2 * right / (2 * right + wrong + missed))
     for row in rows:
-        assert int(row["TP"]) + int(row["FN"]) == int(row["test"])
-        predicted = int(row["TP"]) + int(row["FP"])
-        assert float(row["precision"]) == pytest.approx(100 * int(row["TP"]) / predicted if predicted else 0)
-        assert float(row["recall"]) == pytest.approx(100 * int(row["TP"]) / int(row["test"]) if int(row["test"]) else 0)
+        check_label(row)
     assert rows[-1] == rows[-1] | {"test": "1", "TP": "0", "FP": "0", "FN": "1"}
 
 
@@ -202,7 +211,7 @@ def test_counts_per_label_add_up(run, data, command, tmp_path):
 def test_a_baseline_is_measured_beside_the_model(run, report, command, tmp_path, baseline):
     output = tmp_path / "metrics.json"
     line = ("--run", run, "--baseline", baseline, "--output", output, "--k", 1, 2, 5, "--bins", 1, 5, 10)
-    code, out, err = command(*line)
+    code, out, err = command(*line, "--per-label", tmp_path / "labels.tsv")
     assert (code, err) == (0, "")
     measured = json.loads(output.read_text())
     assert measured["systems"]["model"] == report["systems"]["model"]
@@ -211,6 +220,13 @@ def test_a_baseline_is_measured_beside_the_model(run, report, command, tmp_path,
     assert of_baseline["all"]["P@1"] > report["systems"]["model"]["all"]["P@1"]  # whose weights are drawn at random
     assert f"all: {baseline}" in out
     assert "36 training documents" in out
+    with (tmp_path / "labels.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    for row in rows:
+        check_label(row)
+        check_label(row, f"{baseline} ")
+    right, wrong, missed = (sum(int(row[f"{baseline} {name}"]) for row in rows) for name in ("TP", "FP", "FN"))
+    assert of_baseline["all"]["micro_F1"] == pytest.approx(100 * 2 * right / (2 * right + wrong + missed))
 
 
 def test_a_baseline_needs_no_model(data, tmp_path):
@@ -259,17 +275,39 @@ def test_constants_and_threshold_can_be_chosen(run, report):
         (("--run", "{data}"), "no model"),
         (("--run", "{run}", "--bins", "5", "5"), "expected increasing counts"),
         (("--run", "{run}", "--k"), "--k"),
-        (("--run", "{run}", "--output", "{data}/none/metrics.json"), "none: no such folder"),
+        (("--run", "{run}", "--k", "0"), "--k 0: expected an integer of at least 1; see bin/evaluate --help"),
+        (("--run", "{run}", "--threshold", "2"), "--threshold 2: expected auto or a number from 0 to 1"),
+        (("--run", "{run}", "--output", "{data}"), "{data}: is a folder; name a file in it"),
+        (("--run", "{run}", "--output", "{data}/test.jsonl"), "test.jsonl: the command reads that file"),
+        (("--run", "{run}", "--per-label", "{run}/labels"), "labels: the command reads that file"),
+        (("--run", "{run}", "--output", "{data}/x", "--per-label", "{data}/x"), "the same file as of --output"),
+        (("--run", "{run}", "--output", "{data}/none/metrics.json"), "none; create it"),
         (("{data}/test.jsonl", "--predictions", "{data}/missing.jsonl"), "missing.jsonl"),
-        (("{data}/test.jsonl", "--predictions", "{data}/short.jsonl"), "1 documents with predictions, but 12"),
+        (("{data}/test.jsonl", "--predictions", "{data}/short.jsonl"), "1 document with predictions, but 12"),
     ],
 )
 def test_user_errors_are_one_line(run, data, command, line, what):
     (data / "short.jsonl").write_text('{"labels": ["label0"]}\n')
     code, _, err = command(*(word.format(run=run, data=data) for word in line))
     assert code == 2
-    assert what in err
+    assert what.format(run=run, data=data) in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("name", "content"), [("x.csv", "text,x\na b,1\nc d,2\n"), ("x.txt", "a b\nc d\n")])
+def test_texts_without_labels_cannot_be_measured(run, command, tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    code, out, err = command("--run", run, path)
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        f"error: {path}: holds texts, and no labels are recognised, which bin/evaluate needs (bin/predict"
+    )
+    # A file that bin/predict cannot read either has only the reader's error.
+    path.write_text("")
+    code, _, err = command("--run", run, path)
+    assert code == 2
+    assert "bin/predict" not in err
 
 
 def test_a_missing_corpus_is_reported(run, tmp_path, command):

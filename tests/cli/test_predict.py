@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lsfa_jax.cli.predict import main
+from lsfa_jax.evaluation.prediction_files import Irregularities, read_predictions
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
 from tests import training_corpus
@@ -163,6 +164,80 @@ def test_output_file_has_the_format_of_its_name(run, texts, expected, tmp_path, 
     np.testing.assert_allclose([float(row[3]) for row in rows[1:]], np.concatenate([p[:3] for _, p in expected]), 1e-5)
 
 
+@pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t"), ("out", ",")])
+def test_a_wide_table_has_a_row_for_each_document_and_a_column_for_each_label(
+    run, texts, expected, tmp_path, capfd, name, delimiter
+):
+    assert predict(run, texts, "--output", tmp_path / name, "--layout", "wide") == 0
+    assert "warning" not in capfd.readouterr().err
+    with (tmp_path / name).open(newline="") as file:
+        header, *rows = csv.reader(file, delimiter=delimiter)
+    assert header == ["document", *LABELS]
+    assert [row[0] for row in rows] == ["first", "2", "third", "4"]
+    for row, (labels, probabilities) in zip(rows, expected, strict=True):
+        in_order = [probabilities[labels.index(label)] for label in LABELS]
+        np.testing.assert_allclose(list(map(float, row[1:])), in_order, rtol=1e-5)
+    # bin/evaluate reads the same predictions from it as from the long table with all labels.
+    assert predict(run, texts, "--output", tmp_path / "long.csv", "--top", len(LABELS)) == 0
+    read = [read_predictions(tmp_path / file, Irregularities()) for file in (name, "long.csv")]
+    assert read[0] == read[1]
+
+
+def test_a_wide_table_of_chosen_labels_with_empty_cells_for_those_left_out(run, texts, expected, capfd):
+    line = ("--layout", "wide", "--threshold", "0.5", "--labels", LABELS[2], LABELS[0])
+    assert predict(run, texts, *line) == 0
+    header, *rows = csv.reader(capfd.readouterr().out.splitlines())
+    assert header == ["document", LABELS[2], LABELS[0]]
+    for row, (labels, probabilities) in zip(rows, expected, strict=True):
+        for cell, label in zip(row[1:], header[1:], strict=True):
+            probability = probabilities[labels.index(label)]
+            assert (cell == "") == (probability < 0.5)
+            assert cell == "" or float(cell) == pytest.approx(float(probability), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--layout", "wide", "--output-format", "jsonl"], "--layout wide: for CSV and TSV; give --output NAME.csv"),
+        (["--layout", "wide", "--labels", "label 10"], "--labels label 10: the model has no such label (did you mean "),
+        (["--labels", "label 1"], "--labels: for --layout wide"),
+        (["--layout", "wide", "--explain", "why.html"], "--explain: with --layout wide, limit the labels"),
+        (["--top", "0"], "--top 0: expected auto or an integer of at least 1; see bin/predict --help"),
+        (["--threshold", "2"], "--threshold 2: expected none, auto or a number from 0 to 1; see bin/predict --help"),
+        (["--output", "none/x.csv"], "there is no folder "),
+        (["--explain", "none/x.html"], "there is no folder "),
+        (["--explain", "."], "--explain .: is a folder; name a file in it"),
+        (["--output", "x.csv", "--explain", "x.csv"], "--explain x.csv: the same file as of --output"),
+    ],
+)
+def test_wrong_options_are_noticed_before_the_work(run, texts, tmp_path, monkeypatch, capfd, line, message):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert predict(run, texts, *line) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_model_is_not_overwritten(run, texts, capfd):
+    before = (run / "labels").read_bytes()
+    assert predict(run, texts, "--output", run / "labels") == 2
+    assert "the command reads that file; choose another" in capfd.readouterr().err
+    assert (run / "labels").read_bytes() == before
+
+
+def test_a_wide_table_of_very_many_labels_is_warned_of(tmp_path, capfd):
+    labels = [f"label {i}" for i in range(2001)]
+    model_folder.write(tmp_path, training_corpus.trained_model(WORDS, labels, (8,), 0.75))
+    with standard_input(b"word1\n"):
+        assert predict(tmp_path, "--layout", "wide") == 0
+    out, err = capfd.readouterr()
+    assert "warning: --layout wide: 2,001 columns, about 24 kB for each document; --labels A B limits them" in err
+    assert len(out.splitlines()[1].split(",")) == 2002
+
+
 def test_a_table_on_request(run, texts, expected, capfd):
     assert predict(run, texts, "--output-format", "table", "--top", "1") == 0
     lines = capfd.readouterr().out.splitlines()
@@ -214,7 +289,7 @@ def test_a_file_name_of_an_unknown_format_is_refused(run, texts, tmp_path, capfd
 def test_the_texts_are_not_overwritten(run, texts, capfd, option):
     before = texts.read_text()
     assert predict(run, texts, option, texts) == 2
-    assert f"error: {option} {texts}: that file holds the texts; choose another" in capfd.readouterr().err
+    assert f"error: {option} {texts}: the command reads that file; choose another" in capfd.readouterr().err
     assert texts.read_text() == before
 
 
@@ -222,7 +297,6 @@ def test_the_texts_are_not_overwritten(run, texts, capfd, option):
     ("line", "message"),
     [
         (["missing.jsonl"], "missing.jsonl: cannot be opened"),
-        (["--output", "missing/out.csv"], "cannot be written"),
         (["--output", "/dev/full"], "the predictions cannot be written (No space left on device)"),
         (["--format", "excel"], "--format excel: expected auto, "),
     ],

@@ -372,7 +372,7 @@ def test_training_with_one_label_or_one_document(run, tmp_path, documents):
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
     with training_corpus.compiled_fast():
         outcome = run(*arguments(data, folder), "--psc.start-epoch", 1)
-    measured = assert_complete(outcome, folder, "1 labels")
+    measured = assert_complete(outcome, folder, "1 label (")
     assert measured["num_labels"] == 1
     assert measured["split"]["train"] == documents
     assert measured["test"]["P@1"] == 100.0

@@ -64,7 +64,7 @@ def test_folder_with_three_splits(folder, capsys):
     assert f"1 empty text (first {folder / 'train.jsonl'}:3)" in printed
     assert f"1 no labels (first {folder / 'train.jsonl'}:4)" in printed
     assert f"{folder / 'test.jsonl.gz'}: 2 rows read, 2 kept" in printed
-    assert f"{folder / 'dev.jsonl'}: 1 rows read, 1 kept" in printed
+    assert f"{folder / 'dev.jsonl'}: 1 row read, 1 kept" in printed
 
 
 def test_folder_without_validation_holds_documents_out(folder, capsys):
@@ -112,7 +112,7 @@ def test_a_corpus_with_documents_refuses_a_folder(dataset, folder):
 
 
 def test_missing_folder_or_file(folder):
-    with pytest.raises(UserError, match=r"nowhere: neither a file nor a folder that can be read"):
+    with pytest.raises(UserError, match=r"nowhere: there is neither a file nor a folder"):
         load_corpus(custom(folder / "nowhere"))
     (folder / "train.jsonl").unlink()
     with pytest.raises(UserError, match=r"no file for the train split"):

@@ -43,7 +43,7 @@ def test_any_counts_are_drawn(counts, threshold, tmp_path):
 
 
 def test_as_picture(tmp_path):
-    path = tmp_path / "new" / "curve.png"
+    path = tmp_path / "curve.png"
     as_picture(LONG_TAIL, 50, "curve", path)
     image = imread(path)[..., :3]
     assert image.shape[:2] == (675, 1050)

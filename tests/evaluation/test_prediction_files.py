@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsfa_jax.evaluation.prediction_files import Irregularities, Predicted, as_arrays, matched, read_predictions, writer
+from lsfa_jax.evaluation.prediction_files import (
+    Irregularities,
+    Predicted,
+    as_arrays,
+    matched,
+    read_predictions,
+    wide_writer,
+    writer,
+)
 from lsfa_jax.util.console import UserError
 
 
@@ -56,8 +64,8 @@ def test_repeated_labels_and_rising_probabilities_are_corrected_and_counted(tmp_
     predicted, irregularities = read(tmp_path, "\n".join(map(json.dumps, rows)))
     assert predicted == [Predicted("", ["y", "x"], [0.9, 0.5]), Predicted("", ["y"], None)]
     assert irregularities.counts == {
-        "documents with a label predicted twice, counted once": 2,
-        "documents whose probabilities rise, sorted": 1,
+        "with a label predicted twice, counted once": 2,
+        "whose probabilities rise, sorted": 1,
     }
     assert "predictions:1" in irregularities.summary()
 
@@ -112,8 +120,8 @@ def test_ids_decide_where_both_sides_have_them(tmp_path):
     predicted, irregularities = match(documents("c", "a", "z"), ["a", "b", "c"], tmp_path)
     assert [(one.id, one.labels) for one in predicted] == [("a", ["x"]), ("b", []), ("c", ["x"])]
     assert irregularities.counts == {
-        "documents that are not among those with labels, left out": 1,
-        "documents without a prediction, which score 0": 1,
+        "not among those with labels, left out": 1,
+        "without a prediction, scored 0": 1,
     }
 
 
@@ -130,7 +138,7 @@ def test_ids_that_cannot_be_matched_raise(tmp_path):
         match(documents("a", "a"), ["a", "b"], tmp_path)
     with pytest.raises(UserError, match="with the labels: the id 'b' occurs twice"):
         match(documents("a", "b"), ["b", "b"], tmp_path)
-    with pytest.raises(UserError, match="none of its 1 documents is among the 2"):
+    with pytest.raises(UserError, match="no document is among the 2"):
         match(documents("a"), ["b", "c"], tmp_path)
 
 
@@ -207,3 +215,69 @@ def test_float32_is_written_short_and_exact():
     values = np.random.default_rng(0).random(100, np.float32) ** 20
     line = json.loads(written("jsonl", [Predicted(1, [""] * 100, [float(str(p)) for p in values])]))
     np.testing.assert_array_equal(np.array(line["probabilities"], np.float32), values)
+
+
+# --- the wide layout
+
+LABEL_NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize("name", ["csv", "tsv"])
+@settings(deadline=None)
+@given(
+    labels=st.lists(
+        LABEL_NAMES | st.sampled_from(["document", "label", "Label", "id", "rank"]), min_size=1, unique=True
+    ),
+    values=st.lists(st.lists(st.none() | st.floats(0, 1, width=32), min_size=9, max_size=9), max_size=4),
+)
+def test_a_wide_table_is_read_back(tmp_path_factory, name, labels, values):
+    labels = labels[:9]
+    documents = []
+    for number, cells in enumerate(values, 1):
+        pairs = [(p, label) for p, label in zip(cells, labels, strict=False) if p is not None]
+        pairs.sort(key=lambda pair: -pair[0])
+        documents.append(Predicted(str(number), [label for _, label in pairs], [p for p, _ in pairs]))
+    stream = io.StringIO(newline="")
+    write = wide_writer(name, stream, labels)
+    for document in documents:
+        write(document)
+    predicted, irregularities = read(tmp_path_factory.getbasetemp(), stream.getvalue(), "wide")
+    assert predicted == documents
+    assert irregularities.summary() == ""
+    rows = list(csv.reader(io.StringIO(stream.getvalue(), newline=""), delimiter="," if name == "csv" else "\t"))
+    assert rows[0][1:] == labels
+    assert rows[0][0] not in labels
+    assert [len(row) for row in rows] == [len(labels) + 1] * (len(documents) + 1)
+
+
+def test_a_table_with_a_column_for_each_label_may_be_of_another_program(tmp_path):
+    content = "id,toxic,obscene\n7,0.5,0.75\n8,,\n\n9,1,0\n"
+    predicted, _ = read(tmp_path, content)
+    assert predicted == [
+        Predicted("7", ["obscene", "toxic"], [0.75, 0.5]),
+        Predicted("8", [], []),
+        Predicted("9", ["toxic", "obscene"], [1.0, 0.0]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,a,b\n7,0.5\n", "predictions:2: 2 columns, but the header has 3 (id, a, b)"),
+        ("id,a,b\n7,0.5,yes\n", "predictions:2: expected a number, got 'yes'"),
+        ("id,a,a\n7,0.5,0.5\n", "predictions:1: expected a header"),
+        ("id\n7\n", "predictions:1: expected a header"),
+    ],
+)
+def test_a_wide_table_that_cannot_be_read_is_an_error(tmp_path, content, message):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, content)
+    assert message in str(error.value)
+
+
+def test_one_is_counted_in_the_singular():
+    irregularities = Irregularities()
+    irregularities.add("without a prediction", "rows:1")
+    assert irregularities.summary() == "1 document without a prediction (first rows:1)"
+    irregularities.add("without a prediction", "rows:2")
+    assert irregularities.summary() == "2 documents without a prediction (first rows:1)"

@@ -29,9 +29,11 @@ def test_the_start_of_the_text_is_beside_the_labels():
 
 
 def test_no_control_character_passes():
-    text = "\x1b[31mred \x07\x9b2J\u202eright to left 日本語のとても長い文章" * 3
+    text = "\x1b[31mred \x07\x9b2J\ud800\u202eright to left 日本語のとても長い文章" * 3
     shown = table(Predicted("id " * 9, ODD, [0.5] * len(ODD), text))
+    shown.encode()
     assert not [c for c in shown if (c < " " and c != "\n") or c in "\x7f\x9b\u202e"]
+    assert r"\x1b[31mred \x07" in " ".join(shown.split())
     for label in ("a,b", 'say "x"', "two lines", "日本語", "[bold]", "<script>"):
         assert label in shown
     assert shown.count("0.50") == len(ODD)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lsfa_jax.util import atomic
-from lsfa_jax.util.atomic import TextFiles
+from lsfa_jax.util.atomic import TextFiles, check_writable
 from lsfa_jax.util.console import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +104,7 @@ def test_after_an_error_no_text_file_appears_and_earlier_ones_are_unchanged(tmp_
 def test_two_writers_of_one_text_file_do_not_mix_their_lines(tmp_path):
     program = f"""
 from pathlib import Path
-from lsfa_jax.util.atomic import TextFiles
+from lsfa_jax.util.atomic import TextFiles, check_writable
 with TextFiles() as files, files.open(Path({str(tmp_path / "file")!r})) as stream:
     stream.write("b\\n" * 1000)
 """
@@ -194,3 +194,44 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"file: cannot be written .* set LSFA_DATA"):  # noqa: SIM117
         with atomic.folder(tmp_path / "file" / "folder", advice="set LSFA_DATA"):
             pytest.fail("the block ran")
+
+
+# --- check_writable
+
+
+def test_a_file_that_can_be_written_passes_and_nothing_is_left(tmp_path):
+    (tmp_path / "there").write_text("earlier")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    before = names(tmp_path)
+    for name in ("new.csv", "there", "link", "pipe", "x" * 200):
+        check_writable(tmp_path / name, "--output", [tmp_path / "input"])
+    check_writable(Path("/dev/null"), "--output", [Path("/dev/null/none")])
+    assert names(tmp_path) == before
+    assert (tmp_path / "there").read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "is a folder; name a file in it"),
+        ("none/x.csv", "there is no folder {folder}/none; create it, or choose another"),
+        ("file/x.csv", "there is no folder {folder}/file; create it, or choose another"),
+        ("file", "the command reads that file; choose another"),
+        ("link", "the command reads that file; choose another"),
+        ("x" * 300, "cannot be written (File name too long); choose another"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_an_error_before_the_work(tmp_path, name, message):
+    (tmp_path / "file").write_text("input")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    path = tmp_path / name
+    with pytest.raises(UserError) as error:
+        check_writable(path, "--output", [tmp_path / "file"])
+    assert str(error.value) == f"--output {path}: {message.format(folder=tmp_path)}"
+
+
+def test_a_folder_that_takes_no_file_is_an_error_before_the_work():
+    # Not even root can create a file here, whatever the permissions are.
+    with pytest.raises(UserError, match=r"^--output /proc/x\.csv: cannot be written \(.*\); choose another$"):
+        check_writable(Path("/proc/x.csv"), "--output")

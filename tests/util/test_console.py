@@ -1,11 +1,16 @@
+import contextlib
+import io
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lsfa_jax.util import console
 
@@ -55,6 +60,69 @@ def test_streams_and_literal_text(capsys):
     printed = capsys.readouterr()
     assert printed.out == f"{ODD}\nwarning: {ODD}\n"
     assert printed.err == f"error: {ODD}\n"
+
+
+# Characters that steer a terminal, among any others, with surrogates as in the name of a file that is not UTF-8.
+ANY_TEXT = st.text(
+    st.characters() | st.sampled_from("\0\x07\b\t\n\r\x1b\x7f\x80\x9b\x9f\u202a\u202e\u2066\u2069\ud800\udcff")
+)
+
+
+def is_safe(printed):
+    printed.encode()  # no surrogate
+    return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", printed)
+
+
+@settings(deadline=None)
+@given(ANY_TEXT)
+def test_nothing_that_steers_a_terminal_is_printed(text):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        console.note(text)
+        console.warn(text)
+        console.error(text)
+        console.table(text, [text, "b"], [[text, text]])
+    assert is_safe(printed.getvalue())
+
+
+@settings(deadline=None)
+@given(ANY_TEXT)
+def test_escaped_text_is_safe_and_keeps_the_rest(text):
+    assert is_safe(console.escaped(text))
+    kept = "".join(c for c in text if is_safe_character(c))
+    assert console.escaped(kept) == kept
+    assert console.escaped(f"a{kept}b\x1b[2J") == rf"a{kept}b\x1b[2J"
+
+
+def is_safe_character(character):
+    return not "\ud800" <= character <= "\udfff" and is_safe(character)
+
+
+def test_progress_escapes_as_well(clock, capsys):
+    with console.progress("reading \x1b[2J\n", 4, "rows") as advance:
+        clock.now += 10
+        advance(1, "at \u202e\udcff")
+    assert capsys.readouterr().out == "reading \\x1b[2J\\n: 1/4 rows, 0/s, ETA 0:00:30 at \\u202e\\udcff\n"
+
+
+def test_a_bar_on_a_terminal_escapes_as_well():
+    shown = on_a_terminal("""
+with console.progress("reading \\x1b]0;title\\x07", 400, "documents") as advance:
+    advance(100, "at \\x9b2J")
+""")
+    assert r"reading \x1b]0;title\x07" in shown
+    assert r"at \x9b2J" in shown
+    assert "\x07" not in shown
+    assert "\x9b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (1234, "1,234 rows"), (-1, "-1 rows")]
+)
+def test_plural(number, text):
+    assert console.plural(number, "row") == text
+    assert console.plural(1, "child", "children") == "1 child"
+    assert console.plural(2, "child", "children") == "2 children"
 
 
 @pytest.mark.parametrize("write", [console.note, console.warn, console.error])

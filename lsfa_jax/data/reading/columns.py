@@ -272,11 +272,10 @@ def _check(roles: Roles, columns: Sequence[Column], name: str, options: ReadOpti
     if len(roles.labels) != 1 or roles.indicators:
         return
     labels = by_name[roles.labels[0]]
-    are_strings = all(isinstance(value, str) for value in labels.values)
-    if labels.rows >= _FEW_ROWS and not options.labels_field and are_strings and labels.is_text:
-        if labels.letters > 2 * text.letters:
-            problem = f"column {labels.name!r} looks like a text, as in {reprlib.repr(labels.cells[0])}"
-            raise _unclear(columns, problem, "labels_field", name, options)
+    are_strings = all(isinstance(value, str) for value in labels.values) and not options.labels_field
+    if labels.rows >= _FEW_ROWS and are_strings and labels.is_text and labels.letters > 2 * text.letters:
+        problem = f"column {labels.name!r} looks like a text, as in {reprlib.repr(labels.cells[0])}"
+        raise _unclear(columns, problem, "labels_field", name, options)
     if labels.is_flags:
         flags = [column.name for column in columns if column.is_flags and column.name not in roles.texts]
         if len(flags) > 1:

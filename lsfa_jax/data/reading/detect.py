@@ -139,8 +139,8 @@ def _check_encoding(head: bytes, name: str, options: ReadOptions) -> None:
     if len(broken) < _BROKEN_LINES or 2 * len(broken) <= len(lines):
         return
     raise UserError(
-        f"{name}: {len(broken):,} of the first {len(lines):,} lines that are not plain ASCII are not UTF-8: the file is in "
-        f"another encoding. {readings(broken[0])}. Set {options.option('encoding')} to the right one."
+        f"{name}: {len(broken):,} of the first {len(lines):,} lines that are not plain ASCII are not UTF-8: the file is "
+        f"in another encoding. {readings(broken[0])}. Set {options.option('encoding')} to the right one."
     )
 
 
@@ -398,8 +398,8 @@ def _without_header(table: _Table, first_line: int, name: str, options: ReadOpti
     fields = [field for field in ("text_field", "labels_field", "label_columns") if getattr(options, field)]
     if fields:
         raise UserError(
-            f"{name}: the first row is no header ({reprlib.repr(table.rows[0])}), so {options.option(fields[0])} names no "
-            f"column. Name the columns: {_columns_advice(table, options)}."
+            f"{name}: the first row is no header ({reprlib.repr(table.rows[0])}), so {options.option(fields[0])} names "
+            f"no column. Name the columns: {_columns_advice(table, options)}."
         )
     roles = choose_without_names(columns, options.labelled)
     if roles is None:
@@ -462,13 +462,13 @@ def _no_table(lines: list[bytes], tables: Sequence[_Table], name: str, options: 
     if options.columns:
         widths = sorted({table.width for table in tables if table.width > 1})
         return UserError(
-            f"{name}: {options.option('columns')} {options.columns}: the rows have {' or '.join(map(str, widths)) or 'one'} "
-            f"columns, as in {shown}. Name each column once, or put - for one that is not read."
+            f"{name}: {options.option('columns')} {options.columns}: the rows have "
+            f"{' or '.join(map(str, widths)) or 'one'} columns, as in {shown}. Name each column once, or put - for one that is not read."
         )
     return UserError(
-        f"{name}: the format is not clear from its first lines ({shown}): no column for the text and one for the labels "
-        f"can be seen. Expected one of {', '.join(FORMATS)}; give {options.option('format')}, or a file of labels beside "
-        "one of texts, named like train_texts.txt and train_labels.txt."
+        f"{name}: the format is not clear from its first lines ({shown}): they have no columns of texts and labels. "
+        f"Expected one of {', '.join(FORMATS)}; give {options.option('format')}, or a file of labels beside one of "
+        "texts, named like train_texts.txt and train_labels.txt."
     )
 
 

@@ -36,7 +36,7 @@ from lsfa_jax.data.reading.rows import (
 from lsfa_jax.data.reading.splits import Files, Source, compressed_or_plain, with_label_file
 from lsfa_jax.data.reading.tables import table_rows
 from lsfa_jax.data.reading.text_lines import fasttext, plain_lines
-from lsfa_jax.util.console import UserError, note
+from lsfa_jax.util.console import UserError, note, plural
 
 # So many ids are compared at most, so that memory stays bounded.
 _MAX_IDS = 1_000_000
@@ -77,7 +77,7 @@ class ReadReport:
 
     def summary(self) -> str:
         """Returns the counts as one line of text."""
-        parts = [f"{self.read:,} rows read, {self.kept:,} kept"]
+        parts = [f"{plural(self.read, 'row')} read, {self.kept:,} kept"]
         for title, counts in (("skipped", self.skipped), ("noted", self.notes)):
             if counts:
                 listed = (f"{n:,} {what} (first {self.first[what]})" for what, n in counts.most_common())
@@ -155,8 +155,10 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
 def _stopped(where: str, row: BadRow, options: ReadOptions) -> UserError:
     advice = f"Mend the row, or leave such rows out with `{options.prefix}bad-rows skip`."
     if row.reason == INVALID_UTF8 and isinstance(row.got, bytes):
-        advice = f"{readings(row.got)}. If the file is in one of them, set {options.option('encoding')}; if only this row is, "
-        advice += f"convert it, or leave such rows out with `{options.prefix}bad-rows skip`."
+        advice = (
+            f"{readings(row.got)}. If the file is in one of them, set {options.option('encoding')}; if only this row "
+            f"is, convert it, or leave such rows out with `{options.prefix}bad-rows skip`."
+        )
     return UserError(f"{where}: {row}. {advice}")
 
 

@@ -239,7 +239,7 @@ class _Split:
         return len(together) >= least_pairs and self.rows.total() >= _REPEATED_ROWS
 
     def known_parts(self) -> tuple[float, int]:
-        """Returns the share of rows with several parts, all of which are labels alone too; and how many cells differ."""
+        """Returns the share of rows with several parts that are all labels alone too, and the number of such cells."""
         total = sum(self.rows[cell] for cell in self.multiple)
         known = [cell for cell, parts in self.multiple.items() if all(part in self.single for part in parts)]
         return (sum(self.rows[cell] for cell in known) / total if total else 0.0), len(known)

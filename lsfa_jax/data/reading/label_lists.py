@@ -1,4 +1,4 @@
-"""Lists of labels as programs print them into one string: JSON, Python, NumPy, pandas, DuckDB, PostgreSQL, spaCy's cats.
+"""Lists of labels as programs print them into one string: JSON, Python, NumPy, pandas, DuckDB, PostgreSQL.
 
 Nothing is evaluated: the string is read character by character.
 """

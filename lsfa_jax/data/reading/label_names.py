@@ -24,7 +24,7 @@ def read_label_names(path: Path) -> Mapping[str, str]:
     """Reads names of labels.
 
     The file has the name of number i in line i, from 0; or an id, a tab and a name in each line; or it is a CSV with a
-    column uri or id and one whose name begins with label; or JSON Lines with a "title" or "name" in the order of the numbers.
+    column uri or id and one whose name begins with label; or JSON Lines with a "title" or "name" in their order.
 
     Raises:
         UserError: the file cannot be read, or a line has another form.

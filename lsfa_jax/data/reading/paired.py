@@ -48,8 +48,8 @@ def matrix_rows(texts: Stream, labels: Iterable[list[str]], matrix: str) -> Plac
     for line, names in zip_longest(texts.lines(), labels):
         if line is None or names is None:
             raise UserError(
-                f"{texts.name} and {matrix}: different numbers of texts and of rows; expected as many. One is cut off, or "
-                "a text holds a line end."
+                f"{texts.name} and {matrix}: different numbers of texts and of rows; expected as many. One is cut off, "
+                "or a text holds a line end."
             )
         number = line[0]
         try:

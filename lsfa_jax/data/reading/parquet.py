@@ -119,7 +119,7 @@ def _check_text_type(kind: pa.DataType, text: str, schema: pa.Schema, name: str,
 
 
 def _class_names(schema: pa.Schema, column: str) -> dict[str, str]:
-    """Returns the names of the numbered classes of a column, which Hugging Face datasets keep in the file's metadata."""
+    """Returns the names of the classes of a column, which Hugging Face datasets keep in the file's metadata."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         feature = features[column]

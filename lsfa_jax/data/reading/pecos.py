@@ -34,8 +34,8 @@ def label_rows(path: Path) -> Iterator[list[str]]:
         zipfile.BadZipFile,
     ) as error:
         raise UserError(
-            f"{path}: is no sparse matrix that can be read ({error}). Expected what scipy.sparse.save_npz writes, or the "
-            "labels of each text in a text file: one line a text, numbers separated by spaces."
+            f"{path}: is no sparse matrix that can be read ({error}). Expected what scipy.sparse.save_npz writes, or "
+            "the labels of each text in a text file: one line a text, numbers separated by spaces."
         ) from None
     for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
         columns, values = matrix.indices[start:stop], matrix.data[start:stop]

@@ -57,6 +57,8 @@ def find_splits(data_dir: Path) -> dict[str, Path | Files]:
         return {"train": with_label_file(data_dir)}
     try:
         present = sorted(entry.name for entry in data_dir.iterdir())
+    except FileNotFoundError:
+        raise UserError(f"{data_dir}: there is neither a file nor a folder of this name. Check the path.") from None
     except OSError as error:
         raise UserError(
             f"{data_dir}: neither a file nor a folder that can be read ({error.strerror}). Check the path."
@@ -81,6 +83,18 @@ def find_splits(data_dir: Path) -> dict[str, Path | Files]:
                 f"name, plain or compressed; the folder holds {listed or 'nothing'}."
             )
     return splits
+
+
+def source_files(path: Path) -> list[Path]:
+    """Returns the files that are read of a corpus: a file itself, or those of the splits of a folder."""
+    if path.is_file():
+        return [path]
+    try:
+        sources = find_splits(path).values()
+    except UserError:  # reported when the corpus is read
+        return []
+    files = [source if isinstance(source, Files) else Files((source,)) for source in sources]
+    return [file for source in files for file in (*source.texts, *filter(None, [source.labels]))]
 
 
 def with_label_file(path: Path) -> Path | Files:

@@ -140,7 +140,7 @@ def written(choice, form):
 
 
 def mutated(choice, content):
-    """The content with one to four errors."""
+    """The content with one to four errors, without a byte order mark of UTF-16, after which it would be in UTF-16."""
     data = bytearray(content)
     for _ in range(choice.randint(1, 4)):
         at = choice.randint(0, len(data))
@@ -156,7 +156,7 @@ def mutated(choice, content):
             data[at % len(data)] = choice.randint(0, 255)
         else:
             del data[at:]
-    return bytes(data)
+    return bytes(data).removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
 
 
 def read(source, **options):

@@ -2,9 +2,9 @@ import io
 
 import pytest
 
-from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
 from lsfa_jax.data.reading.label_cells import LIST, SINGLE, WHOLE, split_labels
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.rows import BadRowError
 from lsfa_jax.util.console import UserError
 

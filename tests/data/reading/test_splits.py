@@ -38,5 +38,5 @@ def test_split_errors_name_what_is_there(tmp_path, names, message):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(UserError, match="neither a file nor a folder that can be read"):
+    with pytest.raises(UserError, match="there is neither a file nor a folder"):
         find_splits(tmp_path / "nowhere")
