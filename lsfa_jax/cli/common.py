@@ -19,13 +19,13 @@ from pydantic import BaseModel, Field, ValidationError
 
 from lsfa_jax import __version__
 from lsfa_jax.cli import diagnosis
-from lsfa_jax.config import Section, nearest
+from lsfa_jax.config import Data, Section, nearest
 from lsfa_jax.util import atomic, console
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 
 if TYPE_CHECKING:
-    from lsfa_jax.data.reading.detect import ReadOptions
+    from lsfa_jax.data.reading.options import ReadOptions
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,16 +39,29 @@ class ReadingOptions(Section):
         description="Field or column that holds the text, where its name does not tell. By default the run's "
         "data.text_field.",
     )
+    encoding: str = Field("auto", description="auto: UTF-8, or UTF-16 with a byte order mark; or a name like cp1252.")
+    columns: str = Field(
+        "", description="Names of the columns of a file without a header, in order, such as text,labels; - is not read."
+    )
     labels_field: str = Field("", description="Field or column that holds the labels, likewise.")
+    label_columns: str = Field("", description="Columns of 0 and 1 that are a label each: first..last, or names.")
+    label_names: str = Field("", description="File with the names of labels that are numbers or other ids.")
     id_field: str = Field("", description="Field or column that holds the document's id, likewise.")
     label_separator: str = Field("", description="What stands between the labels of a document in one string.")
     bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")
 
     def read_options(self, **more: Any) -> "ReadOptions":
         """Returns the reader's options; `more` sets further ones, or replaces these."""
-        from lsfa_jax.data.reading.detect import ReadOptions
+        from lsfa_jax.data.reading.options import ReadOptions
 
         return ReadOptions(**self.model_dump() | {"prefix": "--"} | more)
+
+    def like_run(self, data: Data) -> "ReadOptions":
+        """Returns the reader's options, with the settings of a run where these leave them open."""
+        from lsfa_jax.data.reading.options import ReadOptions
+
+        given = {name: value for name, value in self.model_dump().items() if value not in ("", "auto")}
+        return ReadOptions.from_settings(data, **{"format": "auto", "bad_rows": self.bad_rows, "prefix": "--"} | given)
 
 
 Reading = Annotated[ReadingOptions, tyro.conf.OmitArgPrefixes]

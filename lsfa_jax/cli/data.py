@@ -197,7 +197,7 @@ class CheckArguments(Section):
 
     def run(self) -> None:
         from lsfa_jax.data import check
-        from lsfa_jax.data.reading.detect import ReadOptions
+        from lsfa_jax.data.reading.options import ReadOptions
 
         check.check(Path(self.path).expanduser(), ReadOptions.from_settings(self.data, bad_rows="skip"), self.data)
 

@@ -32,8 +32,8 @@ from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError, note, plural
 
 if TYPE_CHECKING:
-    from lsfa_jax.data.reading.detect import ReadOptions
     from lsfa_jax.data.reading.documents import Source
+    from lsfa_jax.data.reading.options import ReadOptions
     from lsfa_jax.training.model_folder import TrainedModel
 
 
@@ -206,11 +206,7 @@ def _read(
 
     # The run's settings say how its files are read; other files of the kind are read likewise.
     data, reading = model.config.data if model else Data(), arguments.reading
-    options = reading.read_options(
-        text_field=reading.text_field or data.text_field,
-        labels_field=reading.labels_field or data.labels_field,
-        label_separator=reading.label_separator or data.label_separator,
-    )
+    options = reading.like_run(data)
     report = ReadReport()
     try:
         with console.progress(f"reading {source}", None, "documents") as advance:

@@ -10,8 +10,8 @@ import numpy as np
 
 from lsfa_jax.config import Data
 from lsfa_jax.data.build_corpus import merged_rows, overlap
-from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import ReadReport, read_documents
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.splits import Source, find_splits
 from lsfa_jax.data.same_text import Rows, in_both, same_texts
 from lsfa_jax.data.similar_labels import alike

@@ -14,8 +14,8 @@ from lsfa_jax.config import Config
 from lsfa_jax.data import build_corpus, cache, download, named, synthetic, word_vectors
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ragged import Ragged
-from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.splits import Files, Source, find_splits
 from lsfa_jax.data.same_text import Rows, same_texts
 from lsfa_jax.data.tokenizer import Tokenizer

@@ -4,7 +4,7 @@ import pytest
 
 from lsfa_jax.config import Data
 from lsfa_jax.data.check import check
-from lsfa_jax.data.reading.detect import ReadOptions
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.util.console import UserError
 
 OPTIONS = ReadOptions(bad_rows="skip")

@@ -12,8 +12,8 @@ from lsfa_jax.config import Config
 from lsfa_jax.data import build_corpus, download, load
 from lsfa_jax.data.load import load_corpus, load_embedding, read_split
 from lsfa_jax.data.named import CATALOGUE
-from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import ReadReport, read_documents
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.splits import find_splits
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.data.vocabulary import encode, word_index

@@ -12,8 +12,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.svm import LinearSVC
 
-from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import ReadReport, read_documents
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.splits import find_splits
 from lsfa_jax.data.synthetic import SHAPES, Shape, check_shape, documents, write
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER

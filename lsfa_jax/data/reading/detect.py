@@ -26,8 +26,6 @@ from lsfa_jax.data.reading.rows import BadRowError, Layout
 from lsfa_jax.data.reading.tables import records
 from lsfa_jax.util.console import UserError
 
-__all__ = ["FORMATS", "ReadOptions", "describe", "detect", "typed_layout"]
-
 NUM_ROWS = 1_000
 """Rows that the layout is detected from."""
 
@@ -139,8 +137,8 @@ def _check_encoding(head: bytes, name: str, options: ReadOptions) -> None:
     if len(broken) < _BROKEN_LINES or 2 * len(broken) <= len(lines):
         return
     raise UserError(
-        f"{name}: {len(broken):,} of the first {len(lines):,} lines that are not plain ASCII are not UTF-8: the file is "
-        f"in another encoding. {readings(broken[0])}. Set {options.option('encoding')} to the right one."
+        f"{name}: {len(broken):,} of the first {len(lines):,} lines that are not plain ASCII are not UTF-8 either: the "
+        f"file is in another encoding. {readings(broken[0])}. Set {options.option('encoding')} to the right one."
     )
 
 
@@ -463,7 +461,8 @@ def _no_table(lines: list[bytes], tables: Sequence[_Table], name: str, options: 
         widths = sorted({table.width for table in tables if table.width > 1})
         return UserError(
             f"{name}: {options.option('columns')} {options.columns}: the rows have "
-            f"{' or '.join(map(str, widths)) or 'one'} columns, as in {shown}. Name each column once, or put - for one that is not read."
+            f"{' or '.join(map(str, widths)) or 'one'} columns, as in {shown}. Name each "
+            "column once, or put - for one that is not read."
         )
     return UserError(
         f"{name}: the format is not clear from its first lines ({shown}): they have no columns of texts and labels. "

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.splits import Source
 
 

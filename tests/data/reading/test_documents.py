@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax.data.reading import compression
-from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.util.console import UserError
 
 ROW = b'{"labels": ["a", "b"], "text": "some words"}\n'

@@ -22,8 +22,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lsfa_jax.data.reading.detect import ReadOptions, detect
+from lsfa_jax.data.reading.detect import detect
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.rows import Row
 from lsfa_jax.data.reading.splits import Files
 from lsfa_jax.data.reading.tables import table_rows

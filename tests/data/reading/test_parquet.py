@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lsfa_jax.data.reading import compression
-from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.splits import Files, find_splits
 from lsfa_jax.util.console import UserError
 from tests.data.reading.files import read

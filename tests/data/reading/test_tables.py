@@ -4,8 +4,8 @@ import io
 import pyarrow.csv
 import pytest
 
-from lsfa_jax.data.reading.detect import ReadOptions
 from lsfa_jax.data.reading.documents import ReadReport, read_documents
+from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.util.console import UserError
 
 
