@@ -166,8 +166,7 @@ def _read_table(
     # The first column has a plain name.
     comma, tab = (first[1].find(delimiter) % (len(first[1]) + 1) for delimiter in (b",", b"\t"))
     delimiter = "\t" if tab < comma else ","
-    # So many columns, as far as is known: a cell of the header can go on in the next line, with any number of tabs.
-    layout = Layout("tsv" if tab < comma else "csv", delimiter=delimiter, columns=("",) * 2**20)
+    layout = Layout("tsv" if tab < comma else "csv", delimiter=delimiter)
     _, header, _ = next(records(chain([first], lines), layout))
     exact = [] if isinstance(header, BadRowError) else header
     names = [name.strip().lower() for name in exact]

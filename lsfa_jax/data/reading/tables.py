@@ -80,9 +80,10 @@ def records(lines: Lines, layout: Layout) -> Iterator[Record]:
         number, line = source.record[0]
         odd_quotes = line.count(b'"') % 2 == 1
         # A text that goes on in the next line rarely does so with the number of tabs of a complete row.
-        if tabs and any(part.count(b"\t") >= len(layout.columns) - 1 for _, part in source.record[1:]):
+        width = len(layout.columns)
+        if tabs and width and any(part.count(b"\t") >= width - 1 for _, part in source.record[1:]):
             reason = "a quote that does not end in its line"
-        elif len(source.record) > 1 and layout.columns and len(cells) != len(layout.columns):
+        elif width and len(source.record) > 1 and len(cells) != width:
             # A quote that a later row closes: the rows between them are not a part of this one.
             reason = "a quote that does not close in its row"
         if reason:
