@@ -41,16 +41,19 @@ class Data(Section):
         (64, 128, 192, 256, 384), description="Lengths that texts are padded to; max_words is always the last."
     )
     format: str = Field("auto", description="Of the files. auto: by their content; or jsonl, csv, tsv, parquet, ...")
-    encoding: str = Field("auto", description="auto: UTF-8, or UTF-16 with a byte order mark; or a name such as cp1252.")
+    encoding: str = Field(
+        "auto", description="auto: UTF-8, or UTF-16 with a byte order mark; or a name such as cp1252."
+    )
     columns: str = Field(
         "",
-        description="Names of the columns of a file without a header, in order: text,labels or id,text,labels; - is not "
-        "read.",
+        description="Names of the columns of a file without a header, in order: text,labels or id,text,labels; - is "
+        "not read.",
     )
     text_field: str = Field("", description="Field or column with the text; several, as title,abstract, are joined.")
     labels_field: str = Field("", description="Field or column with the labels; several, or a pattern such as label*.")
     label_columns: str = Field(
-        "", description="Columns of 0 and 1 that are a label each: first..last, a pattern, or names with commas between."
+        "",
+        description="Columns of 0 and 1 that are a label each: first..last, a pattern, or names with commas between.",
     )
     label_separator: str = Field("", description="What stands between labels that share a column; none: nothing does.")
     label_names: str = Field(
@@ -249,6 +252,13 @@ def dataset_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.toml"))
 
 
+# Settings that do not decide results.
+_NO_RESULTS = ("data_dir", "data.label_names", "data.verify")
+
+NAMED_VECTORS = ("none", "glove-50d")
+"""The values of `vectors` that are not the path of a file."""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Reads a settings file; raises UserError with the line of an error."""
     try:
@@ -257,6 +267,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such settings file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not a TOML settings file: {error}") from None
+
+
+def read_run_settings(path: Path) -> dict[str, Any]:
+    """Reads the settings file of a run or model; texts of one that has no tokenizer are read as they were then."""
+    values = read_toml(path)
+    return merged({"data": {"tokenizer": "runs"}}, values)
 
 
 def layered(dataset: str, preset: str, profile: str, configs: Path = CONFIGS) -> dict[str, Any]:
@@ -337,12 +353,16 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def differences(first: Config, second: Config) -> list[str]:
-    """Lists the dotted keys in which two settings differ, of those that decide results."""
+    """Lists the dotted keys in which two settings differ, of those that decide results.
+
+    The place of a file or folder does not: a run knows its data by content.
+    """
 
     def value(config: Config, key: str) -> object:
-        return functools.reduce(getattr, key.split("."), config)
+        setting = functools.reduce(getattr, key.split("."), config)
+        return "a file" if key == "vectors" and setting not in NAMED_VECTORS else setting
 
-    return [key for key in keys(Config) if key != "data.verify" and value(first, key) != value(second, key)]
+    return [key for key in keys(Config) if key not in _NO_RESULTS and value(first, key) != value(second, key)]
 
 
 def to_toml(config: Config) -> str:
