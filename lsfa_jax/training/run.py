@@ -199,13 +199,22 @@ class Run:
             state = sharding.replicate(self.mesh, init())
         start = time.monotonic()
         try:
-            return loop.run(stage, state, checkpoints, self.folder)
+            return loop.run(stage, state, checkpoints, self.folder, self._advice())
         finally:
             seconds = self.metrics["seconds"]
             seconds[stage.name] = seconds.get(stage.name, 0.0) + time.monotonic() - start
             # If the disk is full, the exception that is already raised, or the next write, reports it.
             with suppress(UserError):
                 self.folder.write_metrics(self.metrics)
+
+    def _advice(self) -> str:
+        """What to do about a stage that takes long on these devices."""
+        if jax.default_backend() != "cpu" or self.config.preset != "full":
+            return ""
+        return (
+            "This is the full preset, which is for a GPU, on a CPU. The quick preset is for laptops (smaller layers, "
+            "shorter texts, fewer epochs): stop with Ctrl-C, and start with --preset quick and another --output"
+        )
 
     def _checkpoints(self, stage: str) -> Checkpoints:
         return Checkpoints(self.folder.checkpoints(stage), self.save_every)
