@@ -121,7 +121,8 @@ def trained_model(
 ) -> TrainedModel:
     """Returns a model for some words and labels, with its initial parameters."""
     settings = config(data={"length_buckets": length_buckets})
-    model = make_model(settings, vocabulary_size=vocabulary.NUM_SPECIAL + len(words))
+    rows, size = vocabulary.NUM_SPECIAL + len(words), settings.encoder.embedding_size
+    model = lsfa.make_model(settings, rows, size, len(labels))
     return TrainedModel(
         config=settings,
         words=words,

@@ -270,8 +270,8 @@ class _Meter:
         if rest * a_step < _SHORT:
             return
         note(
-            f"{stage.name}: the remaining {rest / stage.steps_per_epoch:.3g} epochs take about {_duration(rest * a_step)} "
-            f"at most, {_duration(stage.steps_per_epoch * a_step)} an epoch, and the validations in addition"
+            f"{stage.name}: {_duration(stage.steps_per_epoch * a_step)} an epoch, at most about "
+            f"{_duration(rest * a_step)} for the remaining {rest / stage.steps_per_epoch:.3g} epochs, validation apart"
         )
         if advice and rest * a_step > _SLOW:
             note(advice)

@@ -82,7 +82,7 @@ def test_a_run_does_not_continue_on_another_corpus(folder, data, options):
     before = runs.files(folder)
     text = (data / "train.jsonl").read_text()
     (data / "train.jsonl").write_text(text.replace('"label3"', '"another"'))
-    with pytest.raises(UserError, match="labels: the corpus has another labels than this run was trained on"):
+    with pytest.raises(UserError, match=r"run: the data has changed since this run began: .*labels.*--data-dir"):
         runs.train(folder, **options)
     assert runs.files(folder) == before
 
