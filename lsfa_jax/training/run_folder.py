@@ -91,7 +91,7 @@ class RunFolder:
         try:
             stored = json.loads(self._content_file.read_bytes())
             differing = content.changed(stored, digests)
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             texts = model_folder.text_files(words, labels).items()
             files = {name: self.path / name for name, _ in texts}
             differing = [

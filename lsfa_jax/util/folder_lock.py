@@ -103,7 +103,7 @@ class FolderLock:
         try:
             holder = json.loads(self._holder.read_text(encoding="utf-8"))
             return {name: str(holder[name]) for name in ("pid", "host", "since")}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
 
     def _in_use(self, advice: str) -> UserError:
