@@ -313,6 +313,18 @@ def test_a_moved_folder_resumes(finished, tmp_path):
 
 
 @slow
+def test_a_run_resumes_after_its_folder_and_its_data_moved(tmp_path, finished):
+    data = training_corpus.write(tmp_path / "data")
+    folder = tmp_path / "before"
+    runs.interrupt(folder, 9, training_corpus.run_config(data))
+    assert 0 < last_state(folder, "representation")["step"] < 15
+    moved, data = folder.rename(tmp_path / "after"), data.rename(tmp_path / "elsewhere")
+    runs.train(moved, data_dir=str(data), resume=True)
+    assert_same_run(moved, finished.folder)
+    assert RunFolder(moved).read_config().data_dir == str(data)
+
+
+@slow
 def test_resuming_a_finished_run_changes_nothing(finished, folder):
     runs.resume(folder)
     assert_same_run(folder, finished.folder)
