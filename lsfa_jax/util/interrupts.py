@@ -117,7 +117,12 @@ def run_and_exit(command: Callable[[], int]) -> NoReturn:
         code: int | str | None = command()
     except SystemExit as request:
         code = request.code
+    except KeyboardInterrupt:  # in the last lines of the command
+        code = 128 + signal.SIGINT
     if isinstance(code, int) and code > 128:
+        with suppress(KeyboardInterrupt):
+            for signum in _SIGNALS:
+                signal.signal(signum, signal.SIG_IGN)
         leave(code)
     raise SystemExit(code)
 

@@ -123,12 +123,10 @@ def test_a_run_does_not_continue_on_other_data(folder, config, data, split, chan
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     change(rows)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(
-        UserError, match=rf"run: the data has changed since this run began: .*{named}.*--output"
-    ) as error:
+    # Texts of training documents also decide the order of the vocabulary, by which all texts are numbered.
+    listed = rf".*{named}.*" if split == "train" else named
+    with pytest.raises(UserError, match=rf"run: the data has changed since this run began: {listed} \(.*--output"):
         runs.train(folder, **options)
-    if change is not rename_label:
-        assert f"began: {named} ({data})" in str(error.value)
     assert runs.files(folder) == before
 
 
