@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsfa_jax.config import STAGES, Config, Stage
+from lsfa_jax.config import NAMED_VECTORS, STAGES, Config, Stage
 from lsfa_jax.data.batches import Batches, length_buckets
 from lsfa_jax.data.corpus import Corpus, EncodedSplit, Split
 from lsfa_jax.data.load import load_corpus, load_embedding
@@ -80,6 +80,8 @@ def train(
 
 def _prepare(config: Config, folder: RunFolder, stages: Sequence[Stage], resume: bool, save_every: float) -> "Run":
     """Loads the data and prepares the run folder, which does not change before all of the input has been checked."""
+    if folder.config_file.is_file():
+        _check_places(config)
     corpus = load_corpus(config)
     _check_documents(corpus)
     embedding = load_embedding(config, corpus.words)
@@ -89,6 +91,15 @@ def _prepare(config: Config, folder: RunFolder, stages: Sequence[Stage], resume:
     folder.create(config, corpus.words, corpus.labels, digests)
     note(f"Run folder: {folder.path}")
     return Run(config, corpus, embedding, folder, save_every)
+
+
+def _check_places(config: Config) -> None:
+    """Raises UserError if the files of a run that continues are no longer where they were."""
+    vectors = "" if config.vectors in NAMED_VECTORS else config.vectors
+    places = {"--data-dir": config.data_dir, "--data.label-names": config.data.label_names, "--vectors": vectors}
+    for option, place in places.items():
+        if place and not Path(place).exists():
+            raise UserError(f"{place}: there is no such file or folder; if it was moved, name its place with {option}")
 
 
 def _check_documents(corpus: Corpus) -> None:
