@@ -401,7 +401,7 @@ class Run:
 
 
 def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params:
-    """Starts the classifiers' bias at the labels' mean frequency, if the settings say so.
+    """Starts the classifiers' bias at the labels' mean frequency, if the settings do.
 
     With thousands of labels, the first hundreds of steps would otherwise only make all labels improbable, and what
     this does to the features is slow to recover.

@@ -46,9 +46,9 @@ class RunFolder:
 
     @property
     def is_free(self) -> bool:
-        """Whether a new run can be written here: nothing is there, or a folder without files."""
+        """Whether a new run can be written into the folder: it does not exist, or has no files."""
         path = self.path
-        return not path.exists() or (path.is_dir() and all(self._lock.is_mine(file) for file in path.iterdir()))
+        return not path.exists() or (path.is_dir() and all(self._lock.is_part(file) for file in path.iterdir()))
 
     @property
     def config_file(self) -> Path:

@@ -31,7 +31,7 @@ class FolderLock:
         self._lock = filelock.FileLock(folder / ".lock", thread_local=False)
         self._holder = folder / ".lock.json"
 
-    def is_mine(self, path: Path) -> bool:
+    def is_part(self, path: Path) -> bool:
         """Whether a file in the folder belongs to the lock."""
         return path.name in (".lock", self._holder.name, atomic.temporary(self._holder).name)
 
