@@ -255,6 +255,13 @@ def dataset_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.toml"))
 
 
+# Settings that do not decide results.
+_NO_RESULTS = ("data_dir", "data.label_names", "data.verify")
+
+NAMED_VECTORS = ("none", "glove-50d")
+"""The values of `vectors` that are not the path of a file."""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Reads a settings file; raises UserError with the line of an error."""
     try:
@@ -263,6 +270,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such settings file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not a TOML settings file: {error}") from None
+
+
+def read_run_settings(path: Path) -> dict[str, Any]:
+    """Reads the settings file of a run or model; texts of one that has no tokenizer are read as they were then."""
+    values = read_toml(path)
+    return merged({"data": {"tokenizer": "runs"}}, values)
 
 
 def layered(dataset: str, preset: str, profile: str, configs: Path = CONFIGS) -> dict[str, Any]:
@@ -408,12 +421,16 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
 
 
 def differences(first: Config, second: Config) -> list[str]:
-    """Lists the dotted keys in which two settings differ, of those that decide results."""
+    """Lists the dotted keys in which two settings differ, of those that decide results.
+
+    The place of a file or folder does not: a run knows its data by content.
+    """
 
     def value(config: Config, key: str) -> object:
-        return functools.reduce(getattr, key.split("."), config)
+        setting = functools.reduce(getattr, key.split("."), config)
+        return "a file" if key == "vectors" and setting not in NAMED_VECTORS else setting
 
-    return [key for key in keys(Config) if key != "data.verify" and value(first, key) != value(second, key)]
+    return [key for key in keys(Config) if key not in _NO_RESULTS and value(first, key) != value(second, key)]
 
 
 def to_toml(config: Config) -> str:

@@ -8,8 +8,19 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lsfa_jax.cli import common
-from lsfa_jax.config import STAGES, Config, Stage, dataset_names, layered, merged, nearest, read_toml, validated
-from lsfa_jax.util import console
+from lsfa_jax.config import (
+    STAGES,
+    Config,
+    Stage,
+    dataset_names,
+    layered,
+    merged,
+    nearest,
+    read_run_settings,
+    read_toml,
+    validated,
+)
+from lsfa_jax.util import console, interrupts
 from lsfa_jax.util.console import UserError
 
 
@@ -72,7 +83,7 @@ def _settings_file(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if chosen.config:
         return read_toml(Path(chosen.config)), chosen.config
     if chosen.output and (chosen.resume or starts_later) and of_run.is_file():
-        return read_toml(of_run), str(of_run)
+        return read_run_settings(of_run), str(of_run)
     return {}, "settings"
 
 
@@ -137,10 +148,13 @@ def _command(argv: list[str], prog: str) -> int:
 
     arguments = _with_output(arguments)
     compilation_cache.keep_on_disk()
+    # Before the block below: an import that a signal interrupts cannot be repeated.
+    from lsfa_jax.training.run_folder import RunFolder, how_to_resume
+
     try:
         train(arguments)
-    except KeyboardInterrupt:
-        console.error("interrupted before there was anything to save")
+    except (KeyboardInterrupt, SystemExit):  # SIGINT, SIGTERM before the first stage
+        console.error(how_to_resume(RunFolder(Path(arguments.output))))
         raise
     if arguments.baseline == "none":
         return 0
@@ -159,4 +173,4 @@ def main(argv: list[str] | None = None, prog: str = "bin/train") -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    interrupts.run_and_exit(main)

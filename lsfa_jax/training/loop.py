@@ -20,6 +20,12 @@ from lsfa_jax.util.console import UserError, note, progress
 
 BatchT = TypeVar("BatchT")
 
+# So many seconds of steps are timed before the time of the stage is estimated; a stage below a minute is not worth it.
+_SECONDS_TO_ESTIMATE, _SHORT = 10.0, 60.0
+
+# From this estimate on, in seconds, the advice about a slow stage is printed.
+_SLOW = 20 * 60.0
+
 # Reading a loss makes the host wait for the device, so progress shows it only every so many steps.
 _STEPS_BETWEEN_LOSSES = 25
 
@@ -60,7 +66,11 @@ class Stage(abc.ABC, Generic[BatchT]):
 
 
 def run(
-    stage: Stage, state: TrainState, checkpoints: Checkpoints | None = None, folder: RunFolder | None = None
+    stage: Stage,
+    state: TrainState,
+    checkpoints: Checkpoints | None = None,
+    folder: RunFolder | None = None,
+    advice: str = "",
 ) -> TrainState:
     """Runs a stage from the step of `state` to its end and saves it as complete.
 
@@ -69,6 +79,7 @@ def run(
         state: the initial or restored state; its memory is donated.
         checkpoints: where states are saved; None: nowhere.
         folder: where the history is written; None: nowhere.
+        advice: printed once if the stage may take longer than 20 minutes.
 
     Raises:
         Interrupted: after a signal; the state is saved.
@@ -95,7 +106,7 @@ def run(
                 epoch = step // stage.steps_per_epoch + 1
                 if step % stage.steps_per_epoch == 0:
                     state = stage.before_epoch(state, epoch)
-                batch = meter.wait_for(batches)
+                start, batch = time.monotonic(), meter.wait_for(batches)
                 step += 1
                 with meter.compilation() as compiling:
                     state = stage.step(state, batch, epoch, step)
@@ -104,6 +115,8 @@ def run(
                 jax.block_until_ready(queued)
                 queued = state.step + 0
                 advance(meter.items(1), meter.status(stage, state, step), compiling())
+                if not compiling():
+                    meter.estimate(stage, step, time.monotonic() - start, advice)
                 if checkpoints and checkpoints.due():
                     _save(stage, state, step, checkpoints)
         except interrupts.Interrupted:
@@ -185,6 +198,12 @@ def _validate(stage: Stage, state: TrainState, step: int, meter: "_Meter", folde
     return state
 
 
+def _duration(seconds: float) -> str:
+    """Returns "3 h 20 min", "20 min" or "20 s"."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
 class _Meter:
     """Measures a stage from the step at which this process began: items a second, time spent waiting for input."""
 
@@ -193,6 +212,7 @@ class _Meter:
         self._first_step = first_step
         self._start = time.monotonic()
         self._waited = 0.0
+        self._timed_steps, self._timed_seconds, self._is_estimated = 0, 0.0, False
         self.restart_wait()
 
     def items(self, steps: int) -> float:
@@ -235,6 +255,26 @@ class _Meter:
         end = start
         yield lambda: end - start if compilation_cache.programs() > programs else 0.0
         end = time.monotonic()
+
+    def estimate(self, stage: Stage, step: int, seconds: float, advice: str) -> None:
+        """Adds the time of a step; prints once, when enough steps are timed, how long the rest of the stage takes."""
+        if self._is_estimated:
+            return
+        self._timed_steps += 1
+        self._timed_seconds += seconds
+        if self._timed_seconds < _SECONDS_TO_ESTIMATE:
+            return
+        self._is_estimated = True
+        a_step = self._timed_seconds / self._timed_steps
+        rest = stage.epochs * stage.steps_per_epoch - step
+        if rest * a_step < _SHORT:
+            return
+        note(
+            f"{stage.name}: {_duration(stage.steps_per_epoch * a_step)} an epoch, at most about "
+            f"{_duration(rest * a_step)} for the remaining {rest / stage.steps_per_epoch:.3g} epochs, validation apart"
+        )
+        if advice and rest * a_step > _SLOW:
+            note(advice)
 
     def report(self, stage: Stage, step: int) -> None:
         """Prints the share of time that was spent waiting for input."""

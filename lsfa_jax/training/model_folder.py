@@ -1,7 +1,9 @@
 """A trained classifier as files: settings, words, labels, weights. Reading executes nothing and checks every byte.
 
 Every run folder is a model folder, with checkpoints and metrics beside the five files of the model; `LSFA.save` writes
-only these five.
+only these five. model.json has a checksum of each other file, and in its last line but one that of its other lines.
+Checksums find damage. Against a file that was changed with its checksum, reading also checks that words, labels and
+weights have the shapes that the settings describe.
 """
 
 import hashlib
@@ -13,24 +15,34 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError
 
 from lsfa_jax.config import Config, to_toml, validated
+from lsfa_jax.data.vocabulary import NUM_SPECIAL
+from lsfa_jax.model.lsfa import init_params, make_model
 from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
-FORMAT = 2
-"""Increased when older versions cannot read the new format. Format 1 had flat parameter names."""
+FORMAT = 3
+"""Increased when older versions cannot read the new format.
+
+Format 1 had flat parameter names. In formats 1 and 2, texts were split into words by the tokenizer "runs", and the
+checksum of model.json was that of its values, in whatever form they were written.
+"""
 
 ADVICE = "make room, or choose another --output"
 """What to do about a folder that cannot be written."""
 
 _MANIFEST = "model.json"
-_FILES = ("config.toml", "vocabulary", "labels", "weights.safetensors")
+_WEIGHTS = "weights.safetensors"
+_FILES = ("config.toml", "vocabulary", "labels", _WEIGHTS)
 _COUNTS = "label_counts"
+_EMBEDDING = "params/encoder/embedding"
 _FORMAT_1_NAMES = (
     (r"params/embedding", "params/encoder/embedding"),
     (r"params/lstm_(forward|backward)_(\w+)", r"params/encoder/\1/\2"),
@@ -78,14 +90,12 @@ def write(folder: Path, model: TrainedModel) -> None:
         UserError: the folder cannot be written.
     """
     texts = text_files(model.words, model.labels) | {"config.toml": to_toml(model.config)}
-    arrays = {_COUNTS: model.label_counts} | flatten_dict({"params": model.params}, sep="/")
+    arrays = {_COUNTS: np.asarray(model.label_counts, np.int64)} | flatten_dict({"params": model.params}, sep="/")
     content = {name: text.encode() for name, text in texts.items()}
     # In a run folder, the file also lists the labels that occur only in test documents: they are kept.
     if (folder / "labels").is_file() and (longer := (folder / "labels").read_bytes()).startswith(content["labels"]):
         content["labels"] = longer
-    content["weights.safetensors"] = safetensors.numpy.save(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    )
+    content[_WEIGHTS] = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     manifest = {
         "format": FORMAT,
         "lsfa_jax": version("lsfa_jax"),
@@ -95,7 +105,7 @@ def write(folder: Path, model: TrainedModel) -> None:
         "threshold": model.threshold,
         "files": {name: {"bytes": len(content[name]), "sha256": _digest(content[name])} for name in _FILES},
     }
-    content[_MANIFEST] = (json.dumps(manifest | {"sha256": _manifest_digest(manifest)}, indent=2) + "\n").encode()
+    content[_MANIFEST] = _sealed(manifest)
     invalidate(folder)
     for name, data in content.items():
         atomic.write_bytes(folder / name, data, ADVICE)
@@ -119,28 +129,47 @@ def read(folder: Path) -> TrainedModel:
             names it.
     """
     manifest = _read_manifest(folder)
-    content = {name: _checked(folder / name, manifest["files"][name]) for name in _FILES}
-    arrays = _arrays(folder, content["weights.safetensors"])
-    if manifest["format"] == 1:
-        arrays = {_from_format_1(name): array for name, array in arrays.items()}
-    # Split at "\n" only: `splitlines` would also split at characters that a name may contain. In a run folder the list
-    # continues with the labels that occur only in test documents.
-    labels = [json.loads(line) for line in content["labels"].decode().split("\n")[: manifest["num_labels"]]]
+    content = {name: _checked(folder / name, manifest.files.get(name)) for name in _FILES}
+    config = _config(folder / "config.toml", content["config.toml"], manifest.format)
+    words = _words(folder / "vocabulary", content["vocabulary"])
+    labels = _labels(folder / "labels", content["labels"], manifest.num_labels)
+    arrays = _arrays(folder / _WEIGHTS, content[_WEIGHTS], manifest.format)
+    _check_arrays(folder / _WEIGHTS, arrays, config, len(words), len(labels))
     return TrainedModel(
-        config=validated(tomllib.loads(content["config.toml"].decode()), str(folder / "config.toml")),
-        words=content["vocabulary"].decode().split("\n")[:-1],
+        config=config,
+        words=words,
         labels=labels,
         label_counts=arrays.pop(_COUNTS),
-        num_documents=manifest["num_documents"],
-        threshold=manifest["threshold"],
+        num_documents=manifest.num_documents,
+        threshold=manifest.threshold,
         params=unflatten_dict(arrays, sep="/")["params"],
     )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+class _File(BaseModel):
+    """Size and checksum of a file."""
+
+    model_config = ConfigDict(strict=True)
+    bytes: NonNegativeInt
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    """model.json."""
+
+    model_config = ConfigDict(strict=True)
+    format: int
+    num_labels: PositiveInt
+    num_documents: PositiveInt
+    threshold: float = Field(ge=0, le=1)
+    files: dict[str, _File]
+
+
+def _read_manifest(folder: Path) -> _Manifest:
     path = folder / _MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        values = json.loads(data)
     except FileNotFoundError:
         unfinished = (folder / "config.toml").is_file()
         raise UserError(
@@ -152,34 +181,137 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
         raise _damaged(path, "it is not JSON") from None
-    written = manifest.get("format") if isinstance(manifest, dict) else None
-    if isinstance(written, int) and not 1 <= written <= FORMAT:
+    written = values.get("format") if isinstance(values, dict) else None
+    if type(written) is not int or not isinstance(values, dict):
+        raise _damaged(path, "it names no format")
+    if not 1 <= written <= FORMAT:
         raise UserError(
-            f"{path}: written by lsfa_jax {manifest.get('lsfa_jax')} in format {written}, and this is lsfa_jax "
-            f"{version('lsfa_jax')}, which reads formats up to {FORMAT}. Use that version, or train again."
+            f"{path}: written by lsfa_jax {_shown(values.get('lsfa_jax'))} in format {_shown(written)}, and this is "
+            f"lsfa_jax {version('lsfa_jax')}, which reads formats up to {FORMAT}. Use that version, or train again."
         )
-    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _manifest_digest(manifest):
+    if not (_is_sealed(data) if written >= 3 else values.pop("sha256", None) == _values_digest(values)):
         raise _damaged(path, "its checksum differs")
-    return manifest
+    try:
+        return _Manifest.model_validate(values)
+    except (ValidationError, RecursionError) as error:
+        raise _damaged(path, _reason(error)) from None
 
 
-def _checked(path: Path, expected: dict[str, Any]) -> bytes:
+def _sealed(manifest: dict[str, Any]) -> bytes:
+    """Returns model.json: JSON whose last line but one is the SHA-256 of all other lines."""
+    *lines, brace, end = [*json.dumps(manifest, indent=2).encode().split(b"\n"), b""]
+    lines[-1] += b","
+    seal = b'  "sha256": "%s"' % _digest(b"\n".join([*lines, brace, end])).encode()
+    return b"\n".join([*lines, seal, brace, end])
+
+
+def _is_sealed(data: bytes) -> bool:
+    """Whether bytes are as `_sealed` returned them."""
+    *lines, seal, brace, end = [b"", b"", *data.split(b"\n")]
+    others = b"\n".join([*lines[2:], brace, end])
+    return seal == b'  "sha256": "%s"' % _digest(others).encode()
+
+
+def _checked(path: Path, expected: _File | None) -> bytes:
+    if expected is None:
+        raise _damaged(path.with_name(_MANIFEST), f"it has no checksum of {path.name}")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise _damaged(path, f"it cannot be read: {error.strerror}") from None
-    if len(data) != expected["bytes"]:
-        raise _damaged(path, f"it has {len(data):,} bytes instead of {expected['bytes']:,}")
-    if _digest(data) != expected["sha256"]:
+    if len(data) != expected.bytes:
+        raise _damaged(path, f"it has {len(data):,} bytes instead of {expected.bytes:,}")
+    if _digest(data) != expected.sha256:
         raise _damaged(path, "its bytes are not the ones that were written")
     return data
 
 
-def _arrays(folder: Path, data: bytes) -> dict[str, Any]:
+def _config(path: Path, data: bytes, written: int) -> Config:
     try:
-        return dict(safetensors.numpy.load(data))
-    except SafetensorError as error:
-        raise _damaged(folder / "weights.safetensors", str(error)) from None
+        config = validated(tomllib.loads(data.decode()), str(path))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
+        raise _damaged(path, f"it is not TOML: {_reason(error)}") from None
+    if written >= 3:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"tokenizer": "runs"})})
+
+
+def _words(path: Path, data: bytes) -> list[str]:
+    # Split at "\n" only: `splitlines` would also split at characters that a word may contain.
+    words = _text(path, data).split("\n")[:-1]
+    if len(set(words)) < len(words):
+        raise _damaged(path, "a word is listed twice")
+    return words
+
+
+def _labels(path: Path, data: bytes, num_labels: int) -> list[str]:
+    # In a run folder the list continues with the labels that occur only in test documents.
+    lines = _text(path, data).split("\n")[:-1]
+    if len(lines) < num_labels:
+        raise _damaged(path, f"it has {len(lines):,} labels, and {_MANIFEST} {num_labels:,}")
+    labels = []
+    for number, line in enumerate(lines[:num_labels], 1):
+        try:
+            label = json.loads(line)
+            label.encode()  # fails for halves of a surrogate pair, which cannot be printed
+        except (ValueError, RecursionError, AttributeError):
+            raise _damaged(path, f"line {number:,} is not a JSON string") from None
+        labels.append(label)
+    if len(set(labels)) < len(labels):
+        raise _damaged(path, "a label is listed twice")
+    return labels
+
+
+def _text(path: Path, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"it is not UTF-8: {_reason(error)}") from None
+
+
+def _arrays(path: Path, data: bytes, written: int) -> dict[str, np.ndarray]:
+    try:
+        arrays = safetensors.numpy.load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, _reason(error)) from None
+    return {_from_format_1(name): array for name, array in arrays.items()} if written == 1 else arrays
+
+
+def _check_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, num_words: int, num_labels: int) -> None:
+    """Raises UserError unless the arrays are the counts of the labels and the parameters of the settings' model."""
+    embedding = arrays.get(_EMBEDDING)
+    if embedding is None or embedding.ndim != 2:
+        raise _damaged(path, f"it has no table {_EMBEDDING}")
+    expected = _expected_params(path, config, NUM_SPECIAL + num_words, embedding.shape[1], num_labels)
+    expected[_COUNTS] = jax.ShapeDtypeStruct((num_labels,), np.int64)
+    for name in sorted(expected.keys() | arrays.keys()):
+        if name not in expected:
+            raise _damaged(path, f"array {_shown(name)} is no part of the model")
+        if name not in arrays:
+            raise _damaged(path, f"array {name} is missing")
+        array, fitting = arrays[name], expected[name]
+        if array.shape != fitting.shape or array.dtype != fitting.dtype:
+            raise _damaged(
+                path,
+                f"array {name} is {array.dtype}{list(array.shape)}, and by the settings, words and labels it is "
+                f"{fitting.dtype}{list(fitting.shape)}",
+            )
+        if not np.isfinite(array).all():
+            raise _damaged(path, f"array {name} has a number that is not finite")
+    if (arrays[_COUNTS] < 0).any():
+        raise _damaged(path, f"array {_COUNTS} has a negative number")
+
+
+def _expected_params(
+    path: Path, config: Config, vocabulary_size: int, embedding_size: int, num_labels: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shape and dtype of each parameter, by its name in the file."""
+    try:
+        model = make_model(config, vocabulary_size, embedding_size, num_labels)
+        params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    except Exception as error:  # JAX and Flax raise many kinds for sizes that no array can have
+        raise _damaged(path.with_name("config.toml"), f"no model has these settings: {_reason(error)}") from None
+    return flatten_dict({"params": params}, sep="/")
 
 
 def _from_format_1(name: str) -> str:
@@ -196,9 +328,24 @@ def _damaged(path: Path, what: str) -> UserError:
     )
 
 
+def _reason(error: Exception) -> str:
+    """Returns an error's message in one short line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return _shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    return _shown(str(error).split("\n")[0] or type(error).__name__)
+
+
+def _shown(value: object) -> str:
+    """Returns at most 200 printable characters of something that a file contains."""
+    text = str(value)[:200]
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _manifest_digest(manifest: dict[str, Any]) -> str:
+def _values_digest(manifest: dict[str, Any]) -> str:
+    """Returns the checksum of model.json in formats 1 and 2."""
     return _digest(json.dumps(manifest, sort_keys=True).encode())

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsfa_jax.config import STAGES, Config, Stage
+from lsfa_jax.config import NAMED_VECTORS, STAGES, Config, Stage
 from lsfa_jax.data.batches import Batches, length_buckets
 from lsfa_jax.data.corpus import Corpus, EncodedSplit, Split
 from lsfa_jax.data.load import load_corpus, load_embedding
@@ -18,7 +18,7 @@ from lsfa_jax.evaluation import groups, thresholded
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import init_params, make_model
-from lsfa_jax.training import loop, model_folder, run_folder, summary
+from lsfa_jax.training import content, loop, model_folder, run_folder, summary
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.collection import HeadFeatures, collect_features
 from lsfa_jax.training.optimizer import make_optimizer
@@ -30,7 +30,7 @@ from lsfa_jax.training.stages.transfer import Transfer
 from lsfa_jax.training.state import TrainState, best_params
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.types import Array, PyTree
-from lsfa_jax.util import compilation_cache, interrupts, sharding
+from lsfa_jax.util import compilation_cache, console, interrupts, sharding
 from lsfa_jax.util.console import UserError, note, warn
 from lsfa_jax.util.random_streams import Stream
 from lsfa_jax.util.random_streams import key as random_key
@@ -57,20 +57,60 @@ def train(
     stages = run_folder.consecutive(stages)
     config = run_folder.with_absolute_paths(config)
     folder = RunFolder(output)
-    run_folder.check_can_start(folder, config, stages, resume)
+    if not folder.config_file.is_file():
+        run_folder.check_can_start(folder, config, stages, resume)  # before the folder is created
+
+    def on_deferred() -> None:
+        note("Saving and stopping after this step; a second signal (Ctrl-C) ends at once")
+
+    def on_second() -> None:
+        console.end_progress()
+        console.error(run_folder.how_to_resume(folder))
+
+    with interrupts.second_ends(on_deferred, on_second), folder.in_use():
+        run_folder.check_can_start(folder, config, stages, resume)
+        run = _prepare(config, folder, stages, resume, save_every)
+        try:
+            with interrupts.deferred():
+                return run.execute(stages)
+        except interrupts.Interrupted:
+            note(f"Interrupted, everything is saved. Continue with: bin/train --output {folder.path} --resume")
+            raise
+
+
+def _prepare(config: Config, folder: RunFolder, stages: Sequence[Stage], resume: bool, save_every: float) -> "Run":
+    """Loads the data and prepares the run folder, which does not change before all of the input has been checked."""
+    if folder.config_file.is_file():
+        _check_places(config)
     corpus = load_corpus(config)
-    folder.check_corpus(corpus.words, corpus.labels)
-    # Loaded before the folder is changed: an invalid vector file must not damage an existing run.
+    _check_documents(corpus)
     embedding = load_embedding(config, corpus.words)
+    digests = content.digests(corpus, embedding)
+    folder.check_content(corpus.words, corpus.labels, digests, config)
     run_folder.drop_stages(folder, config, stages, resume)
-    folder.create(config, corpus.words, corpus.labels)
+    folder.create(config, corpus.words, corpus.labels, digests)
     note(f"Run folder: {folder.path}")
-    try:
-        with interrupts.deferred():
-            return Run(config, corpus, embedding, folder, save_every).execute(stages)
-    except interrupts.Interrupted:
-        note(f"Interrupted, everything is saved. Continue with: bin/train --output {folder.path} --resume")
-        raise
+    return Run(config, corpus, embedding, folder, save_every)
+
+
+def _check_places(config: Config) -> None:
+    """Raises UserError if the files of a run that continues are no longer where they were."""
+    vectors = "" if config.vectors in NAMED_VECTORS else config.vectors
+    places = {"--data-dir": config.data_dir, "--data.label-names": config.data.label_names, "--vectors": vectors}
+    for option, place in places.items():
+        if place and not Path(place).exists():
+            raise UserError(f"{place}: there is no such file or folder; if it was moved, name its place with {option}")
+
+
+def _check_documents(corpus: Corpus) -> None:
+    """Warns, or raises UserError, if no documents are held out."""
+    train, held_out = len(corpus.train), len(corpus.validation) + len(corpus.test)
+    sizes = f"{train:,} training, {len(corpus.validation):,} validation and {len(corpus.test):,} test documents"
+    if train < 2 and not held_out:
+        raise UserError(f"{corpus.name}: {sizes}; nothing can be learned from one document: give more of them")
+    if not len(corpus.test):
+        missing = "the final model cannot be measured" if held_out else "no result can be measured"
+        warn(f"{sizes}: {missing}; give a test file, or raise --data.test-fraction")
 
 
 class Run:
@@ -114,7 +154,16 @@ class Run:
             self.metrics.setdefault(name, {})
 
     def execute(self, stages: Sequence[Stage]) -> dict[str, Any]:
-        """Runs the stages, measures each and prints the results; returns the content of metrics.json."""
+        """Runs the stages, measures each and prints the results; returns the content of metrics.json.
+
+        Raises:
+            UserError: another process writes into the run folder, or the run cannot continue.
+            Interrupted: after a signal that `interrupts.deferred` deferred; the state is saved.
+        """
+        with self.folder.in_use():
+            return self._execute(stages)
+
+    def _execute(self, stages: Sequence[Stage]) -> dict[str, Any]:
         params = self._representation()
         self._measure("representation", params)
         self._write_model("representation", params)
@@ -161,13 +210,22 @@ class Run:
             state = sharding.replicate(self.mesh, init())
         start = time.monotonic()
         try:
-            return loop.run(stage, state, checkpoints, self.folder)
+            return loop.run(stage, state, checkpoints, self.folder, self._advice())
         finally:
             seconds = self.metrics["seconds"]
             seconds[stage.name] = seconds.get(stage.name, 0.0) + time.monotonic() - start
             # If the disk is full, the exception that is already raised, or the next write, reports it.
             with suppress(UserError):
                 self.folder.write_metrics(self.metrics)
+
+    def _advice(self) -> str:
+        """What to do about a stage that takes long on these devices."""
+        if jax.default_backend() != "cpu" or self.config.preset != "full":
+            return ""
+        return (
+            "This is the full preset, which is for a GPU, on a CPU. The quick preset is for laptops (smaller layers, "
+            "shorter texts, fewer epochs): stop with Ctrl-C, and start with --preset quick and another --output"
+        )
 
     def _checkpoints(self, stage: str) -> Checkpoints:
         return Checkpoints(self.folder.checkpoints(stage), self.save_every)
@@ -343,7 +401,7 @@ class Run:
 
 
 def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params:
-    """Starts the classifiers' bias at the labels' mean frequency, if the settings say so.
+    """Starts the classifiers' bias at the labels' mean frequency, if the settings do.
 
     With thousands of labels, the first hundreds of steps would otherwise only make all labels improbable, and what
     this does to the features is slow to recover.

@@ -4,17 +4,19 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from lsfa_jax.config import STAGES, Config, Stage, differences, read_toml, to_toml, validated
-from lsfa_jax.training import model_folder
+from lsfa_jax.config import NAMED_VECTORS, STAGES, Config, Stage, differences, read_run_settings, to_toml, validated
+from lsfa_jax.training import content, model_folder
 from lsfa_jax.util import atomic
-from lsfa_jax.util.console import UserError
+from lsfa_jax.util.console import UserError, note
+from lsfa_jax.util.folder_lock import FolderLock
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -30,11 +32,33 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = FolderLock(path)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keeps other processes from writing into the folder within the block, which may hold such blocks.
+
+        Raises:
+            UserError: another process writes into the folder; the message names it.
+        """
+        with self._lock.held("choose another --output"):
+            yield
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a new run can be written into the folder: it does not exist, or has no files."""
+        path = self.path
+        return not path.exists() or (path.is_dir() and all(self._lock.is_part(file) for file in path.iterdir()))
 
     @property
     def config_file(self) -> Path:
         """The resolved settings; a folder with this file is a run folder."""
         return self.path / "config.toml"
+
+    @property
+    def _content_file(self) -> Path:
+        """Checksums of the data that the run reads."""
+        return self.path / "data.json"
 
     @property
     def features_file(self) -> Path:
@@ -49,18 +73,52 @@ class RunFolder:
         """Where a split's token states are while the third stage reads them."""
         return self.path / "checkpoints" / f"{split}-states.npy"
 
-    def check_corpus(self, words: list[str], labels: list[str]) -> None:
-        """Raises UserError if the folder holds a run on a corpus with other words or labels."""
-        for name, text in model_folder.text_files(words, labels).items():
-            path = self.path / name
-            if path.is_file() and path.read_text(encoding="utf-8") != text:
-                raise UserError(
-                    f"{path}: the corpus has another {name} than this run was trained on; restore its documents, or "
-                    "choose another --output"
-                )
+    def has_checkpoint(self) -> bool:
+        """Whether a stage has a complete checkpoint."""
+        return any(path.name.isdigit() for path in (self.path / "checkpoints").glob("*/*"))
 
-    def create(self, config: Config, words: list[str], labels: list[str]) -> None:
+    def check_content(self, words: list[str], labels: list[str], digests: Mapping[str, str], config: Config) -> None:
+        """Raises UserError if the folder holds a run on other data.
+
+        A run of an earlier version has no checksums: its words and labels are compared, and a note is printed.
+
+        Args:
+            words: the vocabulary now.
+            labels: the label names now.
+            digests: of the data now, by `content.digests`.
+            config: the settings, which name the data.
+        """
+        try:
+            stored = json.loads(self._content_file.read_bytes())
+            differing = content.changed(stored, digests)
+        except (OSError, ValueError, AttributeError, RecursionError):
+            texts = model_folder.text_files(words, labels).items()
+            files = {name: self.path / name for name, _ in texts}
+            differing = [
+                name for name, text in texts if files[name].is_file() and files[name].read_bytes() != text.encode()
+            ]
+            if not differing and self.has_checkpoint():
+                note(
+                    f"{self.path}: has no checksums of its data (no {self._content_file.name}); only the vocabulary "
+                    "and the label names were compared"
+                )
+        if differing:
+            raise UserError(
+                f"{self.path}: the data has changed since this run began: {', '.join(differing)} "
+                f"({config.data_dir or config.dataset}). Restore it, name its place with --data-dir, or start a new "
+                "run with another --output"
+            )
+
+    def create(
+        self, config: Config, words: list[str], labels: list[str], digests: Mapping[str, str] | None = None
+    ) -> None:
         """Writes settings, environment, vocabulary and labels; an earlier model in the folder is no longer valid.
+
+        Args:
+            config: the settings.
+            words: the vocabulary.
+            labels: the label names.
+            digests: of the data, by `content.digests`; None where no later command continues the run.
 
         Raises:
             UserError: the folder cannot be written.
@@ -78,11 +136,13 @@ class RunFolder:
         self._write("config.toml", to_toml(config))
         for name, text in model_folder.text_files(words, labels).items():
             self._write(name, text)
+        if digests is not None:
+            self._write(self._content_file.name, json.dumps(dict(digests), indent=2) + "\n")
         self._write("environment.json", json.dumps(environment, indent=2) + "\n")
 
     def read_config(self) -> Config:
         """Reads the settings of the run in the folder."""
-        return validated(read_toml(self.config_file), str(self.config_file))
+        return validated(read_run_settings(self.config_file), str(self.config_file))
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json."""
@@ -154,11 +214,13 @@ def with_absolute_paths(config: Config) -> Config:
     def absolute(path: str) -> str:
         return str(Path(path).expanduser().absolute())
 
-    named = config.vectors in ("none", "glove-50d")
+    label_names = absolute(config.data.label_names) if config.data.label_names else ""
+    named = config.vectors in NAMED_VECTORS
     return config.model_copy(
         update={
             "data_dir": absolute(config.data_dir) if config.data_dir else "",
             "vectors": config.vectors if named else absolute(config.vectors),
+            "data": config.data.model_copy(update={"label_names": label_names}),
         }
     )
 
@@ -168,7 +230,7 @@ def check_can_start(folder: RunFolder, config: Config, stages: Sequence[Stage], 
     if not folder.config_file.is_file():
         if resume or stages[0] != STAGES[0]:
             raise UserError(f"{folder.path}: no run to continue in this folder (no config.toml)")
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        if not folder.is_free:
             raise UserError(f"{folder.path}: exists and is not a run folder; choose another --output")
         return
     if not resume and stages[0] == STAGES[0]:
@@ -189,6 +251,16 @@ def _is_fixed(folder: RunFolder, key: str, stages: Sequence[Stage], resume: bool
     stage = next((name for name, sections in _STAGE_SECTIONS.items() if section in sections), STAGES[0])
     restarts = stage in stages and not (resume and folder.checkpoints(stage).exists())
     return stage == STAGES[0] or not restarts
+
+
+def how_to_resume(folder: RunFolder) -> str:
+    """Returns how a run that was stopped continues, from what is in its folder."""
+    if not folder.config_file.is_file():
+        return "interrupted before there was anything to save"
+    place = (
+        "Continue from the last checkpoint" if folder.has_checkpoint() else "There is no checkpoint yet. Start again"
+    )
+    return f"interrupted. {place} with: bin/train --output {folder.path} --resume"
 
 
 def drop_stages(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:

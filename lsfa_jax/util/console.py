@@ -103,6 +103,11 @@ def error(text: str) -> None:
     _err.print(f"error: {escaped(text)}", style="red")
 
 
+def end_progress() -> None:
+    """Shows the cursor again, which a progress bar hides: for a process that ends at once."""
+    _out.show_cursor(True)
+
+
 class Advance(Protocol):
     """Moves a progress bar by `amount` units; `status` replaces the text behind the bar.
 

@@ -1,13 +1,26 @@
-"""SIGINT and SIGTERM as an exception that loops raise between steps, so that a state can be saved first."""
+"""SIGINT and SIGTERM: the first stops a run where its state can be saved, the second ends the process at once.
 
+Python calls a signal's handler in the main thread between two of its instructions, which is too late while the main
+thread compiles a program. A thread that the signal itself wakes (`signal.set_wakeup_fd`) ends the process instead.
+"""
+
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# How long a message may take: standard output may be a pipe that is not read.
+_SECONDS_TO_PRINT = 1.0
 
 
 class Interrupted(Exception):  # noqa: N818 - a request of the user, not an error
-    """The process was asked to stop by signal `signum`."""
+    """The process was requested to stop by signal `signum`."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -15,6 +28,7 @@ class Interrupted(Exception):  # noqa: N818 - a request of the user, not an erro
 
 
 _received: int | None = None
+_is_deferring = False
 
 
 def check() -> None:
@@ -27,20 +41,109 @@ def check() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Defers signals inside the block to the next `check`; a second one of the same kind acts at once."""
+    """Defers a signal inside the block to the next `check`, at the latest to the block's end.
+
+    In a thread that is not the main thread, where Python allows no handlers, signals are left as they are.
+
+    Raises:
+        Interrupted: at the block's end, if a signal arrived after the last `check`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def remember(signum: int, frame: FrameType | None) -> None:
         global _received
         _received = signum
-        signal.signal(signum, before[signal.Signals(signum)])
 
-    global _received
+    global _received, _is_deferring
     _received = None
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    for signum in before:
-        signal.signal(signum, remember)
+    handlers = {signum: signal.signal(signum, remember) for signum in _SIGNALS}
+    _is_deferring = True
     try:
         yield
     finally:
-        for signum, handler in before.items():
+        _is_deferring = False
+        for signum, handler in handlers.items():
             signal.signal(signum, handler)
+    check()
+
+
+@contextmanager
+def second_ends(on_deferred: Callable[[], None], on_second: Callable[[], None]) -> Iterator[None]:
+    """Ends the process with code 128 + signal at the second signal inside the block, whatever the main thread does.
+
+    Args:
+        on_deferred: called in a thread when the first signal arrives inside `deferred`, to print what happens now.
+        on_second: called in a thread before the process ends, to print what remains.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:
+        is_second = False
+        while arrived := os.read(reader, 64):
+            for signum in arrived:
+                if signum not in _SIGNALS:
+                    continue
+                if is_second:
+                    _within_limit(on_second)
+                    leave(128 + signum)
+                if _is_deferring:
+                    _within_limit(on_deferred)
+                is_second = True
+        os.close(reader)
+
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        thread.join(2 * _SECONDS_TO_PRINT)
+
+
+def run_and_exit(command: Callable[[], int]) -> NoReturn:
+    """Calls a command and ends the process with its exit code; after a signal, without tearing down the interpreter.
+
+    A further signal, or a thread that still works, would disturb that.
+    """
+    try:
+        code: int | str | None = command()
+    except SystemExit as request:
+        code = request.code
+    except KeyboardInterrupt:  # in the last lines of the command
+        code = 128 + signal.SIGINT
+    if isinstance(code, int) and code > 128:
+        with suppress(KeyboardInterrupt):
+            for signum in _SIGNALS:
+                signal.signal(signum, signal.SIG_IGN)
+        leave(code)
+    raise SystemExit(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process at once, after printed lines are flushed.
+
+    Nothing of the interpreter is torn down: threads of JAX and Orbax that still work would crash in it.
+    """
+    _within_limit(sys.stdout.flush)
+    _within_limit(sys.stderr.flush)
+    os._exit(code)
+
+
+def _within_limit(call: Callable[[], None]) -> None:
+    """Calls a function that prints; gives up waiting for it where the output is blocked."""
+
+    def attempt() -> None:
+        with suppress(Exception):
+            call()
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(_SECONDS_TO_PRINT)

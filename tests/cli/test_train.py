@@ -135,6 +135,52 @@ def test_a_run_that_was_killed_stopped_and_resumed_gives_the_same_results(enviro
     assert history(folder) == history(uninterrupted)
 
 
+def test_the_second_signal_ends_a_run_at_once_and_the_resumed_run_gives_the_same_results(
+    environment, data, uninterrupted, tmp_path, run
+):
+    folder = tmp_path / "run"
+    line = long_run(data, folder)
+    resume = f"bin/train --output {folder} --resume"
+    for text, first, second, code in (
+        ("Devices", signal.SIGINT, signal.SIGINT, 130),  # while programs are compiled
+        ("representation epoch 2", signal.SIGTERM, signal.SIGTERM, 143),
+        ("representation: waited", signal.SIGINT, signal.SIGTERM, 143),  # in the test or the collection
+        ("transfer epoch 1", signal.SIGINT, signal.SIGINT, 130),
+        ("adjustment epoch 2", signal.SIGTERM, signal.SIGINT, 130),
+    ):
+        command = Command(environment, *line, "--save-every", 0)
+        command.wait_for(text)
+        if text == "Devices":
+            assert_user_error(run("--output", folder, "--resume"), f"in use by process {command.process.pid} on this")
+        command.process.send_signal(first)
+        command.wait_for("a second signal")
+        start = time.monotonic()
+        command.process.send_signal(second)
+        assert command.end() == code
+        assert time.monotonic() - start < 2
+        assert command.err.startswith("error: interrupted. ")
+        assert command.err.endswith(f"{resume}\n")
+        assert ("no checkpoint yet" in command.err) == (text == "Devices")
+        line = ["--output", folder, "--resume"]
+    assert Command(environment, *line).end() == 0
+    assert results(folder) == results(uninterrupted)
+    assert history(folder) == history(uninterrupted)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_data_is_read_leaves_a_run_as_it_was(environment, data, uninterrupted, tmp_path, signum, code):
+    vectors = tmp_path / "vectors.txt"
+    os.mkfifo(vectors)  # is read until something is written
+    command = Command(environment, *long_run(data, tmp_path / "run"), "--vectors", vectors)
+    command.wait_for("test.jsonl: 12 rows read")
+    assert command.process.poll() is None
+    time.sleep(0.2)
+    command.process.send_signal(signum)
+    assert command.end() == code
+    assert command.err == "error: interrupted before there was anything to save\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_error_names_the_option_nearest_to_an_unknown_one(environment):
     command = Command(environment, "--adjust.epoch", 3)
     assert command.end() == 2
@@ -362,6 +408,18 @@ def test_a_run_that_was_killed_at_its_start_can_be_resumed(run, data, uninterrup
     shutil.copy(uninterrupted / "config.toml", folder)
     assert_complete(run("--output", folder, "--resume"), folder)
     assert results(folder) == results(uninterrupted)
+
+
+def test_one_document_is_an_error_and_no_test_documents_a_warning(run, tmp_path):
+    splits = {"train": training_corpus.documents()["train"][:1]}
+    data, folder = training_corpus.write(tmp_path / "one", splits), tmp_path / "run"
+    line = ("--data.validation-fraction", 0, "--data.test-fraction", 0)
+    assert_user_error(run(*arguments(data, folder), *line), "1 training, 0 validation and 0 test documents", "more")
+    assert not folder.exists()
+    splits = {"train": training_corpus.documents()["train"]}
+    outcome = run(*arguments(training_corpus.write(tmp_path / "all", splits), folder), *line, "--psc.start-epoch", 1)
+    assert outcome[0] == 0
+    assert "warning: 36 training, 0 validation and 0 test documents: no result can be measured" in outcome[1]
 
 
 @pytest.mark.parametrize("documents", [1, 36], ids=["one document", "one label"])

@@ -111,5 +111,5 @@ def without_stages(run_folder: Path, folder: Path, stages: Sequence[str]) -> Pat
 
 
 def files(folder: Path) -> Mapping[Path, bytes]:
-    """Returns the content of every file in a folder."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Returns the content of every file in a folder but the lock, which every run leaves."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}

@@ -350,6 +350,35 @@ def test_the_share_of_time_spent_waiting_for_input_leaves_out_validations(tmp_pa
     assert (share > 5) == waits
 
 
+class Slow(Toy):
+    """A stage whose steps take seconds, by a clock that is turned forward."""
+
+    clock, seconds = 0.0, 5.0
+
+    def step(self, state: TrainState, batch: tuple[int, int], epoch: int, number: int) -> TrainState:
+        self.clock += self.seconds
+        return super().step(state, batch, epoch, number)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "expected"),
+    [
+        (5.0, 100, ["20 s an epoch, at most about 33 min for the remaining 99.5 epochs", "use another"]),
+        (200.0, 100, ["13 min an epoch, at most about 22 h 10 min for the remaining 99.8 epochs", "use another"]),
+        (5.0, 10, ["20 s an epoch, at most about 3 min for the remaining 9.5 epochs"]),
+        (5.0, 2, []),
+        (0.001, 20, []),
+    ],
+)
+def test_the_time_of_a_stage_is_estimated_once(tmp_path, capsys, monkeypatch, seconds, epochs, expected):
+    stage = Slow(seconds=seconds, epochs=epochs)
+    monkeypatch.setattr(time, "monotonic", lambda: stage.clock)
+    loop.run(stage, initial_state(), None, RunFolder(tmp_path), advice="use another")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "an epoch" in line or "use another" in line]
+    assert len(lines) == len(expected)
+    assert all(text in line for text, line in zip(expected, lines, strict=True))
+
+
 def test_items_a_second_of_a_resumed_stage_count_the_steps_since_it_resumed(tmp_path):
     state = replace(initial_state(), step=jnp.int32(15), validated=jnp.int32(8))
     loop.run(Counting(step=0.05), state, None, RunFolder(tmp_path))

@@ -1,10 +1,13 @@
 import hashlib
 import json
 import shutil
+import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import tomli_w
 from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,19 +23,8 @@ FILES = ("config.toml", "vocabulary", "labels", "weights.safetensors", "model.js
 
 
 def trained(words=WORDS, labels=LABELS):
-    random = np.random.default_rng(0)
-    return model_folder.TrainedModel(
-        config=training_corpus.config(seed=7),
-        words=words,
-        labels=labels,
-        label_counts=np.arange(len(labels), 0, -1),
-        num_documents=20,
-        threshold=0.375,
-        params={
-            "embedding": random.normal(size=(6, 3)).astype(np.float32),
-            "classifier": {"weights": random.normal(size=(5, 2)).astype(np.float32).T},
-        },
-    )
+    model = training_corpus.trained_model(words, labels, (4, 8), 0.375)
+    return replace(model, label_counts=np.arange(len(labels), 0, -1), num_documents=20)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +94,30 @@ def test_a_truncated_or_missing_file_is_an_error_that_names_it(copy, name):
         model_folder.read(copy)
 
 
+def test_a_changed_space_or_digit_of_the_manifest_is_an_error(copy):
+    text = (copy / "model.json").read_text()
+    for changed in (
+        text.replace("  ", " "),
+        text.replace("0.375", "0.3750"),
+        text.replace("0.375", "0.376"),
+        text + "\n",
+        text.removesuffix("\n"),
+        text.replace('"sha256"', '"sha257"'),
+        text.replace('"format": 3', '"format": 2'),
+        json.dumps(json.loads(text)),
+    ):
+        assert changed != text
+        (copy / "model.json").write_text(changed)
+        with pytest.raises(UserError, match=r"model\.json: changed or damaged .*checksum differs"):
+            model_folder.read(copy)
+
+
+def test_the_last_line_but_one_of_the_manifest_is_the_checksum_of_the_other_lines(copy):
+    lines = (copy / "model.json").read_bytes().splitlines(keepends=True)
+    seal = lines.pop(-2)
+    assert json.loads(b"{%s}" % seal) == {"sha256": sha256(b"".join(lines))}
+
+
 def test_a_model_of_another_format_is_an_error_that_names_the_version(copy):
     manifest = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps(manifest | {"format": 99, "lsfa_jax": "9.1"}))
@@ -113,26 +129,141 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-def test_a_model_of_format_1_is_read_into_the_parameter_tree(copy):
-    flat = {
-        "embedding": ("encoder", "embedding"),
-        "lstm_forward_w_input": ("encoder", "forward", "w_input"),
-        "lstm_backward_h0": ("encoder", "backward", "h0"),
-        "label_queries": ("labels", "queries"),
-        "head_kernel": ("labels", "head", "kernel"),
-        "head_bias": ("labels", "head", "bias"),
-        "classifier/weights": ("classifier", "weights"),
-    }
-    arrays = {f"params/{name}": np.full(2, number, np.float32) for number, name in enumerate(flat)}
-    weights = safetensors.numpy.save(arrays | {"label_counts": np.arange(len(LABELS))})
-    (copy / "weights.safetensors").write_bytes(weights)
-    manifest = json.loads((copy / "model.json").read_text()) | {"format": 1}
-    manifest["files"]["weights.safetensors"] = {"bytes": len(weights), "sha256": sha256(weights)}
+def seal(folder, written=3, **values):
+    """Writes model.json with the checksums of the folder's files, as a program that changed them could."""
+    manifest = json.loads((folder / "model.json").read_text())
+    for name in FILES[:-1]:
+        data = (folder / name).read_bytes()
+        manifest["files"][name] = {"bytes": len(data), "sha256": sha256(data)}
     del manifest["sha256"]
-    manifest["sha256"] = sha256(json.dumps(manifest, sort_keys=True).encode())
-    (copy / "model.json").write_text(json.dumps(manifest))
-    params = flatten_dict(model_folder.read(copy).params)
-    assert {path: array[0] for path, array in params.items()} == {path: n for n, path in enumerate(flat.values())}
+    manifest |= {"format": written} | values
+    if written < 3:
+        text = json.dumps(manifest | {"sha256": sha256(json.dumps(manifest, sort_keys=True).encode())})
+    else:
+        lines = json.dumps(manifest, indent=2).split("\n")
+        lines[-2] += ","
+        lines.insert(-1, f'  "sha256": "{sha256(chr(10).join([*lines, ""]).encode())}"')
+        text = "\n".join([*lines, ""])
+    (folder / "model.json").write_text(text)
+
+
+FORMAT_1_NAMES = {"encoder/embedding": "embedding", "labels/queries": "label_queries"} | {
+    f"labels/head/{name}": f"head_{name}" for name in ("kernel", "bias")
+} | {
+    f"encoder/{direction}/{name}": f"lstm_{direction}_{name}"
+    for direction in ("forward", "backward")
+    for name in ("w_input", "w_hidden", "bias", "h0", "c0")
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_models_of_earlier_formats_are_read_and_split_texts_as_before(copy, number):
+    expected = model_folder.read(copy)
+    flat = flatten_dict(expected.params, sep="/")
+    if number == 1:
+        flat = {FORMAT_1_NAMES.get(name, name): array for name, array in flat.items()}
+    arrays = {f"params/{name}": array for name, array in flat.items()} | {"label_counts": expected.label_counts}
+    (copy / "weights.safetensors").write_bytes(safetensors.numpy.save(arrays))
+    settings = tomllib.loads((copy / "config.toml").read_text())
+    for name in ("tokenizer", "html", "encoding"):
+        del settings["data"][name]
+    (copy / "config.toml").write_text(tomli_w.dumps(settings))
+    seal(copy, number)
+    actual = model_folder.read(copy)
+    assert_equal(actual.params, expected.params)
+    assert actual.config.data.tokenizer == "runs"
+    assert (actual.labels, actual.threshold) == (expected.labels, expected.threshold)
+
+
+def test_the_tokenizer_of_a_model_is_kept(tmp_path):
+    model = trained()
+    data = model.config.data.model_copy(update={"tokenizer": "spaces"})
+    model_folder.write(tmp_path, replace(model, config=model.config.model_copy(update={"data": data})))
+    assert model_folder.read(tmp_path).config.data.tokenizer == "spaces"
+
+
+def with_array(name, change):
+    """Returns a function that changes an array of a folder's weights; None removes it."""
+
+    def apply(folder):
+        path = folder / "weights.safetensors"
+        arrays = safetensors.numpy.load(path.read_bytes())
+        arrays[name] = change(arrays.get(name))
+        kept = {key: np.ascontiguousarray(array) for key, array in arrays.items() if array is not None}
+        path.write_bytes(safetensors.numpy.save(kept))
+
+    return apply
+
+
+def with_text(name, change):
+    """Returns a function that changes the bytes of a file of a folder."""
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+def with_nan(array):
+    return np.concatenate([array[:-1], np.full_like(array[-1:], np.nan)])
+
+
+QUERIES, WORD_VECTORS = "params/labels/queries", "params/encoder/embedding"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_text("config.toml", lambda b: b.replace(b"hidden_size = 4", b"hidden_size = 5")),
+         r"weights\.safetensors: .*array params/encoder/.* is float32\[.*by the settings.* it is float32\["),
+        (with_text("config.toml", lambda b: b.replace(b"hidden_size = 4", b"hidden_size = 1000000000000000000000")),
+         r"config\.toml: "),
+        (with_text("config.toml", lambda b: b.replace(b"bilstm", b"bi\xff")), r"config\.toml: .*not TOML"),
+        (with_text("config.toml", lambda b: b + b"x = " + b"[" * 100_000), r"config\.toml: .*not TOML"),
+        (with_text("config.toml", lambda b: b.replace(b"hidden_size", b"hidden")), r"config\.toml: unknown setting"),
+        (with_array(QUERIES, lambda x: x[:, :-1]), rf"array {QUERIES} is float32\[5, 7\], .* it is float32\[5, 8\]"),
+        (with_array(QUERIES, lambda x: x.astype(np.float16)), rf"array {QUERIES} is float16\[5, 8\]"),
+        (with_array(QUERIES, lambda x: None), rf"array {QUERIES} is missing"),
+        (with_array("params/labels", lambda x: np.zeros(1)), "array params/labels is no part of the model"),
+        (with_array(QUERIES, with_nan), rf"array {QUERIES} has a number that is not finite"),
+        (with_array(WORD_VECTORS, lambda x: x.ravel()), f"no table {WORD_VECTORS}"),
+        (with_array("label_counts", lambda x: -x), "label_counts has a negative number"),
+        (with_array("label_counts", lambda x: x[:-1]), r"label_counts is int64\[4\]"),
+        (with_array("label_counts", lambda x: x.astype(np.float32)), r"label_counts is float32"),
+        (with_text("weights.safetensors", lambda b: b.replace(b'"F32"', b'"F8_E4M3"')), r"weights\.safetensors: "),
+        (with_text("vocabulary", lambda b: b + b"more\n"), rf"array {WORD_VECTORS} is float32\[6, 3\]"),
+        (with_text("vocabulary", lambda b: b.replace(b"zwei", b"one")), "vocabulary: .*a word is listed twice"),
+        (with_text("vocabulary", lambda b: b"\xff" + b), "vocabulary: .*not UTF-8"),
+        (with_text("labels", lambda b: b'"plain\xff"\n' + b), "labels: .*not UTF-8"),
+        (with_text("labels", lambda b: b"[" * 100_000 + b"\n" + b), "labels: .*line 1 is not a JSON string"),
+        (with_text("labels", lambda b: b.replace(b'"plain"', b"7")), "labels: .*line 1 is not a JSON string"),
+        (with_text("labels", lambda b: b.replace(b'"plain"', b'"\\ud800"')), "labels: .*line 1 is not a JSON string"),
+        (with_text("labels", lambda b: b.replace(b'"plain"', b'" space "')), "labels: .*a label is listed twice"),
+        (with_text("labels", lambda b: b.split(b"\n")[0] + b"\n"), r"labels: .*1 labels, and model\.json 5"),
+    ],
+)  # fmt: skip
+def test_files_that_do_not_fit_together_are_an_error_although_their_checksums_are_right(copy, change, message):
+    change(copy)
+    seal(copy)
+    with pytest.raises(UserError, match=message):
+        model_folder.read(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("threshold", float("nan")),
+        ("threshold", float("inf")),
+        ("threshold", "0.5"),
+        ("threshold", 2),
+        ("num_labels", -1),
+        ("num_labels", 10**30),
+        ("num_labels", None),
+        ("num_documents", -5),
+        ("files", []),
+        ("format", True),
+    ],
+)
+def test_values_of_the_manifest_that_cannot_be_are_an_error(copy, name, value):
+    seal(copy, **{name: value})
+    with pytest.raises(UserError, match="changed or damaged"):
+        model_folder.read(copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"7", b'{"format": 1}', b"\xff\xfe", b"[" * 100_000])

@@ -56,7 +56,7 @@ def test_files_of_a_run(finished, tiny):
     folder = finished.folder
     assert {path.name for path in folder.iterdir()} == {
         "config.toml", "environment.json", "metrics.json", "history.jsonl", "checkpoints", "vocabulary", "labels",
-        "model.json", "weights.safetensors"
+        "model.json", "weights.safetensors", "data.json", ".lock"
     }  # fmt: skip
     assert {path.name for path in (folder / "checkpoints").iterdir()} == set(STAGES)
     assert (folder / "vocabulary").read_text().splitlines() == tiny.words
@@ -310,6 +310,18 @@ def test_a_moved_folder_resumes(finished, tmp_path):
     runs.resume(moved)
     assert not folder.exists()
     assert_same_run(moved, finished.folder)
+
+
+@slow
+def test_a_run_resumes_after_its_folder_and_its_data_moved(tmp_path, finished):
+    data = training_corpus.write(tmp_path / "data")
+    folder = tmp_path / "before"
+    runs.interrupt(folder, 9, training_corpus.run_config(data))
+    assert 0 < last_state(folder, "representation")["step"] < 15
+    moved, data = folder.rename(tmp_path / "after"), data.rename(tmp_path / "elsewhere")
+    runs.train(moved, data_dir=str(data), resume=True)
+    assert_same_run(moved, finished.folder)
+    assert RunFolder(moved).read_config().data_dir == str(data)
 
 
 @slow

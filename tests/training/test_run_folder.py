@@ -1,10 +1,14 @@
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lsfa_jax.config import STAGES, Config
-from lsfa_jax.training import run_folder
+from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.data.load import load_corpus, load_embedding
+from lsfa_jax.training import content, run_folder
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
@@ -77,14 +81,102 @@ def test_settings_of_a_stage_that_has_not_begun_can_change_when_a_run_resumes(fo
     run_folder.check_can_start(RunFolder(folder), changed, STAGES, resume=True)
 
 
+def write_checksums(folder: Path, config: Config) -> Corpus:
+    """Writes what the run knows of its data, which the runs of earlier versions lack; returns the corpus."""
+    corpus = load_corpus(config)
+    digests = content.digests(corpus, load_embedding(config, corpus.words))
+    RunFolder(folder).create(config, corpus.words, corpus.labels, digests)
+    return corpus
+
+
+def swap_labels(rows: list[dict[str, Any]]) -> None:
+    first, second = rows[0], next(row for row in rows if row["labels"] != rows[0]["labels"])
+    first["labels"], second["labels"] = second["labels"], first["labels"]
+
+
+def swap_texts(rows: list[dict[str, Any]]) -> None:
+    rows[0]["text"], rows[1]["text"] = rows[1]["text"], rows[0]["text"]
+
+
+def rename_label(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        row["labels"] = ["another" if label == "label3" else label for label in row["labels"]]
+
+
 @pytest.mark.parametrize("options", [{"resume": True}, {"stages": ("adjustment",)}], ids=["resume", "adjustment"])
-def test_a_run_does_not_continue_on_another_corpus(folder, data, options):
+@pytest.mark.parametrize(
+    ("split", "change", "named"),
+    [
+        ("train", swap_labels, "labels of the training documents"),
+        ("train", swap_texts, "texts of the training documents"),
+        ("validation", swap_labels, "labels of the validation documents"),
+        ("validation", swap_texts, "texts of the validation documents"),
+        ("test", swap_labels, "labels of the test documents"),
+        ("test", swap_texts, "texts of the test documents"),
+        ("train", rename_label, "label names"),
+    ],
+)
+def test_a_run_does_not_continue_on_other_data(folder, config, data, split, change, named, options):
+    write_checksums(folder, config)
     before = runs.files(folder)
-    text = (data / "train.jsonl").read_text()
-    (data / "train.jsonl").write_text(text.replace('"label3"', '"another"'))
-    with pytest.raises(UserError, match="labels: the corpus has another labels than this run was trained on"):
+    path = data / f"{split}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    change(rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # Texts of training documents also decide the order of the vocabulary, by which all texts are numbered.
+    listed = rf".*{named}.*" if split == "train" else named
+    with pytest.raises(UserError, match=rf"run: the data has changed since this run began: {listed} \(.*--output"):
         runs.train(folder, **options)
     assert runs.files(folder) == before
+
+
+def test_a_run_does_not_continue_on_other_word_vectors(folder, config, tmp_path):
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("common1 1 2 3\n")
+    config = Config.model_validate(config.model_dump() | {"vectors": str(vectors)})
+    write_checksums(folder, config)
+    vectors.write_text("common1 1 2 4\n")
+    with pytest.raises(UserError, match="the data has changed since this run began: word vectors"):
+        runs.resume(folder)
+
+
+def test_a_run_knows_its_data_and_vectors_at_another_place(folder, config, data, tmp_path):
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("common1 1 2 3\n")
+    config = Config.model_validate(config.model_dump() | {"vectors": str(vectors)})
+    write_checksums(folder, config)
+    places = {"data_dir": str(data.rename(tmp_path / "moved")), "vectors": str(vectors.rename(tmp_path / "moved.txt"))}
+    moved = config.model_copy(update=places)
+    corpus = load_corpus(moved)
+    run_folder.check_can_start(RunFolder(folder), moved, STAGES, resume=True)
+    digests = content.digests(corpus, load_embedding(moved, corpus.words))
+    RunFolder(folder).check_content(corpus.words, corpus.labels, digests, moved)
+
+
+def test_data_that_is_no_longer_there_is_an_error_that_names_the_option(folder, data, tmp_path):
+    data.rename(tmp_path / "moved")
+    before = runs.files(folder)
+    with pytest.raises(UserError, match=r"data: there is no such file or folder; .*--data-dir"):
+        runs.resume(folder)
+    assert runs.files(folder) == before
+
+
+def test_of_a_run_without_checksums_words_and_labels_are_compared(folder, config, data, capsys):
+    corpus = load_corpus(config)
+    RunFolder(folder).check_content(corpus.words, corpus.labels, {"": "unknown"}, config)
+    assert "has no checksums of its data" in capsys.readouterr().out
+    (data / "train.jsonl").write_text((data / "train.jsonl").read_text().replace('"label3"', '"another"'))
+    before = runs.files(folder)
+    with pytest.raises(UserError, match="the data has changed since this run began: labels"):
+        runs.resume(folder)
+    assert runs.files(folder) == before
+
+
+def test_settings_of_a_run_before_tokenizers_split_texts_as_before(folder):
+    file = folder / "config.toml"
+    assert RunFolder(folder).read_config().data.tokenizer == "words"
+    file.write_text("".join(line for line in file.open() if not line.startswith("tokenizer")))
+    assert RunFolder(folder).read_config().data.tokenizer == "runs"
 
 
 def test_only_a_free_folder_or_a_run_can_be_started(folder, config, tmp_path):
