@@ -24,7 +24,7 @@ _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[^uUx]
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 _NUMBERS = re.compile(r"[-+\d.eE\s]+")
 _PAIR = re.compile(r"(.+?)\s*[:=]\s*(\S+)", re.DOTALL)
-_TRUTH = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+_TRUTH = {"true": 1.0, "yes": 1.0, "x": 1.0, "✓": 1.0, "false": 0.0, "no": 0.0}
 
 Element = object
 """An element of a list: a string, a number, a truth value or None."""
