@@ -15,6 +15,7 @@ from lsfa_jax.data.reading.detect import NUM_ROWS, describe, detect, readings, t
 from lsfa_jax.data.reading.eurlex57k import json_documents, law_rows
 from lsfa_jax.data.reading.json_documents import json_document, read_objects
 from lsfa_jax.data.reading.json_lines import json_lines
+from lsfa_jax.data.reading.label_cells import separator_of_lines
 from lsfa_jax.data.reading.label_names import read_label_names
 from lsfa_jax.data.reading.lyrl2004 import TOPICS, token_file_rows
 from lsfa_jax.data.reading.options import ReadOptions
@@ -313,6 +314,10 @@ def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOpti
         layout = detect(stream.head(), stream.name, replace(options, format="pair"))
         if labels is None or len(texts) != 1:
             raise UserError(f"{names}: expected one file of texts and one of labels")
-        note(f"{names}: read as {describe(layout)}")
         with open_stream(labels, options.encoding) as label_stream:
+            if not options.label_separator:
+                cells = label_stream.head().decode("utf-8", "replace").split("\n")[:NUM_ROWS]
+                separator = separator_of_lines(cells, label_stream.name, options.prefix)
+                layout = replace(layout, separator=separator)
+            note(f"{names}: read as {describe(layout)}")
             yield from paired_rows(stream, label_stream, layout)

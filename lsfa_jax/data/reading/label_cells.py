@@ -125,6 +125,26 @@ def choose_separator(cells: Iterable[str], name: str, given: str, prefix: str) -
     return _spaces(cells, name, prefix)
 
 
+def separator_of_lines(cells: Iterable[str], name: str, prefix: str) -> str:
+    """Returns what separates the labels in the lines of a file of labels: spaces, or a mark that replaces them.
+
+    Args:
+        cells: the first lines.
+        name: of the file, for messages.
+        prefix: of the options on the command line.
+    """
+    cells = [cell.strip() for cell in cells if cell.strip()]
+    present = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]
+    if present and all(len(re.sub(rf"\s*{re.escape(present[0])}\s*", "", cell).split()) <= 1 for cell in cells):
+        return present[0]
+    if present:
+        warn(
+            f"{name}: labels are separated by spaces, and hold {present[0]!r} too; if that separates them, set "
+            f"{prefix}label-separator '{present[0]}'"
+        )
+    return " "
+
+
 def _spaces(cells: Sequence[str], name: str, prefix: str) -> str:
     """Returns SINGLE where no cell has two words, a space where they are codes or labels by themselves, or WHOLE."""
     split = _Split.by(" ", cells)

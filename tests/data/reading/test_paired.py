@@ -77,3 +77,22 @@ def test_texts_without_labels_are_a_pair_that_lacks_one(tmp_path):
     write(tmp_path, train_texts__txt="one\ntwo\n")
     with pytest.raises(UserError, match=r"cannot be read as pair. Expected texts in a file named like train_texts.txt"):
         read(tmp_path / "train_texts.txt", format="pair")
+
+
+@pytest.mark.parametrize(
+    ("lines", "separator"),
+    [
+        (["cs.it math.it", "a,b c", ""], " "),
+        (["0,5", "3", "1,2,4"], ","),
+        (["heating, traffic", "garden"], ","),
+        (["heating;traffic", "garden"], ";"),
+    ],
+)
+def test_what_separates_the_labels_of_a_line(tmp_path, lines, separator, capsys):
+    write(
+        tmp_path, train_texts__txt="".join(f"text {i}\n" for i in range(len(lines))), train_labels__txt="\n".join(lines)
+    )
+    documents, _ = read(find_splits(tmp_path)["train"])
+    parts = [[part.strip() for part in line.split(separator)] for line in lines]
+    assert [list(document.labels) for document in documents] == [[part for part in row if part] for row in parts]
+    assert ("labels are separated by spaces, and hold ','" in capsys.readouterr().out) == (separator == " ")
