@@ -106,7 +106,7 @@ def run(
                 epoch = step // stage.steps_per_epoch + 1
                 if step % stage.steps_per_epoch == 0:
                     state = stage.before_epoch(state, epoch)
-                start, batch = time.monotonic(), meter.wait_for(batches)
+                batch = meter.wait_for(batches)
                 step += 1
                 with meter.compilation() as compiling:
                     state = stage.step(state, batch, epoch, step)
@@ -115,10 +115,10 @@ def run(
                 jax.block_until_ready(queued)
                 queued = state.step + 0
                 advance(meter.items(1), meter.status(stage, state, step), compiling())
-                if not compiling():
-                    meter.estimate(stage, step, time.monotonic() - start, advice)
+                meter.estimate(stage, step, bool(compiling()), advice)
                 if checkpoints and checkpoints.due():
                     _save(stage, state, step, checkpoints)
+                    meter.restart_step()
         except interrupts.Interrupted:
             if checkpoints:
                 _save(stage, state, step, checkpoints)
@@ -195,6 +195,7 @@ def _validate(stage: Stage, state: TrainState, step: int, meter: "_Meter", folde
     note(text)
     state = after_validation(state, params, score)
     meter.restart_wait()
+    meter.restart_step()
     return state
 
 
@@ -213,6 +214,7 @@ class _Meter:
         self._start = time.monotonic()
         self._waited = 0.0
         self._timed_steps, self._timed_seconds, self._is_estimated = 0, 0.0, False
+        self.restart_step()
         self.restart_wait()
 
     def items(self, steps: int) -> float:
@@ -256,9 +258,21 @@ class _Meter:
         yield lambda: end - start if compilation_cache.programs() > programs else 0.0
         end = time.monotonic()
 
-    def estimate(self, stage: Stage, step: int, seconds: float, advice: str) -> None:
-        """Adds the time of a step; prints once, when enough steps are timed, how long the rest of the stage takes."""
+    def restart_step(self) -> None:
+        """Begins the time of a step, after something that belongs to none."""
+        self._step_start = time.monotonic()
+
+    def estimate(self, stage: Stage, step: int, compiled: bool, advice: str) -> None:
+        """Ends a step; prints once, when enough steps are timed, how long the rest of the stage takes.
+
+        Each time is that from the end of one step to the end of the next, wherever the host waits for the device
+        between them. Steps that compile a program are left out.
+        """
         if self._is_estimated:
+            return
+        seconds = time.monotonic() - self._step_start
+        self.restart_step()
+        if compiled:
             return
         self._timed_steps += 1
         self._timed_seconds += seconds
