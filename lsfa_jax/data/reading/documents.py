@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from lsfa_jax.data.reading.annif import full_text_rows, text_documents
 from lsfa_jax.data.reading.compression import open_stream
-from lsfa_jax.data.reading.detect import NUM_ROWS, describe, detect, readings, typed_layout
+from lsfa_jax.data.reading.detect import NUM_ROWS, describe, detect, readings
 from lsfa_jax.data.reading.eurlex57k import json_documents, law_rows
 from lsfa_jax.data.reading.json_documents import json_document, read_objects
 from lsfa_jax.data.reading.json_lines import json_lines
@@ -37,6 +37,7 @@ from lsfa_jax.data.reading.rows import (
 from lsfa_jax.data.reading.splits import Files, Source, compressed_or_plain, with_label_file
 from lsfa_jax.data.reading.tables import table_rows
 from lsfa_jax.data.reading.text_lines import fasttext, plain_lines
+from lsfa_jax.data.reading.typed_layout import typed_layout
 from lsfa_jax.util.console import UserError, note, plural
 
 # So many ids are compared at most, so that memory stays bounded.

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lsfa_jax.data.reading.compression import HEAD_SIZE, refuse_bomb
-from lsfa_jax.data.reading.detect import NUM_ROWS, typed_layout
+from lsfa_jax.data.reading.detect import NUM_ROWS
 from lsfa_jax.data.reading.fields import row_of_fields
 from lsfa_jax.data.reading.label_names import in_order
 from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.rows import BadRow, BadRowError, Parsed, Row
+from lsfa_jax.data.reading.typed_layout import typed_layout
 from lsfa_jax.util.console import UserError
 
 PARQUET_MAGIC = b"PAR1"

@@ -305,11 +305,14 @@ def _check_no_word_is_lost(lines, rows):
 
 
 def _by_csv(lines, delimiter, width):
-    """The rows of the right width as the csv module alone has them, or None where it meets an error."""
+    """The rows of the right width as the csv module alone has them, or None where it meets an error or joins rows."""
     try:
         text = b"\n".join(lines).decode()
         rows = list(csv.reader(io.StringIO(text + "\n", newline=""), delimiter=delimiter, strict=True))
     except (csv.Error, UnicodeDecodeError):
+        return None
+    # Where a quote joins rows, csv loses them.
+    if any(len(row) != width and "\n" in "".join(row) for row in rows):
         return None
     return [row for row in rows[1:] if len(row) == width and (width > 1 or row != [""])]
 

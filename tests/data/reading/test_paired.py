@@ -89,9 +89,8 @@ def test_texts_without_labels_are_a_pair_that_lacks_one(tmp_path):
     ],
 )
 def test_what_separates_the_labels_of_a_line(tmp_path, lines, separator, capsys):
-    write(
-        tmp_path, train_texts__txt="".join(f"text {i}\n" for i in range(len(lines))), train_labels__txt="\n".join(lines)
-    )
+    texts = "".join(f"text {i}\n" for i in range(len(lines)))
+    write(tmp_path, train_texts__txt=texts, train_labels__txt="".join(f"{line}\n" for line in lines))
     documents, _ = read(find_splits(tmp_path)["train"])
     parts = [[part.strip() for part in line.split(separator)] for line in lines]
     assert [list(document.labels) for document in documents] == [[part for part in row if part] for row in parts]

@@ -66,6 +66,14 @@ def test_a_row_with_wrong_quotes_costs_no_other_row():
         read(content)
 
 
+def test_a_quote_that_a_later_row_closes_costs_its_row_alone():
+    content = 'text,labels\none,a\n"two,a\nthree,b\nfour,"b\nfive,a\n'
+    documents, report = read(content, bad_rows="skip")
+    assert [row.text for row in documents] == ["one", "three", "five"]
+    assert report.skipped.total() == 2
+    assert (report.read, report.kept) == (5, 3)
+
+
 def test_the_rest_of_a_broken_row_is_not_a_document():
     documents, report = read('text,labels\n"he said "hello" to\nme",a\ngood,b\n', bad_rows="skip")
     assert [row.text for row in documents] == ["good"]
