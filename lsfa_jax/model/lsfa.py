@@ -157,8 +157,12 @@ def make_model(settings: config.Config, vocabulary_size: int, embedding_size: in
 
 def init_params(model: Lsfa, key: Array) -> dict[str, Any]:
     """Returns initial parameters."""
-    token_ids, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
-    return jax.jit(model.init)(key, token_ids, lengths)["params"]
+
+    # Token states use no label, but all parameters are declared before they are computed.
+    def init(key: Array) -> dict[str, Any]:
+        return model.init(key, jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32), method=Lsfa.states)["params"]
+
+    return jax.jit(init)(key)
 
 
 def label_rows(params: dict[str, Any], num_labels: int, label_ids: Array) -> PyTree:

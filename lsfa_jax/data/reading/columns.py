@@ -22,6 +22,8 @@ ID_NAMES = ("id", "doc_id", "docid", "document_id", "idx", "celex_id", "uid")
 # From how many rows on repetition tells labels from texts, and what a text has at least on average.
 _FEW_ROWS = 5
 _WORDS_OF_TEXT, _LETTERS_OF_TEXT, _TOKENS_OF_TEXT = 3.5, 12, 8
+# Letters from which a cell holds no labels; of longer ones the beginning tells what they are.
+_LONG = 1_000
 # A reading is chosen only where it is ahead of the next one by this much, see `_pair_score`.
 _MARGIN = 1.0
 
@@ -51,7 +53,7 @@ class Column:
         self.filled = len(self.cells) / max(1, self.rows)
         number = max(1, len(self.cells))
         self.letters = sum(map(len, self.cells)) / number
-        self.words = sum(len(cell.split()) for cell in self.cells) / number
+        self.words = sum(len(cell[:_LONG].split()) for cell in self.cells) / number
         counts = Counter(self.cells)
         self.distinct = len(counts) / number
         self.repeated = sum(count for count in counts.values() if count > 1) / number
@@ -91,6 +93,8 @@ class Column:
 
     @cached_property
     def _part_counts(self) -> Counter[str]:
+        if self.letters > _LONG:
+            return Counter(self.cells)
         words = [word for cell in self.cells for word in cell.split()]
         if sum(CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words):
             rows = (_SPLIT.sub(" ", cell).split() for cell in self.cells)

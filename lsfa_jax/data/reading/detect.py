@@ -77,6 +77,7 @@ def detect(head: bytes, name: str, options: ReadOptions) -> Layout:
     """
     _check_is_text(head, name, options)
     lines = _complete_lines(head)
+    _check_encoding(lines, name, options)
     chosen = _format(lines, name, options) if options.format == "auto" else options.format
     if chosen == "jsonl":
         rows = list(_json_objects(lines))
@@ -112,12 +113,11 @@ def _check_is_text(head: bytes, name: str, options: ReadOptions) -> None:
         raise UserError(
             f"{name}: lines end with a carriage return alone, as on old Macs. Convert it: tr '\\r' '\\n' < FILE > NEW"
         )
-    _check_encoding(head, name, options)
 
 
-def _check_encoding(head: bytes, name: str, options: ReadOptions) -> None:
+def _check_encoding(lines: Sequence[bytes], name: str, options: ReadOptions) -> None:
     """Raises UserError where most lines that are not ASCII are not UTF-8 either; names what the encoding may be."""
-    lines = [line for line in _complete_lines(head) if not line.isascii()]
+    lines = [line for line in lines if not line.isascii()]
     broken = [line for line in lines if line != line.decode("utf-8", "ignore").encode()]
     if len(broken) < _BROKEN_LINES or 2 * len(broken) <= len(lines):
         return
