@@ -3,7 +3,7 @@
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -97,7 +97,7 @@ def read_split(config: Config, split: Literal["train", "test"]) -> Iterator[Docu
             if plan is None:
                 yield document
             elif plan.is_first[number] and plan.in_test[number] == (split == "test"):
-                yield replace(document, labels=plan.labels(number))
+                yield document._replace(labels=plan.labels(number))
     for path, report in reports:
         note(f"{path}: {report.summary()}")
 

@@ -3,11 +3,11 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from lsfa_jax.data.reading.annif import full_text_rows, text_documents
 from lsfa_jax.data.reading.compression import open_stream
@@ -15,7 +15,8 @@ from lsfa_jax.data.reading.detect import NUM_ROWS, describe, detect, readings
 from lsfa_jax.data.reading.eurlex57k import json_documents, law_rows
 from lsfa_jax.data.reading.json_documents import json_document, read_objects
 from lsfa_jax.data.reading.json_lines import json_lines
-from lsfa_jax.data.reading.label_cells import separator_of_lines
+from lsfa_jax.data.reading.label_cells import has_edge, separator_of_lines
+from lsfa_jax.data.reading.label_lists import looks_like_list
 from lsfa_jax.data.reading.label_names import read_label_names
 from lsfa_jax.data.reading.lyrl2004 import TOPICS, token_file_rows
 from lsfa_jax.data.reading.options import ReadOptions
@@ -45,11 +46,11 @@ _MAX_IDS = 1_000_000
 
 # Characters without a width that differ between labels that look the same: soft hyphen, zero-width space, BOM.
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
+_NO_ROWS = (BlankLine, RepeatedHeader)
 _URI = re.compile(r"<(\w+:[^<>\s]+)>")
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
     """One text with the names of its labels, and its id, "" where there is none."""
 
     text: str
@@ -121,15 +122,16 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
     """
     kept_before, skipped_before = report.kept, report.skipped.total()
     ids: set[int] = set()
+    labelled = options.labelled
     clean = _Labels(source, options)
     for where, row in _rows(source, options, clean):
-        if isinstance(row, BlankLine | RepeatedHeader):
+        if isinstance(row, Row):
+            row = clean(row)
+        elif isinstance(row, _NO_ROWS):
             what = "blank line" if isinstance(row, BlankLine) else "repeated header, left out"
             report._count(report.notes, what, where)
             continue
         report.read += 1
-        if isinstance(row, Row):
-            row = clean(row)
         if isinstance(row, BadRow):
             if options.bad_rows == "stop":
                 raise _stopped(where, row, options)
@@ -137,15 +139,15 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
             continue
         report.kept += 1
         document = Document(row.text.replace("\0", " "), tuple(dict.fromkeys(row.labels)), row.id)
-        for what in _notes(row, document, options):
+        for what in _notes(row, document, labelled):
             report._count(report.notes, what, where)
-        if options.labelled and row.id:
+        if labelled and row.id:
             hashed = hash(row.id)
             if hashed in ids:
                 report._count(report.notes, "duplicate id", where)
             elif len(ids) < _MAX_IDS:
                 ids.add(hashed)
-        if report.kept == kept_before + 1 and options.labelled:
+        if labelled and report.kept == kept_before + 1:
             note(f"  first document: {_shown(document)}")
         yield document
     if report.kept == kept_before:
@@ -185,25 +187,34 @@ class _Labels:
             self.names = read_label_names(path)
         # Of each label as it was read; "" is left out.
         self._cleaned: dict[str, str] = {}
+        self._with_edges: set[str] = set()
 
     def __call__(self, row: Row) -> Row | BadRow:
-        if not self._active:
+        if not self._active or not row.labels:
             return row
+        cleaned = self._cleaned
         try:
-            labels = [self._cleaned.get(label) or self._clean(label) for label in row.labels]
+            labels = [cleaned[label] if label in cleaned else self._clean(label) for label in row.labels]
         except BadRowError as bad:
             return bad.at(row.number)
+        notes = row.notes
+        if self._with_edges and not self._with_edges.isdisjoint(labels):
+            notes = (*notes, "label with a bracket or quote at its edge")
         if labels == row.labels:
-            return row
-        notes = row.notes if all(labels) else (*row.notes, "empty label left out")
-        return replace(row, labels=[label for label in labels if label], notes=notes)
+            return row if notes is row.notes else row._replace(notes=notes)
+        notes = notes if all(labels) else (*notes, "empty label left out")
+        return row._replace(labels=[label for label in labels if label], notes=notes)
 
     def _clean(self, label: str) -> str:
         cleaned = unicodedata.normalize("NFC", _INVISIBLE.sub("", label)).strip()
         if match := _URI.fullmatch(cleaned):
             cleaned = match[1]
+        if cleaned[:1] in ("[", "(", "{") and "'" in cleaned and looks_like_list(cleaned):
+            raise BadRowError("a label is a list in a string", "a list of labels", label)
         if self.names:
             cleaned = self._name(cleaned)
+        if has_edge(cleaned):
+            self._with_edges.add(cleaned)
         self._cleaned[label] = cleaned
         return cleaned
 
@@ -219,16 +230,18 @@ class _Labels:
         return name
 
 
-def _notes(row: Row, document: Document, options: ReadOptions) -> Iterator[str]:
-    yield from row.notes
+def _notes(row: Row, document: Document, labelled: bool) -> Sequence[str]:
+    notes = row.notes
     if len(document.labels) < len(row.labels):
-        yield "duplicate labels"
-    if options.labelled and not document.labels:
-        yield "no labels"
-    if not document.text.strip():
-        yield "empty text"
-    if "\0" in row.text:
-        yield "NUL in a text, read as a space"
+        notes += ("duplicate labels",)
+    if labelled and not document.labels:
+        notes += ("no labels",)
+    if not document.text or document.text.isspace():
+        notes += ("empty text",)
+    # The same object where nothing was replaced.
+    if document.text is not row.text and "\0" in row.text:
+        notes += ("NUL in a text, read as a space",)
+    return notes
 
 
 def _name(source: Source) -> str:

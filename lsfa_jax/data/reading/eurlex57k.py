@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lsfa_jax.data.reading.compression import MAX_LINE, open_stream
-from lsfa_jax.data.reading.fields import row_of_fields
+from lsfa_jax.data.reading.fields import check_unicode, row_of_fields
 from lsfa_jax.data.reading.label_lists import names_of
 from lsfa_jax.data.reading.rows import BadRow, BadRowError, Layout, Row, check_text, decode
 from lsfa_jax.util.console import UserError
@@ -48,7 +48,7 @@ def _row(path: Path, labelled: bool) -> Row:
         labels, _ = names_of(concepts, "'concepts'")
     text = "\n".join(part for part in parts if part.strip())
     fields = {"text": text, "labels": labels, "id": law.get("celex_id")}
-    return row_of_fields(1, fields, Layout("eurlex57k", ("text",), ("labels",), "id"))
+    return check_unicode(row_of_fields(1, fields, Layout("eurlex57k", ("text",), ("labels",), "id")))
 
 
 def _read(path: Path) -> dict[str, object]:

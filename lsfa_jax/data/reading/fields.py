@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from lsfa_jax.data.reading.label_cells import LIST, has_edge, split_labels
-from lsfa_jax.data.reading.label_lists import hot_places, looks_like_list, names_of, parse_list, positive_names, truth
+from lsfa_jax.data.reading.label_cells import LIST, split_labels
+from lsfa_jax.data.reading.label_lists import hot_places, names_of, parse_list, positive_names, truth
 from lsfa_jax.data.reading.rows import BadRowError, Layout, Row, check_text
 
 Notes = tuple[str, ...]
@@ -15,62 +15,59 @@ def row_of_fields(number: int, fields: Mapping[str, object], layout: Layout, not
     Raises:
         BadRowError: a value is missing or of another type.
     """
-    required = (*layout.texts, *layout.labels)
-    for name in required:
-        if name not in fields:
-            listed = " and ".join(f"'{name}'" for name in required)
-            raise BadRowError(f"no field '{name}'", f"the field{'s' * (len(required) > 1)} {listed}", list(fields))
-    text = _text(fields, layout.texts)
-    labels, more = _LABELS[layout.label_kind](fields, layout)
+    labels: list[str] = []
+    try:
+        text = _text(fields, layout.texts)
+        if layout.labels:
+            labels, more = _LABELS[layout.label_kind](fields, layout)
+            notes = notes + more if more else notes
+    except KeyError as error:
+        listed = " and ".join(f"'{name}'" for name in (*layout.texts, *layout.labels))
+        what = f"the field{'s' * (listed.count(' and ') > 0)} {listed}"
+        raise BadRowError(f"no field '{error.args[0]}'", what, list(fields)) from None
     value = fields.get(layout.id, "") if layout.id else ""
     document_id = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    try:
-        "\n".join([text, document_id, *labels]).encode("utf-8")
-    except UnicodeEncodeError as error:
-        # Half of a surrogate pair, as \ud83d from an emoji cut in two, cannot be encoded.
-        raise BadRowError("invalid Unicode", "complete characters", error.object[error.start : error.end]) from None
-    return Row(number, text, labels, document_id, (*notes, *more))
+    return Row(number, text, labels, document_id, notes)
 
 
 def _text(fields: Mapping[str, object], names: tuple[str, ...]) -> str:
     if len(names) == 1:
-        return check_text(fields[names[0]], f"'{names[0]}'")
-    parts = (check_text(fields[name], f"'{name}'") for name in names if fields[name] is not None)
+        text = fields[names[0]]
+        return text if isinstance(text, str) else check_text(text, f"'{names[0]}'")
+    parts = [check_text(fields[name], f"'{name}'") for name in names if fields[name] is not None]
     return "\n".join(part for part in parts if part.strip())
 
 
 def _named_labels(fields: Mapping[str, object], layout: Layout) -> tuple[list[str], Notes]:
+    if len(layout.labels) == 1:
+        return _labels_of(fields[layout.labels[0]], layout.labels[0], layout.separator)
     labels: list[str] = []
     notes: Notes = ()
     for name in layout.labels:
-        value = fields[name]
-        if isinstance(value, str) and layout.separator:
-            names, more = split_labels(value, layout.separator)
-        else:
-            names, more = _typed_labels(value, name)
+        names, more = _labels_of(fields[name], name, layout.separator)
         labels += names
         notes += more
-        if any(has_edge(label) for label in names):
-            notes += ("label with a bracket or quote at its edge",)
     return labels, notes
+
+
+def _labels_of(value: object, name: str, separator: str) -> tuple[list[str], Notes]:
+    if isinstance(value, str) and separator:
+        return split_labels(value, separator)
+    return _typed_labels(value, name)
 
 
 def _typed_labels(value: object, name: str) -> tuple[list[str], Notes]:
     """Returns the labels of a value of JSON or Parquet: a list, a mapping of names to scores, a number, or nothing."""
+    if isinstance(value, list):
+        return names_of(value, f"'{name}'")
     if value is None:
         return [], ()
     if isinstance(value, dict):
         return positive_names(value), ()
     if isinstance(value, int | float):
         return names_of([value], f"'{name}'")
-    if not isinstance(value, list):
-        expected = "a list of strings, or one string and its separator as an option"
-        raise BadRowError(f"'{name}' is not a list", expected, value)
-    names, notes = names_of(value, f"'{name}'")
-    for label in names:
-        if label[0] in "[({" and looks_like_list(label) and "'" in label:
-            raise BadRowError("a label is a list in a string", "a list of labels", label)
-    return names, notes
+    expected = "a list of strings, or one string and its separator as an option"
+    raise BadRowError(f"'{name}' is not a list", expected, value)
 
 
 def _multi_hot_labels(fields: Mapping[str, object], layout: Layout) -> tuple[list[str], Notes]:
@@ -107,3 +104,16 @@ _LABELS: dict[str, Callable[[Mapping[str, object], Layout], tuple[list[str], Not
     "multi_hot": _multi_hot_labels,
     "indicators": _indicated_labels,
 }
+
+
+def check_unicode(row: Row) -> Row:
+    """Returns a row of JSON.
+
+    Raises:
+        BadRowError: it has half of a surrogate pair, as \\ud83d from an emoji cut in two, which cannot be encoded.
+    """
+    try:
+        "\n".join([row.text, row.id, *row.labels]).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRowError("invalid Unicode", "complete characters", error.object[error.start : error.end]) from None
+    return row

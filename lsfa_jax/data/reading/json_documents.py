@@ -3,7 +3,7 @@
 import json
 
 from lsfa_jax.data.reading.compression import Stream
-from lsfa_jax.data.reading.fields import row_of_fields
+from lsfa_jax.data.reading.fields import check_unicode, row_of_fields
 from lsfa_jax.data.reading.rows import BadRowError, Layout, Parsed, decode
 from lsfa_jax.util.console import UserError
 
@@ -95,6 +95,6 @@ def json_document(rows: Objects, layout: Layout) -> Parsed:
     """Yields a row for each object, numbered from 1."""
     for number, fields in enumerate(rows, 1):
         try:
-            yield row_of_fields(number, fields, layout)
+            yield check_unicode(row_of_fields(number, fields, layout))
         except BadRowError as bad:
             yield bad.at(number)

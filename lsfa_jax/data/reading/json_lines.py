@@ -2,7 +2,7 @@
 
 import json
 
-from lsfa_jax.data.reading.fields import row_of_fields
+from lsfa_jax.data.reading.fields import check_unicode, row_of_fields
 from lsfa_jax.data.reading.rows import BadRowError, BlankLine, Layout, Lines, Parsed, Row, decode
 
 
@@ -27,4 +27,4 @@ def _row(number: int, line: str, layout: Layout) -> Row:
         raise BadRowError(
             "not an object", f'{{"{(*layout.labels, "id")[0]}": ..., "{layout.texts[0]}": "..."}}', fields
         )
-    return row_of_fields(number, fields, layout)
+    return check_unicode(row_of_fields(number, fields, layout))

@@ -30,6 +30,7 @@ _REPEATED_ROWS, _REPEATED_PAIRS = 10, 3
 CODE = re.compile(r"<?\w+://\S+|\S*[\d_:]\S*|[A-Z0-9.\-]{2,}|\S{1,2}")
 # Missing values as pandas and MySQL write them into cells that are no lists.
 _MISSING = frozenset({"nan", "NaN", "<NA>", "\\N"})
+_BRACKET = re.compile(r"[\[\](){}'\"`]")
 _EDGES = "[](){}'\"`"
 
 
@@ -68,9 +69,10 @@ def split_labels(cell: str, separator: str) -> tuple[list[str], tuple[str, ...]]
         parts = [part.strip() for part in cell.split(separator)]
         labels = [part for part in parts if part]
         notes = ("empty label left out",) if len(labels) < len(parts) else ()
-    for label in labels:
-        if label[0] in _EDGES or label[-1] in _EDGES:
-            _check_brackets(label, cell)
+    if _BRACKET.search(cell):
+        for label in labels:
+            if has_edge(label):
+                _check_brackets(label, cell)
     return labels, notes
 
 
@@ -84,7 +86,7 @@ def _check_brackets(label: str, cell: str) -> None:
 
 def has_edge(label: str) -> bool:
     """Whether a label begins or ends with a bracket, brace or quote."""
-    return label[:1] in _EDGES or label[-1:] in _EDGES
+    return label != "" and (label[0] in _EDGES or label[-1] in _EDGES)
 
 
 def choose_separator(cells: Iterable[str], name: str, given: str, prefix: str) -> str:

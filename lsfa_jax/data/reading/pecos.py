@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
 from lsfa_jax.data.reading.compression import refuse_bomb
 from lsfa_jax.util.console import UserError
@@ -17,6 +16,9 @@ def label_rows(path: Path) -> Iterator[list[str]]:
     Raises:
         UserError: the file is damaged or no such matrix.
     """
+    # Imported late: it takes time and memory, and few files need it.
+    from scipy import sparse
+
     try:
         with zipfile.ZipFile(path) as archive:
             refuse_bomb(str(path), sum(member.file_size for member in archive.infolist()), path.stat().st_size)

@@ -3,7 +3,7 @@
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Lines = Iterator[tuple[int, bytes]]
 """Lines with their numbers from 1, without line ends."""
@@ -50,8 +50,7 @@ class Layout:
     unread: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row that can be used."""
 
     number: int

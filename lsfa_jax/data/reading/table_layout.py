@@ -23,6 +23,8 @@ from lsfa_jax.data.reading.tables import records
 from lsfa_jax.data.reading.typed_layout import with_separator
 from lsfa_jax.util.console import UserError
 
+# A header can go on over several lines.
+_HEADER_LINES = 20
 _DELIMITERS = ("\t", ",", ";", "|")
 _SEP_LINE = re.compile(rb'"?sep=(.)"?\s*', re.IGNORECASE)
 _ESCAPES = re.compile(rb'\\"[^"]|\\N|\\[,;|]')
@@ -62,12 +64,13 @@ def table_layout(lines: list[bytes], name: str, options: ReadOptions, form: str)
         first_line, delimiters, lines = 1, (sep[1].decode("latin-1"),), lines[1:]
     if not lines:
         raise UserError(f"{name}: holds no documents: no header can be read. Expected a header and rows.")
-    tables = [_parsed(lines, delimiter) for delimiter in delimiters]
-    named = [table for table in tables if _is_clear(_names(table), options)]
+    headers = {delimiter: _names(_parsed(lines[:_HEADER_LINES], delimiter)) for delimiter in delimiters}
+    named = [delimiter for delimiter, names in headers.items() if _is_clear(names, options)]
     if named and not options.columns:
         # Of one column, the file is a CSV.
-        table = max(named, key=lambda table: (len(_names(table)), table.layout.delimiter == ","))
-        return _with_header(table, first_line, name, options)
+        delimiter = max(named, key=lambda delimiter: (len(headers[delimiter]), delimiter == ","))
+        return _with_header(_parsed(lines, delimiter), first_line, name, options)
+    tables = [_parsed(lines, delimiter) for delimiter in delimiters]
     if form == "table" and not options.labelled and not options.columns:
         likely = [table for table in tables if _is_a_table(table, options)]
         if not likely and not options.text_field:
