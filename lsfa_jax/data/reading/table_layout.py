@@ -99,8 +99,8 @@ def table_layout(lines: list[bytes], name: str, options: ReadOptions, form: str)
 def _parsed(lines: list[bytes], delimiter: str) -> _Table:
     """Parses the first lines as a table; backslashes escape where that makes more rows equally wide."""
     plain = _parsed_as(lines, Layout("tsv" if delimiter == "\t" else "csv", delimiter=delimiter))
-    # JSON within CSV has backslashes too, before doubled quotes.
-    if not any(_ESCAPES.search(line) for line in lines):
+    # JSON within CSV has backslashes too, before doubled quotes; and one line may be broken.
+    if sum(_ESCAPES.search(line) is not None for line in lines) < 2:
         return plain
     escaped = _parsed_as(lines, replace(plain.layout, escaped=True))
     has_null = any(b"\\N" in line for line in lines)

@@ -264,7 +264,7 @@ def test_broken_tables(delimiter, seed):
     for _ in range(BATCH):
         content = mutated(choice, written(choice, form)[1])
         options = {"format": form, "label_separator": "none"}
-        documents, report, error = read(io.BytesIO(content), bad_rows="skip", **options)
+        documents, report, error = read(io.BytesIO(content), bad_rows="skip", normalise_labels=False, **options)
         if error and not report.read:
             continue
         lines = [line.rstrip(b"\r") for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
