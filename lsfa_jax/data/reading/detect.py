@@ -41,7 +41,8 @@ def describe(layout: Layout) -> str:
     if layout.format in ("lyrl2004", "txt"):
         return {"lyrl2004": "lyrl2004", "txt": "txt, one document a line"}[layout.format]
     if layout.format == "fasttext":
-        return f"fasttext, labels are the words that begin with {layout.prefix}"
+        use = "the labels" if layout.labels else "labels, which are not read"
+        return f"fasttext, words that begin with {layout.prefix} are {use}"
     if layout.format == "pair":
         return "pair" + (f", labels {how}" if layout.labels else "")
     parts = [layout.format + ("" if layout.header else " without a header")]
@@ -218,6 +219,7 @@ def _libmultilabel_layout(lines: list[bytes], options: ReadOptions) -> Layout:
         columns=columns,
         header=False,
         quoted=False,
+        unread=() if options.labelled else ("labels",),
     )
 
 
