@@ -52,6 +52,9 @@ class Data(Section):
         description="Names of the columns of a file without a header, in order: text,labels or id,text,labels; - is "
         "not read.",
     )
+    header: Literal["auto", "yes", "no"] = Field(
+        "auto", description="Whether the first row of a table has the names of the columns. auto: by its content."
+    )
     text_field: str = Field("", description="Field or column with the text; several, as title,abstract, are joined.")
     labels_field: str = Field("", description="Field or column with the labels; several, or a pattern such as label*.")
     label_columns: str = Field(

@@ -43,6 +43,9 @@ class ReadingOptions(Section):
     columns: str = Field(
         "", description="Names of the columns of a file without a header, in order, such as text,labels; - is not read."
     )
+    header: Literal["auto", "yes", "no"] = Field(
+        "auto", description="Whether the first row of a table has the names of the columns."
+    )
     labels_field: str = Field("", description="Field or column that holds the labels, likewise.")
     label_columns: str = Field("", description="Columns of 0 and 1 that are a label each: first..last, or names.")
     label_names: str = Field("", description="File with the names of labels that are numbers or other ids.")

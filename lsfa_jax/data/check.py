@@ -76,7 +76,16 @@ def check(path: Path, options: ReadOptions, data: Data | None = None) -> dict[st
     given = "".join(
         f" --data.{name.replace('_', '-')} {shlex.quote(str(getattr(options, name)))}"
         for name in (
-            *("format", "encoding", "columns", "text_field", "labels_field", "label_columns", "label_separator"),
+            *(
+                "format",
+                "encoding",
+                "columns",
+                "header",
+                "text_field",
+                "labels_field",
+                "label_columns",
+                "label_separator",
+            ),
             "label_names",
         )
         if getattr(options, name) not in ("", "auto")

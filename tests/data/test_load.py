@@ -85,11 +85,11 @@ def test_settings_reach_the_corpus(folder, capsys):
     assert max(corpus.train.lengths) == 1
 
     (folder / "dev.jsonl").write_bytes(b'{"text": "a", "labels": ["x"]}\n{"text": 3}')
-    with pytest.raises(UserError, match=r"dev\.jsonl:2: no field 'labels'"):
+    with pytest.raises(UserError, match=r"dev\.jsonl:2: 'text' is not text"):
         load_corpus(custom(folder))
     capsys.readouterr()
     load_corpus(custom(folder, data={"bad_rows": "skip"}))
-    assert "dev.jsonl: 2 rows read, 1 kept; skipped: 1 no field 'labels'" in capsys.readouterr().out
+    assert "dev.jsonl: 2 rows read, 1 kept; skipped: 1 'text' is not text" in capsys.readouterr().out
 
 
 def test_a_named_corpus_is_read_from_its_folder(folder):

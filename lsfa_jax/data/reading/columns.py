@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 
 from lsfa_jax.data.reading.label_cells import CODE, RARE_SEPARATORS, SEPARATORS
-from lsfa_jax.data.reading.label_lists import NULLS, looks_like_list, parse_list
+from lsfa_jax.data.reading.label_lists import FALSE, NULLS, TRUE, looks_like_list, parse_list
 from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.util.console import UserError, warn
 
@@ -28,7 +28,8 @@ _LONG = 1_000
 _MARGIN = 1.0
 
 _SPLIT = re.compile("|".join(map(re.escape, (*SEPARATORS, *RARE_SEPARATORS[:4]))))
-_FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "x", "✓"})
+# Also the mark of a document for which a label is not known, in Kaggle's test data.
+_FLAGS = frozenset({"0", "1", "0.0", "1.0", "-1", *TRUE, *FALSE})
 
 
 @dataclass(frozen=True)
@@ -197,11 +198,13 @@ def _resolve(names: Sequence[str], given: str, field: str, name: str, options: R
     if names.count(given) == 1:
         return (given,)
     resolved: list[str] = []
-    for part in [given] if given in names else [part.strip() for part in given.split(",")]:
+    for part in [given] if given in names else [part.strip() for part in given.split(",") if part.strip()] or [given]:
         first, dots, last = part.partition("..")
         if names.count(part) == 1:
             resolved.append(part)
-        elif dots and names.count(first) == names.count(last) == 1 and names.index(first) <= names.index(last):
+        elif (
+            dots and first and names.count(first) == names.count(last) == 1 and names.index(first) <= names.index(last)
+        ):
             resolved += names[names.index(first) : names.index(last) + 1]
         elif matching := [n for n in names if fnmatchcase(n, part)] if part not in names else []:
             resolved += matching
@@ -257,9 +260,15 @@ def _labels_by_content(
     if len(likely) == 1 and not flags:
         return (likely[0].name,), False
     problem = "it is not clear which column holds the labels"
-    if likely:
-        problem = f"{' and '.join(repr(column.name) for column in [*likely, *flags])} could hold the labels"
-    raise _unclear(columns, problem, "labels_field", name, options)
+    if not likely and flags:
+        raise _unclear(
+            columns, problem, f"label_columns {flags[0].name}", name, options, f"labels_field {flags[0].name}"
+        )
+    if not likely:
+        raise _unclear(columns, problem, "labels_field", name, options)
+    problem = f"{' and '.join(repr(column.name) for column in [*likely, *flags])} could hold the labels"
+    listed = ",".join(column.name for column in likely)
+    raise _unclear(columns, problem, f"labels_field '{listed}'" if len(likely) > 1 else "labels_field", name, options)
 
 
 def _check(roles: Roles, columns: Sequence[Column], name: str, options: ReadOptions) -> None:
@@ -276,6 +285,7 @@ def _check(roles: Roles, columns: Sequence[Column], name: str, options: ReadOpti
     if len(roles.labels) != 1 or roles.indicators:
         return
     labels = by_name[roles.labels[0]]
+    _check_siblings(labels, rest, name, options)
     are_strings = all(isinstance(value, str) for value in labels.values) and not options.labels_field
     if labels.rows >= _FEW_ROWS and are_strings and labels.is_text and labels.letters > 2 * text.letters:
         problem = f"column {labels.name!r} looks like a text, as in {reprlib.repr(labels.cells[0])}"
@@ -291,6 +301,29 @@ def _check(roles: Roles, columns: Sequence[Column], name: str, options: ReadOpti
         warn(
             f"{name}: column {labels.name!r} holds only {shown}, which become the labels; if the column itself is a "
             f"label, set {options.option('label_columns')} {labels.name}"
+        )
+
+
+def _check_siblings(labels: Column, rest: Sequence[Column], name: str, options: ReadOptions) -> None:
+    """Raises UserError where further columns hold the same labels: label, label_2, label_3."""
+    stem = labels.name.lower().rstrip("0123456789_- ")
+    siblings = []
+    for column in rest:
+        numbered = re.fullmatch(rf"{re.escape(stem)}s?[ _\-]?\d+", column.name.lower()) is not None
+        shared = len(column.parts & labels.parts) >= 0.5 * len(column.parts) and not column.is_flags
+        if (
+            column.cells
+            and not column.is_text
+            and shared
+            and (numbered or (column.is_labels and len(column.parts) > 2))
+        ):
+            siblings.append(column.name)
+    if siblings and not options.labels_field:
+        listed = ",".join([labels.name, *siblings])
+        raise UserError(
+            f"{name}: the columns {_listed([labels.name, *siblings])} hold the same labels. For all of them set "
+            f"{options.option('labels_field')} '{listed}', for the first one alone {options.option('labels_field')} "
+            f"{labels.name}."
         )
 
 
@@ -356,36 +389,47 @@ def _pair_score(text: Column, labels: Column) -> float:
     return max(-4.0, min(4.0, length)) + 3 * repetition - unlike
 
 
-def has_header(rows: Sequence[Sequence[str]], is_known: Callable[[str], bool]) -> bool:
+def has_header(rows: Sequence[Sequence[str]], is_known: Callable[[str], bool]) -> bool | None:
     """Whether the first row of a table looks like names of columns rather than a document.
 
     Args:
         rows: the first rows, all of one width.
         is_known: whether a name identifies a column.
+
+    Returns:
+        None where it may be either.
     """
     first, rest = [cell.strip() for cell in rows[0]], rows[1:]
-    if len(set(first)) < len(first) or any(len(cell.split()) > 3 or looks_like_list(cell) for cell in first):
+    if not any(first) or any(looks_like_list(cell) for cell in first):
         return False
     columns = [Column(name, [row[place] for row in rest]) for place, name in enumerate(first)]
     recurs = [column.cells.count(name) if name else 0 for name, column in zip(first, columns, strict=True)]
     # Joined files repeat their header, but not every few rows.
     if any(is_known(name) and 20 * times <= len(rest) + 40 for name, times in zip(first, recurs, strict=True)):
         return True
-    if any(recurs):
+    if any(recurs) or any(set(_parts(name, name)) & column.parts for name, column in zip(first, columns, strict=True)):
         return False
-    if any(_is_number(name) for name in first) or any(
-        set(_parts(name, name)) & column.parts or (column.is_text and len(name) > 0.5 * column.letters)
+    if any(
+        column.is_text and 2 * len(name) < min(map(len, column.cells))
         for name, column in zip(first, columns, strict=True)
     ):
+        return True
+    if any(_is_number(name) for name in first):
         return False
-    for name, column in zip(first, columns, strict=True):
-        if column.cells and all(map(_is_number, column.cells)):
-            return True
-        if column.is_text and min(len(cell.split()) for cell in column.cells) > len(name.split()):
-            return True
-        if len(column.cells) >= 10 and column.repeated_parts() >= 0.9:
-            return True
-    return False
+    if any(column.cells and all(map(_is_number, column.cells)) for column in columns):
+        return True
+    # A label that no other row has is rare where nearly all others recur.
+    new_label = any(len(column.cells) >= 10 and column.repeated_parts() >= 0.9 for column in columns)
+    short = all(len(cell.split()) <= 3 for cell in first)
+    long_text = any(
+        column.is_text and len(name) > 0.5 * column.letters for name, column in zip(first, columns, strict=True)
+    )
+    if new_label and len(set(first)) == len(first):
+        return True if short and not long_text else None
+    return any(
+        column.is_text and short and min(len(cell.split()) for cell in column.cells) > len(name.split())
+        for name, column in zip(first, columns, strict=True)
+    )
 
 
 def _is_number(cell: str) -> bool:

@@ -10,7 +10,7 @@ from lsfa_jax.data.reading.compression import HEAD_SIZE
 from lsfa_jax.data.reading.label_cells import LIST, SINGLE, WHOLE
 from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.rows import Layout
-from lsfa_jax.data.reading.table_layout import table_layout
+from lsfa_jax.data.reading.table_layout import has_clear_header, table_layout
 from lsfa_jax.data.reading.typed_layout import typed_layout
 from lsfa_jax.util.console import UserError
 
@@ -29,9 +29,27 @@ _SEPARATOR_NAMES = {
     "\n": "separated by line ends",
 }
 _ARCHIVES = {b"PK\x03\x04": "zip (or an Excel file)", b"7z\xbc\xaf'\x1c": "7z", b"Rar!\x1a\x07": "rar"}
+_OTHER_FILES = {
+    b"%PDF": "a PDF",
+    b"{\\rtf": "RTF",
+    b"\xd0\xcf\x11\xe0": "an old Office document",
+    b"SQLite format 3": "an SQLite database",
+    b"\x93NUMPY": "a NumPy array",
+    b"ARROW1": "an Arrow file",
+    b"FEA1": "a Feather file",
+    b"ORC": "an ORC file",
+    b"\x80\x04": "a Python pickle, which is never loaded",
+    b"\x80\x05": "a Python pickle, which is never loaded",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
+    b"<?xml": "XML",
+    b"<!DOCTYPE": "HTML or XML",
+    b"<html": "HTML",
+}
 _FEATURES = re.compile(rb"(\d+(,\d+)*)?(\s+\d+:[-+.\deE]+)+\s*")
 _OBJECT = re.compile(rb'\s*\{\s*(["}]|$)')
 _FASTTEXT = re.compile(rb"\s*(__\w+?__)\S")
+_LABEL_WORD = re.compile(rb'(^|[\s,"])__label__\S')
+_LABEL_CELL = re.compile(rb'(^|[\t,;|])"?__label__[^\s,]+"?([\t,;|]|$)')
 _ENCODINGS = ("cp1252", "cp1251", "gb18030", "shift_jis", "euc_kr")
 
 
@@ -53,6 +71,8 @@ def describe(layout: Layout) -> str:
         parts.append(f"labels from {_quoted(layout.labels)}, lists of 0 and 1 with a place for each of {layout.width}")
     elif layout.labels:
         parts.append(f"labels from {_quoted(layout.labels)}" + (f" {how}" if layout.separator else ""))
+    if layout.unquote:
+        parts.append("without the quotes around labels")
     if layout.id:
         parts.append(f"ids from {layout.id!r}")
     if layout.unread:
@@ -88,8 +108,10 @@ def detect(head: bytes, name: str, options: ReadOptions) -> Layout:
     if chosen == "libmultilabel":
         return _libmultilabel_layout(lines, options)
     if chosen == "fasttext":
-        match = _FASTTEXT.match(lines[0]) if lines else None
-        prefix = match[1].decode("utf-8", "replace") if match else "__label__"
+        match = next(filter(None, map(_FASTTEXT.match, lines)), None)
+        marked = not match or any(b"__label__" in line for line in lines)
+        prefix = "__label__" if marked or not match else match[1].decode("utf-8", "replace")
+        _check_ends_of_labels(lines, prefix.encode(), name)
         return Layout("fasttext", ("text",), ("labels",) if options.labelled else (), prefix=prefix)
     if chosen == "pair":
         return Layout(
@@ -102,6 +124,11 @@ def _check_is_text(head: bytes, name: str, options: ReadOptions) -> None:
     for magic, archive in _ARCHIVES.items():
         if head.startswith(magic):
             raise UserError(f"{name}: is a {archive} archive. Unpack it, or save the sheet as CSV, and give that file.")
+    for magic, kind in _OTHER_FILES.items():
+        if head.startswith(magic):
+            raise UserError(f"{name}: is {kind}. Write its texts and labels as JSON Lines, CSV or Parquet.")
+    if b"\x1b$" in head or b"\x1b(J" in head:
+        raise UserError(f"{name}: is in ISO-2022-JP. Set {options.option('encoding')} iso2022_jp.")
     if head[257:262] == b"ustar":
         raise UserError(f"{name}: is a tar archive. Unpack it and give the folder or file in it.")
     sample = head[:4096]
@@ -160,6 +187,10 @@ def _format(lines: list[bytes], name: str, options: ReadOptions) -> str:
         return "json"
     # A table may begin with a column of {...}: then its lines go on behind the brace.
     closed = sum(line.rstrip().endswith(b"}") for line in lines)
+    if sum(line.lstrip().startswith(b"{'") and line.rstrip().endswith(b"}") for line in lines) > 0.5 * len(lines):
+        raise UserError(
+            f"{name}: its lines are Python dictionaries, with single quotes, not JSON. Write them with json.dumps."
+        )
     if (2 * objects > len(lines) or _OBJECT.match(first)) and (
         2 * closed >= objects or not all(b"\t" in x for x in lines)
     ):
@@ -167,10 +198,35 @@ def _format(lines: list[bytes], name: str, options: ReadOptions) -> str:
     if first.startswith(b".I "):
         return "lyrl2004"
     _refuse_features(lines, name)
+    return "fasttext" if _is_fasttext(lines, name, options) else "table"
+
+
+def _check_ends_of_labels(lines: Sequence[bytes], prefix: bytes, name: str) -> None:
+    """Raises UserError where no space stands between a label's comma and the text: __label__x,the first word."""
+    words = [word for line in lines for word in line.split() if word.startswith(prefix)]
+    joined = Counter(word for word in words if b"," in word.removesuffix(b",").replace(b"," + prefix, b""))
+    if joined.total() > 0.5 * len(words):
+        shown = next(iter(joined)).decode("utf-8", "replace")
+        raise UserError(
+            f"{name}: a label is not separated from the text by a space, as in {shown!r}. Write a space there; "
+            "or name the file .csv if the comma separates columns."
+        )
+
+
+def _is_fasttext(lines: list[bytes], name: str, options: ReadOptions) -> bool:
+    """Whether words of the lines are labels: those with the prefix __label__, or another one in nearly all lines."""
+    marked = sum(_LABEL_WORD.search(line) is not None for line in lines)
+    if marked and has_clear_header(lines, options):
+        return False
+    if marked:
+        # In a column of a table it is a part of the labels' names.
+        columns = sum(_LABEL_CELL.search(line) is not None for line in lines)
+        table = re.search(r"\.(csv|tsv)(\.\w+)?$", name.lower()) is not None and columns >= 0.9 * marked
+        return not table and (2 * marked >= len(lines) or (not options.labelled))
     prefixes = Counter(match[1] for line in lines if (match := _FASTTEXT.match(line)))
-    if prefixes and (b"__label__" in prefixes or max(prefixes.values()) >= 0.9 * len(lines)):
-        return "fasttext"
-    return "table"
+    prefix, number = max(prefixes.items(), key=lambda item: item[1], default=(b"", 0))
+    words = {line.split()[0] for line in lines if line.lstrip().startswith(prefix)} if number else set()
+    return number >= max(2, 0.9 * len(lines)) and len(words) > 1 and not any(b"(" in word for word in words)
 
 
 def _is_json_document(first: bytes, objects: int, number: int) -> bool:
@@ -180,7 +236,7 @@ def _is_json_document(first: bytes, objects: int, number: int) -> bool:
         return following in (b"{", b"", b"[", b'"') and (following != b"" or first.rstrip() == b"[")
     if not first.startswith(b"{"):
         return False
-    if first.rstrip() == b"{":
+    if first.rstrip() == b"{" or first.rstrip().endswith(b"["):
         return True
     try:
         only = json.loads(first) if number == 1 else None

@@ -47,6 +47,7 @@ _MAX_IDS = 1_000_000
 # Characters without a width that differ between labels that look the same: soft hyphen, zero-width space, BOM.
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
 _NO_ROWS = (BlankLine, RepeatedHeader)
+_FASTTEXT_PREFIX = "__label__"
 _URI = re.compile(r"<(\w+:[^<>\s]+)>")
 
 
@@ -209,6 +210,8 @@ class _Labels:
         cleaned = unicodedata.normalize("NFC", _INVISIBLE.sub("", label)).strip()
         if match := _URI.fullmatch(cleaned):
             cleaned = match[1]
+        if cleaned.startswith(_FASTTEXT_PREFIX):
+            cleaned = cleaned.removeprefix(_FASTTEXT_PREFIX)
         if cleaned[:1] in ("[", "(", "{") and "'" in cleaned and looks_like_list(cleaned):
             raise BadRowError("a label is a list in a string", "a list of labels", label)
         if self.names:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from lsfa_jax.data.reading.label_cells import LIST, split_labels
+from lsfa_jax.data.reading.label_cells import LIST, split_labels, unquoted
 from lsfa_jax.data.reading.label_lists import hot_places, names_of, parse_list, positive_names, truth
 from lsfa_jax.data.reading.rows import BadRowError, Layout, Row, check_text
 
@@ -40,19 +40,20 @@ def _text(fields: Mapping[str, object], names: tuple[str, ...]) -> str:
 
 def _named_labels(fields: Mapping[str, object], layout: Layout) -> tuple[list[str], Notes]:
     if len(layout.labels) == 1:
-        return _labels_of(fields[layout.labels[0]], layout.labels[0], layout.separator)
+        return _labels_of(fields[layout.labels[0]], layout.labels[0], layout)
     labels: list[str] = []
     notes: Notes = ()
     for name in layout.labels:
-        names, more = _labels_of(fields[name], name, layout.separator)
+        names, more = _labels_of(fields[name], name, layout)
         labels += names
         notes += more
     return labels, notes
 
 
-def _labels_of(value: object, name: str, separator: str) -> tuple[list[str], Notes]:
-    if isinstance(value, str) and separator:
-        return split_labels(value, separator)
+def _labels_of(value: object, name: str, layout: Layout) -> tuple[list[str], Notes]:
+    if isinstance(value, str) and layout.separator:
+        labels, notes = split_labels(value, layout.separator, layout.detected)
+        return [unquoted(label) for label in labels] if layout.unquote else labels, notes
     return _typed_labels(value, name)
 
 
@@ -63,7 +64,8 @@ def _typed_labels(value: object, name: str) -> tuple[list[str], Notes]:
     if value is None:
         return [], ()
     if isinstance(value, dict):
-        return positive_names(value), ()
+        unsure = any(isinstance(score, float) and 0 < score < 1 for score in value.values())
+        return positive_names(value), ("label with a score between 0 and 1",) * unsure
     if isinstance(value, int | float):
         return names_of([value], f"'{name}'")
     expected = "a list of strings, or one string and its separator as an option"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
-from lsfa_jax.data.reading.label_lists import NULLS, looks_like_list, names_of, parse_list
+from lsfa_jax.data.reading.label_lists import NULLS, is_multi_hot, looks_like_list, names_of, parse_list
 from lsfa_jax.data.reading.rows import BadRowError
 from lsfa_jax.util.console import UserError, warn
 
@@ -19,7 +19,10 @@ WHOLE = "none"
 """In place of a separator: the string is one label, whatever it holds."""
 SEPARATORS = (";", "|", ",", "\n", "；", "，", "、", "؛", "،", "｜")
 """Separators that are detected by their presence."""
-RARE_SEPARATORS = (" + ", " / ", " & ", " # ", "+", "/", "#", "&", "~", "^")
+RARE_SEPARATORS = (
+    *(" + ", " / ", " & ", " # ", " - ", " > "),
+    *("+", "/", "#", "&", "~", "^", "::", "__", ":", "@", "$", "*", "\\", "<br>", "·", "・", "•", "／", "¦"),
+)
 """Separators that are detected only where what they separate occurs alone too."""
 
 # How many different cells have to be split by a rare separator or a space before it is one.
@@ -27,19 +30,23 @@ _RARE_CELLS, _SPACED_CELLS = 3, 10
 # From how many rows, and how many occurrences, parts that never occur apart mean that a mark is a part of the labels.
 _REPEATED_ROWS, _REPEATED_PAIRS = 10, 3
 # A word that is more likely a code than a part of a name: C15, GPOL, a_b, <http://x>, or one or two letters.
-CODE = re.compile(r"<?\w+://\S+|\S*[\d_:]\S*|[A-Z0-9.\-]{2,}|\S{1,2}")
-# Missing values as pandas and MySQL write them into cells that are no lists.
-_MISSING = frozenset({"nan", "NaN", "<NA>", "\\N"})
+CODE = re.compile(r"<?\w+://\S+|\S*[\d_:]\S*|\w+(\.[\w-]+)+|[A-Z0-9.\-]{2,}|\S{1,2}")
+# Missing values as pandas and databases write them into cells that are no lists; and what may be one, or a label.
+_MISSING = frozenset({"nan", "NaN", "<NA>", "\\N", "NULL", "null"})
+_MAYBE_MISSING = frozenset({"NA", "N/A", "n/a", "None"})
 _BRACKET = re.compile(r"[\[\](){}'\"`]")
+_SCORED = re.compile(r"(\S+:[\d.]+(e-?\d+)?\s*)+")
+_STRONG = re.compile("[" + "".join(mark for mark in SEPARATORS) + "]")
 _EDGES = "[](){}'\"`"
 
 
-def split_labels(cell: str, separator: str) -> tuple[list[str], tuple[str, ...]]:
+def split_labels(cell: str, separator: str, detected: bool = False) -> tuple[list[str], tuple[str, ...]]:
     """Splits the labels that share a string and strips white space from each.
 
     Args:
         cell: the string.
         separator: what is between labels; a space stands for any white space. Or LIST, SINGLE or WHOLE.
+        detected: whether it was detected in the first rows; then other marks in later rows are not guessed at.
 
     Returns:
         The labels, and notes on what was left out.
@@ -60,8 +67,7 @@ def split_labels(cell: str, separator: str) -> tuple[list[str], tuple[str, ...]]
     elif separator == WHOLE:
         labels = [stripped]
     elif separator == SINGLE:
-        # A later cell that looks like several labels is not guessed at.
-        if len(stripped.split()) > 1 or any(mark in stripped for mark in SEPARATORS):
+        if len(stripped.split()) > 1 or any(_divides(mark, stripped) for mark in (*SEPARATORS, *RARE_SEPARATORS)):
             expected = "one label without spaces, as in the first rows; several need the label separator as an option"
             raise BadRowError("more than one label perhaps", expected, cell)
         labels = [stripped]
@@ -69,11 +75,22 @@ def split_labels(cell: str, separator: str) -> tuple[list[str], tuple[str, ...]]
         parts = [part.strip() for part in cell.split(separator)]
         labels = [part for part in parts if part]
         notes = ("empty label left out",) if len(labels) < len(parts) else ()
+    if detected and _STRONG.search(cell) and any(_STRONG.search(label) for label in labels):
+        expected = "labels without ; | and , in them, as in the first rows; or the label separator as an option"
+        raise BadRowError("more than one label perhaps", expected, cell)
+    if stripped in _MAYBE_MISSING:
+        notes += ("a label that may be a missing value",)
     if _BRACKET.search(cell):
         for label in labels:
             if has_edge(label):
                 _check_brackets(label, cell)
     return labels, notes
+
+
+def _divides(mark: str, cell: str) -> bool:
+    """Whether a mark stands between two parts of a cell: not in C++ or #tag."""
+    before, found, after = cell.partition(mark)
+    return bool(found and before.strip() and after.strip())
 
 
 def _check_brackets(label: str, cell: str) -> None:
@@ -82,6 +99,12 @@ def _check_brackets(label: str, cell: str) -> None:
     if unpaired or looks_like_list(label):
         expected = "labels without brackets around them, or lists in all rows"
         raise BadRowError("a label looks like a list, or a part of one", expected, cell)
+
+
+def unquoted(label: str) -> str:
+    """Returns a label without quotes around it."""
+    wrapped = len(label) > 2 and label[0] in "\"'" and label[0] == label[-1] and label.count(label[0]) == 2
+    return label[1:-1].strip() if wrapped else label
 
 
 def has_edge(label: str) -> bool:
@@ -118,32 +141,68 @@ def choose_separator(cells: Iterable[str], name: str, given: str, prefix: str) -
                 cells, name, prefix, present, f"hold {present[0]!r}, but what it separates never occurs apart"
             )
         return present[0]
+    if mark := _check_rare(cells, name, prefix):
+        return mark
+    separator = _spaces(cells, name, prefix)
+    has_rare = any(_divides(mark, cell) for mark in RARE_SEPARATORS for cell in cells)
+    return WHOLE if has_rare and separator == SINGLE else separator
+
+
+def _check_rare(cells: Sequence[str], name: str, prefix: str) -> str:
+    """Returns the rare mark that separates labels, or "".
+
+    Raises:
+        UserError: a mark may separate them.
+    """
     for mark in RARE_SEPARATORS:
-        share, number = _Split.by(mark, cells).known_parts()
+        if not any(_divides(mark, cell) for cell in cells):
+            continue
+        split = _Split.by(mark, cells)
+        share, number = split.known_parts()
         if share >= (0.5 if mark[0] == " " else 0.9) and number >= _RARE_CELLS:
             return mark
-        if share >= 0.3:
+        if share >= 0.3 or (split.recombined() >= 0.5 and len(split.multiple) >= _RARE_CELLS):
             raise _unclear(cells, name, prefix, [mark], f"hold {mark!r}, which may be a part of them or separate them")
-    return _spaces(cells, name, prefix)
+    return ""
 
 
 def separator_of_lines(cells: Iterable[str], name: str, prefix: str) -> str:
-    """Returns what separates the labels in the lines of a file of labels: spaces, or a mark that replaces them.
+    """Returns what separates the labels in the lines of a file of labels: spaces, where nothing speaks against it.
 
     Args:
         cells: the first lines.
         name: of the file, for messages.
         prefix: of the options on the command line.
+
+    Raises:
+        UserError: the lines are no labels, or more than one separator is possible.
     """
     cells = [cell.strip() for cell in cells if cell.strip()]
-    present = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]
-    if present and all(len(re.sub(rf"\s*{re.escape(present[0])}\s*", "", cell).split()) <= 1 for cell in cells):
-        return present[0]
+    if any(is_multi_hot([[x.strip() for x in cell.split(mark)] for cell in cells]) for mark in (" ", ",", "\t")):
+        raise UserError(f"{name}: holds 0 and 1 for each label (multi-hot). Write the labels of each text instead.")
+    if cells and all(_SCORED.fullmatch(cell) for cell in cells):
+        raise UserError(f"{name}: holds labels with scores, as in {reprlib.repr(cells[0])}. Write the labels alone.")
+    if _are_lists(cells, name, prefix):
+        return LIST
+    present = [mark for mark in ("\t", *SEPARATORS) if any(mark in cell for cell in cells)]
+    split = _Split.by(" ", cells)
+    if not present and not split.multiple:
+        return _check_rare(cells, name, prefix) or " "
     if present:
+        if all(len(re.sub(rf"\s*{re.escape(present[0])}\s*", "", cell).split()) <= 1 for cell in cells):
+            return present[0]
+        # A few labels hold the mark, as 1,2-dichloroethane; or it separates labels of several words.
+        if sum(present[0] in cell for cell in cells) >= max(3, 0.1 * len(cells)):
+            raise _unclear(cells, name, prefix, present, f"hold {present[0]!r} and spaces")
         warn(
             f"{name}: labels are separated by spaces, and hold {present[0]!r} too; if that separates them, set "
             f"{prefix}label-separator '{present[0]}'"
         )
+    if split.multiple and len(cells) >= _REPEATED_ROWS:
+        words = [word for cell in split.multiple for word in cell.split()]
+        codes = sum(CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words)
+        if split.recombined() < 0.5 and not (codes and not split.is_contradicted(least_pairs=2)):
+            raise _unclear(cells, name, prefix, [" "], "hold only white space")
     return " "
 
 
@@ -156,7 +215,9 @@ def _spaces(cells: Sequence[str], name: str, prefix: str) -> str:
     words = [word for cell in split.multiple for word in cell.split()]
     # A mark that stands alone separates something.
     contradicted = contradicted or not all(any(map(str.isalnum, word)) for word in words)
-    if not contradicted and sum(CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words):
+    codes = sum(CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words)
+    # CIVIL LAW and TAX LAW are names: their first words occur in no other cell.
+    if codes and not contradicted and (split.recombined() >= 0.5 or len(cells) < _REPEATED_ROWS):
         return " "
     share, number = split.known_parts()
     if share >= 0.95 and number >= _SPACED_CELLS:
@@ -172,6 +233,8 @@ def _are_lists(cells: Sequence[str], name: str, prefix: str) -> bool:
     if not lists or not rest:
         return False
     others = [cell for cell in rest if not looks_like_list(cell)]
+    if others and all(cell[0] == cell[-1] and cell[0] in "'\"" for cell in [*others, *lists]):
+        return True  # "a", "b" in one row and "a" in another
     if not others:
         _check_bare_lists(rest, name)
         return True
@@ -265,6 +328,16 @@ class _Split:
         total = sum(self.rows[cell] for cell in self.multiple)
         known = [cell for cell, parts in self.multiple.items() if all(part in self.single for part in parts)]
         return (sum(self.rows[cell] for cell in known) / total if total else 0.0), len(known)
+
+    def recombined(self) -> float:
+        """Returns the share of rows with several parts that are all in other cells too."""
+        total = sum(self.rows[cell] for cell in self.multiple)
+        known = sum(
+            self.rows[cell]
+            for cell, parts in self.multiple.items()
+            if all(part in self.single or len(self.cells_of[part]) > 1 for part in parts)
+        )
+        return known / total if total else 0.0
 
     def recurs(self) -> bool:
         """Whether most cells of several parts occur more than once."""

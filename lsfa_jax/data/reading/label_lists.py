@@ -23,8 +23,10 @@ _STRING_PREFIX = re.compile(r"[uUbB](?=['\"])")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[^uUx])", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 _NUMBERS = re.compile(r"[-+\d.eE\s]+")
-_PAIR = re.compile(r"(.+?)\s*[:=]\s*(\S+)", re.DOTALL)
-_TRUTH = {"true": 1.0, "yes": 1.0, "x": 1.0, "✓": 1.0, "false": 0.0, "no": 0.0}
+_PAIR = re.compile(r"([^:=]+)[:=]\s*(\S+)")
+TRUE, FALSE = ("true", "yes", "y", "x", "✓", "ja", "oui", "si", "sí"), ("false", "no", "n", "nein", "non")
+"""How spreadsheets mark that a document has a label, or not."""
+_TRUTH = dict.fromkeys(TRUE, 1.0) | dict.fromkeys(FALSE, 0.0)
 
 Element = object
 """An element of a list: a string, a number, a truth value or None."""
@@ -35,10 +37,11 @@ def looks_like_list(cell: str) -> bool:
     if cell[:1] not in "[({<'\"‘“afslAtdIpn" or not cell:
         return False
     try:
-        parse_list(cell)
+        elements = parse_list(cell)
     except BadRowError:
         return False
-    return True
+    # One label in quotes is no list by itself.
+    return len(elements) != 1 or cell[0] not in _QUOTES
 
 
 def parse_list(cell: str) -> list[Element]:
@@ -61,9 +64,9 @@ def parse_list(cell: str) -> list[Element]:
         value = _parse(cell)
     if isinstance(value, dict):
         return list(positive_names(value))
-    if not isinstance(value, list) or any(isinstance(element, list | dict) for element in value):
+    if not isinstance(value, list) or any(isinstance(element, list) for element in value):
         raise _not_a_list(cell)
-    return value
+    return [object_name(element) if isinstance(element, dict) else element for element in value]
 
 
 def positive_names(scores: Mapping[str, object]) -> list[str]:
@@ -72,7 +75,22 @@ def positive_names(scores: Mapping[str, object]) -> list[str]:
     Raises:
         BadRowError: a value is neither a number, a truth value nor missing.
     """
+    lists = [value for value in scores.values() if isinstance(value, list)]
+    if len(lists) == 1 and len(scores) == 1:
+        return names_of(lists[0], "the list of labels")[0]  # Label Studio's {"choices": [...]}
     return [name for name, value in scores.items() if truth(value) > 0]
+
+
+def object_name(label: Mapping[str, object]) -> object:
+    """Returns the name of a label that is an object, such as {"id": 18, "name": "Drama"}.
+
+    Raises:
+        BadRowError: it has no name.
+    """
+    for key in ("name", "label", "title"):
+        if isinstance(label.get(key), str):
+            return label[key]
+    raise BadRowError("a label is an object without a name", 'names, or objects with a "name" or "label"', dict(label))
 
 
 def truth(value: object) -> float:
@@ -107,6 +125,8 @@ def names_of(elements: Sequence[Element], where: str) -> tuple[list[str], tuple[
             if not element.strip():
                 raise BadRowError(f"a label in {where} is empty", "non-empty strings", element)
             names.append(element)
+        elif isinstance(element, dict):
+            names.append(str(object_name(element)))
         elif element is not None and not (isinstance(element, float) and math.isnan(element)):
             names.append(_number_name(element, where))
     return names, ("missing label left out",) if len(names) < len(elements) else ()
@@ -159,7 +179,7 @@ def _parse(cell: str) -> object:
         return _Scanner(inner, cell).elements()
     if start in _QUOTES and end == _QUOTES[start]:
         elements = _Scanner(text, cell).elements()
-        if isinstance(elements, list) and len(elements) > 1:
+        if isinstance(elements, list):
             return elements
     raise _not_a_list(cell)
 
@@ -202,7 +222,7 @@ class _Scanner:
             return pairs
         matches = [_PAIR.fullmatch(element) if isinstance(element, str) else None for element in elements]
         if self._cell.startswith("{") and elements and all(matches):
-            bare = {match[1]: _bare(match[2]) for match in matches if match}
+            bare = {match[1].strip(): _bare(match[2]) for match in matches if match}
             if all(_is_truth(value) for value in bare.values()):
                 return bare
         if pairs:

@@ -12,7 +12,17 @@ FORMATS = (
 )
 
 _SETTINGS = (
-    *("format", "encoding", "columns", "text_field", "labels_field", "label_columns", "label_separator", "label_names"),
+    *(
+        "format",
+        "encoding",
+        "columns",
+        "header",
+        "text_field",
+        "labels_field",
+        "label_columns",
+        "label_separator",
+        "label_names",
+    ),
     "bad_rows",
 )
 
@@ -25,6 +35,7 @@ class ReadOptions:
         format: 'auto' or one of `FORMATS`.
         encoding: 'auto' or the name of a character encoding.
         columns: names of the columns of a table without a header, separated by commas; '-' is a column of no use.
+        header: whether the first row of a table has the columns' names.
         text_field: the name of the field or column with the text; several, separated by commas, are joined.
         labels_field: that with the labels; several, or a pattern.
         id_field: that with the document's id.
@@ -41,6 +52,7 @@ class ReadOptions:
     format: str = "auto"
     encoding: str = "auto"
     columns: str = ""
+    header: Literal["auto", "yes", "no"] = "auto"
     text_field: str = ""
     labels_field: str = ""
     id_field: str = ""
@@ -68,6 +80,9 @@ class ReadOptions:
         return cls(**(settings | {name: value for name, value in overrides.items() if value != ""}))
 
     def __post_init__(self) -> None:
+        # As shells pass what cannot be typed.
+        typed = {"\\t": "\t", "\\n": "\n"}.get(self.label_separator, self.label_separator)
+        object.__setattr__(self, "label_separator", typed)
         if self.format not in ("auto", *FORMATS):
             raise UserError(f"{self.prefix}format {self.format}: expected auto, {', '.join(FORMATS)}")
         if self.encoding != "auto":

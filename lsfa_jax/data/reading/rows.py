@@ -20,6 +20,8 @@ class Layout:
         id: the field or column with the document's id; "" where there is none.
         separator: between labels that share a cell; a space stands for any white space, see `label_cells` for LIST,
             SINGLE and WHOLE.
+        unquote: whether quotes around labels are removed, which most of the first rows have.
+        detected: whether the separator was detected, not given.
         label_kind: 'names' or numbers of labels; 'multi_hot', lists of 0 and 1 with a place for each label; or
             'indicators', where each of the columns `labels` is a label and holds 0 or 1.
         width: of the lists of 0 and 1.
@@ -38,6 +40,8 @@ class Layout:
     labels: tuple[str, ...] = ()
     id: str = ""
     separator: str = ""
+    unquote: bool = False
+    detected: bool = False
     label_kind: Literal["names", "multi_hot", "indicators"] = "names"
     width: int = 0
     delimiter: str = ""
@@ -122,11 +126,13 @@ def decode(line: bytes) -> str:
 
 
 def check_text(text: object, where: str) -> str:
-    """Returns the text, a string or a list of tokens, as one string.
+    """Returns the text, a string or a list of tokens, as one string; a missing one is empty.
 
     Raises:
         BadRowError: it is neither.
     """
+    if text is None:
+        return ""
     if isinstance(text, list) and all(isinstance(token, str) for token in text):
         return " ".join(text)
     if not isinstance(text, str):

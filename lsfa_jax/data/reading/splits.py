@@ -74,6 +74,9 @@ def find_splits(data_dir: Path) -> dict[str, Path | Files]:
         elif split == "train":
             if text_documents(data_dir):
                 return {"train": data_dir}
+            if len(only := [path for path in map(data_dir.joinpath, present) if _is_data(path)]) == 1:
+                splits["train"] = with_label_file(only[0])
+                continue
             if (data_dir / "data").is_dir():
                 # As public hubs lay out a repository of Parquet files.
                 return find_splits(data_dir / "data")
@@ -83,6 +86,14 @@ def find_splits(data_dir: Path) -> dict[str, Path | Files]:
                 f"name, plain or compressed; the folder holds {listed or 'nothing'}."
             )
     return splits
+
+
+def _is_data(path: Path) -> bool:
+    """Whether the name is one of a file of documents."""
+    name = next((path.name.removesuffix(end) for end in _COMPRESSED[1:] if path.name.endswith(end)), path.name)
+    stem, _, suffix = name.rpartition(".")
+    other = stem.lower() in (*_SPLIT_STEMS["test"], *_SPLIT_STEMS["validation"])
+    return path.is_file() and f".{suffix}" in (".jsonl", ".json", ".csv", ".tsv", ".parquet") and not other
 
 
 def source_files(path: Path) -> list[Path]:

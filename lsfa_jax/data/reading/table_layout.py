@@ -25,7 +25,10 @@ from lsfa_jax.util.console import UserError
 
 # A header can go on over several lines.
 _HEADER_LINES = 20
-_DELIMITERS = ("\t", ",", ";", "|")
+_NULL_CELL = re.compile(rb"(^|\t)\\N(\t|$)")
+_DELIMITERS = ("\t", ",", ";", "|", "\x01")
+# Lines before the names of the columns, such as a title.
+_MOST_TITLE_LINES = 5
 _SEP_LINE = re.compile(rb'"?sep=(.)"?\s*', re.IGNORECASE)
 _ESCAPES = re.compile(rb'\\"[^"]|\\N|\\[,;|]')
 
@@ -38,6 +41,8 @@ class _Table:
     rows: list[list[str]]
     consistency: float
     """Share of the rows that have as many columns as most."""
+    start: int = 0
+    """Lines before the first of these rows, such as a title."""
 
     @property
     def width(self) -> int:
@@ -71,12 +76,17 @@ def table_layout(lines: list[bytes], name: str, options: ReadOptions, form: str)
         delimiter = max(named, key=lambda delimiter: (len(headers[delimiter]), delimiter == ","))
         return _with_header(_parsed(lines, delimiter), first_line, name, options)
     tables = [_parsed(lines, delimiter) for delimiter in delimiters]
+    alone = False  # whether texts may be the only column
     if form == "table" and not options.labelled and not options.columns:
         likely = [table for table in tables if _is_a_table(table, options)]
+        if _is_named_a_table(name) or _are_quoted(lines):
+            likely, alone = tables, True
         if not likely and not options.text_field:
             return Layout("txt")
         tables = likely or tables
     wide = [table for table in tables if table.width > 1 and table.consistency >= 0.9]
+    if alone and not wide:
+        wide = [table for table in tables if table.layout.delimiter == "," and table.width == 1]
     if options.columns:
         number = len(options.columns.split(","))
         wide = [table for table in wide if table.width == number]
@@ -84,21 +94,50 @@ def table_layout(lines: list[bytes], name: str, options: ReadOptions, form: str)
         raise _no_table(lines, tables, name, options)
     # All lines of a table have its delimiter; those of prose have as many commas by chance.
     table = max(wide, key=lambda table: (table.layout.delimiter == "\t", _score(table, options), table.consistency))
+    first_line += table.start
     if options.columns:
         return _with_given_names(table, first_line, name, options)
-    if has_header(table.rows, lambda name: _is_known(name, options)):
+    header = _has_header(table, options)
+    if header is None:
+        raise UserError(
+            f"{name}: it is not clear whether the first row {reprlib.repr(table.rows[0])} has the names of the columns "
+            f"or is a document. Set {options.option('header')} yes or {options.option('header')} no."
+        )
+    if header:
         try:
             return _with_header(table, first_line, name, options)
         except UserError as error:
-            if any(_is_known(cell, options) for cell in _names(table)):
+            if options.header == "yes" or any(_is_known(cell, options) for cell in _names(table)):
                 raise
             raise UserError(f"{error} If the first row is a document, set {_columns_advice(table, options)}.") from None
     return _without_header(table, first_line, name, options)
 
 
+def has_clear_header(lines: list[bytes], options: ReadOptions) -> bool:
+    """Whether the first line has known names of columns under a delimiter."""
+    return any(_is_clear(_names(_parsed(lines[:_HEADER_LINES], delimiter)), options) for delimiter in _DELIMITERS)
+
+
+def _has_header(table: _Table, options: ReadOptions) -> bool | None:
+    if options.header != "auto":
+        return options.header == "yes"
+    return has_header(table.rows, lambda name: _is_known(name, options))
+
+
+def _is_named_a_table(name: str) -> bool:
+    return re.search(r"\.(csv|tsv)(\.\w+)?$", name.lower()) is not None
+
+
+def _are_quoted(lines: Sequence[bytes]) -> bool:
+    return 2 * sum(re.fullmatch(rb'\s*"([^"]|"")*".*', line) is not None for line in lines) > len(lines)
+
+
 def _parsed(lines: list[bytes], delimiter: str) -> _Table:
     """Parses the first lines as a table; backslashes escape where that makes more rows equally wide."""
     plain = _parsed_as(lines, Layout("tsv" if delimiter == "\t" else "csv", delimiter=delimiter))
+    if delimiter == "\t":
+        # PostgreSQL and MySQL write a missing value so, and escape line ends and tabs.
+        return replace(plain, layout=replace(plain.layout, escaped=any(_NULL_CELL.search(line) for line in lines)))
     # JSON within CSV has backslashes too, before doubled quotes; and one line may be broken.
     if sum(_ESCAPES.search(line) is not None for line in lines) < 2:
         return plain
@@ -114,7 +153,8 @@ def _parsed_as(lines: list[bytes], layout: Layout) -> _Table:
     first = next(records(iter(enumerate(lines[:100], 1)), replace(layout, quoted=quoted)), None)
     columns = tuple(first[1]) if first and not isinstance(first[1], BadRowError) else ()
     layout = replace(layout, quoted=quoted, columns=columns)
-    parsed = [cells for _, cells, _ in records(iter(enumerate(lines, 1)), layout)]
+    numbered = [(number, cells) for number, cells, _ in records(iter(enumerate(lines, 1)), layout)]
+    parsed = [cells for _, cells in numbered]
     # A record that the end of the head cuts off is broken, and no other one tells anything.
     rows = [cells for cells in parsed if not isinstance(cells, BadRowError) and cells]
     if not rows:
@@ -123,11 +163,14 @@ def _parsed_as(lines: list[bytes], layout: Layout) -> _Table:
     width = widths.most_common(1)[0][0]
     names = {cell.strip().lower() for cell in rows[0]}
     if names & {*TEXT_NAMES} and (names & {*LABELS_NAMES} or len(rows[0]) == 1):
+        if width == len(rows[0]) + 1 and widths[width] == len(rows) - 1:
+            rows[0] = ["", *rows[0]]  # R writes names of rows, and none for their column
         width = len(rows[0])
     fitting = [row for row in rows if len(row) == width]
     # A text that is the last column may hold tabs.
     wider = sum(len(row) > width for row in rows) if layout.delimiter == "\t" else 0
-    return _Table(layout, fitting, (len(fitting) + wider) / len(parsed))
+    start = next((number for number, cells in numbered if cells in fitting[:1]), 1) - 1 if len(rows[0]) < width else 0
+    return _Table(layout, fitting, (len(fitting) + wider) / len(parsed), min(start, _MOST_TITLE_LINES))
 
 
 def _has_quoted_cells(lines: Sequence[bytes]) -> bool:
@@ -137,7 +180,9 @@ def _has_quoted_cells(lines: Sequence[bytes]) -> bool:
 
 
 def _names(table: _Table) -> tuple[str, ...]:
-    return tuple(cell.strip() for cell in table.rows[0]) if table.rows else ()
+    """Returns the names in the first row; a column without a name gets its number."""
+    cells = table.rows[0] if table.rows else []
+    return tuple(cell.strip("\ufeff ") or f"column {place}" for place, cell in enumerate(cells, 1))
 
 
 def _is_known(name: str, options: ReadOptions) -> bool:
@@ -155,8 +200,8 @@ def _is_clear(columns: tuple[str, ...], options: ReadOptions) -> bool:
     lowered = {column.lower() for column in columns}
     texts = [part.strip() for part in options.text_field.split(",") if part.strip()]
     is_text = all(part in columns for part in texts) if texts else not lowered.isdisjoint(TEXT_NAMES)
-    usual = [part.strip() for part in options.usual_text_field.split(",")]
-    is_text = is_text or (not texts and all(part in columns for part in usual))
+    usual = [part.strip() for part in options.usual_text_field.split(",") if part.strip()]
+    is_text = is_text or bool(not texts and usual and all(part in columns for part in usual))
     if not options.labelled:
         return is_text
     labels = options.label_columns or options.labels_field
@@ -170,7 +215,7 @@ def _is_clear(columns: tuple[str, ...], options: ReadOptions) -> bool:
 
 def _score(table: _Table, options: ReadOptions) -> float:
     """Whether text and labels can be told apart under a delimiter."""
-    if has_header(table.rows, lambda name: _is_known(name, options)):
+    if _has_header(table, options):
         return 2.0
     return float(choose_without_names(_columns(table), options.labelled) is not None)
 
@@ -182,7 +227,7 @@ def _is_a_table(table: _Table, options: ReadOptions) -> bool:
     if table.layout.delimiter == "\t":
         return True
     rows = table.rows
-    if has_header(rows, lambda name: _is_known(name, options)):
+    if _has_header(table, options):
         return True
     columns = _columns(table)
     return len(rows) >= 10 and any(column.is_labels and column.repeated_parts() >= 0.8 for column in columns)
@@ -198,13 +243,13 @@ def _with_header(table: _Table, first_line: int, name: str, options: ReadOptions
     names = _names(table)
     roles = choose(_columns(table, names), name, options)
     # A cell of a later row may be quoted where none of the first rows is.
-    table = replace(table, layout=replace(table.layout, quoted=True))
+    table = replace(table, layout=replace(table.layout, quoted=table.layout.quoted or not table.layout.escaped))
     return _layout_of(table, names, roles, first_line, name, options)
 
 
 def _with_given_names(table: _Table, first_line: int, name: str, options: ReadOptions) -> Layout:
     names = tuple(part.strip() for part in options.columns.split(","))
-    header = _names(table) == names or has_header(table.rows, lambda name: _is_known(name, options))
+    header = _names(table) == names or bool(_has_header(table, options))
     repeated = _is_clear(_names(table), replace(options, text_field="", labels_field="", label_columns=""))
     table = table if header or repeated else replace(table, rows=[list(names), *table.rows])
     read = [column for column in _columns(table, names) if column.name != "-"]
@@ -220,7 +265,8 @@ def _without_header(table: _Table, first_line: int, name: str, options: ReadOpti
     if fields:
         raise UserError(
             f"{name}: the first row is no header ({reprlib.repr(table.rows[0])}), so {options.option(fields[0])} names "
-            f"no column. Name the columns: {_columns_advice(table, options)}."
+            f"no column. Set {options.option('header')} yes if it is one, or name the columns: "
+            f"{_columns_advice(table, options)}."
         )
     roles = choose_without_names(columns, options.labelled)
     if roles is None:
@@ -251,7 +297,7 @@ def _layout_of(
         id=roles.id,
         columns=names,
         first_line=first_line,
-        unread=tuple(column for column in names if column and column not in read),
+        unread=tuple(column for column in names if column not in read),
         separator=options.label_separator or SINGLE,
     )
     if roles.indicators or not roles.labels:

@@ -11,6 +11,9 @@ from lsfa_jax.data.reading.fields import row_of_fields
 from lsfa_jax.data.reading.label_cells import split_labels
 from lsfa_jax.data.reading.rows import BadRowError, BlankLine, Layout, Lines, Parsed, RepeatedHeader, Row, decode
 
+_ESCAPE = re.compile(r"\\(.)")
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
+
 Record = tuple[int, list[str] | BadRowError, tuple[str, ...]]
 """The number of a record's first line, its cells (none in a blank line) or what is wrong with it, and notes."""
 
@@ -32,7 +35,7 @@ def table_rows(lines: Lines, layout: Layout) -> Parsed:
             yield cells.at(number)
         elif not cells or (len(layout.columns) > 1 and len(cells) == 1 and not cells[0].strip()):
             yield BlankLine(number)
-        elif cells == header:
+        elif cells == header or (cells[0][:1] == "\ufeff" and [cells[0].lstrip("\ufeff"), *cells[1:]] == header):
             yield RepeatedHeader(number)
         else:
             try:
@@ -50,9 +53,9 @@ def _row(number: int, cells: list[str], notes: tuple[str, ...], layout: Layout, 
         reason = f"too {'many' if len(cells) > width else 'few'} columns"
         where = "in the header" if layout.header else "in the first rows"
         raise BadRowError(reason, f"{width} as {where} (quote a text that holds the delimiter)", cells)
-    if layout.label_kind == "names" and len(layout.texts) == len(layout.labels) == 1:
+    if layout.label_kind == "names" and len(layout.texts) == len(layout.labels) == 1 and not layout.unquote:
         # What `row_of_fields` does for most tables, in less time.
-        labels, more = split_labels(cells[needed[layout.labels[0]]], layout.separator)
+        labels, more = split_labels(cells[needed[layout.labels[0]]], layout.separator, layout.detected)
         document_id = cells[needed[layout.id]] if layout.id else ""
         return Row(number, cells[needed[layout.texts[0]]], labels, document_id, notes + more if more else notes)
     return row_of_fields(number, {name: cells[place] for name, place in needed.items()}, layout, notes)
@@ -64,7 +67,10 @@ def records(lines: Lines, layout: Layout) -> Iterator[Record]:
     After a record with broken quotes reading goes on at the line behind its first one. Python's csv and pyarrow.csv
     lose rows there, or silently merge them into one text: tests/data/reading/test_tables.py compares them.
     """
-    return _quoted_records(lines, layout) if layout.quoted else _split_lines(lines, layout.delimiter)
+    if layout.quoted:
+        return _quoted_records(lines, layout)
+    split = _split_lines(lines, layout.delimiter)
+    return (_unescaped(record) for record in split) if layout.escaped else split
 
 
 def _quoted_records(lines: Lines, layout: Layout) -> Iterator[Record]:
@@ -116,6 +122,13 @@ def _split_lines(lines: Lines, delimiter: str) -> Iterator[Record]:
             yield number, decode(line).split(delimiter) if line and not line.isspace() else [], ()
         except BadRowError as bad:
             yield number, bad, ()
+
+
+def _unescaped(record: Record) -> Record:
+    number, cells, notes = record
+    if not isinstance(cells, BadRowError):
+        cells = [cell if cell == "\\N" else _ESCAPE.sub(lambda x: _ESCAPED.get(x[1], x[1]), cell) for cell in cells]
+    return number, cells, notes
 
 
 class _RecordLines:

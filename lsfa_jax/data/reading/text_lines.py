@@ -31,7 +31,12 @@ def fasttext(lines: Lines, layout: Layout) -> Parsed:
 def _fasttext_row(number: int, line: str, layout: Layout) -> Row:
     prefix = layout.prefix
     words = line.split(" ") if "\t" not in line else line.split()
-    names = [word.removeprefix(prefix).removesuffix(",") for word in words if word.startswith(prefix)]
+    names = [
+        name.removesuffix(",")
+        for word in words
+        if word.startswith(prefix)
+        for name in word.removeprefix(prefix).split(f",{prefix}")
+    ]
     kept = [word for word in words if not word.startswith(prefix)]
     notes = ("empty label left out",) if not all(names) else ()
     if names and kept and kept[0] == ",":

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from lsfa_jax.data.reading.columns import Column, choose
 from lsfa_jax.data.reading.fields import values_of
-from lsfa_jax.data.reading.label_cells import SINGLE, WHOLE, choose_separator
+from lsfa_jax.data.reading.label_cells import LIST, SINGLE, WHOLE, choose_separator, split_labels, unquoted
 from lsfa_jax.data.reading.label_lists import is_multi_hot
 from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.rows import BadRowError, Layout
@@ -39,9 +39,11 @@ def typed_layout(
         return replace(layout, label_kind="indicators") if roles.indicators else layout
     values = [value for column in columns if column.name in roles.labels for value in column.values]
     cells = [value for value in values if isinstance(value, str)]
-    # A string among lists is a bad row.
     if cells and len(cells) == len(values):
         return with_separator(layout, cells, name, options)
+    if cells:
+        # Among lists, a string is one label.
+        layout = replace(layout, separator=options.label_separator or WHOLE, detected=not options.label_separator)
     lists = [value for value in values if isinstance(value, list)]
     return _with_multi_hot(layout, lists) if len(lists) == len(values) else layout
 
@@ -59,7 +61,10 @@ def with_separator(layout: Layout, cells: Sequence[str], name: str, options: Rea
         UserError: it is not clear what separates them.
     """
     separator = choose_separator(cells, name, options.label_separator, options.prefix)
-    layout = replace(layout, separator=separator)
+    layout = replace(layout, separator=separator, detected=not options.label_separator)
+    if separator != LIST:
+        labels = [label for cell in cells for label in _parts_of(cell, separator)]
+        layout = replace(layout, unquote=2 * sum(unquoted(label) != label for label in labels) > len(labels))
     lists = []
     for cell in cells:
         try:
@@ -67,6 +72,13 @@ def with_separator(layout: Layout, cells: Sequence[str], name: str, options: Rea
         except BadRowError:
             continue
     return _with_multi_hot(layout, lists)
+
+
+def _parts_of(cell: str, separator: str) -> list[str]:
+    try:
+        return split_labels(cell, separator)[0]
+    except BadRowError:
+        return []
 
 
 def _with_multi_hot(layout: Layout, lists: Sequence[Sequence[object]]) -> Layout:

@@ -66,14 +66,11 @@ def test_parquet_in_many_row_groups_and_files(tmp_path):
         find_splits(tmp_path)
 
 
-def test_parquet_row_that_cannot_be_used(tmp_path):
+def test_parquet_rows_with_missing_values(tmp_path):
     path = parquet(tmp_path / "x", text=["one", None, "three", "four"], labels=[["a"], ["b"], None, [None]])
-    with pytest.raises(UserError, match=r"x:2: 'text' is not text: .*got None"):
-        read(path)
-    documents, report = read(path, bad_rows="skip")
-    assert documents == [Document("one", ("a",)), Document("three", ()), Document("four", ())]
-    assert report.skipped == {"'text' is not text": 1}
-    assert report.notes == {"no labels": 2, "missing label left out": 1}
+    documents, report = read(path)
+    assert documents == [Document("one", ("a",)), Document("", ("b",)), Document("three", ()), Document("four", ())]
+    assert report.notes == {"empty text": 1, "no labels": 2, "missing label left out": 1}
 
 
 def test_parquet_text_that_is_no_utf8_is_a_bad_row(tmp_path):

@@ -148,6 +148,12 @@ def test_excel_mysql_and_joined_files():
     read_rows = documents(stream("\n".join(rows)))
     assert read_rows[1] == ('the "old" pump, in place 1', DOCUMENTS[1][1])
     assert read_rows[3] == ('the "old" pump, in place 3', ())
+    # COPY ... TO of PostgreSQL
+    lines = [f"{i}\told\\tpump,\\nin place {i} \\\\ noted\t{labels[0]}" for i, (_, labels) in enumerate(ROWS)]
+    lines[3] = "3\tthe old pump in place 3\t\\N"
+    read_rows = documents(stream("\n".join(lines)))
+    assert read_rows[1] == ("old\tpump,\nin place 1 \\ noted", (ROWS[1][1][0],))
+    assert read_rows[3] == ("the old pump in place 3", ())
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
@@ -331,3 +337,111 @@ def test_lists_that_were_shortened_when_they_were_printed_are_refused():
         UserError, match=r"the labels of some rows are lists, as in .* those of others are not, as in 'x'"
     ):
         documents(stream(content))
+
+
+def test_the_first_line_of_prose_is_no_header(tmp_path):
+    lines = ["I agree,", "so do I,", "nobody else, though,"]
+    assert [document.text for document in read(stream("\n".join(lines)), labelled=False)[0]] == lines
+    rows = [["", ROWS[0][0]], *([labels[0], text] for text, labels in ROWS)]
+    assert documents(stream(table(rows)))[0] == (ROWS[0][0], ())
+
+
+def test_a_csv_to_predict_is_a_table_whatever_it_holds(tmp_path):
+    texts = [text for text, _ in ROWS]
+    for name, rows in {
+        "one.csv": [["question"], *([text] for text in texts)],
+        "many.csv": [["Nr", "What did you like?"], *([i, f"{text}\nand more, too"] for i, text in enumerate(texts))],
+        "bare.csv": [[i, f"{text}, too"] for i, text in enumerate(texts)],
+    }.items():
+        (tmp_path / name).write_text(table(rows), newline="")
+        read_rows = read(tmp_path / name, labelled=False)[0]
+        assert len(read_rows) == len(texts)
+        assert all(document.text.startswith("the old pump") for document in read_rows)
+
+
+def test_a_first_row_that_may_be_names_or_a_document():
+    rows = [["What did you like about the course in the end?", "Code"], *([text, labels[0]] for text, labels in ROWS)]
+    with pytest.raises(
+        UserError, match=r"not clear whether the first row .* Set --data.header yes or --data.header no"
+    ):
+        documents(stream(table(rows)))
+    expected = [(text, (labels[0],)) for text, labels in ROWS]
+    assert documents(stream(table(rows)), header="yes") == expected
+    assert documents(stream(table(rows)), header="no") == [(rows[0][0], ("Code",)), *expected]
+    assert documents(stream(table([["0", "1"], *rows[1:]]))) == expected
+    assert documents(stream(table([["A report"], ["Review", "Topic"], *rows[1:]]))) == expected
+    assert documents(stream(table([["Review", ""], *rows[1:]]))) == expected
+
+
+def test_marks_that_may_separate_labels_are_asked_about():
+    labels = ["farm", "trade", "law", "ship", "work", "art"]
+    for mark in ("#", "/", "::", " - ", "·"):
+        pairs = [mark.join([labels[i % 6], labels[(i * i + 1) % 6], labels[(i + 4) % 6]]) for i in range(24)]
+        content = table([["text", "labels"], *([text, pair] for (text, _), pair in zip(ROWS, pairs, strict=True))])
+        with pytest.raises(UserError, match="which may be a part of them or separate them"):
+            documents(stream(content))
+        assert documents(stream(content), label_separator=mark.strip())[0][1] == tuple(
+            dict.fromkeys(pairs[0].split(mark))
+        )
+    names = ["CIVIL LAW", "TAX LAW", "ARTICLE 5"]
+    content = table([["text", "label"], *([text, names[i % 3]] for i, (text, _) in enumerate(ROWS))])
+    with pytest.raises(UserError, match="hold only white space"):
+        documents(stream(content))
+
+
+@pytest.mark.parametrize(("first", "later"), [("python", "python#java"), ("a,b", "a;b"), ("python", "python/java")])
+def test_a_mark_that_occurs_below_the_first_rows_only_is_a_bad_row(first, later):
+    rows = [["text", "labels"], *([f"some words {i}", first if i % 2 else "b"] for i in range(1_100)), ["words", later]]
+    with pytest.raises(UserError, match=r"standard input:1102: more than one label perhaps"):
+        documents(stream(table(rows)))
+
+
+def test_columns_with_the_same_labels_are_not_dropped():
+    for names in (("label", "label_2"), ("tags", "")):
+        rows = [[text, labels[0], labels[-1]] for text, labels in ROWS]
+        with pytest.raises(UserError, match=r"hold the same labels. For all of them set --data.labels-field '"):
+            documents(stream(table([["text", *names], *rows])))
+
+
+def test_quotes_around_all_labels_are_removed(capsys):
+    content = table([["text", "label"], *([text, f"'{labels[0]}'"] for text, labels in ROWS)])
+    assert documents(stream(content)) == [(text, (labels[0],)) for text, labels in ROWS]
+    assert "without the quotes around labels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"%PDF-1.7\n", "is a PDF"),
+        (b"<?xml version='1.0'?>", "is XML"),
+        (b"\x80\x05\x95pickled", "is a Python pickle, which is never loaded"),
+        (b"{'text': 'a', 'labels': ['b']}\n" * 3, "Python dictionaries, with single quotes, not JSON"),
+        ("text,labels\n日本語,暖気\n".encode("iso2022_jp"), "is in ISO-2022-JP. Set --data.encoding iso2022_jp"),
+    ],
+)
+def test_files_of_other_kinds_are_named(content, message):
+    for labelled in (True, False):
+        with pytest.raises(UserError, match=message):
+            documents(stream(content), labelled=labelled)
+
+
+def test_fasttext_prefixes_in_tables_and_at_the_end_of_lines(tmp_path):
+    expected = [(text, (labels[0],)) for text, labels in ROWS]
+    for rows in (
+        [["label", "text"], *([f"__label__{labels[0]}", text] for text, labels in ROWS)],
+        [[f"__label__{labels[0]}", text] for text, labels in ROWS],
+    ):
+        (tmp_path / "x.csv").write_text(table(rows), newline="")
+        assert documents(tmp_path / "x.csv") == expected
+    assert documents(stream("\n".join(f"{text} __label__{labels[0]}" for text, labels in ROWS))) == expected
+    with pytest.raises(
+        UserError, match="a label is not separated from the text by a space, as in '__label__heating,the'"
+    ):
+        documents(stream("\n".join(f"__label__{labels[0]},{text}" for text, labels in ROWS)))
+
+
+def test_a_folder_with_one_file_is_a_corpus(tmp_path):
+    write(tmp_path, mine__jsonl="\n".join(json.dumps({"text": text, "labels": labels}) for text, labels in ROWS))
+    assert documents(find_splits(tmp_path)["train"]) == DOCUMENTS
+    write(tmp_path, test__jsonl="{}")
+    assert find_splits(tmp_path) == {"train": tmp_path / "mine.jsonl", "test": tmp_path / "test.jsonl"}
