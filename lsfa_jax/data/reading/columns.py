@@ -287,6 +287,7 @@ def _check(roles: Roles, columns: Sequence[Column], name: str, options: ReadOpti
     labels = by_name[roles.labels[0]]
     _check_siblings(labels, rest, name, options)
     are_strings = all(isinstance(value, str) for value in labels.values) and not options.labels_field
+    are_strings = are_strings and not labels.is_lists
     if labels.rows >= _FEW_ROWS and are_strings and labels.is_text and labels.letters > 2 * text.letters:
         problem = f"column {labels.name!r} looks like a text, as in {reprlib.repr(labels.cells[0])}"
         raise _unclear(columns, problem, "labels_field", name, options)

@@ -242,12 +242,16 @@ def test_broken_json_lines(form, seed):
                     labels = [label for label in labels if not _is_missing(label)]
                 elif _is_missing(labels):
                     labels = []
+                else:
+                    # A string among lists is one label, an object holds scores: not compared.
+                    expected = None
+                    break
                 if isinstance(text, str) and isinstance(labels, list) and all(map(str.strip, labels)):
                     (text + "".join(labels) + str(row.get("id"))).encode()
                     expected.append((text.replace("\0", " "), tuple(dict.fromkeys(labels))))
             except (ValueError, KeyError, TypeError):
                 continue
-        if form == "jsonl" or expected:
+        if expected is not None and (form == "jsonl" or expected):
             assert [(document.text, document.labels) for document in documents] == expected
 
 
