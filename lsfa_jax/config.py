@@ -68,7 +68,7 @@ class Data(Section):
     tokenizer: Literal["words", "spaces", "characters", "runs"] = Field(
         "words",
         description="words: of any script; spaces: whatever stands between spaces (C++, .NET); characters; runs: of "
-        "letters and digits, as before version 0.2.",
+        "letters and digits, as models of format 2 and older read them.",
     )
     html: Literal["keep", "strip"] = Field("keep", description="Whether tags are text, or removed.")
     bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")

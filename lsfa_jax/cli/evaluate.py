@@ -309,6 +309,15 @@ def _label_ids(
             f"Labels that training never saw, never predicted, in every denominator: {len(set(unseen)):,} "
             f"({len(unseen):,} of {len(pairs):,} labels of documents, e.g. {unseen[0]!r})"
         )
+    if model and len(unseen) == len(pairs):
+        # Every metric would be zero.
+        folded = {label.casefold(): label for label in model.labels}
+        alike = next((label for label in unseen if label.casefold() in folded), None)
+        hint = f"; {alike!r} differs from the model's {folded[alike.casefold()]!r} by case only" if alike else ""
+        raise UserError(
+            f"the model knows none of the {len(set(unseen)):,} labels of these documents, such as {unseen[0]!r}: its "
+            f"labels are such as {model.labels[0]!r}{hint}. Give documents with the labels that it was trained on."
+        )
     tested = len(label_ids)
     _add(label_ids, (document.labels for document in predicted or ()))
     if len(label_ids) > tested:

@@ -69,7 +69,7 @@ class PredictArguments(Section):
         description="Of CSV and TSV. long: a row for each label of a document; wide: a row for each document, with the "
         "probability of each label in its column, or an empty cell where --top or --threshold leave it out.",
     )
-    labels: tuple[str, ...] = Field((), description="Labels with a column in the wide layout. By default all.")
+    labels: str = Field("", description="Labels with a column in the wide layout, separated by commas. By default all.")
     top: Literal["auto"] | PositiveInt = Field(
         "auto",
         description=f"Labels a document at most. auto: {_TOP}, with --threshold {_TOP_OF_THRESHOLD}, with --layout "
@@ -267,14 +267,16 @@ def _writer(arguments: PredictArguments, stream: TextIO, on_screen: bool, labels
 
 def _columns(arguments: PredictArguments, labels: list[str]) -> Sequence[str]:
     """Returns the labels with a column in the wide layout."""
-    for label in arguments.labels:
+    given = [arguments.labels] if arguments.labels in labels else arguments.labels.split(",")
+    given = [label.strip() for label in given if label.strip()]
+    for label in given:
         if label not in labels:
             raise UserError(f"--labels {label}: the model has no such label{nearest(label, labels)}")
-    columns = list(dict.fromkeys(arguments.labels)) or labels
+    columns = list(dict.fromkeys(given)) or labels
     if len(columns) > _MANY_COLUMNS:
         size = len(columns) * _BYTES_A_CELL / 1e3
         console.warn(
-            f"--layout wide: {len(columns):,} columns, about {size:,.0f} kB for each document; --labels A B limits "
+            f"--layout wide: {len(columns):,} columns, about {size:,.0f} kB for each document; --labels A,B limits "
             "them, and --layout long has only the best labels"
         )
     return columns

@@ -19,7 +19,7 @@ _SPACES = re.compile(r"\s+")
 
 
 def table_writer(stream: TextIO) -> Write:
-    """Returns a function that writes one document after another to a stream; the header is written at once.
+    """Returns a function that writes one document after another to a stream, and a header before the first.
 
     Widths are fixed, since later rows are not known; the start of the text fills the lines beside the labels.
     """
@@ -40,9 +40,14 @@ def table_writer(stream: TextIO) -> Write:
             console.print(grid)
         stream.write(printed.get() + rule)
 
-    show([("document", "text", "label", "prob.")], "bold", "─" * width + "\n")
+    is_empty = True
 
     def write(document: Predicted) -> None:
+        nonlocal is_empty
+        if is_empty:
+            # Not earlier: notes on how the file is read come first.
+            show([("document", "text", "label", "prob.")], "bold", "─" * width + "\n")
+            is_empty = False
         names = map(_on_one_line, document.labels)
         labels = [(name, f"{p:.2f}") for name, p in zip(names, document.probabilities or (), strict=True)]
         labels = labels or [("(none)", "")]

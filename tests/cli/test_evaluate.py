@@ -26,7 +26,7 @@ def data(tmp_path_factory):
     """The tiny corpus; one test document has a label that training never saw, one has none."""
     splits = training_corpus.documents()
     first, second, *others = splits["test"]
-    splits["test"] = [replace(first, labels=(*first.labels, "unseen")), replace(second, labels=()), *others]
+    splits["test"] = [first._replace(labels=(*first.labels, "unseen")), second._replace(labels=()), *others]
     return training_corpus.write(tmp_path_factory.mktemp("data"), splits)
 
 
@@ -371,3 +371,13 @@ def test_without_room_for_temporary_files_the_folder_is_named(run, data, command
     code, _, err = command("--run", run, data / "test.jsonl")
     assert code == 2
     assert f"{tmp_path / 'gone'}: a temporary file cannot be written" in err
+
+
+def test_labels_of_which_the_model_knows_none_are_an_error(run, command, tmp_path, data):
+    rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    path = tmp_path / "other.jsonl"
+    path.write_text("".join(json.dumps(row | {"labels": [x.upper() for x in row["labels"]]}) + "\n" for row in rows))
+    code, _, err = command("--run", run, path)
+    assert code == 2
+    assert "the model knows none of the" in err
+    assert "by case only" in err

@@ -184,7 +184,7 @@ def test_a_wide_table_has_a_row_for_each_document_and_a_column_for_each_label(
 
 
 def test_a_wide_table_of_chosen_labels_with_empty_cells_for_those_left_out(run, texts, expected, capfd):
-    line = ("--layout", "wide", "--threshold", "0.5", "--labels", LABELS[2], LABELS[0])
+    line = ("--layout", "wide", "--threshold", "0.5", "--labels", f"{LABELS[2]},{LABELS[0]}")
     assert predict(run, texts, *line) == 0
     header, *rows = csv.reader(capfd.readouterr().out.splitlines())
     assert header == ["document", LABELS[2], LABELS[0]]

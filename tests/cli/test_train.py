@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -298,7 +297,7 @@ def test_documents_without_labels_are_trained_on_and_counted(run, tmp_path):
     for rows in splits.values():
         frequent = [i for i, row in enumerate(rows) if set(row.labels) <= {"label0", "label1"}]
         for i in frequent[:2]:
-            rows[i] = replace(rows[i], labels=())
+            rows[i] = rows[i]._replace(labels=())
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
     measured = assert_complete(run(*arguments(data, folder)), folder, "2 no labels")
     assert measured["split"] == training_corpus.SIZES
@@ -306,7 +305,7 @@ def test_documents_without_labels_are_trained_on_and_counted(run, tmp_path):
 
 def test_a_label_that_only_test_documents_have_is_counted_and_never_predicted(run, data, uninterrupted, tmp_path):
     splits = training_corpus.documents()
-    splits["test"] = [replace(row, labels=(*row.labels, "unheard of")) for row in splits["test"]]
+    splits["test"] = [row._replace(labels=(*row.labels, "unheard of")) for row in splits["test"]]
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
     measured = assert_complete(run(*long_run(data, folder)), folder, "1 (e.g. 'unheard of')")
     assert measured["num_labels"] == 8
@@ -320,7 +319,7 @@ def test_a_label_that_only_test_documents_have_is_counted_and_never_predicted(ru
 def test_training_when_every_document_has_every_label(run, tmp_path):
     splits = training_corpus.documents()
     names = tuple(sorted({label for row in splits["train"] for label in row.labels}))
-    splits = {name: [replace(row, labels=names) for row in rows] for name, rows in splits.items()}
+    splits = {name: [row._replace(labels=names) for row in rows] for name, rows in splits.items()}
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
     measured = assert_complete(run(*arguments(data, folder)), folder, "no label is rare")
     assert measured["test"]["P@5"] == 100.0

@@ -125,6 +125,13 @@ class Column:
         return sum(letter > "\u0dff" for cell in self.cells for letter in cell) > 0.5 * sum(map(len, self.cells))
 
 
+def _is_nested(value: object) -> bool:
+    """Whether a value of JSON holds texts of its own, such as {"data": {"text": ...}}."""
+    if isinstance(value, list):
+        return any(isinstance(element, dict) for element in value)
+    return isinstance(value, dict) and any(isinstance(element, str | dict | list) for element in value.values())
+
+
 def _is_missing(value: object) -> bool:
     if isinstance(value, str):
         return value.strip() in NULLS
@@ -336,6 +343,8 @@ def _unclear(
     if also:
         field, _, value = also.partition(" ")
         typed += f" or {options.option(field)} {value}"
+    if any(_is_nested(value) for column in columns for value in column.values):
+        typed += ", or write one object for each document without objects inside it, where the text is within one"
     shown = "; ".join(
         f"{column.name!r}, such as {reprlib.repr(column.cells[0])}" if column.cells else f"{column.name!r}, empty"
         for column in columns[:20]

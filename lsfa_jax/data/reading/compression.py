@@ -133,6 +133,7 @@ class Stream:
 
     def __init__(self, raw: BinaryIO, name: str, encoding: str = "auto") -> None:
         self.name = name
+        self._encoding = encoding
         # read1 returns what a pipe has so far; read would wait for the full size.
         self._read = cast(Callable[[int], bytes], getattr(raw, "read1", raw.read))
         self._interactive = raw.isatty()
@@ -170,6 +171,11 @@ class Stream:
                 size += len(chunk)
                 if size >= HEAD_SIZE or self._interactive:
                     break
+        except UnicodeError as error:
+            raise UserError(
+                f"{self.name}: is not in the encoding {self._encoding} ({error}). Leave the option out, for UTF-8, or "
+                "name another."
+            ) from None
         except (*_READ_ERRORS, UserError) as error:
             # `lines` raises it, after the lines before the damage.
             following = _raising(error)

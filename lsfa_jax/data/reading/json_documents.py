@@ -45,7 +45,7 @@ def read_objects(stream: Stream, columns: str) -> Objects:
     rows = _rows(content, [name.strip() for name in columns.split(",")] if columns else [])
     if rows is None:
         raise UserError(
-            f"{stream.name}: is one JSON document over several lines, and no table: expected an array of objects, such "
+            f"{stream.name}: is one JSON document, and no table: expected an array of objects, such "
             'as [{"text": "...", "labels": ["a"]}], one object a line, or a folder of documents.'
         )
     return rows

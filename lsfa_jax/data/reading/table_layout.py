@@ -77,7 +77,9 @@ def table_layout(lines: list[bytes], name: str, options: ReadOptions, form: str)
         return _with_header(_parsed(lines, delimiter), first_line, name, options)
     tables = [_parsed(lines, delimiter) for delimiter in delimiters]
     alone = False  # whether texts may be the only column
-    if form == "table" and not options.labelled and not options.columns:
+    if form in ("csv", "tsv"):
+        alone = not options.labelled
+    elif not options.labelled and not options.columns:
         likely = [table for table in tables if _is_a_table(table, options)]
         if _is_named_a_table(name) or _are_quoted(lines):
             likely, alone = tables, True

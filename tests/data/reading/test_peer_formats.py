@@ -201,7 +201,7 @@ def test_pandas_to_json_in_all_forms():
         UserError, match=r"standard input:4: not JSON .*Expected one JSON object a line, or one JSON array"
     ):
         documents(stream('[\n{"text": "a"},\n{"text": \n]'))
-    with pytest.raises(UserError, match="one JSON document over several lines, and no table"):
+    with pytest.raises(UserError, match="is one JSON document, and no table"):
         documents(stream('{\n"text": "a",\n"labels": 3\n}'))
 
 
@@ -445,3 +445,14 @@ def test_a_folder_with_one_file_is_a_corpus(tmp_path):
     assert documents(find_splits(tmp_path)["train"]) == DOCUMENTS
     write(tmp_path, test__jsonl="{}")
     assert find_splits(tmp_path) == {"train": tmp_path / "mine.jsonl", "test": tmp_path / "test.jsonl"}
+
+
+def test_an_encoding_that_the_file_does_not_have_is_named():
+    with pytest.raises(UserError, match=r"standard input: is not in the encoding utf-16 .* Leave the option out"):
+        documents(stream("text,labels\na b,c\n"), encoding="utf-16")
+
+
+def test_objects_within_objects_are_named():
+    rows = [{"id": i, "data": {"text": text}, "result": [{"choices": labels}]} for i, (text, labels) in enumerate(ROWS)]
+    with pytest.raises(UserError, match="write one object for each document without objects inside it"):
+        documents(stream("\n".join(map(json.dumps, rows))))
