@@ -1,5 +1,6 @@
 """The command behind bin/predict: texts in, label names and probabilities out."""
 
+import csv
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +70,9 @@ class PredictArguments(Section):
         description="Of CSV and TSV. long: a row for each label of a document; wide: a row for each document, with the "
         "probability of each label in its column, or an empty cell where --top or --threshold leave it out.",
     )
-    labels: str = Field("", description="Labels with a column in the wide layout, separated by commas. By default all.")
+    labels: str = Field(
+        "", description="Labels with a column in the wide layout, separated by commas as in CSV. By default all."
+    )
     top: Literal["auto"] | PositiveInt = Field(
         "auto",
         description=f"Labels a document at most. auto: {_TOP}, with --threshold {_TOP_OF_THRESHOLD}, with --layout "
@@ -267,7 +270,9 @@ def _writer(arguments: PredictArguments, stream: TextIO, on_screen: bool, labels
 
 def _columns(arguments: PredictArguments, labels: list[str]) -> Sequence[str]:
     """Returns the labels with a column in the wide layout."""
-    given = [arguments.labels] if arguments.labels in labels else arguments.labels.split(",")
+    # As in a row of CSV, a label with a comma stands in quotes.
+    row = next(csv.reader([arguments.labels], skipinitialspace=True), [])
+    given = [arguments.labels] if arguments.labels in labels else row
     given = [label.strip() for label in given if label.strip()]
     for label in given:
         if label not in labels:

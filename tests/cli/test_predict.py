@@ -184,7 +184,7 @@ def test_a_wide_table_has_a_row_for_each_document_and_a_column_for_each_label(
 
 
 def test_a_wide_table_of_chosen_labels_with_empty_cells_for_those_left_out(run, texts, expected, capfd):
-    line = ("--layout", "wide", "--threshold", "0.5", "--labels", f"{LABELS[2]},{LABELS[0]}")
+    line = ("--layout", "wide", "--threshold", "0.5", "--labels", f'{LABELS[2]}, "{LABELS[0]}"')
     assert predict(run, texts, *line) == 0
     header, *rows = csv.reader(capfd.readouterr().out.splitlines())
     assert header == ["document", LABELS[2], LABELS[0]]
@@ -234,7 +234,7 @@ def test_a_wide_table_of_very_many_labels_is_warned_of(tmp_path, capfd):
     with standard_input(b"word1\n"):
         assert predict(tmp_path, "--layout", "wide") == 0
     out, err = capfd.readouterr()
-    assert "warning: --layout wide: 2,001 columns, about 24 kB for each document; --labels A B limits them" in err
+    assert "warning: --layout wide: 2,001 columns, about 24 kB for each document; --labels A,B limits them" in err
     assert len(out.splitlines()[1].split(",")) == 2002
 
 
