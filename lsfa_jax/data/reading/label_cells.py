@@ -37,6 +37,8 @@ _MAYBE_MISSING = frozenset({"NA", "N/A", "n/a", "None"})
 _BRACKET = re.compile(r"[\[\](){}'\"`]")
 _SCORED = re.compile(r"(\S+:[\d.]+(e-?\d+)?\s*)+")
 _STRONG = re.compile("[" + "".join(mark for mark in SEPARATORS) + "]")
+_OTHER_MARKS = {mark: re.compile(f"[{''.join(SEPARATORS).replace(mark, '')}]") for mark in SEPARATORS}
+_ANY_MARK = re.compile("|".join([r"\s", *map(re.escape, (*SEPARATORS, *RARE_SEPARATORS))]))
 _EDGES = "[](){}'\"`"
 
 
@@ -67,7 +69,7 @@ def split_labels(cell: str, separator: str, detected: bool = False) -> tuple[lis
     elif separator == WHOLE:
         labels = [stripped]
     elif separator == SINGLE:
-        if len(stripped.split()) > 1 or any(_divides(mark, stripped) for mark in (*SEPARATORS, *RARE_SEPARATORS)):
+        if _ANY_MARK.search(stripped) and _may_be_several(stripped):
             expected = "one label without spaces, as in the first rows; several need the label separator as an option"
             raise BadRowError("more than one label perhaps", expected, cell)
         labels = [stripped]
@@ -75,7 +77,7 @@ def split_labels(cell: str, separator: str, detected: bool = False) -> tuple[lis
         parts = [part.strip() for part in cell.split(separator)]
         labels = [part for part in parts if part]
         notes = ("empty label left out",) if len(labels) < len(parts) else ()
-    if detected and _STRONG.search(cell) and any(_STRONG.search(label) for label in labels):
+    if detected and _OTHER_MARKS.get(separator, _STRONG).search(cell):
         expected = "labels without ; | and , in them, as in the first rows; or the label separator as an option"
         raise BadRowError("more than one label perhaps", expected, cell)
     if stripped in _MAYBE_MISSING:
@@ -85,6 +87,10 @@ def split_labels(cell: str, separator: str, detected: bool = False) -> tuple[lis
             if has_edge(label):
                 _check_brackets(label, cell)
     return labels, notes
+
+
+def _may_be_several(cell: str) -> bool:
+    return len(cell.split()) > 1 or any(_divides(mark, cell) for mark in (*SEPARATORS, *RARE_SEPARATORS))
 
 
 def _divides(mark: str, cell: str) -> bool:

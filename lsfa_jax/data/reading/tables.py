@@ -30,18 +30,33 @@ def table_rows(lines: Lines, layout: Layout) -> Parsed:
     # The place of each column that is read; of two with one name, the first.
     needed = {name: layout.columns.index(name) for name in (*layout.texts, *layout.labels, layout.id) if name}
     header = list(layout.columns) if layout.header else []
+    width, separator, detected = len(layout.columns), layout.separator, layout.detected
+    places = _places(layout, needed)
     for number, cells, notes in remaining:
-        if isinstance(cells, BadRowError):
-            yield cells.at(number)
-        elif not cells or (len(layout.columns) > 1 and len(cells) == 1 and not cells[0].strip()):
-            yield BlankLine(number)
-        elif cells == header or (cells[0][:1] == "\ufeff" and [cells[0].lstrip("\ufeff"), *cells[1:]] == header):
-            yield RepeatedHeader(number)
-        else:
-            try:
+        try:
+            if isinstance(cells, BadRowError):
+                yield cells.at(number)
+            elif places and len(cells) == width and cells != header and cells[0][:1] != "\ufeff":
+                # What `row_of_fields` does for most tables, in less time.
+                text_at, labels_at, id_at = places
+                labels, more = split_labels(cells[labels_at], separator, detected)
+                document_id = cells[id_at] if id_at >= 0 else ""
+                yield Row(number, cells[text_at], labels, document_id, notes + more if more else notes)
+            elif not cells or (width > 1 and len(cells) == 1 and not cells[0].strip()):
+                yield BlankLine(number)
+            elif [cells[0].lstrip("\ufeff"), *cells[1:]] == header:
+                yield RepeatedHeader(number)
+            else:
                 yield _row(number, cells, notes, layout, needed)
-            except BadRowError as bad:
-                yield bad.at(number)
+        except BadRowError as bad:
+            yield bad.at(number)
+
+
+def _places(layout: Layout, needed: dict[str, int]) -> tuple[int, int, int] | None:
+    """Returns the places of text, labels and id (-1: none) of a table with one column of each; else None."""
+    if layout.label_kind != "names" or layout.unquote or not len(layout.texts) == len(layout.labels) == 1:
+        return None
+    return needed[layout.texts[0]], needed[layout.labels[0]], needed[layout.id] if layout.id else -1
 
 
 def _row(number: int, cells: list[str], notes: tuple[str, ...], layout: Layout, needed: dict[str, int]) -> Row:
@@ -53,11 +68,6 @@ def _row(number: int, cells: list[str], notes: tuple[str, ...], layout: Layout, 
         reason = f"too {'many' if len(cells) > width else 'few'} columns"
         where = "in the header" if layout.header else "in the first rows"
         raise BadRowError(reason, f"{width} as {where} (quote a text that holds the delimiter)", cells)
-    if layout.label_kind == "names" and len(layout.texts) == len(layout.labels) == 1 and not layout.unquote:
-        # What `row_of_fields` does for most tables, in less time.
-        labels, more = split_labels(cells[needed[layout.labels[0]]], layout.separator, layout.detected)
-        document_id = cells[needed[layout.id]] if layout.id else ""
-        return Row(number, cells[needed[layout.texts[0]]], labels, document_id, notes + more if more else notes)
     return row_of_fields(number, {name: cells[place] for name, place in needed.items()}, layout, notes)
 
 

@@ -456,3 +456,8 @@ def test_objects_within_objects_are_named():
     rows = [{"id": i, "data": {"text": text}, "result": [{"choices": labels}]} for i, (text, labels) in enumerate(ROWS)]
     with pytest.raises(UserError, match="write one object for each document without objects inside it"):
         documents(stream("\n".join(map(json.dumps, rows))))
+
+
+def test_joined_files_with_byte_order_marks():
+    content = "\ufeff" + table([["text", "labels"], *([text, labels[0]] for text, labels in ROWS)])
+    assert documents(stream(content * 2)) == [(text, (labels[0],)) for text, labels in ROWS] * 2
