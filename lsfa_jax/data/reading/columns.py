@@ -126,7 +126,7 @@ class Column:
 
 
 def _is_nested(value: object) -> bool:
-    """Whether a value of JSON holds texts of its own, such as {"data": {"text": ...}}."""
+    """Whether a value of JSON is an object that holds texts, such as {"data": {"text": ...}}."""
     if isinstance(value, list):
         return any(isinstance(element, dict) for element in value)
     return isinstance(value, dict) and any(isinstance(element, str | dict | list) for element in value.values())

@@ -95,8 +95,8 @@ def _may_be_several(cell: str) -> bool:
 
 def _divides(mark: str, cell: str) -> bool:
     """Whether a mark stands between two parts of a cell: not in C++ or #tag."""
-    before, found, after = cell.partition(mark)
-    return bool(found and before.strip() and after.strip())
+    before, _, after = cell.partition(mark)
+    return mark in cell and before.strip() != "" and after.strip() != ""
 
 
 def _check_brackets(label: str, cell: str) -> None:

@@ -216,7 +216,7 @@ def _is_clear(columns: tuple[str, ...], options: ReadOptions) -> bool:
 
 
 def _score(table: _Table, options: ReadOptions) -> float:
-    """Whether text and labels can be told apart under a delimiter."""
+    """Scores how clear text and labels are under a delimiter."""
     if _has_header(table, options):
         return 2.0
     return float(choose_without_names(_columns(table), options.labelled) is not None)
