@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 
+from lsfa_jax.util.interrupts import run_and_exit
 from lsfa_jax.util.safe_path import leave_current_folder
 
 # Set before JAX is imported: XLA's log lines, errors among them, are for its developers. What fails is raised too.
@@ -20,12 +21,16 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs `lsfa VERB ...`, which is the same as `bin/VERB ...`.
 
+    Args:
+        argv: the verb and its command line; None: those of the process, which ends with the exit code.
+
     Returns:
         The verb's exit code; 2 without a verb, or with an unknown one.
     """
     if argv is None:
         leave_current_folder()
-    verb, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+        run_and_exit(lambda: main(sys.argv[1:]))
+    verb, *rest = argv or [""]
     if verb in VERBS:
         return run_verb(verb, rest, f"lsfa {verb}")
     from lsfa_jax.cli import common

@@ -31,7 +31,7 @@ def environment(tmp_path_factory):
     """The environment of a process that shares compiled programs with the other tests."""
     compiled = training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
     with training_corpus.shared_steps():
-        yield os.environ | compiled | {"PYTHONPATH": str(ROOT)}
+        yield os.environ | compiled | {"LSFA_PYTHON": sys.executable}
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,11 @@ def has_checkpoint(folder, number=1):
 
 
 class Command:
-    """A process of `python -m lsfa_jax.cli.train`, with the lines that it has printed so far."""
+    """A process of bin/train, with the lines that it has printed so far."""
 
     def __init__(self, environment, *line):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lsfa_jax.cli.train", *map(str, line)],
+            [str(ROOT / "bin" / "train"), *map(str, line)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -164,6 +164,20 @@ def test_the_second_signal_ends_a_run_at_once_and_the_resumed_run_gives_the_same
     assert Command(environment, *line).end() == 0
     assert results(folder) == results(uninterrupted)
     assert history(folder) == history(uninterrupted)
+
+
+def test_signals_while_the_process_ends_print_no_traceback(environment, data, tmp_path):
+    command = Command(environment, *long_run(data, tmp_path / "run"), "--save-every", 0)
+    command.wait_for("representation epoch 1")
+    command.process.send_signal(signal.SIGINT)
+    command.wait_for("Interrupted, everything is saved")
+    time.sleep(0.05)  # until the run itself is over: in it, a second signal ends the process
+    while command.process.poll() is None:
+        command.process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert command.end() == 130
+    assert "Traceback" not in command.err
+    assert command.err.count("\n") <= 1
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
