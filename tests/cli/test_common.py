@@ -245,9 +245,13 @@ def test_a_missing_or_unknown_verb_is_an_error(line, message, capsys):
 
 
 def test_a_verb_runs_with_the_rest_of_the_line_and_its_exit_code(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["lsfa", "data", "describe", "nothing"])
-    assert lsfa_jax.cli.main() == 2
+    line = ["data", "describe", "nothing"]
+    assert lsfa_jax.cli.main(line) == 2
     assert "nothing: expected one of aapd" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["lsfa", *line])
+    with pytest.raises(SystemExit) as ended:
+        lsfa_jax.cli.main()
+    assert ended.value.code == 2
 
 
 @pytest.mark.parametrize("verb", VERBS)
