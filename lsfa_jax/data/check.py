@@ -11,7 +11,7 @@ import numpy as np
 from lsfa_jax.config import Data
 from lsfa_jax.data.build_corpus import merged_rows, overlap
 from lsfa_jax.data.reading.documents import ReadReport, read_documents
-from lsfa_jax.data.reading.options import ReadOptions
+from lsfa_jax.data.reading.options import SETTINGS, ReadOptions
 from lsfa_jax.data.reading.splits import Source, find_splits
 from lsfa_jax.data.same_text import Rows, in_both, same_texts
 from lsfa_jax.data.similar_labels import alike
@@ -75,19 +75,7 @@ def check(path: Path, options: ReadOptions, data: Data | None = None) -> dict[st
         warn("bin/train stops at the first of the skipped rows; correct them, or use --data.bad-rows skip")
     given = "".join(
         f" --data.{name.replace('_', '-')} {shlex.quote(str(getattr(options, name)))}"
-        for name in (
-            *(
-                "format",
-                "encoding",
-                "columns",
-                "header",
-                "text_field",
-                "labels_field",
-                "label_columns",
-                "label_separator",
-            ),
-            "label_names",
-        )
+        for name in SETTINGS
         if getattr(options, name) not in ("", "auto")
     )
     given += "".join(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from lsfa_jax.data.reading.label_cells import CODE, RARE_SEPARATORS, SEPARATORS
+from lsfa_jax.data.reading.label_cells import RARE_SEPARATORS, SEPARATORS, are_codes
 from lsfa_jax.data.reading.label_lists import FALSE, NULLS, TRUE, looks_like_list, parse_list
 from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.util.console import UserError, warn
@@ -97,7 +97,7 @@ class Column:
         if self.letters > _LONG:
             return Counter(self.cells)
         words = [word for cell in self.cells for word in cell.split()]
-        if sum(CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words):
+        if are_codes(words):
             rows = (_SPLIT.sub(" ", cell).split() for cell in self.cells)
         else:
             rows = (_parts(value, cell) for value, cell in zip(self.values, self.cells, strict=True))

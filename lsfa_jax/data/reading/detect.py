@@ -10,7 +10,7 @@ from lsfa_jax.data.reading.compression import HEAD_SIZE
 from lsfa_jax.data.reading.label_cells import LIST, SINGLE, WHOLE
 from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.rows import Layout
-from lsfa_jax.data.reading.table_layout import has_clear_header, table_layout
+from lsfa_jax.data.reading.table_layout import has_clear_header, is_named_a_table, table_layout
 from lsfa_jax.data.reading.typed_layout import typed_layout
 from lsfa_jax.util.console import UserError
 
@@ -109,8 +109,9 @@ def detect(head: bytes, name: str, options: ReadOptions) -> Layout:
         return _libmultilabel_layout(lines, options)
     if chosen == "fasttext":
         match = next(filter(None, map(_FASTTEXT.match, lines)), None)
-        marked = not match or any(b"__label__" in line for line in lines)
-        prefix = "__label__" if marked or not match else match[1].decode("utf-8", "replace")
+        prefix = "__label__"
+        if match and not any(b"__label__" in line for line in lines):
+            prefix = match[1].decode("utf-8", "replace")
         _check_ends_of_labels(lines, prefix.encode(), name)
         return Layout("fasttext", ("text",), ("labels",) if options.labelled else (), prefix=prefix)
     if chosen == "pair":
@@ -221,8 +222,8 @@ def _is_fasttext(lines: list[bytes], name: str, options: ReadOptions) -> bool:
     if marked:
         # In a column of a table it is a part of the labels' names.
         columns = sum(_LABEL_CELL.search(line) is not None for line in lines)
-        table = re.search(r"\.(csv|tsv)(\.\w+)?$", name.lower()) is not None and columns >= 0.9 * marked
-        return not table and (2 * marked >= len(lines) or (not options.labelled))
+        is_table = is_named_a_table(name) and columns >= 0.9 * marked
+        return not is_table and (2 * marked >= len(lines) or not options.labelled)
     prefixes = Counter(match[1] for line in lines if (match := _FASTTEXT.match(line)))
     prefix, number = max(prefixes.items(), key=lambda item: item[1], default=(b"", 0))
     words = {line.split()[0] for line in lines if line.lstrip().startswith(prefix)} if number else set()

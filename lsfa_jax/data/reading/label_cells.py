@@ -30,7 +30,7 @@ _RARE_CELLS, _SPACED_CELLS = 3, 10
 # From how many rows, and how many occurrences, parts that never occur apart mean that a mark is a part of the labels.
 _REPEATED_ROWS, _REPEATED_PAIRS = 10, 3
 # A word that is more likely a code than a part of a name: C15, GPOL, a_b, <http://x>, or one or two letters.
-CODE = re.compile(r"<?\w+://\S+|\S*[\d_:]\S*|\w+(\.[\w-]+)+|[A-Z0-9.\-]{2,}|\S{1,2}")
+_CODE = re.compile(r"<?\w+://\S+|\S*[\d_:]\S*|\w+(\.[\w-]+)+|[A-Z0-9.\-]{2,}|\S{1,2}")
 # Missing values as pandas and databases write them into cells that are no lists; and what may be one, or a label.
 _MISSING = frozenset({"nan", "NaN", "<NA>", "\\N", "NULL", "null"})
 _MAYBE_MISSING = frozenset({"NA", "N/A", "n/a", "None"})
@@ -105,6 +105,11 @@ def _check_brackets(label: str, cell: str) -> None:
     if unpaired or looks_like_list(label):
         expected = "labels without brackets around them, or lists in all rows"
         raise BadRowError("a label looks like a list, or a part of one", expected, cell)
+
+
+def are_codes(words: Sequence[str]) -> bool:
+    """Whether nearly all words look like codes rather than parts of names."""
+    return sum(_CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words)
 
 
 def unquoted(label: str) -> str:
@@ -205,8 +210,7 @@ def separator_of_lines(cells: Iterable[str], name: str, prefix: str) -> str:
             f"{prefix}label-separator '{present[0]}'"
         )
     if split.multiple and len(cells) >= _REPEATED_ROWS:
-        words = [word for cell in split.multiple for word in cell.split()]
-        codes = sum(CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words)
+        codes = are_codes([word for cell in split.multiple for word in cell.split()])
         if split.recombined() < 0.5 and not (codes and not split.is_contradicted(least_pairs=2)):
             raise _unclear(cells, name, prefix, [" "], "hold only white space")
     return " "
@@ -221,7 +225,7 @@ def _spaces(cells: Sequence[str], name: str, prefix: str) -> str:
     words = [word for cell in split.multiple for word in cell.split()]
     # A mark that stands alone separates something.
     contradicted = contradicted or not all(any(map(str.isalnum, word)) for word in words)
-    codes = sum(CODE.fullmatch(word) is not None for word in words) >= 0.9 * len(words)
+    codes = are_codes(words)
     # CIVIL LAW and TAX LAW are names: their first words occur in no other cell.
     if codes and not contradicted and (split.recombined() >= 0.5 or len(cells) < _REPEATED_ROWS):
         return " "

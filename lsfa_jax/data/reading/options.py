@@ -11,20 +11,11 @@ FORMATS = (
     "txt",
 )
 
-_SETTINGS = (
-    *(
-        "format",
-        "encoding",
-        "columns",
-        "header",
-        "text_field",
-        "labels_field",
-        "label_columns",
-        "label_separator",
-        "label_names",
-    ),
-    "bad_rows",
+SETTINGS = (
+    *("format", "encoding", "columns", "header", "text_field", "labels_field", "label_columns", "label_separator"),
+    "label_names",
 )
+"""The settings of a corpus, by name, that say how its files are read."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,9 @@ class ReadOptions:
         Raises:
             UserError: no such format.
         """
-        settings = {name: getattr(data, name) for name in _SETTINGS} | {"normalise_labels": data.tokenizer != "runs"}
+        settings = {name: getattr(data, name) for name in (*SETTINGS, "bad_rows")} | {
+            "normalise_labels": data.tokenizer != "runs"
+        }
         return cls(**(settings | {name: value for name, value in overrides.items() if value != ""}))
 
     def __post_init__(self) -> None:

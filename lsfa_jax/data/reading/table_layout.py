@@ -20,7 +20,7 @@ from lsfa_jax.data.reading.label_cells import SINGLE
 from lsfa_jax.data.reading.options import FORMATS, ReadOptions
 from lsfa_jax.data.reading.rows import BadRowError, Layout
 from lsfa_jax.data.reading.tables import records
-from lsfa_jax.data.reading.typed_layout import with_separator
+from lsfa_jax.data.reading.typed_layout import with_roles, with_separator
 from lsfa_jax.util.console import UserError
 
 # A header can go on over several lines.
@@ -81,7 +81,7 @@ def table_layout(lines: list[bytes], name: str, options: ReadOptions, form: str)
         alone = not options.labelled
     elif not options.labelled and not options.columns:
         likely = [table for table in tables if _is_a_table(table, options)]
-        if _is_named_a_table(name) or _are_quoted(lines):
+        if is_named_a_table(name) or _are_quoted(lines):
             likely, alone = tables, True
         if not likely and not options.text_field:
             return Layout("txt")
@@ -126,7 +126,8 @@ def _has_header(table: _Table, options: ReadOptions) -> bool | None:
     return has_header(table.rows, lambda name: _is_known(name, options))
 
 
-def _is_named_a_table(name: str) -> bool:
+def is_named_a_table(name: str) -> bool:
+    """Whether a file's name ends with .csv or .tsv, before the suffix of a compression."""
     return re.search(r"\.(csv|tsv)(\.\w+)?$", name.lower()) is not None
 
 
@@ -291,19 +292,14 @@ def _columns_advice(table: _Table, options: ReadOptions) -> str:
 def _layout_of(
     table: _Table, names: tuple[str, ...], roles: Roles, first_line: int, name: str, options: ReadOptions
 ) -> Layout:
-    read = {*roles.texts, *roles.labels, roles.id}
     layout = replace(
-        table.layout,
-        texts=roles.texts,
-        labels=roles.labels,
-        id=roles.id,
+        with_roles(table.layout, roles, names),
         columns=names,
         first_line=first_line,
-        unread=tuple(column for column in names if column not in read),
         separator=options.label_separator or SINGLE,
     )
     if roles.indicators or not roles.labels:
-        return replace(layout, label_kind="indicators") if roles.indicators else layout
+        return layout
     cells = [column.cells for column in _columns(table, names) if column.name in roles.labels]
     return with_separator(layout, [cell for values in cells for cell in values], name, options)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lsfa_jax.data.reading.columns import Column, choose
+from lsfa_jax.data.reading.columns import Column, Roles, choose
 from lsfa_jax.data.reading.fields import values_of
 from lsfa_jax.data.reading.label_cells import LIST, SINGLE, WHOLE, choose_separator, split_labels, unquoted
 from lsfa_jax.data.reading.label_lists import is_multi_hot
@@ -32,11 +32,9 @@ def typed_layout(
         return Layout(form, (options.text_field or "text",), (options.labels_field or "labels",) * options.labelled)
     columns = [Column(key, [row[key] for row in rows if key in row]) for key in names]
     roles = choose(columns, name, options)
-    read = {*roles.texts, *roles.labels, roles.id}
-    unread = tuple(key for key in names if key not in read)
-    layout = Layout(form, roles.texts, roles.labels, roles.id, unread=unread)
+    layout = with_roles(Layout(form), roles, names)
     if roles.indicators or not roles.labels:
-        return replace(layout, label_kind="indicators") if roles.indicators else layout
+        return layout
     values = [value for column in columns if column.name in roles.labels for value in column.values]
     cells = [value for value in values if isinstance(value, str)]
     if cells and len(cells) == len(values):
@@ -46,6 +44,19 @@ def typed_layout(
         layout = replace(layout, separator=options.label_separator or WHOLE, detected=not options.label_separator)
     lists = [value for value in values if isinstance(value, list)]
     return _with_multi_hot(layout, lists) if len(lists) == len(values) else layout
+
+
+def with_roles(layout: Layout, roles: Roles, names: Sequence[str]) -> Layout:
+    """Returns a layout that reads the columns with a role, of all columns `names`."""
+    read = {*roles.texts, *roles.labels, roles.id}
+    return replace(
+        layout,
+        texts=roles.texts,
+        labels=roles.labels,
+        id=roles.id,
+        label_kind="indicators" if roles.indicators else "names",
+        unread=tuple(name for name in names if name not in read),
+    )
 
 
 def with_separator(layout: Layout, cells: Sequence[str], name: str, options: ReadOptions) -> Layout:
