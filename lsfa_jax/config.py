@@ -80,11 +80,33 @@ class Data(Section):
 
 
 class Encoder(Section):
-    """BiLSTM and label attention, Eq. 1-4."""
+    """Encoder and label attention, Eq. 1-4."""
 
-    kind: str = Field("bilstm", description="Which encoder computes the token states.")
+    kind: str = Field(
+        "bilstm",
+        description="Which encoder computes the token states: bilstm, cnn or transformer (--encoder for short).",
+    )
+    pretrained: str = Field(
+        "",
+        description="Of kind transformer: minilm (all-MiniLM-L6-v2, fetched once), or a folder with config.json, "
+        "model.safetensors and tokenizer.json or vocab.txt.",
+    )
+    train: Literal["all", "frozen"] | PositiveInt = Field(
+        "all",
+        description="What is trained of the encoder: all, nothing (frozen; its token states are then computed once), or "
+        "this many of the last layers of a transformer.",
+    )
+    window: int = Field(
+        256, ge=16, description="Tokens that a transformer reads at once; longer texts are read in overlapping windows."
+    )
+    kernel_width: int = Field(9, gt=0, description="Words under a filter of the convolution (cnn).")
+    residual_blocks: int = Field(0, ge=0, description="Residual blocks of two convolutions behind the first one (cnn).")
     embedding_size: int = Field(300, gt=0, description="Word vector size where --vectors is none.")
-    hidden_size: int = Field(256, gt=0, description="LSTM units in each direction.")
+    hidden_size: int = Field(
+        256,
+        gt=0,
+        description="Half the size of a token state: LSTM units in each direction, or half the filters (cnn).",
+    )
     feature_head: bool = Field(True, description="A shared linear layer and ReLU after the attention.")
     feature_size: int = Field(300, gt=0, description="Size D of a label-specific feature, with the feature head.")
     embedding_trainable: Literal["yes", "no", "after_collection"] = Field(
