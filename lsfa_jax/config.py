@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic.fields import FieldInfo
 
 from lsfa_jax.util.console import UserError
@@ -122,8 +122,10 @@ class Classifier(Section):
 
     weights: Literal["per_label", "shared"] = Field("per_label", description="w_l per label, or one w for all labels.")
     bias: bool = Field(False, description="Add a bias to w_l . v_l.")
-    bias_start: Literal["zero", "prior"] = Field(
-        "zero", description="Initial bias; prior: each label has the labels' mean frequency as its probability."
+    bias_start: Literal["zero", "prior", "frequency"] = Field(
+        "zero",
+        description="Initial bias, as a probability; prior: the labels' mean frequency; frequency: each label's, "
+        "smoothed.",
     )
 
 
@@ -151,6 +153,18 @@ class Optimizer(Section):
 
     batch_size: int = Field(40, gt=0, description="Documents in a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Of Adam, constant.")
+    encoder_learning_rate: Literal["same"] | PositiveFloat = Field(
+        "same",
+        description="Of the encoder: learning_rate; or, to fine-tune a pretrained one, the peak after warm-up, from which "
+        "it falls to 0 as a cosine over the first stage's epochs.",
+    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which encoder_learning_rate is reached.")
+    weight_decay: float = Field(
+        0.0, ge=0, description="AdamW's, of the encoder's matrices, where it has an encoder_learning_rate."
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Factor of encoder_learning_rate from each layer of a transformer to the one below."
+    )
     clip: Literal["running", "global", "none"] = Field(
         "running", description="Clip gradients at a multiple of the largest recent norm, at a fixed norm, or not."
     )

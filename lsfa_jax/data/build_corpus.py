@@ -17,6 +17,7 @@ import numpy as np
 
 from lsfa_jax.data import vocabulary
 from lsfa_jax.data.corpus import Corpus, Split
+from lsfa_jax.data.pieces import Pieces
 from lsfa_jax.data.ragged import Ragged, offsets_of
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.same_text import Rows, in_both, same_texts
@@ -47,6 +48,7 @@ def build(
     seed: int,
     test_fraction: float = 0.0,
     tokenizer: Tokenizer = DEFAULT_TOKENIZER,
+    pieces: Pieces | None = None,
 ) -> Corpus:
     """Makes a corpus in memory; arguments and errors are those of `write`."""
     with TemporaryDirectory(prefix="lsfa-") as folder:
@@ -62,8 +64,9 @@ def build(
             seed=seed,
             name=name,
             tokenizer=tokenizer,
+            pieces=pieces,
         )
-        corpus = read(Path(folder), name, mapped=False)
+        corpus = read(Path(folder), name, mapped=False, pieces=pieces)
         print_notes(Path(folder))
     return corpus
 
@@ -81,6 +84,7 @@ def write(
     seed: int,
     name: str,
     tokenizer: Tokenizer = DEFAULT_TOKENIZER,
+    pieces: Pieces | None = None,
 ) -> None:
     """Reads documents once and writes their corpus into a folder.
 
@@ -100,12 +104,13 @@ def write(
         seed: of both draws.
         name: of the corpus, for the error.
         tokenizer: of the texts.
+        pieces: the vocabulary, where texts are word pieces; None: words are counted and the most frequent ones kept.
 
     Raises:
         UserError: no training document has both a word and a label.
     """
     messages = _Messages()
-    reader = _Reader(folder, max_words, tokenizer, messages)
+    reader = _Reader(folder, max_words, tokenizer, messages, pieces)
     parts = {"train": reader.spool_all(train, "train")}
     _note_repeated(parts["train"], messages)
     if test is None:
@@ -122,8 +127,7 @@ def write(
     if validation is None:
         parts |= _draw_validation(published, label_numbers, num_labels, validation_fraction, seed, messages)
     labels += _number_unseen_labels(parts, label_numbers, num_labels, list(reader.label_ids), messages)
-    counts = _count_words(parts["train"], len(reader.counter.ids))
-    words, word_numbers = reader.counter.most_frequent(counts, max_vocabulary)
+    words, word_numbers = _vocabulary(reader, parts["train"], max_vocabulary)
     _write_splits(folder, parts, word_numbers, label_numbers)
     np.save(
         folder / "published_counts.npy",
@@ -140,7 +144,7 @@ def _write_names(folder: Path, words: list[str], labels: list[str]) -> None:
     (folder / "labels").write_text("".join(f"{json.dumps(label)}\n" for label in labels), encoding="utf-8")
 
 
-def read(folder: Path, name: str, *, mapped: bool = True) -> Corpus:
+def read(folder: Path, name: str, *, mapped: bool = True, pieces: Pieces | None = None) -> Corpus:
     """Returns the corpus that `write` put into a folder; mapped, its arrays are read-only views of the files."""
 
     def array_of(path: Path) -> np.ndarray:
@@ -160,6 +164,7 @@ def read(folder: Path, name: str, *, mapped: bool = True) -> Corpus:
         train=split(folder / "train"),
         validation=split(folder / "validation"),
         test=split(folder / "test"),
+        pieces=pieces,
         **totals,
     )
 
@@ -190,11 +195,14 @@ class _Spool:
         # A file without a name: it is gone with the process, however that ends.
         self._file = TemporaryFile(dir=reader.folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
-        lengths, text_lengths, rows = array("q"), array("q"), Rows(tokenizer, max_words, reader.label_ids)
+        lengths, num_words, text_lengths = array("q"), array("q"), array("q")
+        rows = Rows(tokenizer, max_words, reader.label_ids)
         for document in documents:
             words = tokenizer.first_words(document.text, max_words)
-            self._file.write(reader.counter.number(words).tobytes())
-            lengths.append(len(words))
+            ids = reader.pieces.encode(document.text) if reader.pieces else reader.counter.number(words)
+            self._file.write(ids.tobytes())
+            lengths.append(len(ids))
+            num_words.append(len(words))
             # A text that is not cut is tokenised once. For one that is cut, first_words and count_words together take
             # less time than `words` (EURLEX57K, 756 words a text: 0.4 of it at 64 words; the same at 500).
             cut = len(words) == max_words
@@ -202,6 +210,8 @@ class _Spool:
             rows.add(document, words)
             reader.advice.add(document.text, words)
         self.lengths = np.array(lengths, np.int64)
+        """int64[N], tokens kept: words or word pieces."""
+        self.num_words = np.array(num_words, np.int64)
         """int64[N], words kept."""
         self.text_lengths = np.array(text_lengths, np.int64)
         """int64[N], words before texts were cut."""
@@ -218,7 +228,7 @@ class _Spool:
         return self._labels.take(keep)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yields blocks of documents and int32[words of the block], their provisional word ids."""
+        """Yields blocks of documents and int32[tokens of the block], their provisional token ids."""
         offsets = offsets_of(self.lengths)
         self._file.seek(0)
         start = 0
@@ -259,8 +269,10 @@ class _Part:
 class _Reader:
     """Spools the sources of a corpus, which share words and labels."""
 
-    def __init__(self, folder: Path, max_words: int, tokenizer: Tokenizer, messages: _Messages) -> None:
-        self.counter = vocabulary.WordCounter()
+    def __init__(
+        self, folder: Path, max_words: int, tokenizer: Tokenizer, messages: _Messages, pieces: Pieces | None
+    ) -> None:
+        self.counter, self.pieces = vocabulary.WordCounter(), pieces
         self.label_ids: dict[str, int] = {}
         self.folder, self.max_words, self.tokenizer = folder, max_words, tokenizer
         self.advice = TextAdvice(tokenizer, max_words)
@@ -317,7 +329,7 @@ def _add_advice(
     reader: _Reader, parts: Mapping[str, _Part], labels: list[str], label_numbers: np.ndarray, messages: _Messages
 ) -> None:
     """Adds what the texts and label names show about the settings."""
-    lengths = np.concatenate([part.spool.lengths[part.keep] for part in parts.values()])
+    lengths = np.concatenate([part.spool.num_words[part.keep] for part in parts.values()])
     text_lengths = np.concatenate([part.spool.text_lengths[part.keep] for part in parts.values()])
     cut, unread = int((text_lengths > lengths).sum()), int((text_lengths - lengths).sum())
     if cut:
@@ -365,6 +377,13 @@ def _draw_validation(
     in_validation = np.zeros(len(train.keep), bool)
     in_validation[np.flatnonzero(train.keep)[held_out]] = True
     return {"train": _Part(train.spool, train.keep & ~in_validation), "validation": _Part(train.spool, in_validation)}
+
+
+def _vocabulary(reader: _Reader, train: _Part, max_vocabulary: int) -> tuple[list[str], np.ndarray]:
+    """Returns the vocabulary's words and int32[provisional ids], the final ids; those of word pieces are final."""
+    if reader.pieces:
+        return [], np.arange(reader.pieces.size, dtype=np.int32)
+    return reader.counter.most_frequent(_count_words(train, len(reader.counter.ids)), max_vocabulary)
 
 
 def _count_words(part: _Part, num_ids: int) -> np.ndarray:

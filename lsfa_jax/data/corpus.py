@@ -5,15 +5,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lsfa_jax.data import vocabulary
+from lsfa_jax.data.pieces import Pieces
 from lsfa_jax.data.ragged import Ragged
 
 
 @dataclass(frozen=True)
 class Split:
-    """N documents as word ids and label ids."""
+    """N documents as token ids and label ids."""
 
     words: Ragged
-    """int32, the word ids of each document."""
+    """int32, the ids of each document's words, or word pieces."""
     labels: Ragged
     """int32, the label ids of each document, each once."""
 
@@ -67,7 +68,7 @@ class Corpus:
     validation: Split
     test: Split
     words: list[str]
-    """The vocabulary; word i has the id `vocabulary.NUM_SPECIAL + i`."""
+    """The vocabulary; word i has the id `vocabulary.NUM_SPECIAL + i`. Empty where texts are word pieces."""
     labels: list[str]
     """Label names: first the `num_labels` that training has, most frequent first, then those only seen elsewhere."""
     num_labels: int
@@ -80,11 +81,13 @@ class Corpus:
     """Words of those documents, before texts are cut."""
     test_words: int = 0
     """Words of the test documents, before texts are cut."""
+    pieces: Pieces | None = field(default=None, repr=False)
+    """The vocabulary where texts are word pieces of a pretrained encoder."""
 
     @property
     def vocabulary_size(self) -> int:
-        """Rows of the word vector table."""
-        return vocabulary.NUM_SPECIAL + len(self.words)
+        """Rows of the embedding table."""
+        return self.pieces.size if self.pieces else vocabulary.NUM_SPECIAL + len(self.words)
 
     @property
     def label_counts(self) -> np.ndarray:

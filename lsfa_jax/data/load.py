@@ -13,6 +13,7 @@ import numpy as np
 from lsfa_jax.config import Config
 from lsfa_jax.data import build_corpus, cache, download, named, synthetic, word_vectors
 from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.data.pieces import Pieces, folder_of, read_tokenizer
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
 from lsfa_jax.data.reading.options import ReadOptions
@@ -41,6 +42,7 @@ def load_corpus(config: Config) -> Corpus:
         UserError: a file is missing or a row cannot be read, or the name and the folder do not go together.
     """
     entry = named.entry(config.dataset)
+    pieces = load_pieces(config)
     if config.data_dir and not entry.needs_data_dir:
         raise UserError(
             f"--data-dir: {config.dataset} brings its documents with it; use --dataset custom for the folder's"
@@ -56,18 +58,19 @@ def load_corpus(config: Config) -> Corpus:
             validation_fraction=config.data.validation_fraction,
             seed=config.seed,
             tokenizer=Tokenizer.from_settings(config.data),
+            pieces=pieces,
         )
     sources = _sources(config)
     folder = cache.folder(
         config.dataset,
-        _inputs(config, sources),
-        lambda empty: _prepare(config, sources, empty),
+        _inputs(config, sources, pieces),
+        lambda empty: _prepare(config, sources, empty, pieces),
         sources=[*_files(sources), *_label_names_file(config)],
         verify=config.data.verify,
     )
     build_corpus.print_notes(folder)
     _print_reports(config, folder)
-    corpus = build_corpus.read(folder, config.dataset)
+    corpus = build_corpus.read(folder, config.dataset, pieces=pieces)
     size = (corpus.published_documents, len(corpus.test), corpus.num_labels)
     if entry.size and size != entry.size:
         raise UserError(
@@ -137,7 +140,19 @@ def _plan(config: Config, sources: Sources, source: str, drawn: bool) -> _Plan |
 
 def prepared_folder(config: Config) -> Path:
     """Returns the path of the cache's folder for the corpus that the settings name, whether or not it exists."""
-    return cache.path(config.dataset, _inputs(config, _sources(config)))
+    return cache.path(config.dataset, _inputs(config, _sources(config), load_pieces(config)))
+
+
+def load_pieces(config: Config) -> Pieces | None:
+    """Returns the vocabulary of the pretrained encoder that the settings name; None where texts are words.
+
+    Raises:
+        UserError: the encoder is not there, or has no tokenizer.
+    """
+    if not config.encoder.pretrained:
+        return None
+    tokenizer = read_tokenizer(folder_of(config.encoder.pretrained))
+    return Pieces(tokenizer, Tokenizer.from_settings(config.data), config.data.max_words)
 
 
 def _sources(config: Config) -> Sources:
@@ -168,7 +183,7 @@ def _files_of(source: Source) -> list[Path]:
     return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
 
 
-def _inputs(config: Config, sources: Sources) -> dict[str, object]:
+def _inputs(config: Config, sources: Sources, pieces: Pieces | None) -> dict[str, object]:
     """Returns everything that decides the arrays: the content of the files, and the settings that matter with them."""
 
     def content(split: str) -> list[tuple[str, str]]:
@@ -177,7 +192,8 @@ def _inputs(config: Config, sources: Sources) -> dict[str, object]:
     data, shape = config.data, named.entry(config.dataset).shape
     fractions = {"validation": data.validation_fraction, "test": data.test_fraction}
     drawn = {split: fraction for split, fraction in fractions.items() if split not in sources}
-    return {
+    encoded = {"pieces": sha256(pieces.json.encode()).hexdigest()} if pieces else {}
+    return encoded | {
         "format": _FORMAT,
         "files": {split: sha256(json.dumps(content(split)).encode()).hexdigest() for split in sorted(sources)},
         "drawn": drawn,
@@ -197,7 +213,7 @@ def _digest(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
 
 
-def _prepare(config: Config, sources: Sources, folder: Path) -> None:
+def _prepare(config: Config, sources: Sources, folder: Path, pieces: Pieces | None) -> None:
     reports: list[tuple[str, ReadReport]] = []
     with console.progress(f"Preparing {config.dataset}", None, unit="documents") as advance:
 
@@ -218,6 +234,7 @@ def _prepare(config: Config, sources: Sources, folder: Path) -> None:
             seed=config.seed,
             name=config.dataset,
             tokenizer=Tokenizer.from_settings(config.data),
+            pieces=pieces,
         )
     content = {"root": _root(config), "lines": [f"{source}: {report.summary()}" for source, report in reports]}
     (folder / "read.json").write_text(json.dumps(content), encoding="utf-8")

@@ -1,8 +1,9 @@
-"""Words to numbers, and texts to the numbers of their words."""
+"""Texts to numbers: those of their words, or of another vocabulary with the members of `Vocabulary`."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import repeat
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,6 +13,32 @@ PADDING = 0
 UNKNOWN = 1
 NUM_SPECIAL = 2
 """Word ids below this are padding and the unknown word; the vocabulary's words follow, most frequent first."""
+
+
+class WordPlaces(NamedTuple):
+    """The words of a text that the T tokens of `Vocabulary.encode` belong to."""
+
+    spans: list[tuple[int, int]]
+    """Start and end of each word in `Tokenizer.normalised(text)`."""
+    words: np.ndarray
+    """int64[T], the number of each token's word in `spans`."""
+
+
+class Vocabulary(Protocol):
+    """Texts as token ids, one of an encoder's two inputs."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a text at most."""
+
+    def encode(self, text: str) -> np.ndarray:
+        """Returns int32[T], the ids of a text's tokens, up to its `data.max_words`-th word."""
+
+    def is_known(self, ids: np.ndarray) -> np.ndarray:
+        """Returns a bool for each token id, false where it stands for anything that the vocabulary lacks."""
+
+    def word_places(self, text: str) -> WordPlaces:
+        """Returns the words that the tokens of `encode(text)` belong to."""
 
 
 class WordCounter:
@@ -45,12 +72,21 @@ class WordCounter:
         return [words[i] for i in order], final
 
 
-def encode(text: str, index: dict[str, int], max_words: int, tokenizer: Tokenizer) -> np.ndarray:
-    """Returns int32[<= max_words], the ids of the first words of a text in a finished vocabulary."""
-    words = tokenizer.first_words(text, max_words)
-    return np.fromiter(map(index.get, words, repeat(UNKNOWN)), np.int32, len(words))
+class Words:
+    """A vocabulary of words: a token is a word, and its id `NUM_SPECIAL` + its place in the vocabulary."""
 
+    def __init__(self, words: Sequence[str], tokenizer: Tokenizer, max_words: int) -> None:
+        """Indexes the vocabulary `words`; `max_words` of each text are read."""
+        self._index = {word: NUM_SPECIAL + i for i, word in enumerate(words)}
+        self._tokenizer, self.max_tokens = tokenizer, max_words
 
-def word_index(words: Sequence[str]) -> dict[str, int]:
-    """Returns the id of each word of a vocabulary."""
-    return {word: NUM_SPECIAL + i for i, word in enumerate(words)}
+    def encode(self, text: str) -> np.ndarray:
+        words = self._tokenizer.first_words(text, self.max_tokens)
+        return np.fromiter(map(self._index.get, words, repeat(UNKNOWN)), np.int32, len(words))
+
+    def is_known(self, ids: np.ndarray) -> np.ndarray:
+        return ids > UNKNOWN
+
+    def word_places(self, text: str) -> WordPlaces:
+        spans = self._tokenizer.spans(text)[: self.max_tokens]
+        return WordPlaces(spans, np.arange(len(spans)))

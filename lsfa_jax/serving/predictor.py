@@ -75,8 +75,7 @@ class ReadTexts:
 
 def lsfa_module(model: TrainedModel) -> Lsfa:
     """Returns the module of a trained model, for its parameters."""
-    vocabulary_size, embedding_size = model.params["encoder"]["embedding"].shape
-    return make_model(model.config, vocabulary_size, embedding_size, len(model.labels))
+    return make_model(model.config, model.encoder_shape, len(model.labels))
 
 
 class _Chunk(NamedTuple):
@@ -108,7 +107,7 @@ class Predictor:
         self._chunk = chunk or 16 * self._batch_size
         self.read = ReadTexts()
         """Counts over all calls."""
-        self._index = vocabulary.word_index(model.words)
+        self._vocabulary = model.vocabulary()
         self._tokenizer = Tokenizer.from_settings(model.config.data)
         self._params = sharding.replicate(self._mesh, model.params)
         self._lsfa = lsfa_module(model)
@@ -122,17 +121,18 @@ class Predictor:
 
         def explanation(text: str, length: int, out: Sequence[np.ndarray]) -> Explanation:
             label_ids, probabilities, weights = out
-            spans = self._tokenizer.spans(text)[:length]
-            return Explanation(label_ids, probabilities, self._tokenizer.normalised(text), spans, weights[:, :length])
+            spans, words = self._vocabulary.word_places(text)
+            attention = np.zeros((len(label_ids), len(spans)), np.float32)
+            # The pieces of a word add up.
+            np.add.at(attention, (slice(None), words), weights[:, :length])
+            return Explanation(label_ids, probabilities, self._tokenizer.normalised(text), spans, attention)
 
         return self._run(texts, top, True, explanation)
 
     def batches(self, texts: Sequence[str]) -> Batches:
         """Returns the padded batches of texts; those of any texts have the same few shapes."""
         config = self.model.config.data
-        words = Ragged.from_rows(
-            vocabulary.encode(text, self._index, config.max_words, self._tokenizer) for text in texts
-        )
+        words = Ragged.from_rows(map(self._vocabulary.encode, texts))
         no_labels = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(texts), np.int64))
         return Batches(
             Split(words, no_labels),
@@ -140,7 +140,7 @@ class Predictor:
             self._batch_size,
             config.length_buckets,
             self._mesh.size,
-            longest=config.max_words,
+            longest=self._vocabulary.max_tokens,
             few_rows=_FEW_ROWS,
         )
 
@@ -188,14 +188,14 @@ class Predictor:
             yield _Chunk(chunk, batches.split.lengths, list(batches.load(batches.consecutive())))
 
     def _count(self, texts: Sequence[str], words: Ragged) -> None:
-        max_words = self.model.config.data.max_words
-        known = np.bincount(words.row_ids[words.values > vocabulary.UNKNOWN], minlength=len(texts)) > 0
+        max_words, pieces = self.model.config.data.max_words, self.model.tokenizer
+        known = np.bincount(words.row_ids[self._vocabulary.is_known(words.values)], minlength=len(texts)) > 0
         for text, length in zip(texts, words.sizes.tolist(), strict=True):
             # Only a text that may have been cut is read again.
-            total = self._tokenizer.count_words(text) if length == max_words else length
+            total = self._tokenizer.count_words(text) if pieces or length == max_words else length
             self.read.words += total
-            self.read.unread += total - length
-            self.read.cut += total > length
+            self.read.unread += max(0, total - max_words)
+            self.read.cut += total > max_words
         self.read.texts += len(texts)
         self.read.unknown += int((~known).sum())
 

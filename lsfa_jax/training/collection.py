@@ -35,14 +35,14 @@ def collect(
     Args:
         model: the classifier.
         params: its parameters.
-        batch: documents with token ids.
+        batch: documents with token ids or token states.
         sums: of the batches so far; their memory is donated.
 
     Returns:
         The new sums, the features float32[B, K, D] and the token states [B, T, 2H] in `stored_dtype`.
     """
     lsfa = model.bind({"params": params})
-    states = lsfa.states(batch.words, batch.lengths)
+    states = lsfa.states(batch.words, batch.lengths, stored=batch.states)
     features = lsfa.positive_features(states, batch.lengths, batch.label_ids)
     # A batch has few of the L labels: only their rows are read and written.
     label_ids, places = unique_rows(batch.label_ids.reshape(-1), model.num_labels)

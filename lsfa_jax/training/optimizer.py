@@ -1,6 +1,7 @@
-"""Adam with gradient clipping, and the running mean of parameters (SWA)."""
+"""Adam with gradient clipping, AdamW for a pretrained encoder, and the running mean of parameters (SWA)."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,12 +54,69 @@ def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
 
 def make_optimizer(settings: config.Optimizer, learning_rate: float) -> optax.GradientTransformation:
     """Returns Adam with a constant learning rate and the clipping that the settings name."""
+    return optax.chain(_clip(settings), optax.adam(learning_rate))
+
+
+def make_fine_tuning_optimizer(settings: config.Optimizer, num_steps: int) -> optax.GradientTransformation:
+    """Returns `make_optimizer`, with AdamW at a lower rate for the encoder where the settings have one.
+
+    The encoder's rate rises linearly to `encoder_learning_rate` and falls to 0 as a cosine over `num_steps`; in each
+    layer of a transformer below the last it is `layer_decay` times that of the layer above. Its matrices decay by the
+    rate times `weight_decay` (Loshchilov and Hutter 2019).
+    """
+    if settings.encoder_learning_rate == "same":
+        return make_optimizer(settings, settings.learning_rate)
+    return optax.chain(_clip(settings), optax.scale_by_adam(), _encoder_rates(settings, num_steps))
+
+
+def _clip(settings: config.Optimizer) -> optax.GradientTransformation:
     clips = {
         "running": lambda: clip_by_running_norm(settings.clip_factor),
         "global": lambda: optax.clip_by_global_norm(settings.clip_factor),
         "none": optax.identity,
     }
-    return optax.chain(clips[settings.clip](), optax.adam(learning_rate))
+    return clips[settings.clip]()
+
+
+def _encoder_rates(settings: config.Optimizer, num_steps: int) -> optax.GradientTransformation:
+    """Multiplies updates by minus the learning rate, which differs for the encoder, and decays its matrices."""
+    peak = settings.encoder_learning_rate
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, max(1, round(settings.warmup * num_steps)), num_steps)
+
+    def init(params: PyTree) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(
+        updates: PyTree, state: optax.ScaleByScheduleState, params: PyTree = None
+    ) -> tuple[PyTree, optax.ScaleByScheduleState]:
+        # The first step has a rate already.
+        rate = schedule(state.count + 1)
+
+        def of_encoder(factor: float, update: jax.Array, param: jax.Array) -> jax.Array:
+            decay = settings.weight_decay * param if param.ndim > 1 else 0.0
+            return -rate * factor * (update + decay)
+
+        factors = layer_factors(params["encoder"], settings.layer_decay)
+        scaled = jax.tree.map(lambda update: -settings.learning_rate * update, updates)
+        encoder = jax.tree.map(of_encoder, factors, updates["encoder"], params["encoder"])
+        return scaled | {"encoder": encoder}, optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def layer_factors(encoder: Mapping[str, Any], decay: float) -> PyTree:
+    """Returns a tree like the encoder's parameters with the factor of each one's learning rate.
+
+    The last layer has 1, each layer below it `decay` times the factor of the layer above, and what is no layer (the
+    embeddings) once more `decay` times that of the first layer.
+    """
+    layers = sorted(name for name in encoder if name.startswith("layer_"))
+    factors = {name: decay ** (len(layers) - 1 - place) for place, name in enumerate(layers)}
+    lowest = decay ** len(layers)
+    return {
+        name: jax.tree.map(lambda _, factor=factors.get(name, lowest): factor, part) for name, part in encoder.items()
+    }
 
 
 def add_to_mean(mean: PyTree, count: jax.Array, params: PyTree) -> PyTree:

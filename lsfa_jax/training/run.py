@@ -401,12 +401,16 @@ class Run:
 
 
 def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params:
-    """Starts the classifiers' bias at the labels' mean frequency, if the settings do.
+    """Starts the classifiers' bias at the labels' mean frequency, or each one's at its label's, if the settings do.
 
     With thousands of labels, the first hundreds of steps would otherwise only make all labels improbable, and what
     this does to the features is slow to recover.
     """
-    if not config.classifier.bias or config.classifier.bias_start == "zero":
+    bias, counts, documents = config.classifier, corpus.label_counts, len(corpus.train)
+    if not bias.bias or bias.bias_start == "zero":
         return classifier
-    share = corpus.label_counts.sum() / (len(corpus.train) * corpus.num_labels)
-    return classifier | {"bias": jnp.full_like(classifier["bias"], np.log(share) - np.log1p(-min(share, 0.999)))}
+    mean = counts.sum() / (documents * corpus.num_labels)
+    # With one more document that has each label at the mean frequency, no frequency is 0.
+    by_label = bias.bias_start == "frequency" and bias.weights == "per_label"
+    share = np.minimum((counts + mean) / (documents + 1) if by_label else mean, 0.999)
+    return classifier | {"bias": jnp.full_like(classifier["bias"], np.log(share) - np.log1p(-share))}

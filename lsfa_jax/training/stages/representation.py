@@ -18,6 +18,7 @@ from lsfa_jax.model import prototypes, shortlist
 from lsfa_jax.model.contrastive import prototypical_contrastive, sum_over_pairs
 from lsfa_jax.model.lsfa import Lsfa, label_rows
 from lsfa_jax.training import collection
+from lsfa_jax.training.frozen import join
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
@@ -96,12 +97,14 @@ def full_step(
     state: TrainState,
     batch: Batch,
     contrast: bool,
+    frozen: PyTree,
 ) -> TrainState:
-    """Trains on one batch, with the loss over all labels."""
+    """Trains on one batch, with the loss over all labels; `frozen` are the parameters that are not trained."""
 
     def loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
-        lsfa = model.bind({"params": params}, rngs={"dropout": jax.random.fold_in(state.key, state.step)})
-        states = lsfa.states(batch.words, batch.lengths, train=True)  # Eq. 1
+        dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
+        lsfa = model.bind({"params": join(frozen, params)}, rngs=dropout)
+        states = lsfa.states(batch.words, batch.lengths, train=True, stored=batch.states)  # Eq. 1
         return objective(lsfa, states, batch, state.extra, config.psc, model.num_labels, contrast)
 
     grads, losses = jax.grad(loss, has_aux=True)(state.params)
@@ -115,6 +118,7 @@ def shortlist_step(
     state: TrainState,
     batch: Batch,
     contrast: bool,
+    frozen: PyTree,
 ) -> TrainState:
     """Trains on one batch with a shortlist of labels; only its rows are read and written.
 
@@ -126,8 +130,8 @@ def shortlist_step(
     dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
 
     def encode(encoder: PyTree) -> Array:
-        lsfa = model.bind({"params": state.params | {"encoder": encoder}}, rngs=dropout)
-        return lsfa.states(batch.words, batch.lengths, train=True)
+        lsfa = model.bind({"params": join(frozen, state.params | {"encoder": encoder})}, rngs=dropout)
+        return lsfa.states(batch.words, batch.lengths, train=True, stored=batch.states)
 
     states, encoder_vjp = jax.vjp(encode, state.params["encoder"])
     logits = model.bind({"params": state.params}).estimates(states, batch.lengths, batch.candidates.pool)
@@ -149,10 +153,10 @@ def shortlist_step(
 
 def _freeze_embedding(config: Config, state: TrainState, grads: dict[str, Any]) -> dict[str, Any]:
     """Zeroes the word vectors' gradient until prototypes exist, if the settings say so."""
-    if config.encoder.embedding_trainable != "after_collection":
+    if config.encoder.embedding_trainable != "after_collection" or "embedding" not in grads["encoder"]:
         return grads
-    encoder = grads["encoder"]
-    return grads | {"encoder": encoder | {"embedding": encoder["embedding"] * jnp.any(state.extra["present"])}}
+    encoder, used = grads["encoder"], jnp.any(state.extra["present"])
+    return grads | {"encoder": encoder | {"embedding": jax.tree.map(lambda grad: grad * used, encoder["embedding"])}}
 
 
 def shortlist_size(config: Config, num_labels: int) -> int:
@@ -190,19 +194,21 @@ class Representation(Stage[Batch]):
         optimizer: optax.GradientTransformation,
         mesh: Mesh,
         validate: Validate | None = None,
+        frozen: PyTree = None,
     ) -> None:
         """Compiles nothing yet.
 
         Args:
             model: the classifier.
             config: all settings.
-            train: the training documents.
+            train: the training documents, as token ids or, with a frozen encoder, as token states.
             optimizer: the stage's optimiser.
             mesh: the devices.
-            validate: measures parameters on validation documents; None without any.
+            validate: measures all parameters on validation documents; None without any.
+            frozen: the parameters that are not trained, as `frozen.split` returns them; None: all are trained.
         """
         self.model, self.config, self.train, self.optimizer, self.mesh = model, config, train, optimizer, mesh
-        self._validate = validate
+        self._validate, self._frozen = validate, frozen or {}
         settings = config.representation
         self.epochs, self.patience, self.select = settings.epochs, settings.patience, settings.select
         self.validate_every = settings.validate_every
@@ -235,16 +241,16 @@ class Representation(Stage[Batch]):
     def before_epoch(self, state: TrainState, epoch: int) -> TrainState:
         if not uses_contrast(self.config, epoch):
             return state
-        sums = collection.collect_features(self.model, state.params, self.train, self.mesh)
+        sums = collection.collect_features(self.model, join(self._frozen, state.params), self.train, self.mesh)
         extra = {"prototypes": prototypes.prototypes(sums), "present": sums.counts > 0}
         return replace(state, extra=sharding.replicate(self.mesh, extra))
 
     def step(self, state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
-        state = self._step(state, batch, uses_contrast(self.config, epoch))
+        state = self._step(state, batch, uses_contrast(self.config, epoch), self._frozen)
         swa = self.config.optimizer
         average_now = epoch >= swa.swa_start_epoch and number % swa.swa_every == 0
         return averaged(state) if average_now else state
 
     def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
         params = current_params(state)
-        return (params, self._validate(params)) if self._validate else None
+        return (params, self._validate(join(self._frozen, params))) if self._validate else None

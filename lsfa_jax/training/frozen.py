@@ -1,0 +1,35 @@
+"""Which parameters the first stage trains: all, or with a pretrained encoder that is partly frozen, the others alone.
+
+Frozen parameters have no gradients, no Adam moments and no average, and are not in checkpoints.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lsfa_jax.config import Encoder
+
+Params = dict[str, Any]
+
+
+def split(params: Params, settings: Encoder) -> tuple[Params, Params]:
+    """Splits parameters into trained and frozen ones: two trees of nested dicts that `join` joins.
+
+    With `encoder.train` = "frozen", all of the encoder is frozen; with a number N, all but its last N layers.
+    """
+    if settings.train == "all":
+        return params, {}
+    encoder = params["encoder"]
+    layers = sorted(name for name in encoder if name.startswith("layer_"))
+    trained = [] if settings.train == "frozen" else layers[-settings.train :]
+    return (
+        params | {"encoder": {name: part for name, part in encoder.items() if name in trained}},
+        {"encoder": {name: part for name, part in encoder.items() if name not in trained}},
+    )
+
+
+def join(frozen: Mapping[str, Any], trained: Mapping[str, Any]) -> Params:
+    """Returns the parameters that `split` split."""
+    out = dict(trained)
+    for name, part in frozen.items():
+        out[name] = join(part, trained[name]) if name in trained else part
+    return out
