@@ -20,6 +20,7 @@ from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.evaluation.scorer import score_batch
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
 from lsfa_jax.model import attention
+from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.util import fork, sharding
@@ -75,8 +76,8 @@ class ReadTexts:
 
 def lsfa_module(model: TrainedModel) -> Lsfa:
     """Returns the module of a trained model, for its parameters."""
-    vocabulary_size, embedding_size = model.params["encoder"]["embedding"].shape
-    return make_model(model.config, vocabulary_size, embedding_size, len(model.labels))
+    shape = EncoderShape(*model.params["encoder"]["embedding"].shape)
+    return make_model(model.config, shape, len(model.labels))
 
 
 class _Chunk(NamedTuple):

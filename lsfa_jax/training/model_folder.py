@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from lsfa_jax.config import Config, to_toml, validated
 from lsfa_jax.data.vocabulary import NUM_SPECIAL
+from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.lsfa import init_params, make_model
 from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
@@ -307,7 +308,7 @@ def _expected_params(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shape and dtype of each parameter, by its name in the file."""
     try:
-        model = make_model(config, vocabulary_size, embedding_size, num_labels)
+        model = make_model(config, EncoderShape(vocabulary_size, embedding_size), num_labels)
         params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     except Exception as error:  # JAX and Flax raise many kinds for sizes that no array can have
         raise _damaged(path.with_name("config.toml"), f"no model has these settings: {_reason(error)}") from None

@@ -17,6 +17,7 @@ from lsfa_jax.data.load import load_corpus, load_embedding
 from lsfa_jax.evaluation import groups, thresholded
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
+from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.lsfa import init_params, make_model
 from lsfa_jax.training import content, loop, model_folder, run_folder, summary
 from lsfa_jax.training.checkpoints import Checkpoints
@@ -138,7 +139,7 @@ class Run:
         self.train = self._batches(corpus.train, config.optimizer.batch_size)
         self.validation = self._batches(corpus.validation, config.report.batch_size)
         self.test = self._batches(corpus.test, config.report.batch_size)
-        self.model = make_model(config, corpus.vocabulary_size, embedding.shape[1], corpus.num_labels)
+        self.model = make_model(config, EncoderShape(*embedding.shape), corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.token_states = {
             name: TokenStates(folder.token_states(name), self.splits[name], self.model.encoder)
