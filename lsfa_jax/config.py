@@ -20,6 +20,8 @@ from pydantic.fields import FieldInfo
 from lsfa_jax.util.console import UserError
 
 Verify = Literal["sampled", "full"]
+EncoderKind = Literal["bilstm", "cnn", "transformer"]
+"""The modules of `lsfa_jax.model.encoders`."""
 Metric = Literal["P@1", "P@3", "P@5", "N@1", "N@3", "N@5", "PSP@1", "PSP@3", "PSP@5", "macro_P@5"]
 
 
@@ -82,7 +84,7 @@ class Data(Section):
 class Encoder(Section):
     """Encoder and label attention, Eq. 1-4."""
 
-    kind: str = Field(
+    kind: EncoderKind = Field(
         "bilstm",
         description="Which encoder computes the token states: bilstm, cnn or transformer (--encoder for short).",
     )
@@ -300,6 +302,9 @@ _NO_RESULTS = ("data_dir", "data.label_names", "data.verify")
 NAMED_VECTORS = ("none", "glove-50d")
 """The values of `vectors` that are not the path of a file."""
 
+NAMED_ENCODERS = ("", "minilm")
+"""The values of `encoder.pretrained` that are not the path of a folder."""
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Reads a settings file; raises UserError with the line of an error."""
@@ -317,8 +322,10 @@ def read_run_settings(path: Path) -> dict[str, Any]:
     return merged({"data": {"tokenizer": "runs"}}, values)
 
 
-def layered(dataset: str, preset: str, profile: str, configs: Path = CONFIGS) -> dict[str, Any]:
-    """Merges the files of a corpus, a preset and a profile, in this order; later ones win.
+def layered(
+    dataset: str, preset: str, profile: str, configs: Path = CONFIGS, encoder: str = "bilstm"
+) -> dict[str, Any]:
+    """Merges the files of a corpus, a preset, an encoder and a profile, in this order; later ones win.
 
     Args:
         dataset: a corpus of `dataset_names`. Its file may hold, under [quick], what its quick preset needs beyond the
@@ -326,6 +333,7 @@ def layered(dataset: str, preset: str, profile: str, configs: Path = CONFIGS) ->
         preset: "full", which has no file, or "quick".
         profile: "paper", which has no file, or "released".
         configs: the folder with the files.
+        encoder: a kind of encoder. Its file may have a part [quick] likewise.
 
     Returns:
         The settings that differ from the defaults, as nested dicts.
@@ -334,6 +342,10 @@ def layered(dataset: str, preset: str, profile: str, configs: Path = CONFIGS) ->
     quick_of_dataset = values.pop("quick", {})
     if preset == "quick":
         values = merged(merged(values, read_toml(configs / "presets" / "quick.toml")), quick_of_dataset)
+    if (file := configs / "encoders" / f"{encoder}.toml").is_file():
+        of_encoder = read_toml(file)
+        quick_of_encoder = of_encoder.pop("quick", {})
+        values = merged(merged(values, of_encoder), quick_of_encoder if preset == "quick" else {})
     if profile != "paper":
         values = merged(values, read_toml(configs / "profiles" / f"{profile}.toml"))
     return merged(values, {"dataset": dataset, "preset": preset, "profile": profile})
@@ -467,7 +479,8 @@ def differences(first: Config, second: Config) -> list[str]:
 
     def value(config: Config, key: str) -> object:
         setting = functools.reduce(getattr, key.split("."), config)
-        return "a file" if key == "vectors" and setting not in NAMED_VECTORS else setting
+        named = {"vectors": NAMED_VECTORS, "encoder.pretrained": NAMED_ENCODERS}
+        return "a file" if setting not in named.get(key, (setting,)) else setting
 
     return [key for key in keys(Config) if key not in _NO_RESULTS and value(first, key) != value(second, key)]
 

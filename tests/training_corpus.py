@@ -16,6 +16,7 @@ from lsfa_jax.data import build_corpus, corpus, vocabulary
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.model import lsfa
+from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.training.stages.adjustment import Adjustment
 from lsfa_jax.training.stages.representation import Representation
@@ -105,7 +106,7 @@ def batches(split: corpus.Split, size: int = 8, devices: int = 1) -> Batches:
 
 def make_model(settings: Config, vocabulary_size: int = 42, num_labels: int = NUM_LABELS) -> lsfa.Lsfa:
     """Returns the classifier that the settings describe."""
-    return lsfa.make_model(settings, vocabulary_size, settings.encoder.embedding_size, num_labels)
+    return lsfa.make_model(settings, EncoderShape(vocabulary_size, settings.encoder.embedding_size), num_labels)
 
 
 def init_params(model: lsfa.Lsfa, seed: int = 0) -> Any:

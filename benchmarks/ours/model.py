@@ -11,6 +11,7 @@ from benchmarks.documents import Documents, documents
 from lsfa_jax.config import Classifier, Config, Encoder, Psc
 from lsfa_jax.data.batches import Batch, Batches, length_buckets
 from lsfa_jax.data.corpus import EncodedSplit, Split
+from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.types import Params
 
@@ -65,7 +66,7 @@ def make(shape: Shape, seed: int, lwan: bool = False, **sections: Any) -> Ours:
         psc=Psc(start_epoch=1),
         **sections,
     )
-    model = make_model(config, shape.vocabulary_size, shape.embedding_size, shape.num_labels)
+    model = make_model(config, EncoderShape(shape.vocabulary_size, shape.embedding_size), shape.num_labels)
     one_word = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
     params = jax.jit(model.init)(jax.random.key(seed), *one_word)["params"]
     drawn = documents(shape, seed)

@@ -365,7 +365,6 @@ def _systems(
 def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> Scores:
     from lsfa_jax.data.batches import Batches
     from lsfa_jax.data.corpus import Split
-    from lsfa_jax.data.ragged import Ragged
     from lsfa_jax.evaluation.scorer import score_split
     from lsfa_jax.serving.predictor import lsfa_module
     from lsfa_jax.util import compilation_cache, sharding
@@ -374,7 +373,7 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> S
     config, documents = model.config, problem.documents
     with console.progress("words to numbers", len(documents), "documents") as advance:
         texts = console.counted(documents.texts(), advance)
-        words = Ragged.from_rows(map(model.vocabulary().encode, texts))
+        words = encode(texts, model.vocabulary())
     mesh = sharding.make_mesh()
     size = batch_size or config.report.batch_size
     split = Split(words, problem.truth)

@@ -3,14 +3,16 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
 from lsfa_jax.cli import common
 from lsfa_jax.config import (
+    NAMED_ENCODERS,
     STAGES,
     Config,
+    EncoderKind,
     Stage,
     dataset_names,
     layered,
@@ -31,6 +33,7 @@ class TrainArguments(Config):
       bin/train                                         the small built-in corpus, two minutes
       bin/train --dataset rcv1 --preset quick           RCV1, downloaded once, for a laptop
       bin/train --data-dir my_corpus --output runs/mine your train.jsonl and test.jsonl
+      bin/train --data-dir my_corpus --encoder minilm   fine-tune a pretrained transformer (or bilstm, cnn, a folder)
       bin/train --output runs/mine --resume             continue where it was interrupted
       bin/train --baseline tree                         compared with a linear label tree at the end
     """
@@ -57,19 +60,40 @@ def parse(argv: list[str], prog: str = "bin/train") -> TrainArguments:
     Raises:
         UserError: a wrong settings file or value, or an unknown option.
     """
+    argv = _with_encoder_settings(argv)
     chosen = _early_options(argv)
     file, where = _settings_file(chosen)
     names = _layer_names(chosen, file, where)
-    base = validated(merged(layered(names["dataset"], names["preset"], names["profile"]), file), where)
+    encoder = getattr(chosen, "encoder.kind") or file.get("encoder", {}).get("kind", "bilstm")
+    layers = layered(names["dataset"], names["preset"], names["profile"], encoder=encoder)
+    base = validated(merged(layers, file), where)
     default = TrainArguments.model_validate({**base.model_dump(), **names})
     return common.parse(TrainArguments, argv, prog, default)
+
+
+def _with_encoder_settings(argv: list[str]) -> list[str]:
+    """Replaces `--encoder NAME`: a kind of encoder, or a pretrained transformer by its name or folder."""
+    out = []
+    rest = iter(argv)
+    for word in rest:
+        option, equals, name = word.partition("=")
+        if option != "--encoder":
+            out.append(word)
+            continue
+        name = name if equals else next(rest, "")
+        if not name or name.startswith("--"):
+            raise UserError("--encoder: expected bilstm, cnn, minilm, or the folder of a pretrained transformer")
+        pretrained = name in NAMED_ENCODERS or name not in get_args(EncoderKind)
+        out += ["--encoder.kind", "transformer" if pretrained else name]
+        out += ["--encoder.pretrained", name] if pretrained else []
+    return out
 
 
 def _early_options(argv: list[str]) -> argparse.Namespace:
     """Reads the options that decide the defaults of the others, which --help shows."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     # tyro takes both spellings, and reports a missing value.
-    for name in ("dataset", "preset", "profile", "config", "output", "data-dir"):
+    for name in ("dataset", "preset", "profile", "config", "output", "data-dir", "encoder.kind"):
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}")), nargs="?")
     parser.add_argument("--resume", nargs="?", const=True)
     parser.add_argument("--stages", nargs="*")

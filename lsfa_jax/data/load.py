@@ -192,7 +192,7 @@ def _inputs(config: Config, sources: Sources, pieces: Pieces | None) -> dict[str
     data, shape = config.data, named.entry(config.dataset).shape
     fractions = {"validation": data.validation_fraction, "test": data.test_fraction}
     drawn = {split: fraction for split, fraction in fractions.items() if split not in sources}
-    encoded = {"pieces": sha256(pieces.json.encode()).hexdigest()} if pieces else {}
+    encoded = {"pieces": sha256(pieces.content.encode()).hexdigest()} if pieces else {}
     return encoded | {
         "format": _FORMAT,
         "files": {split: sha256(json.dumps(content(split)).encode()).hexdigest() for split in sorted(sources)},

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from lsfa_jax.data import vocabulary
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.same_text import Rows
-from lsfa_jax.data.tokenizer import Tokenizer
+from lsfa_jax.data.vocabulary import Vocabulary
 from lsfa_jax.util.console import UserError
 
 
@@ -83,14 +82,12 @@ class DocumentStore:
         return Ragged.from_sizes(ids, np.array([len(labels) for labels in self.labels], np.int64))
 
 
-def encode(texts: Iterable[str], index: dict[str, int], max_words: int, tokenizer: Tokenizer) -> Ragged:
-    """Encodes texts as word ids, int32, which are mapped from a temporary file.
+def encode(texts: Iterable[str], vocabulary: Vocabulary) -> Ragged:
+    """Encodes texts as token ids, int32, which are mapped from a temporary file.
 
     Args:
         texts: N texts.
-        index: the id of each word of the vocabulary.
-        max_words: words kept of each text.
-        tokenizer: of the words.
+        vocabulary: of the model.
 
     Raises:
         UserError: there is no room for the file.
@@ -98,7 +95,7 @@ def encode(texts: Iterable[str], index: dict[str, int], max_words: int, tokenize
     sizes = []
     with _enough_room(), tempfile.TemporaryFile(prefix="lsfa-") as file:
         for text in texts:
-            ids = vocabulary.encode(text, index, max_words, tokenizer)
+            ids = vocabulary.encode(text)
             file.write(ids.tobytes())
             sizes.append(len(ids))
         file.flush()

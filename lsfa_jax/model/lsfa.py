@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from lsfa_jax import config
 from lsfa_jax.model import attention, label_loss
-from lsfa_jax.model.encoders import Encoder, make_encoder
+from lsfa_jax.model.encoders import Encoder, EncoderShape, make_encoder
 from lsfa_jax.types import Array, DTypeLike, PyTree
 
 # Tokens whose attention a CPU computes at a time: with fewer, its products are small; with more, its caches overflow.
@@ -141,11 +141,11 @@ class Lsfa(nn.Module):
         return label_loss.TileSize(self.label_block, _CPU_TOKENS if on_cpu else 0, jax.local_device_count())
 
 
-def make_model(settings: config.Config, vocabulary_size: int, embedding_size: int, num_labels: int) -> Lsfa:
-    """Returns the classifier that the settings describe; `vocabulary_size` is the rows of the embedding table."""
+def make_model(settings: config.Config, shape: EncoderShape, num_labels: int) -> Lsfa:
+    """Returns the classifier that the settings describe, with an encoder of the given shape."""
     dtype = jnp.dtype(settings.precision)
     return Lsfa(
-        encoder=make_encoder(settings.encoder, vocabulary_size, embedding_size, dtype),
+        encoder=make_encoder(settings.encoder, shape, dtype),
         num_labels=num_labels,
         head_size=settings.encoder.feature_size if settings.encoder.feature_head else None,
         shared_classifier=settings.classifier.weights == "shared",

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsfa_jax.data import vocabulary
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.data.prefetch import prefetch

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from lsfa_jax.config import STAGES, Config, layered, merged, validated
 from lsfa_jax.data import build_corpus
 from lsfa_jax.data.corpus import Corpus
-from lsfa_jax.data.load import load_embedding
+from lsfa_jax.data.load import load_pieces
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.tokenizer import Tokenizer
@@ -27,6 +27,7 @@ from lsfa_jax.sklearn.arguments import check_integer
 from lsfa_jax.sklearn.label_formats import ParsedLabels
 from lsfa_jax.sklearn.text_formats import parse_texts
 from lsfa_jax.training import model_folder
+from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run import Run
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import fork
@@ -182,12 +183,12 @@ class LSFA(ClassifierMixin, BaseEstimator):
                 validation_fraction=first.data.validation_fraction,
                 seed=first.seed,
                 tokenizer=Tokenizer.from_settings(first.data),
+                pieces=load_pieces(first),
             )
             config = validated(merged(merged(base, fitting(first, built, chosen)), arguments), "LSFA")
             run = RunFolder(Path(folder) / "run")
-            embedding = load_embedding(config, built.words)
-            run.create(config, built.words, built.labels)
-            Run(config, built, embedding, run, save_every=math.inf).execute(STAGES)
+            run.create(config, built)
+            Run(config, built, initial_encoder(config, built), run, save_every=math.inf).execute(STAGES)
             model = model_folder.read(run.path)
         self._keep(model, labels)
         return self

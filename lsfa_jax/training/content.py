@@ -4,20 +4,22 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.training.initial_encoder import InitialEncoder
 
 _SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 
 
-def digests(corpus: Corpus, embedding: np.ndarray) -> dict[str, str]:
+def digests(corpus: Corpus, encoder: InitialEncoder) -> dict[str, str]:
     """Returns a SHA-256 of each part of what a run reads, by the part's name in messages.
 
     Args:
         corpus: the documents; arrays may be mapped from the disk.
-        embedding: float32[vocabulary size, E], the initial word vectors.
+        encoder: what the encoder starts from.
     """
     parts: dict[str, list[np.ndarray]] = {}
     for name, adjective in _SPLITS.items():
@@ -28,7 +30,7 @@ def digests(corpus: Corpus, embedding: np.ndarray) -> dict[str, str]:
     parts["label names"] = [_text(corpus.labels)]
     published = np.array([corpus.num_labels, corpus.published_documents], np.int64)
     parts["label frequencies"] = [published, np.asarray(corpus.published_counts, np.int64)]
-    parts["word vectors"] = [np.asarray(embedding, np.float32)]
+    parts[encoder.name] = [np.asarray(array, np.float32) for array in jax.tree.leaves(encoder.params)]
     # hashlib releases the GIL.
     with ThreadPoolExecutor() as pool:
         return dict(zip(parts, pool.map(_digest, parts.values()), strict=True))

@@ -1,7 +1,7 @@
-"""A trained classifier as files: settings, words, labels, weights. Reading executes nothing and checks every byte.
+"""A trained classifier as files: settings, vocabulary, labels, weights. Reading executes nothing and checks every byte.
 
 Every run folder is a model folder, with checkpoints and metrics beside the five files of the model; `LSFA.save` writes
-only these five. model.json has a checksum of each other file, and in its last line but one that of its other lines.
+only these five. With a pretrained encoder, tokenizer.json is in place of the vocabulary. model.json has a checksum of each other file, and in its last line but one that of its other lines.
 Checksums find damage. Against a file that was changed with its checksum, reading also checks that words, labels and
 weights have the shapes that the settings describe.
 """
@@ -23,15 +23,19 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from safetensors import SafetensorError
 
 from lsfa_jax.config import Config, to_toml, validated
-from lsfa_jax.data.vocabulary import NUM_SPECIAL
+from lsfa_jax.data.pieces import Pieces
+from lsfa_jax.data.tokenizer import Tokenizer
+from lsfa_jax.data.vocabulary import NUM_SPECIAL, Vocabulary, Words
+from lsfa_jax.model.encoders import EncoderShape
+from lsfa_jax.model.encoders.transformer import Architecture
 from lsfa_jax.model.lsfa import init_params, make_model
 from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
-FORMAT = 3
+FORMAT = 4
 """Increased when older versions cannot read the new format.
 
-Format 1 had flat parameter names. In formats 1 and 2, texts were split into words by the tokenizer "runs", and the
+Formats before 4 have no pretrained encoders. Format 1 had flat parameter names. In formats 1 and 2, texts were split into words by the tokenizer "runs", and the
 checksum of model.json was that of its values, in whatever form they were written.
 """
 
@@ -40,7 +44,7 @@ ADVICE = "make room, or choose another --output"
 
 _MANIFEST = "model.json"
 _WEIGHTS = "weights.safetensors"
-_FILES = ("config.toml", "vocabulary", "labels", _WEIGHTS)
+_VOCABULARY, _TOKENIZER = "vocabulary", "tokenizer.json"
 _COUNTS = "label_counts"
 _EMBEDDING = "params/encoder/embedding"
 _FORMAT_1_NAMES = (
@@ -57,7 +61,7 @@ class TrainedModel:
 
     config: Config
     words: list[str]
-    """The vocabulary; word i has the id `vocabulary.NUM_SPECIAL + i`."""
+    """The vocabulary; word i has the id `vocabulary.NUM_SPECIAL + i`. Empty with a pretrained encoder."""
     labels: list[str]
     """The names of the L labels, most frequent first."""
     label_counts: np.ndarray = field(repr=False)
@@ -68,19 +72,37 @@ class TrainedModel:
     """The probability from which a label is predicted, chosen on validation documents."""
     params: dict[str, Any] = field(repr=False)
     """float32 arrays, as `Lsfa` names them."""
+    tokenizer: str = field(default="", repr=False)
+    """The tokenizer of a pretrained encoder, as the JSON of the library `tokenizers`; "" with a vocabulary of words."""
+    architecture: Architecture | None = None
+    """The sizes of a pretrained encoder."""
+
+    @property
+    def encoder_shape(self) -> EncoderShape:
+        """What the encoder is built for."""
+        if self.architecture:
+            return EncoderShape(self.architecture.vocabulary_size, self.architecture.hidden_size, self.architecture)
+        return EncoderShape(*self.params["encoder"]["embedding"].shape)
+
+    def vocabulary(self) -> Vocabulary:
+        """Returns the function from texts to token ids."""
+        data = self.config.data
+        words = Tokenizer.from_settings(data)
+        if self.tokenizer:
+            return Pieces(self.tokenizer, words, data.max_words)
+        return Words(self.words, words, data.max_words)
 
 
-def text_files(words: list[str], labels: list[str]) -> dict[str, str]:
-    """Returns the content of `vocabulary` (a word a line) and `labels` (a JSON string a line)."""
-    return {
-        "vocabulary": "".join(f"{word}\n" for word in words),
-        "labels": "".join(f"{json.dumps(label, ensure_ascii=False)}\n" for label in labels),
-    }
+def text_files(words: list[str], labels: list[str], tokenizer: str = "") -> dict[str, str]:
+    """Returns the content of `labels` (a JSON string a line) and of `vocabulary` (a word a line) or tokenizer.json."""
+    vocabulary = {_TOKENIZER: tokenizer} if tokenizer else {_VOCABULARY: "".join(f"{word}\n" for word in words)}
+    return vocabulary | {"labels": "".join(f"{json.dumps(label, ensure_ascii=False)}\n" for label in labels)}
 
 
 def paths(folder: Path) -> list[Path]:
     """Returns the files that a model is read from."""
-    return [folder / name for name in (_MANIFEST, *_FILES)]
+    names = (_MANIFEST, "config.toml", _VOCABULARY, _TOKENIZER, "labels", _WEIGHTS)
+    return [folder / name for name in names]
 
 
 def write(folder: Path, model: TrainedModel) -> None:
@@ -89,7 +111,7 @@ def write(folder: Path, model: TrainedModel) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    texts = text_files(model.words, model.labels) | {"config.toml": to_toml(model.config)}
+    texts = text_files(model.words, model.labels, model.tokenizer) | {"config.toml": to_toml(model.config)}
     arrays = {_COUNTS: np.asarray(model.label_counts, np.int64)} | flatten_dict({"params": model.params}, sep="/")
     content = {name: text.encode() for name, text in texts.items()}
     # In a run folder, the file also lists the labels that occur only in test documents: they are kept.
@@ -103,7 +125,8 @@ def write(folder: Path, model: TrainedModel) -> None:
         "num_labels": len(model.labels),
         "num_documents": model.num_documents,
         "threshold": model.threshold,
-        "files": {name: {"bytes": len(content[name]), "sha256": _digest(content[name])} for name in _FILES},
+        "encoder": model.architecture and model.architecture._asdict(),
+        "files": {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in content.items()},
     }
     content[_MANIFEST] = _sealed(manifest)
     invalidate(folder)
@@ -129,13 +152,15 @@ def read(folder: Path) -> TrainedModel:
             names it.
     """
     manifest = _read_manifest(folder)
-    content = {name: _checked(folder / name, manifest.files.get(name)) for name in _FILES}
+    names = ("config.toml", _TOKENIZER if manifest.encoder else _VOCABULARY, "labels", _WEIGHTS)
+    content = {name: _checked(folder / name, manifest.files.get(name)) for name in names}
     config = _config(folder / "config.toml", content["config.toml"], manifest.format)
-    words = _words(folder / "vocabulary", content["vocabulary"])
+    words = [] if manifest.encoder else _words(folder / _VOCABULARY, content[_VOCABULARY])
     labels = _labels(folder / "labels", content["labels"], manifest.num_labels)
     arrays = _arrays(folder / _WEIGHTS, content[_WEIGHTS], manifest.format)
-    _check_arrays(folder / _WEIGHTS, arrays, config, len(words), len(labels))
-    return TrainedModel(
+    shape = _encoder_shape(folder / _WEIGHTS, manifest, arrays, len(words))
+    _check_arrays(folder / _WEIGHTS, arrays, config, shape, len(labels))
+    model = TrainedModel(
         config=config,
         words=words,
         labels=labels,
@@ -143,7 +168,16 @@ def read(folder: Path) -> TrainedModel:
         num_documents=manifest.num_documents,
         threshold=manifest.threshold,
         params=unflatten_dict(arrays, sep="/")["params"],
+        tokenizer=_text(folder / _TOKENIZER, content[_TOKENIZER]) if manifest.encoder else "",
+        architecture=shape.architecture,
     )
+    try:
+        size = getattr(model.vocabulary(), "size", 0)
+    except UserError as error:
+        raise _damaged(folder / _TOKENIZER, str(error)) from None
+    if size > shape.vocabulary_size:
+        raise _damaged(folder / _TOKENIZER, f"it has {size:,} tokens, and the encoder {shape.vocabulary_size:,}")
+    return model
 
 
 class _File(BaseModel):
@@ -162,6 +196,7 @@ class _Manifest(BaseModel):
     num_labels: PositiveInt
     num_documents: PositiveInt
     threshold: float = Field(ge=0, le=1)
+    encoder: Architecture | None = None
     files: dict[str, _File]
 
 
@@ -277,12 +312,26 @@ def _arrays(path: Path, data: bytes, written: int) -> dict[str, np.ndarray]:
     return {_from_format_1(name): array for name, array in arrays.items()} if written == 1 else arrays
 
 
-def _check_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, num_words: int, num_labels: int) -> None:
-    """Raises UserError unless the arrays are the counts of the labels and the parameters of the settings' model."""
+def _encoder_shape(
+    path: Path, manifest: _Manifest, arrays: dict[str, np.ndarray], num_words: int
+) -> EncoderShape:
+    """Returns the shape of the encoder, from the manifest or from words and weights."""
+    if architecture := manifest.encoder:
+        # A number that no file has would take forever to build.
+        if not 1 <= architecture.num_layers <= len(arrays):
+            raise _damaged(path, f"it has too few arrays for {architecture.num_layers:,} layers")
+        return EncoderShape(architecture.vocabulary_size, architecture.hidden_size, architecture)
     embedding = arrays.get(_EMBEDDING)
     if embedding is None or embedding.ndim != 2:
         raise _damaged(path, f"it has no table {_EMBEDDING}")
-    expected = _expected_params(path, config, NUM_SPECIAL + num_words, embedding.shape[1], num_labels)
+    return EncoderShape(NUM_SPECIAL + num_words, embedding.shape[1])
+
+
+def _check_arrays(
+    path: Path, arrays: dict[str, np.ndarray], config: Config, shape: EncoderShape, num_labels: int
+) -> None:
+    """Raises UserError unless the arrays are the counts of the labels and the parameters of the settings' model."""
+    expected = _expected_params(path, config, shape, num_labels)
     expected[_COUNTS] = jax.ShapeDtypeStruct((num_labels,), np.int64)
     for name in sorted(expected.keys() | arrays.keys()):
         if name not in expected:
@@ -303,11 +352,11 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, num
 
 
 def _expected_params(
-    path: Path, config: Config, vocabulary_size: int, embedding_size: int, num_labels: int
+    path: Path, config: Config, shape: EncoderShape, num_labels: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shape and dtype of each parameter, by its name in the file."""
     try:
-        model = make_model(config, vocabulary_size, embedding_size, num_labels)
+        model = make_model(config, shape, num_labels)
         params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     except Exception as error:  # JAX and Flax raise many kinds for sizes that no array can have
         raise _damaged(path.with_name("config.toml"), f"no model has these settings: {_reason(error)}") from None

@@ -10,22 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsfa_jax.config import NAMED_VECTORS, STAGES, Config, Stage
+from lsfa_jax.config import NAMED_ENCODERS, NAMED_VECTORS, STAGES, Config, Stage
 from lsfa_jax.data.batches import Batches, length_buckets
 from lsfa_jax.data.corpus import Corpus, EncodedSplit, Split
-from lsfa_jax.data.load import load_corpus, load_embedding
+from lsfa_jax.data.load import load_corpus
 from lsfa_jax.evaluation import groups, thresholded
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import init_params, make_model
-from lsfa_jax.training import content, loop, model_folder, run_folder, summary
+from lsfa_jax.training import content, loop, model_folder, partition, run_folder, summary
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.collection import HeadFeatures, collect_features
-from lsfa_jax.training.optimizer import make_optimizer
+from lsfa_jax.training.initial_encoder import InitialEncoder, initial_encoder
+from lsfa_jax.training.optimizer import make_fine_tuning_optimizer, make_optimizer
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.stages import transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
-from lsfa_jax.training.stages.representation import Representation
+from lsfa_jax.training.stages.representation import Representation, shortlist_size
 from lsfa_jax.training.stages.transfer import Transfer
 from lsfa_jax.training.state import TrainState, best_params
 from lsfa_jax.training.token_states import TokenStates
@@ -84,19 +85,25 @@ def _prepare(config: Config, folder: RunFolder, stages: Sequence[Stage], resume:
         _check_places(config)
     corpus = load_corpus(config)
     _check_documents(corpus)
-    embedding = load_embedding(config, corpus.words)
-    digests = content.digests(corpus, embedding)
+    encoder = initial_encoder(config, corpus)
+    digests = content.digests(corpus, encoder)
     folder.check_content(corpus.words, corpus.labels, digests, config)
     run_folder.drop_stages(folder, config, stages, resume)
-    folder.create(config, corpus.words, corpus.labels, digests)
+    folder.create(config, corpus, digests)
     note(f"Run folder: {folder.path}")
-    return Run(config, corpus, embedding, folder, save_every)
+    return Run(config, corpus, encoder, folder, save_every)
 
 
 def _check_places(config: Config) -> None:
     """Raises UserError if the files of a run that continues are no longer where they were."""
     vectors = "" if config.vectors in NAMED_VECTORS else config.vectors
-    places = {"--data-dir": config.data_dir, "--data.label-names": config.data.label_names, "--vectors": vectors}
+    pretrained = "" if config.encoder.pretrained in NAMED_ENCODERS else config.encoder.pretrained
+    places = {
+        "--data-dir": config.data_dir,
+        "--data.label-names": config.data.label_names,
+        "--vectors": vectors,
+        "--encoder": pretrained,
+    }
     for option, place in places.items():
         if place and not Path(place).exists():
             raise UserError(f"{place}: there is no such file or folder; if it was moved, name its place with {option}")
@@ -117,19 +124,19 @@ class Run:
     """The corpus, model, devices and folder of a run."""
 
     def __init__(
-        self, config: Config, corpus: Corpus, embedding: np.ndarray, folder: RunFolder, save_every: float
+        self, config: Config, corpus: Corpus, encoder: InitialEncoder, folder: RunFolder, save_every: float
     ) -> None:
         """Prepares batches and the model; compiles nothing yet.
 
         Args:
             config: all settings.
             corpus: the documents.
-            embedding: float32[vocabulary size, E], the initial word vectors.
+            encoder: what the encoder starts from.
             folder: the run folder.
             save_every: seconds between checkpoints.
         """
         self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
-        self.embedding = embedding
+        self.initial_encoder = encoder
         self.mesh = sharding.make_mesh()
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
         self.splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
@@ -138,7 +145,7 @@ class Run:
         self.train = self._batches(corpus.train, config.optimizer.batch_size)
         self.validation = self._batches(corpus.validation, config.report.batch_size)
         self.test = self._batches(corpus.test, config.report.batch_size)
-        self.model = make_model(config, corpus.vocabulary_size, embedding.shape[1], corpus.num_labels)
+        self.model = make_model(config, encoder.shape, corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.token_states = {
             name: TokenStates(folder.token_states(name), self.splits[name], self.model.encoder)
@@ -186,7 +193,9 @@ class Run:
 
     def _init_params(self, use: Stream) -> Params:
         params = init_params(self.model, self._key(use))
-        return params | {"classifier": start_at_prior(params["classifier"], self.config, self.corpus)}
+        encoder = params["encoder"] | jax.tree.map(jnp.asarray, self.initial_encoder.params)
+        classifier = start_at_prior(params["classifier"], self.config, self.corpus)
+        return params | {"encoder": encoder, "classifier": classifier}
 
     def _validator(self, batches: Batches) -> Callable[[PyTree], dict[str, float]] | None:
         """Returns the function that computes validation metrics of parameters; None without validation documents."""
@@ -233,24 +242,32 @@ class Run:
     def _representation(self) -> Params:
         """Runs stage 1 and returns the parameters that did best on validation."""
         config = self.config
-        validate = self._validator(self.validation)
-        optimizer = make_optimizer(config.optimizer, config.optimizer.learning_rate)
-        stage = Representation(self.model, config, self.train, optimizer, self.mesh, validate)
-        summary.print_start(config, self.corpus, self.train, self.is_head, stage.shortlist_size)
-        if validate is None:
+        _, frozen = partition.split({"encoder": self.initial_encoder.params}, config.encoder)
+        frozen = sharding.replicate(self.mesh, frozen)
+        summary.print_start(config, self.corpus, self.train, self.is_head, shortlist_size(config, self.corpus.num_labels))
+        if not len(self.validation.split):
             warn("no validation documents: every epoch runs, and the last weights are kept")
 
-        def init() -> TrainState:
-            params = self._init_params(Stream.MODEL)
-            encoder = params["encoder"] | {"embedding": jnp.asarray(self.embedding)}
-            return stage.init(self._key(Stream.REPRESENTATION), params | {"encoder": encoder})
-
-        with self._checkpoints(stage.name) as checkpoints:
+        with self._checkpoints(Representation.name) as checkpoints:
             runs_now = not checkpoints.is_complete()
+            train, validation = self.train, self.validation
+            if runs_now and config.encoder.train == "frozen":
+                params = sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
+                train = self._encoded(params, "train", train)
+                validation = self._encoded(params, "validation", validation)
+            steps = config.representation.epochs * train.steps_per_epoch
+            optimizer = make_fine_tuning_optimizer(config.optimizer, steps)
+            validate = self._validator(validation)
+            stage = Representation(self.model, config, train, optimizer, self.mesh, validate, frozen)
+
+            def init() -> TrainState:
+                trained, _ = partition.split(self._init_params(Stream.MODEL), config.encoder)
+                return stage.init(self._key(Stream.REPRESENTATION), trained)
+
             state = self._run_stage(stage, init, checkpoints)
         if runs_now:
             self._warn_of_unused_parts(stage, state)
-        return best_params(state)
+        return partition.join(frozen, best_params(state))
 
     def _warn_of_unused_parts(self, stage: loop.Stage, state: TrainState) -> None:
         epochs = int(state.step) / stage.steps_per_epoch
@@ -269,6 +286,9 @@ class Run:
     def _collect(self, params: Params, split: Split, *files: HeadFeatures | TokenStates) -> prototypes.FeatureSums:
         """Sums the features of a split in one pass of the encoder, which also fills `files`."""
         batches = self._batches(split, self.config.optimizer.batch_size)
+        if self.config.encoder.train == "frozen" and not any(isinstance(file, TokenStates) for file in files):
+            # The first stage stored the states that the encoder still has.
+            batches = self._encoded(params, "train", batches)
         with ExitStack() as stack:
             sinks = [stack.enter_context(file.filling()) for file in files]
             return collect_features(self.model, params, batches, self.mesh, *sinks)
@@ -391,6 +411,8 @@ class Run:
         trained = model_folder.TrainedModel(
             config=self.config,
             words=corpus.words,
+            tokenizer=corpus.pieces.content if corpus.pieces else "",
+            architecture=self.initial_encoder.shape.architecture,
             labels=corpus.labels[: corpus.num_labels],
             label_counts=corpus.published_counts[: corpus.num_labels],
             num_documents=corpus.published_documents,

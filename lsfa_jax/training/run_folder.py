@@ -12,7 +12,18 @@ from typing import Any
 
 import jax
 
-from lsfa_jax.config import NAMED_VECTORS, STAGES, Config, Stage, differences, read_run_settings, to_toml, validated
+from lsfa_jax.config import (
+    NAMED_ENCODERS,
+    NAMED_VECTORS,
+    STAGES,
+    Config,
+    Stage,
+    differences,
+    read_run_settings,
+    to_toml,
+    validated,
+)
+from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.training import content, model_folder
 from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError, note
@@ -109,15 +120,12 @@ class RunFolder:
                 "run with another --output"
             )
 
-    def create(
-        self, config: Config, words: list[str], labels: list[str], digests: Mapping[str, str] | None = None
-    ) -> None:
+    def create(self, config: Config, corpus: Corpus, digests: Mapping[str, str] | None = None) -> None:
         """Writes settings, environment, vocabulary and labels; an earlier model in the folder is no longer valid.
 
         Args:
             config: the settings.
-            words: the vocabulary.
-            labels: the label names.
+            corpus: the documents.
             digests: of the data, by `content.digests`; None where no later command continues the run.
 
         Raises:
@@ -134,7 +142,8 @@ class RunFolder:
         model_folder.invalidate(self.path)
         # The settings first: a run that is killed after this can be resumed.
         self._write("config.toml", to_toml(config))
-        for name, text in model_folder.text_files(words, labels).items():
+        tokenizer = corpus.pieces.content if corpus.pieces else ""
+        for name, text in model_folder.text_files(corpus.words, corpus.labels, tokenizer).items():
             self._write(name, text)
         if digests is not None:
             self._write(self._content_file.name, json.dumps(dict(digests), indent=2) + "\n")
@@ -215,12 +224,15 @@ def with_absolute_paths(config: Config) -> Config:
         return str(Path(path).expanduser().absolute())
 
     label_names = absolute(config.data.label_names) if config.data.label_names else ""
-    named = config.vectors in NAMED_VECTORS
+    pretrained = config.encoder.pretrained
     return config.model_copy(
         update={
             "data_dir": absolute(config.data_dir) if config.data_dir else "",
-            "vectors": config.vectors if named else absolute(config.vectors),
+            "vectors": config.vectors if config.vectors in NAMED_VECTORS else absolute(config.vectors),
             "data": config.data.model_copy(update={"label_names": label_names}),
+            "encoder": config.encoder.model_copy(
+                update={"pretrained": pretrained if pretrained in NAMED_ENCODERS else absolute(pretrained)}
+            ),
         }
     )
 

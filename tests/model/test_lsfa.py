@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lsfa_jax import config
 from lsfa_jax.model import classifier, lsfa
+from lsfa_jax.model.encoders import EncoderShape
 from tests.reference import lsfa as reference
 from tests.reference.agreement import assert_agrees, float64, value_and_gradients
 from tests.reference.inputs import normal
@@ -25,7 +26,7 @@ def make(num_labels=L, weights="per_label", bias=False, dtype=jnp.float32, **enc
         classifier={"weights": weights, "bias": bias},
         precision=jnp.dtype(dtype).name,
     )
-    model = lsfa.make_model(settings, V, E, num_labels)
+    model = lsfa.make_model(settings, EncoderShape(V, E), num_labels)
     shapes = jax.eval_shape(model.init, jax.random.key(0), WORDS, LENGTHS)["params"]
     leaves, tree = jax.tree.flatten(shapes)
     return model, jax.tree.unflatten(tree, [jnp.array(normal(*x.shape, seed=i)) for i, x in enumerate(leaves)])

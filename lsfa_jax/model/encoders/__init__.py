@@ -5,10 +5,11 @@ An encoder is a Flax module with the members of `Encoder`. To add one, write it 
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from lsfa_jax import config
 from lsfa_jax.model.encoders.bilstm import BiLstm
+from lsfa_jax.model.encoders.transformer import Architecture
 from lsfa_jax.types import Array, DTypeLike
 from lsfa_jax.util.console import UserError
 
@@ -28,10 +29,21 @@ class Encoder(Protocol):
         """Computes float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B]; padding changes no state."""
 
 
-def _bilstm(settings: config.Encoder, vocabulary_size: int, embedding_size: int, dtype: DTypeLike) -> BiLstm:
+class EncoderShape(NamedTuple):
+    """The sizes of an encoder that come from its data and not from the settings."""
+
+    vocabulary_size: int
+    """Rows of the embedding table."""
+    embedding_size: int
+    """Columns of the embedding table, E."""
+    architecture: Architecture | None = None
+    """Of a pretrained transformer, as its folder says; None for an encoder that starts from random weights."""
+
+
+def _bilstm(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> BiLstm:
     return BiLstm(
-        vocabulary_size=vocabulary_size,
-        embedding_size=embedding_size,
+        vocabulary_size=shape.vocabulary_size,
+        embedding_size=shape.embedding_size,
         hidden_size=settings.hidden_size,
         embedding_dropout=settings.embedding_dropout,
         state_dropout=settings.encoder_dropout,
@@ -40,16 +52,16 @@ def _bilstm(settings: config.Encoder, vocabulary_size: int, embedding_size: int,
     )
 
 
-ENCODERS: dict[str, Callable[[config.Encoder, int, int, DTypeLike], Encoder]] = {"bilstm": _bilstm}
+ENCODERS: dict[str, Callable[[config.Encoder, EncoderShape, DTypeLike], Encoder]] = {"bilstm": _bilstm}
 """Encoders by the name that `encoder.kind` has in the settings."""
 
 
-def make_encoder(settings: config.Encoder, vocabulary_size: int, embedding_size: int, dtype: DTypeLike) -> Encoder:
-    """Returns the encoder that the settings name, for an embedding table [vocabulary_size, embedding_size].
+def make_encoder(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> Encoder:
+    """Returns the encoder that the settings name.
 
     Raises:
         UserError: there is no such encoder.
     """
     if settings.kind not in ENCODERS:
         raise UserError(f"encoder.kind = {settings.kind!r}: expected one of {', '.join(ENCODERS)}")
-    return ENCODERS[settings.kind](settings, vocabulary_size, embedding_size, dtype)
+    return ENCODERS[settings.kind](settings, shape, dtype)

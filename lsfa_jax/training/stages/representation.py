@@ -18,7 +18,7 @@ from lsfa_jax.model import prototypes, shortlist
 from lsfa_jax.model.contrastive import prototypical_contrastive, sum_over_pairs
 from lsfa_jax.model.lsfa import Lsfa, label_rows
 from lsfa_jax.training import collection
-from lsfa_jax.training.frozen import join
+from lsfa_jax.training.partition import join
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
@@ -205,7 +205,7 @@ class Representation(Stage[Batch]):
             optimizer: the stage's optimiser.
             mesh: the devices.
             validate: measures all parameters on validation documents; None without any.
-            frozen: the parameters that are not trained, as `frozen.split` returns them; None: all are trained.
+            frozen: the parameters that are not trained, as `partition.split` returns them; None: all are trained.
         """
         self.model, self.config, self.train, self.optimizer, self.mesh = model, config, train, optimizer, mesh
         self._validate, self._frozen = validate, frozen or {}
