@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,3 +120,64 @@ def test_optimizer_is_adam_behind_the_named_clip(clip):
             np.testing.assert_allclose(trained, adam(gradients, 0.03), rtol=1e-4, atol=1e-6)
         else:
             assert np.abs(trained - adam(gradients, 0.03)).max() > 1e-3
+
+
+LAYERS = ("embedding", "layer_00", "layer_01")
+
+
+def fine_tuned_by_numpy(gradients, params, settings, num_steps):
+    """AdamW for each part of the encoder at its rate, and Adam for the rest, in float64; `params` by path."""
+    m, v = ({path: np.zeros_like(x) for path, x in params.items()} for _ in range(2))
+    warmup = max(1, round(settings.warmup * num_steps))
+    for t, gradient in enumerate(gradients, start=1):
+        after = (min(t, num_steps) - warmup) / (num_steps - warmup)
+        rate = settings.encoder_learning_rate * (t / warmup if t < warmup else 0.5 * (1 + np.cos(np.pi * after)))
+        for path, x in params.items():
+            g = gradient[path]
+            m[path] = 0.9 * m[path] + 0.1 * g
+            v[path] = 0.999 * v[path] + 0.001 * g**2
+            step = (m[path] / (1 - 0.9**t)) / (np.sqrt(v[path] / (1 - 0.999**t)) + 1e-8)
+            if path[0] != "encoder":
+                params[path] = x - settings.learning_rate * step
+                continue
+            factor = settings.layer_decay ** (len(LAYERS) - 1 - LAYERS.index(path[1]))
+            decay = settings.weight_decay * x if x.ndim > 1 else 0.0
+            params[path] = x - rate * factor * (step + decay)
+    return params
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.7])
+def test_a_fine_tuned_encoder_has_adamw_with_warmup_and_decay_and_the_labels_have_adam(layer_decay):
+    settings = config.Optimizer(
+        clip="none", learning_rate=0.05, encoder_learning_rate=0.01, weight_decay=0.3, layer_decay=layer_decay, warmup=0.2
+    )
+    num_steps = 12
+
+    def drawn(seed):
+        random = np.random.default_rng(seed)
+        parts = {name: {"kernel": random.normal(size=(2, 3)), "bias": random.normal(size=3)} for name in LAYERS}
+        return {"encoder": parts, "labels": random.normal(size=(4, 2))}
+
+    trajectory = [drawn(seed) for seed in range(1, num_steps + 1)]
+    tuned = optimizer.make_fine_tuning_optimizer(settings, num_steps)
+    params = jax.tree.map(jnp.float32, drawn(0))
+    state, update = tuned.init(params), jax.jit(tuned.update)
+    for gradient in trajectory:
+        updates, state = update(jax.tree.map(jnp.float32, gradient), state, params)
+        params = optax.apply_updates(params, updates)
+    expected = fine_tuned_by_numpy([flatten_dict(g) for g in trajectory], flatten_dict(drawn(0)), settings, num_steps)
+    for path, array in flatten_dict(params).items():
+        np.testing.assert_allclose(array, expected[path], rtol=1e-4, atol=1e-5, err_msg=str(path))
+
+
+def test_without_a_rate_for_the_encoder_fine_tuning_is_plain_adam():
+    settings = config.Optimizer(learning_rate=0.03)
+    trained = []
+    for made in (optimizer.make_fine_tuning_optimizer(settings, 5), optimizer.make_optimizer(settings, 0.03)):
+        params = jax.tree.map(jnp.zeros_like, TRAJECTORY[0])
+        state = made.init(params)
+        for gradient in TRAJECTORY:
+            updates, state = made.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        trained.append(params)
+    jax.tree.map(np.testing.assert_array_equal, *trained)
