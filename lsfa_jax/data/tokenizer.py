@@ -21,6 +21,7 @@ are best segmented before, with spaces between words, and read with `spaces`.
 
 import functools
 import html
+import itertools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -211,6 +212,16 @@ class Tokenizer:
             end *= 2
         return self._split(text, pattern)[:limit]
 
+    def beginning(self, text: str, limit: int) -> str:
+        """Returns `normalised(text)` up to the end of its word number `limit`, without splitting the rest."""
+        text, pattern = self._read(text)
+        if len(text) <= limit:
+            return text
+        if pattern is _RUN and text.isascii():
+            return text[: _end_of_run(text, limit)]
+        last = next(itertools.islice(pattern.finditer(text), limit - 1, None), None)
+        return text if last is None else text[: last.end()]
+
     def count_words(self, text: str) -> int:
         """Returns `len(words(text))`, in a fraction of the time where runs of letters are the words."""
         text, pattern = self._read(text)
@@ -266,6 +277,20 @@ def without_markup(text: str) -> str:
 def has_markup(text: str) -> bool:
     """Tells whether a text has one of the usual HTML tags."""
     return "<" in text and _USUAL_TAG.search(text) is not None
+
+
+def _end_of_run(text: str, number: int) -> int:
+    """Returns the end of run `number` of letters in an ASCII text, or the text's length if there are fewer."""
+    size = _LETTERS_A_WORD * number
+    while True:
+        # A run that the cut shortens has no end here.
+        letters = np.frombuffer(text[:size].encode().translate(_ASCII_LETTERS), bool)
+        ends = np.flatnonzero(letters[:-1] > letters[1:]) + 1
+        if len(ends) >= number:
+            return int(ends[number - 1])
+        if size >= len(text):
+            return len(text)
+        size *= 2
 
 
 def _count_runs(letters: np.ndarray) -> int:
