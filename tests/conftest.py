@@ -36,7 +36,7 @@ def _temporary_cache() -> tempfile.TemporaryDirectory:
     from lsfa_jax.util.cache_dir import cache_dir
 
     folder = tempfile.TemporaryDirectory(prefix="lsfa-tests-")
-    for artifact in (download.RCV1, download.GLOVE_50D):
+    for artifact in (download.RCV1, download.GLOVE_50D, download.MINILM):
         downloaded = cache_dir() / artifact.folder
         if downloaded.is_dir():
             (Path(folder.name) / artifact.folder).symlink_to(downloaded)

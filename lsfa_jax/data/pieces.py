@@ -17,6 +17,7 @@ import numpy as np
 
 from lsfa_jax.data.download import minilm_folder
 from lsfa_jax.data.tokenizer import Tokenizer
+from lsfa_jax.data.vocabulary import WordPlaces
 from lsfa_jax.types import HostArray
 from lsfa_jax.util.console import UserError
 
@@ -136,23 +137,18 @@ class Pieces:
         """Tells for each id whether it is not that of unknown words; bool of the shape of `ids`."""
         return np.asarray(ids) != self._unknown_id
 
-    def word_places(self, text: str) -> tuple[list[tuple[int, int]], HostArray]:
-        """Returns the words that the pieces of a text are parts of.
+    def word_places(self, text: str) -> WordPlaces:
+        """Returns the words that the pieces of `encode(text)` are parts of, in order and without overlap.
 
-        A piece that reaches over several words makes them one; pieces between words, such as punctuation, are words of
-        their own.
-
-        Returns:
-            The start and end of each word in `tokenizer.normalised(text)`, in order, without overlap; and
-            int64[pieces of `encode(text)`], the place of each piece's word in this list.
+        A piece that reaches over several words makes them one; what is between words, such as punctuation, is one too.
         """
         beginning = self._beginning(text)
         offsets = self._library.encode(beginning, add_special_tokens=False).offsets[: self.max_tokens]
         pieces = np.array([_trimmed(beginning, *span) for span in offsets], np.int64).reshape(-1, 2)
-        words = [span for span in self.tokenizer.spans(text) if span[0] < len(beginning)]
-        spans, places = _joined(np.concatenate([pieces, np.array(words, np.int64).reshape(-1, 2)]))
+        words = np.array(self.tokenizer.spans(text, self.max_words), np.int64).reshape(-1, 2)
+        spans, places = _joined(np.concatenate([pieces, words]))
         used, places = np.unique(places[: len(pieces)], return_inverse=True)
-        return [(int(start), int(end)) for start, end in spans[used]], places.astype(np.int64)
+        return WordPlaces([(start, end) for start, end in spans[used].tolist()], places.astype(np.int64))
 
     def __reduce__(self) -> tuple[type, tuple[str, Tokenizer, int]]:
         return Pieces, (self.content, self.tokenizer, self.max_words)
@@ -170,7 +166,11 @@ class Pieces:
     def _library(self) -> "tokenizers.Tokenizer":
         import tokenizers
 
-        return tokenizers.Tokenizer.from_str(self.content)
+        try:
+            return tokenizers.Tokenizer.from_str(self.content)
+        # The library raises nothing more specific.
+        except Exception as error:
+            raise UserError(f"not a tokenizer of the library tokenizers ({error})") from None
 
     @functools.cached_property
     def _special_ids(self) -> tuple[int, int]:
@@ -253,7 +253,8 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     """Returns a piece's span without the spaces at its start, and at least one character long."""
     while start < end - 1 and text[start].isspace():
         start += 1
-    # A piece of a character that normalisation inserts has no span.
+    # Pieces of white space, and of characters that normalisation inserts, may have none.
+    start = min(start, len(text) - 1)
     return start, max(end, start + 1)
 
 

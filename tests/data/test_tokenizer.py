@@ -213,6 +213,22 @@ def test_texts_without_markup_stay_as_they_are(text):
     assert not has_markup(text)
 
 
+@pytest.mark.parametrize("tokenizer", ALL)
+@given(texts, st.integers(1, 4))
+@example("word " * 100, 50)
+def test_the_beginning_ends_with_the_last_word_of_the_limit(tokenizer, text, limit):
+    ends = [end for _, end in tokenizer.spans(text)][:limit]
+    normalised = tokenizer.normalised(text)
+    assert tokenizer.beginning(text, limit) == (normalised[: ends[-1]] if len(ends) == limit else normalised)
+
+
+@pytest.mark.parametrize("text", ["word " * 10**6, "\u0301 wörd" * 10**6, "x" * 5 * 10**6, "東" * 10**6])
+def test_the_beginning_of_megabytes_is_quick(text):
+    start = time.perf_counter()
+    assert len(WORDS.words(WORDS.beginning(text, 10))) == min(10, WORDS.count_words(text))
+    assert time.perf_counter() - start < 5
+
+
 @pytest.mark.parametrize("piece", ["<a ", "<", "<!--", "<script>", '<a ="', "<a =", "<![CDATA[", "&"])
 def test_broken_markup_takes_linear_time(piece):
     text = piece * (200_000 // len(piece)) + ">"
