@@ -73,6 +73,8 @@ def of_type(annotation, metadata=()):
             low, open_low = bound.gt, True
         elif isinstance(bound, annotated_types.Lt):
             high, open_high = bound.lt, True
+        elif isinstance(bound, annotated_types.Le):
+            high = bound.le
         elif not isinstance(bound, annotated_types.Ge):
             raise AssertionError(bound)
         else:
