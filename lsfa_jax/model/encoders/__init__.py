@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from lsfa_jax import config
 from lsfa_jax.model.encoders.bilstm import BiLstm
-from lsfa_jax.model.encoders.transformer import Architecture
+from lsfa_jax.model.encoders.transformer import Architecture, Transformer
 from lsfa_jax.types import Array, DTypeLike
 from lsfa_jax.util.console import UserError
 
@@ -52,7 +52,28 @@ def _bilstm(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> 
     )
 
 
-ENCODERS: dict[str, Callable[[config.Encoder, EncoderShape, DTypeLike], Encoder]] = {"bilstm": _bilstm}
+def _transformer(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> Transformer:
+    assert shape.architecture, "the folder of a transformer has its architecture"
+    num_layers = shape.architecture.num_layers
+    train_from = {"all": 0, "frozen": num_layers + 1}.get(str(settings.train))
+    if train_from is None:
+        if int(settings.train) > num_layers:
+            raise UserError(f"encoder.train = {settings.train}: expected all, frozen, or 1 to {num_layers} last layers")
+        train_from = num_layers + 1 - int(settings.train)
+    return Transformer(
+        architecture=shape.architecture,
+        window=settings.window,
+        train_from=train_from,
+        embedding_dropout=settings.embedding_dropout,
+        state_dropout=settings.encoder_dropout,
+        dtype=dtype,
+    )
+
+
+ENCODERS: dict[str, Callable[[config.Encoder, EncoderShape, DTypeLike], Encoder]] = {
+    "bilstm": _bilstm,
+    "transformer": _transformer,
+}
 """Encoders by the name that `encoder.kind` has in the settings."""
 
 

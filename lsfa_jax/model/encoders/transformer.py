@@ -1,9 +1,24 @@
 """Eq. 1 by a pretrained transformer of the BERT family: BERT, MiniLM, DistilBERT, RoBERTa.
 
-Shapes: B documents, T tokens (padded), H hidden units.
+Shapes: B documents, T tokens (padded), W windows of S tokens (their first and last token included), H hidden units,
+N attention heads, I units of a feed-forward network. All functions are pure. Padding is exact: values beyond a
+document's length change no output and no gradient.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsfa_jax.model.attention import product, token_mask
+from lsfa_jax.types import Array, DTypeLike, HostArray, Params, PyTree
+
+# Stands for minus infinity in a softmax.
+_MINUS_INFINITY = -1e30
 
 
 class Architecture(NamedTuple):
@@ -25,3 +40,392 @@ class Architecture(NamedTuple):
     """Id of the token before each window, [CLS] or <s>."""
     last_id: int
     """Id of the token behind each window, [SEP] or </s>."""
+
+
+class Windows(NamedTuple):
+    """How texts are read: windows of `size` tokens that start every `stride` tokens and overlap in between."""
+
+    number: int
+    size: int
+    stride: int
+
+    @property
+    def starts(self) -> HostArray:
+        """First token of each window, int[W]."""
+        return np.arange(self.number) * self.stride
+
+    def lengths(self, lengths: Array) -> Array:
+        """Returns int32[B, W], the tokens that each window holds of documents of the given lengths, int32[B]."""
+        is_needed = np.arange(self.number) <= self._last(lengths)[:, None]
+        return jnp.where(is_needed, jnp.clip(lengths[:, None] - self.starts, 0, self.size), 0)
+
+    def of_tokens(self, lengths: Array, num_tokens: int) -> Array:
+        """Returns int32[B, T], the window in which each token is farthest from an edge.
+
+        The end of the text is no edge. No window depends on T, so that padding changes no state.
+        """
+        overlap = self.size - self.stride
+        farthest = np.maximum((np.arange(num_tokens) - overlap // 2) // self.stride, 0)
+        return jnp.minimum(farthest, self._last(lengths)[:, None])
+
+    def _last(self, lengths: Array) -> Array:
+        """Returns int32[B], the window that holds the last token of each document and begins first."""
+        return jnp.maximum(0, -((self.size - lengths) // self.stride))
+
+
+def windows_of(num_tokens: int, largest: int) -> Windows:
+    """Returns the windows that cover `num_tokens` tokens, of at most `largest` each; neighbours share a quarter."""
+    if num_tokens <= largest:
+        return Windows(1, num_tokens, 1)
+    stride = largest - largest // 4
+    return Windows(1 + -(-(num_tokens - largest) // stride), largest, stride)
+
+
+def split_windows(
+    token_ids: Array, lengths: Array, windows: Windows, architecture: Architecture
+) -> tuple[Array, Array]:
+    """Returns the windows of each document, int32[B W, S] and their lengths int32[B W], with first and last token."""
+    needed = int(windows.starts[-1]) + windows.size - token_ids.shape[1]
+    index = windows.starts[:, None] + np.arange(windows.size)
+    pieces = jnp.pad(token_ids, ((0, 0), (0, needed)))[:, index].reshape(-1, windows.size)
+    lengths = windows.lengths(lengths).reshape(-1, 1)
+    ids = jnp.pad(pieces, ((0, 0), (1, 1)), constant_values=architecture.first_id)
+    ids = jnp.where(np.arange(windows.size + 2) == lengths + 1, architecture.last_id, ids)
+    return ids, lengths[:, 0] + 2
+
+
+def join_windows(states: Array, lengths: Array, windows: Windows, num_tokens: int) -> Array:
+    """Returns the state of each token from one window, [B, T, H] from states [B W, S, H]; zero beyond the lengths."""
+    if windows.number == 1:
+        states = states[:, 1:-1]
+    else:
+        window = windows.of_tokens(lengths, num_tokens)
+        place = window * (windows.size + 2) + 1 + np.arange(num_tokens) - window * windows.stride
+        flat = states.reshape(len(lengths), -1, states.shape[-1])
+        states = jnp.take_along_axis(flat, place[..., None], axis=1)
+    return states * token_mask(lengths, num_tokens)[..., None]
+
+
+def layer_norm(params: Params, x: Array, epsilon: float) -> Array:
+    """Normalises float32[..., H] over the last axis, then scales and shifts."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + epsilon) * params["scale"] + params["bias"]
+
+
+def dense(params: Params, x: Array, dtype: DTypeLike) -> Array:
+    """x W + b."""
+    return product("nh,hi->ni", x, params["kernel"], dtype) + params["bias"]
+
+
+def self_attention(params: Params, x: Array, mask: Array, num_heads: int, dtype: DTypeLike) -> Array:
+    """Attention of each token over the tokens of its window, softmax(q k^T / sqrt(D)) v by head, then a dense layer.
+
+    Args:
+        params: `qkv` and `output`, dense layers H -> 3H and H -> H.
+        x: float32[W S, H].
+        mask: bool[W, S], false at padding.
+        num_heads: N, of size D = H / N.
+        dtype: of the matrix products.
+
+    Returns:
+        float32[W S, H].
+    """
+    size = x.shape[-1] // num_heads
+    q, k, v = dense(params["qkv"], x, dtype).reshape(*mask.shape, 3, num_heads, size).transpose(2, 0, 3, 1, 4)
+    scores = product("bntd,bnsd->bnts", q * size**-0.5, k, dtype)
+    attention = jax.nn.softmax(jnp.where(mask[:, None, None], scores, _MINUS_INFINITY), axis=-1)
+    attended = product("bnts,bnsd->bntd", attention, v, dtype)
+    return dense(params["output"], attended.swapaxes(1, 2).reshape(x.shape), dtype)
+
+
+def activate(z: Array, name: str) -> Array:
+    """Applies the activation of the feed-forward network."""
+    if name == "relu":
+        return jax.nn.relu(z)
+    return jax.nn.gelu(z, approximate=name == "gelu_tanh")
+
+
+def layer(params: Params, x: Array, mask: Array, architecture: Architecture, dtype: DTypeLike) -> Array:
+    """One layer: attention, then the feed-forward network, each followed by a residual sum and a layer norm."""
+    epsilon = architecture.norm_epsilon
+    attended = self_attention(params["attention"], x, mask, architecture.num_heads, dtype)
+    x = layer_norm(params["attention"]["norm"], x + attended, epsilon)
+    hidden = activate(dense(params["feed_forward"]["inner"], x, dtype), architecture.activation)
+    return layer_norm(
+        params["feed_forward"]["norm"], x + dense(params["feed_forward"]["output"], hidden, dtype), epsilon
+    )
+
+
+def embed(params: Params, ids: Array, epsilon: float) -> Array:
+    """Returns the normed sum of word and position embeddings, float32[W, S, H] of ids int32[W, S]."""
+    return layer_norm(params["norm"], params["words"][ids] + params["positions"][: ids.shape[1]], epsilon)
+
+
+def transformer(
+    params: Params,
+    token_ids: Array,
+    lengths: Array,
+    architecture: Architecture,
+    window: int,
+    dtype: DTypeLike = jnp.float32,
+    train_from: int = 0,
+    drop_embedding: Callable[[Array], Array] = lambda x: x,
+) -> Array:
+    """Eq. 1: the state of each token from a transformer with post-norm, as BERT has it (Devlin et al., NAACL 2019).
+
+    Each window of a text is read between the first and the last token, whose states are dropped.
+
+    Args:
+        params: as `init_params` and `params_from_hugging_face` return them.
+        token_ids: int32[B, T], without first and last token.
+        lengths: int32[B], tokens of each document; may be 0.
+        architecture: sizes.
+        window: tokens that are read at a time, with first and last token; `num_positions` at most.
+        dtype: of the matrix products, float32 or bfloat16.
+        train_from: 0: everything has a gradient; k: layers k - 1 and up have one; num_layers + 1: nothing has one.
+        drop_embedding: dropout on the embeddings.
+
+    Returns:
+        float32[B, T, H], zero beyond each document's length.
+    """
+    chex.assert_rank((token_ids, lengths), (2, 1))
+    num_tokens = token_ids.shape[1]
+    windows = windows_of(num_tokens, min(window, architecture.num_positions) - 2)
+    ids, window_lengths = split_windows(token_ids, lengths, windows, architecture)
+    mask = token_mask(window_lengths, ids.shape[1])
+
+    x = drop_embedding(embed(params["embedding"], ids, architecture.norm_epsilon)).reshape(-1, architecture.hidden_size)
+    for i in range(architecture.num_layers):
+        x = jax.lax.stop_gradient(x) if train_from == i + 1 else x
+        x = layer(params[layer_name(i)], x, mask, architecture, dtype)
+    x = jax.lax.stop_gradient(x) if train_from > architecture.num_layers else x
+    return join_windows(x.reshape(*ids.shape, -1), lengths, windows, num_tokens)
+
+
+def layer_name(number: int) -> str:
+    """Returns the key of a layer, counted from 0, in the parameter tree."""
+    return f"layer_{number:02d}"
+
+
+_Shapes = Mapping[str, PyTree]
+
+
+def param_shapes(architecture: Architecture) -> dict[str, PyTree]:
+    """Returns the tree of the parameters' shapes."""
+    hidden, inner = architecture.hidden_size, architecture.intermediate_size
+    norm = {"scale": (hidden,), "bias": (hidden,)}
+
+    def dense_shapes(rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+        return {"kernel": (rows, columns), "bias": (columns,)}
+
+    one_layer = {
+        "attention": {"qkv": dense_shapes(hidden, 3 * hidden), "output": dense_shapes(hidden, hidden), "norm": norm},
+        "feed_forward": {"inner": dense_shapes(hidden, inner), "output": dense_shapes(inner, hidden), "norm": norm},
+    }
+    words, positions = (architecture.vocabulary_size, hidden), (architecture.num_positions, hidden)
+    embedding = {"words": words, "positions": positions, "norm": norm}
+    return {"embedding": embedding} | {layer_name(i): one_layer for i in range(architecture.num_layers)}
+
+
+class Transformer(nn.Module):
+    """Eq. 1 with its parameters: a transformer, and dropout on its embeddings and its states.
+
+    Attributes:
+        architecture: sizes.
+        window: tokens that are read at a time.
+        train_from: the first part that has a gradient, as `transformer` counts them.
+        embedding_dropout: rate of the dropout on the embeddings.
+        state_dropout: rate of the dropout on the states.
+        dtype: of the matrix products, float32 or bfloat16.
+    """
+
+    architecture: Architecture
+    window: int
+    train_from: int = 0
+    embedding_dropout: float = 0.0
+    state_dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    stored_dtype: ClassVar[DTypeLike] = jnp.float16
+    """Precision in which states may be stored: the last layer norm bounds them by sqrt(H) times its scale."""
+
+    @property
+    def state_size(self) -> int:
+        """H."""
+        return self.architecture.hidden_size
+
+    def setup(self) -> None:
+        shapes = param_shapes(self.architecture)
+        self.parts = {name: self.param(name, _init, shapes[name]) for name in shapes}
+        self.drop_embedding = nn.Dropout(self.embedding_dropout)
+        self.drop_states = nn.Dropout(self.state_dropout)
+
+    def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
+        """Computes the token states float32[B, T, H] of token ids int32[B, T] and lengths int32[B].
+
+        With `train`, dropout is on and needs a key named `dropout`.
+        """
+
+        def drop_embedding(x: Array) -> Array:
+            return self.drop_embedding(x, deterministic=not train)
+
+        states = transformer(
+            self.parts, token_ids, lengths, self.architecture, self.window, self.dtype, self.train_from, drop_embedding
+        )  # fmt: skip
+        return self.drop_states(states, deterministic=not train)
+
+
+def _init(key: Array, shapes: _Shapes) -> PyTree:
+    """Returns random parameters as BERT starts from: scales of 1, biases of 0, other entries of deviation 0.02."""
+
+    def init(path: tuple[jax.tree_util.DictKey, ...], shape: tuple[int, ...]) -> Array:
+        name = path[-1].key
+        if name in ("scale", "bias"):
+            return jnp.full(shape, float(name == "scale"))
+        return 0.02 * jax.random.normal(jax.random.fold_in(key, next(number)), shape)
+
+    number = iter(range(100))
+    return jax.tree_util.tree_map_with_path(init, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+Family = Literal["bert", "distilbert", "roberta"]
+"""How the tensors of a Hugging Face folder are named."""
+
+
+class _LayerNames(NamedTuple):
+    """Names of the tensors of a layer, without `.weight` and `.bias`; {} stands for the number of the layer."""
+
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    attention_norm: str
+    inner: str
+    output: str
+    norm: str
+
+
+_BERT = _LayerNames(
+    query="encoder.layer.{}.attention.self.query",
+    key="encoder.layer.{}.attention.self.key",
+    value="encoder.layer.{}.attention.self.value",
+    attention_output="encoder.layer.{}.attention.output.dense",
+    attention_norm="encoder.layer.{}.attention.output.LayerNorm",
+    inner="encoder.layer.{}.intermediate.dense",
+    output="encoder.layer.{}.output.dense",
+    norm="encoder.layer.{}.output.LayerNorm",
+)
+_DISTILBERT = _LayerNames(
+    query="transformer.layer.{}.attention.q_lin",
+    key="transformer.layer.{}.attention.k_lin",
+    value="transformer.layer.{}.attention.v_lin",
+    attention_output="transformer.layer.{}.attention.out_lin",
+    attention_norm="transformer.layer.{}.sa_layer_norm",
+    inner="transformer.layer.{}.ffn.lin1",
+    output="transformer.layer.{}.ffn.lin2",
+    norm="transformer.layer.{}.output_layer_norm",
+)
+_LAYER_NAMES: dict[Family, _LayerNames] = {"bert": _BERT, "distilbert": _DISTILBERT, "roberta": _BERT}
+
+# RoBERTa counts positions from its padding id + 1.
+_UNUSED_POSITIONS = {"bert": 0, "distilbert": 0, "roberta": 2}
+
+
+def _old_name(name: str) -> str:
+    """Returns the name that a tensor has in old files."""
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+
+
+class _Tensors:
+    """Looks tensors up by name and checks their shapes."""
+
+    def __init__(self, tensors: Mapping[str, HostArray], family: Family) -> None:
+        """Accepts names with and without the family's prefix."""
+        self._tensors = tensors
+        prefix = f"{family}."
+        self._prefix = prefix if any(name.startswith(prefix) for name in tensors) else ""
+
+    def get(self, name: str, *shape: int | None) -> HostArray:
+        """Returns a tensor as float32; its size along an axis may be any where `shape` has None.
+
+        Raises:
+            ValueError: it is missing, or its shape is another one.
+        """
+        name = self._prefix + name
+        tensor = self._tensors.get(name, self._tensors.get(_old_name(name)))
+        if tensor is None:
+            raise ValueError(f"tensor {name} is missing")
+        if tensor.ndim != len(shape) or any(n not in (m, None) for m, n in zip(tensor.shape, shape, strict=True)):
+            expected = ", ".join("any" if n is None else str(n) for n in shape)
+            raise ValueError(f"tensor {name} has shape {list(tensor.shape)}: expected [{expected}]")
+        return np.asarray(tensor, np.float32)
+
+    def norm(self, name: str, size: int) -> dict[str, HostArray]:
+        """Returns the parameters of a layer norm."""
+        return {"scale": self.get(f"{name}.weight", size), "bias": self.get(f"{name}.bias", size)}
+
+    def dense(self, names: tuple[str, ...], rows: int, columns: int) -> dict[str, HostArray]:
+        """Returns the parameters of dense layers with the same input, side by side."""
+        kernels = [self.get(f"{name}.weight", columns, rows).T for name in names]
+        return {
+            "kernel": np.concatenate(kernels, axis=1),
+            "bias": np.concatenate([self.get(f"{name}.bias", columns) for name in names]),
+        }
+
+
+def params_from_hugging_face(
+    tensors: Mapping[str, HostArray], architecture: Architecture, family: Family
+) -> dict[str, PyTree]:
+    """Converts the tensors of a Hugging Face model to the parameters of `transformer`.
+
+    Token type 0 is added to the positions, and the positions that RoBERTa never uses are cut off. Tensors behind the
+    last layer (pooler, heads) are ignored.
+
+    Args:
+        tensors: by their names, with or without the prefix `bert.`, `distilbert.` or `roberta.`.
+        architecture: sizes.
+        family: how tensors are named.
+
+    Returns:
+        The parameters, float32.
+
+    Raises:
+        ValueError: a tensor is missing or has another shape.
+    """
+    source = _Tensors(tensors, family)
+    params = {"embedding": _convert_embedding(source, architecture, family)}
+    for i in range(architecture.num_layers):
+        names = _LayerNames(*(name.format(i) for name in _LAYER_NAMES[family]))
+        params[layer_name(i)] = _convert_layer(source, architecture, names)
+    return params
+
+
+def _convert_embedding(source: _Tensors, architecture: Architecture, family: Family) -> PyTree:
+    hidden, unused = architecture.hidden_size, _UNUSED_POSITIONS[family]
+    positions = source.get("embeddings.position_embeddings.weight", architecture.num_positions + unused, hidden)[
+        unused:
+    ]
+    if family != "distilbert":
+        positions = positions + source.get("embeddings.token_type_embeddings.weight", None, hidden)[0]
+    return {
+        "words": source.get("embeddings.word_embeddings.weight", architecture.vocabulary_size, hidden),
+        "positions": positions,
+        "norm": source.norm("embeddings.LayerNorm", hidden),
+    }
+
+
+def _convert_layer(source: _Tensors, architecture: Architecture, names: _LayerNames) -> PyTree:
+    hidden, inner = architecture.hidden_size, architecture.intermediate_size
+    return {
+        "attention": {
+            "qkv": source.dense((names.query, names.key, names.value), hidden, hidden),
+            "output": source.dense((names.attention_output,), hidden, hidden),
+            "norm": source.norm(names.attention_norm, hidden),
+        },
+        "feed_forward": {
+            "inner": source.dense((names.inner,), hidden, inner),
+            "output": source.dense((names.output,), inner, hidden),
+            "norm": source.norm(names.norm, hidden),
+        },
+    }
