@@ -14,7 +14,16 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 
 from lsfa_jax.util.console import UserError
@@ -95,8 +104,8 @@ class Encoder(Section):
     )
     train: Literal["all", "frozen"] | PositiveInt = Field(
         "all",
-        description="What is trained of the encoder: all, nothing (frozen; its token states are then computed once), or "
-        "this many of the last layers of a transformer.",
+        description="What is trained of the encoder: all; nothing (frozen; its token states are then computed once); "
+        "or a number of a transformer's layers, the last ones.",
     )
     window: int = Field(
         256, ge=16, description="Tokens that a transformer reads at once; longer texts are read in overlapping windows."
@@ -157,15 +166,18 @@ class Optimizer(Section):
     learning_rate: float = Field(1e-3, gt=0, description="Of Adam, constant.")
     encoder_learning_rate: Literal["same"] | PositiveFloat = Field(
         "same",
-        description="Of the encoder: learning_rate; or, to fine-tune a pretrained one, the peak after warm-up, from which "
-        "it falls to 0 as a cosine over the first stage's epochs.",
+        description="Of the encoder: learning_rate; or, to fine-tune a pretrained one, the peak after warm-up, from "
+        "which it falls to 0 as a cosine over the first stage's epochs.",
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which encoder_learning_rate is reached.")
     weight_decay: float = Field(
         0.0, ge=0, description="AdamW's, of the encoder's matrices, where it has an encoder_learning_rate."
     )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="Factor of encoder_learning_rate from each layer of a transformer to the one below."
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor of encoder_learning_rate from each layer of a transformer to the one below.",
     )
     clip: Literal["running", "global", "none"] = Field(
         "running", description="Clip gradients at a multiple of the largest recent norm, at a fixed norm, or not."

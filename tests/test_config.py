@@ -73,6 +73,8 @@ def of_type(annotation, metadata=()):
             low, open_low = bound.gt, True
         elif isinstance(bound, annotated_types.Lt):
             high, open_high = bound.lt, True
+        elif isinstance(bound, annotated_types.Le):
+            high = bound.le
         elif not isinstance(bound, annotated_types.Ge):
             raise AssertionError(bound)
         else:
@@ -314,8 +316,14 @@ def changed_value(key):
     if isinstance(field.default, int):
         return field.default + 1
     if isinstance(field.default, float):
-        return field.default / 2
-    values = {"data.length_buckets": (10, 20), "pvae.kl_weight": 0.5, "representation.shortlist": 512}
+        return field.default / 2 or 0.5
+    values = {
+        "data.length_buckets": (10, 20),
+        "encoder.train": 2,
+        "optimizer.encoder_learning_rate": 1e-4,
+        "pvae.kl_weight": 0.5,
+        "representation.shortlist": 512,
+    }
     return values.get(key, "somewhere")
 
 

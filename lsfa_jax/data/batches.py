@@ -40,15 +40,11 @@ def length_buckets(lengths: Iterable[int], longest: int) -> list[int]:
 
     Args:
         lengths: the setting `data.length_buckets`. Those beyond `longest` are not needed: a corpus of short documents
-            compiles fewer programs and pads less. Beyond the last, lengths are doubled up to `longest`.
+            compiles fewer programs and pads less.
         longest: words of the longest document; at least 1 is assumed.
     """
     longest = max(1, longest)
-    sizes = sorted({length for length in lengths if length < longest} | {longest})
-    while len(sizes) > 1 and 2 * sizes[-2] < longest:
-        # Word pieces are more than the words that the setting counts.
-        sizes.insert(-1, 2 * sizes[-2])
-    return sizes
+    return sorted({length for length in lengths if length < longest} | {longest})
 
 
 class Batches:

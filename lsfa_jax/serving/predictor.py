@@ -123,7 +123,7 @@ class Predictor:
             spans, words = self._vocabulary.word_places(text)
             attention = np.zeros((len(label_ids), len(spans)), np.float32)
             # The pieces of a word add up.
-            np.add.at(attention, (slice(None), words), weights[:, :length])
+            np.add.at(attention.T, words, weights[:, :length].T)
             return Explanation(label_ids, probabilities, self._tokenizer.normalised(text), spans, attention)
 
         return self._run(texts, top, True, explanation)

@@ -1,7 +1,8 @@
 """A trained classifier as files: settings, vocabulary, labels, weights. Reading executes nothing and checks every byte.
 
 Every run folder is a model folder, with checkpoints and metrics beside the five files of the model; `LSFA.save` writes
-only these five. With a pretrained encoder, tokenizer.json is in place of the vocabulary. model.json has a checksum of each other file, and in its last line but one that of its other lines.
+only these five. With a pretrained encoder, tokenizer.json is in place of the vocabulary. model.json has a checksum of
+each other file, and in its last line but one that of its other lines.
 Checksums find damage. Against a file that was changed with its checksum, reading also checks that words, labels and
 weights have the shapes that the settings describe.
 """
@@ -35,8 +36,9 @@ from lsfa_jax.util.console import UserError
 FORMAT = 4
 """Increased when older versions cannot read the new format.
 
-Formats before 4 have no pretrained encoders. Format 1 had flat parameter names. In formats 1 and 2, texts were split into words by the tokenizer "runs", and the
-checksum of model.json was that of its values, in whatever form they were written.
+Formats before 4 have no pretrained encoders. Format 1 had flat parameter names. In formats 1 and 2, texts were split
+into words by the tokenizer "runs", and the checksum of model.json was that of its values, in whatever form they were
+written.
 """
 
 ADVICE = "make room, or choose another --output"
@@ -312,9 +314,7 @@ def _arrays(path: Path, data: bytes, written: int) -> dict[str, np.ndarray]:
     return {_from_format_1(name): array for name, array in arrays.items()} if written == 1 else arrays
 
 
-def _encoder_shape(
-    path: Path, manifest: _Manifest, arrays: dict[str, np.ndarray], num_words: int
-) -> EncoderShape:
+def _encoder_shape(path: Path, manifest: _Manifest, arrays: dict[str, np.ndarray], num_words: int) -> EncoderShape:
     """Returns the shape of the encoder, from the manifest or from words and weights."""
     if architecture := manifest.encoder:
         # A number that no file has would take forever to build.

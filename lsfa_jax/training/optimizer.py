@@ -112,11 +112,12 @@ def layer_factors(encoder: Mapping[str, Any], decay: float) -> PyTree:
     embeddings) once more `decay` times that of the first layer.
     """
     layers = sorted(name for name in encoder if name.startswith("layer_"))
-    factors = {name: decay ** (len(layers) - 1 - place) for place, name in enumerate(layers)}
-    lowest = decay ** len(layers)
-    return {
-        name: jax.tree.map(lambda _, factor=factors.get(name, lowest): factor, part) for name, part in encoder.items()
-    }
+
+    def factor(path: tuple[jax.tree_util.DictKey, ...], _: object) -> float:
+        depth = layers.index(path[0].key) + 1 if path[0].key in layers else 0
+        return decay ** (len(layers) - depth)
+
+    return jax.tree_util.tree_map_with_path(factor, encoder)
 
 
 def add_to_mean(mean: PyTree, count: jax.Array, params: PyTree) -> PyTree:

@@ -3,7 +3,6 @@
 Frozen parameters have no gradients, no Adam moments and no average, and are not in checkpoints.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from lsfa_jax.config import Encoder
@@ -27,8 +26,10 @@ def split(params: Params, settings: Encoder) -> tuple[Params, Params]:
     )
 
 
-def join(frozen: Mapping[str, Any], trained: Mapping[str, Any]) -> Params:
-    """Returns the parameters that `split` split."""
+def join(frozen: Params | None, trained: Params) -> Params:
+    """Returns the parameters that `split` split; without frozen ones, `trained`."""
+    if not frozen:
+        return trained
     out = dict(trained)
     for name, part in frozen.items():
         out[name] = join(part, trained[name]) if name in trained else part

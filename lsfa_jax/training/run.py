@@ -244,7 +244,9 @@ class Run:
         config = self.config
         _, frozen = partition.split({"encoder": self.initial_encoder.params}, config.encoder)
         frozen = sharding.replicate(self.mesh, frozen)
-        summary.print_start(config, self.corpus, self.train, self.is_head, shortlist_size(config, self.corpus.num_labels))
+        summary.print_start(
+            config, self.corpus, self.train, self.is_head, shortlist_size(config, self.corpus.num_labels)
+        )
         if not len(self.validation.split):
             warn("no validation documents: every epoch runs, and the last weights are kept")
 

@@ -16,7 +16,7 @@ from lsfa_jax.data.reading.documents import ReadReport, read_documents
 from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.splits import find_splits
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
-from lsfa_jax.data.vocabulary import encode, word_index
+from lsfa_jax.data.vocabulary import Words
 from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError
 
@@ -162,9 +162,9 @@ def test_texts_that_are_read_again_are_those_of_the_corpus(tmp_path, rows_a_docu
         documents = list(read_split(config, split))
         read_labels = [set(document.labels) for document in documents]
         assert read_labels == [{corpus.labels[i] for i in arrays.labels.row(n)} for n in range(len(arrays))]
-        index = word_index(corpus.words)
+        vocabulary = Words(corpus.words, DEFAULT_TOKENIZER, 500)
         for n, document in enumerate(documents):
-            np.testing.assert_array_equal(encode(document.text, index, 500, DEFAULT_TOKENIZER), arrays.words.row(n))
+            np.testing.assert_array_equal(vocabulary.encode(document.text), arrays.words.row(n))
 
 
 def test_fields_and_separator_that_are_named(tmp_path):

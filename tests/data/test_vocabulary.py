@@ -4,12 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
-from lsfa_jax.data.vocabulary import NUM_SPECIAL, PADDING, UNKNOWN, WordCounter, word_index
-from lsfa_jax.data.vocabulary import encode as encode_with
+from lsfa_jax.data.vocabulary import NUM_SPECIAL, PADDING, UNKNOWN, WordCounter, Words
 
 
-def encode(text, index, max_words):
-    return encode_with(text, index, max_words, DEFAULT_TOKENIZER)
+def encode(text, words, max_words):
+    return Words(words, DEFAULT_TOKENIZER, max_words).encode(text)
 
 
 def number(counter, text):
@@ -46,12 +45,12 @@ def test_vocabulary_agrees_with_a_plain_count(letters, limit):
     expected = [words.index(letter) + NUM_SPECIAL if letter in words else UNKNOWN for letter in letters]
     assert final[ids].tolist() == expected
     # A finished vocabulary encodes a new text as the counter encoded it.
-    np.testing.assert_array_equal(encode(" ".join(letters), word_index(words), 100), expected)
+    np.testing.assert_array_equal(encode(" ".join(letters), words, 100), expected)
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, 5, 6])
 def test_texts_are_cut_at_max_words(length):
-    ids = encode(" ".join("abcdefgh"[:length]), word_index(list("abcdefgh")), 5)
+    ids = encode(" ".join("abcdefgh"[:length]), list("abcdefgh"), 5)
     assert ids.tolist() == [2, 3, 4, 5, 6][:length]
     assert ids.dtype == np.int32
 
@@ -59,5 +58,13 @@ def test_texts_are_cut_at_max_words(length):
 def test_special_ids_precede_all_words():
     assert {PADDING, UNKNOWN} == set(range(NUM_SPECIAL))
     assert PADDING == 0
-    assert word_index(["x", "y"]) == {"x": 2, "y": 3}
-    assert encode("y z X", word_index(["x", "y"]), 9).tolist() == [3, UNKNOWN, 2]
+    vocabulary = Words(["x", "y"], DEFAULT_TOKENIZER, 9)
+    ids = vocabulary.encode("y z X")
+    assert ids.tolist() == [3, UNKNOWN, 2]
+    assert vocabulary.is_known(ids).tolist() == [True, False, True]
+
+
+def test_each_token_of_a_vocabulary_of_words_is_a_word():
+    spans, words = Words(["x"], DEFAULT_TOKENIZER, 2).word_places("(x)  Some words")
+    assert spans == [(1, 2), (5, 9)]
+    assert words.tolist() == [0, 1]

@@ -3,6 +3,7 @@ import numpy as np
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.same_text import Rows
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
+from lsfa_jax.data.vocabulary import Words
 from lsfa_jax.evaluation.document_store import DocumentStore, encode
 
 ROWS = [Document("a b", ("x",), "1"), Document("c\n\ud800", ("y",), "2"), Document("A b!", ("z",), "1")]
@@ -32,6 +33,6 @@ def test_where_a_row_has_several_labels_each_is_a_document():
 
 
 def test_texts_are_encoded_by_the_tokenizer():
-    words = encode(["C++ c", "", "c++"], {"c++": 2}, 2, Tokenizer("spaces"))
+    words = encode(["C++ c", "", "c++"], Words(["c++"], Tokenizer("spaces"), 2))
     np.testing.assert_array_equal(words.values, [2, 1, 2])
     np.testing.assert_array_equal(words.sizes, [2, 0, 1])

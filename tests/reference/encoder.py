@@ -38,6 +38,29 @@ def bilstm(params, x, lengths):
     return out
 
 
+def convolution(tokens, kernel, bias):
+    """One document: [T, E] -> [T, F], by filters of K words of which (K - 1) // 2 are before the token."""
+    z = np.tile(bias, (len(tokens), 1))
+    for t in range(len(tokens)):
+        for k in range(len(kernel)):
+            position = t + k - (len(kernel) - 1) // 2
+            if 0 <= position < len(tokens):
+                z[t] += tokens[position] @ kernel[k]
+    return z
+
+
+def cnn(params, x, lengths):
+    """Eq. 1: each document, cut at its length, by convolution and residual blocks; 0 beyond the length."""
+    out = np.zeros((*x.shape[:2], len(params["convolution"]["bias"])))
+    for b, length in enumerate(lengths):
+        states = np.tanh(convolution(x[b, :length], **params["convolution"]))
+        for i in range((len(params) - 1) // 2):
+            inner = np.tanh(convolution(states, **params[f"block_{i}_inner"]))
+            states = np.tanh(states + convolution(inner, **params[f"block_{i}_outer"]))
+        out[b, :length] = states
+    return out
+
+
 def softmax(x):
     e = np.exp(x - np.max(x))
     return e / np.sum(e)

@@ -103,7 +103,7 @@ def test_a_changed_space_or_digit_of_the_manifest_is_an_error(copy):
         text + "\n",
         text.removesuffix("\n"),
         text.replace('"sha256"', '"sha257"'),
-        text.replace('"format": 3', '"format": 2'),
+        text.replace('"format": 4', '"format": 3'),
         json.dumps(json.loads(text)),
     ):
         assert changed != text

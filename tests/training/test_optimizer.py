@@ -149,7 +149,12 @@ def fine_tuned_by_numpy(gradients, params, settings, num_steps):
 @pytest.mark.parametrize("layer_decay", [1.0, 0.7])
 def test_a_fine_tuned_encoder_has_adamw_with_warmup_and_decay_and_the_labels_have_adam(layer_decay):
     settings = config.Optimizer(
-        clip="none", learning_rate=0.05, encoder_learning_rate=0.01, weight_decay=0.3, layer_decay=layer_decay, warmup=0.2
+        clip="none",
+        learning_rate=0.05,
+        encoder_learning_rate=0.01,
+        weight_decay=0.3,
+        layer_decay=layer_decay,
+        warmup=0.2,
     )
     num_steps = 12
 

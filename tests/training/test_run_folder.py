@@ -7,8 +7,9 @@ import pytest
 
 from lsfa_jax.config import STAGES, Config
 from lsfa_jax.data.corpus import Corpus
-from lsfa_jax.data.load import load_corpus, load_embedding
+from lsfa_jax.data.load import load_corpus
 from lsfa_jax.training import content, run_folder
+from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
@@ -29,7 +30,7 @@ def config(data) -> Config:
 def folder(tmp_path, config, tiny) -> Path:
     """A run folder in which all stages have checkpoints; nothing was trained."""
     run = RunFolder(tmp_path / "run")
-    run.create(config, tiny.words, tiny.labels)
+    run.create(config, tiny)
     for number, stage in enumerate(STAGES):
         run.checkpoints(stage).mkdir(parents=True)
         (run.checkpoints(stage) / "1").write_text("a checkpoint")
@@ -84,8 +85,8 @@ def test_settings_of_a_stage_that_has_not_begun_can_change_when_a_run_resumes(fo
 def write_checksums(folder: Path, config: Config) -> Corpus:
     """Writes what the run knows of its data, which the runs of earlier versions lack; returns the corpus."""
     corpus = load_corpus(config)
-    digests = content.digests(corpus, load_embedding(config, corpus.words))
-    RunFolder(folder).create(config, corpus.words, corpus.labels, digests)
+    digests = content.digests(corpus, initial_encoder(config, corpus))
+    RunFolder(folder).create(config, corpus, digests)
     return corpus
 
 
@@ -149,7 +150,7 @@ def test_a_run_knows_its_data_and_vectors_at_another_place(folder, config, data,
     moved = config.model_copy(update=places)
     corpus = load_corpus(moved)
     run_folder.check_can_start(RunFolder(folder), moved, STAGES, resume=True)
-    digests = content.digests(corpus, load_embedding(moved, corpus.words))
+    digests = content.digests(corpus, initial_encoder(moved, corpus))
     RunFolder(folder).check_content(corpus.words, corpus.labels, digests, moved)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from lsfa_jax import config
 from lsfa_jax.model.encoders.bilstm import BiLstm
+from lsfa_jax.model.encoders.cnn import Cnn
 from lsfa_jax.model.encoders.transformer import Architecture, Transformer
 from lsfa_jax.types import Array, DTypeLike
 from lsfa_jax.util.console import UserError
@@ -70,8 +71,23 @@ def _transformer(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike
     )
 
 
+def _cnn(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> Cnn:
+    return Cnn(
+        vocabulary_size=shape.vocabulary_size,
+        embedding_size=shape.embedding_size,
+        num_filters=2 * settings.hidden_size,
+        kernel_width=settings.kernel_width,
+        residual_blocks=settings.residual_blocks,
+        embedding_dropout=settings.embedding_dropout,
+        state_dropout=settings.encoder_dropout,
+        trainable_embedding=settings.embedding_trainable != "no",
+        dtype=dtype,
+    )
+
+
 ENCODERS: dict[str, Callable[[config.Encoder, EncoderShape, DTypeLike], Encoder]] = {
     "bilstm": _bilstm,
+    "cnn": _cnn,
     "transformer": _transformer,
 }
 """Encoders by the name that `encoder.kind` has in the settings."""

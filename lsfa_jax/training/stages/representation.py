@@ -18,8 +18,8 @@ from lsfa_jax.model import prototypes, shortlist
 from lsfa_jax.model.contrastive import prototypical_contrastive, sum_over_pairs
 from lsfa_jax.model.lsfa import Lsfa, label_rows
 from lsfa_jax.training import collection
-from lsfa_jax.training.partition import join
 from lsfa_jax.training.loop import Stage
+from lsfa_jax.training.partition import join
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
 from lsfa_jax.types import Array, PyTree
@@ -97,7 +97,7 @@ def full_step(
     state: TrainState,
     batch: Batch,
     contrast: bool,
-    frozen: PyTree,
+    frozen: PyTree = None,
 ) -> TrainState:
     """Trains on one batch, with the loss over all labels; `frozen` are the parameters that are not trained."""
 
@@ -118,7 +118,7 @@ def shortlist_step(
     state: TrainState,
     batch: Batch,
     contrast: bool,
-    frozen: PyTree,
+    frozen: PyTree = None,
 ) -> TrainState:
     """Trains on one batch with a shortlist of labels; only its rows are read and written.
 
@@ -208,7 +208,7 @@ class Representation(Stage[Batch]):
             frozen: the parameters that are not trained, as `partition.split` returns them; None: all are trained.
         """
         self.model, self.config, self.train, self.optimizer, self.mesh = model, config, train, optimizer, mesh
-        self._validate, self._frozen = validate, frozen or {}
+        self._validate, self._frozen = validate, frozen
         settings = config.representation
         self.epochs, self.patience, self.select = settings.epochs, settings.patience, settings.select
         self.validate_every = settings.validate_every

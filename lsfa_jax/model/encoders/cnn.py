@@ -1,0 +1,125 @@
+"""Eq. 1 by convolution: a wide convolution over the words, with residual blocks as an option.
+
+Shapes: B documents, T tokens (padded), E embedding, F = 2H filters, K width of a filter.
+All functions are pure. Padding is exact: values beyond a document's length change no output and no gradient.
+"""
+
+from typing import ClassVar
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lsfa_jax.model.attention import product, token_mask
+from lsfa_jax.types import Array, DTypeLike, Params
+
+
+def convolve(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32) -> Array:
+    """Computes z_t = sum_k x_{t + k - (K - 1) // 2} W_k, where x is 0 outside of the text.
+
+    The K words under a filter are joined to one row of K x E numbers, so that the convolution is one matrix product
+    and so are its gradients. At 40 texts of 500 words, K x E = 2,700 and 512 filters, values and gradients take 0.97 s
+    on two cores, the rate of plain matrix products (170 GFLOP/s); as K products of shifted inputs they take 2.2 s.
+
+    Args:
+        x: float32[B, T, E].
+        kernel: float32[K, E, F], W.
+        dtype: of the matrix product.
+
+    Returns:
+        float32[B, T, F].
+    """
+    num_tokens, width = x.shape[1], len(kernel)
+    before = (width - 1) // 2
+    padded = jnp.pad(x, ((0, 0), (before, width - 1 - before), (0, 0)))
+    windows = jnp.concatenate([padded[:, k : k + num_tokens] for k in range(width)], axis=-1)
+    flat = product("nk,kf->nf", windows.reshape(-1, windows.shape[-1]), kernel.reshape(-1, kernel.shape[-1]), dtype)
+    return flat.reshape(*x.shape[:2], -1)
+
+
+def cnn(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.float32) -> Array:
+    """Eq. 1: the state of each token, x = tanh(conv(embeddings)), as in CAML (Mullenbach et al. 2018) and CNN-LWAN.
+
+    Each residual block computes x <- tanh(x + conv(tanh(conv(x)))), as in MultiResCNN (Li and Yu 2020). Two things
+    differ from theirs: there is no batch normalization, whose statistics would depend on the padding of a batch, and
+    the shortcut is the identity, because input and output have the same size.
+
+    Args:
+        params: `convolution`, and for each residual block i (from 0) `block_i_inner` and `block_i_outer`: each a
+            `kernel` [K, E or 2H, 2H] and a `bias` [2H].
+        x: float32[B, T, E], token embeddings.
+        lengths: int32[B], tokens of each document; may be 0.
+        dtype: of the matrix products, float32 or bfloat16.
+
+    Returns:
+        float32[B, T, 2H], zero beyond each document's length.
+    """
+    chex.assert_rank(x, 3)
+    chex.assert_equal_shape_prefix((x, lengths), 1)
+    mask = token_mask(lengths, x.shape[1])[..., None]
+
+    def layer(name: str, x: Array, shortcut: Array | float = 0.0) -> Array:
+        z = convolve(x, params[name]["kernel"], dtype) + params[name]["bias"]
+        return jnp.tanh(z + shortcut) * mask
+
+    states = layer("convolution", x * mask)
+    for block in range((len(params) - 1) // 2):
+        states = layer(f"block_{block}_outer", layer(f"block_{block}_inner", states), shortcut=states)
+    return states
+
+
+class Cnn(nn.Module):
+    """Eq. 1 with its parameters: token embeddings, convolution, and dropout after each of them.
+
+    Attributes:
+        vocabulary_size: rows of the embedding table.
+        embedding_size: E.
+        num_filters: 2H.
+        kernel_width: K, words under a filter.
+        residual_blocks: number of residual blocks behind the convolution.
+        embedding_dropout: rate of the dropout on the embeddings.
+        state_dropout: rate of the dropout on the states.
+        trainable_embedding: whether the embedding table has a gradient.
+        dtype: of the matrix products, float32 or bfloat16.
+    """
+
+    vocabulary_size: int
+    embedding_size: int
+    num_filters: int
+    kernel_width: int
+    residual_blocks: int = 0
+    embedding_dropout: float = 0.0
+    state_dropout: float = 0.0
+    trainable_embedding: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    stored_dtype: ClassVar[DTypeLike] = jnp.float16
+    """Precision in which states may be stored: they lie within (-1, 1), where float16 has 11 significant bits."""
+
+    @property
+    def state_size(self) -> int:
+        """2H."""
+        return self.num_filters
+
+    def setup(self) -> None:
+        embedding_shape = (self.vocabulary_size, self.embedding_size)
+        self.embedding = self.param("embedding", nn.initializers.normal(0.1), embedding_shape)
+        blocks = [f"block_{i}_{part}" for i in range(self.residual_blocks) for part in ("inner", "outer")]
+        sizes = {"convolution": self.embedding_size} | dict.fromkeys(blocks, self.num_filters)
+        self.layers = {name: self.param(name, self._init_layer, size) for name, size in sizes.items()}
+        self.drop_embedding = nn.Dropout(self.embedding_dropout)
+        self.drop_states = nn.Dropout(self.state_dropout)
+
+    def _init_layer(self, key: Array, input_size: int) -> dict[str, Array]:
+        shape = (self.kernel_width, input_size, self.num_filters)
+        return {"kernel": nn.initializers.xavier_uniform()(key, shape), "bias": jnp.zeros(self.num_filters)}
+
+    def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
+        """Computes the token states float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B].
+
+        With `train`, dropout is on and needs a key named `dropout`.
+        """
+        table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
+        x = self.drop_embedding(table[token_ids], deterministic=not train)
+        return self.drop_states(cnn(self.layers, x, lengths, self.dtype), deterministic=not train)
