@@ -94,7 +94,9 @@ class Batches:
         self.buckets = np.array(
             length_buckets(buckets, int(split.lengths.max(initial=1)) if longest is None else longest)
         )
-        self.bucket_of = np.searchsorted(self.buckets, np.maximum(split.lengths, 1))
+        self.bucket_of = _without_small_buckets(
+            np.searchsorted(self.buckets, np.maximum(split.lengths, 1)), len(self.buckets), batch_size
+        )
         self.slots = label_slots(split)
 
     @property
@@ -165,6 +167,26 @@ class Batches:
             rows=padded,
             states=tokens if encoded else None,
         )
+
+
+def _without_small_buckets(bucket_of: np.ndarray, num_buckets: int, batch_size: int) -> np.ndarray:
+    """Moves the documents of a bucket that does not fill a batch to the next longer one.
+
+    A batch is padded to all its rows, so that this computes less, and compiles less.
+
+    Args:
+        bucket_of: int[N], the bucket of each document.
+        num_buckets: number of buckets, in order of length.
+        batch_size: documents a batch.
+    """
+    counts = np.bincount(bucket_of, minlength=num_buckets)
+    moved_to = np.arange(num_buckets)
+    for bucket in range(num_buckets - 1):
+        if counts[bucket] < batch_size and counts[bucket + 1 :].any():
+            counts[bucket + 1] += counts[bucket]
+            counts[bucket] = 0
+            moved_to[moved_to == bucket] = bucket + 1
+    return moved_to[bucket_of]
 
 
 def _padded(ragged: Ragged, rows: np.ndarray, num_rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import repeat
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -13,15 +13,6 @@ PADDING = 0
 UNKNOWN = 1
 NUM_SPECIAL = 2
 """Word ids below this are padding and the unknown word; the vocabulary's words follow, most frequent first."""
-
-
-class WordPlaces(NamedTuple):
-    """The words of a text that the T tokens of `Vocabulary.encode` belong to."""
-
-    spans: list[tuple[int, int]]
-    """Start and end of each word in `Tokenizer.normalised(text)`."""
-    words: np.ndarray
-    """int64[T], the place of each token's word in `spans`."""
 
 
 class Vocabulary(Protocol):
@@ -37,8 +28,13 @@ class Vocabulary(Protocol):
     def is_known(self, ids: np.ndarray) -> np.ndarray:
         """Returns a bool for each token id, false where it stands for anything that the vocabulary lacks."""
 
-    def word_places(self, text: str) -> WordPlaces:
-        """Returns the words that the tokens of `encode(text)` belong to."""
+    def word_places(self, text: str) -> tuple[list[tuple[int, int]], np.ndarray]:
+        """Returns the words that the tokens of `encode(text)` belong to.
+
+        Returns:
+            Start and end of each word in `Tokenizer.normalised(text)`, and int64[T], the place of each token's word in
+            this list.
+        """
 
 
 class WordCounter:
@@ -87,6 +83,6 @@ class Words:
     def is_known(self, ids: np.ndarray) -> np.ndarray:
         return ids > UNKNOWN
 
-    def word_places(self, text: str) -> WordPlaces:
+    def word_places(self, text: str) -> tuple[list[tuple[int, int]], np.ndarray]:
         spans = self._tokenizer.spans(text)[: self.max_tokens]
-        return WordPlaces(spans, np.arange(len(spans)))
+        return spans, np.arange(len(spans))
