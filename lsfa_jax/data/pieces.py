@@ -17,7 +17,6 @@ import numpy as np
 
 from lsfa_jax.data.download import minilm_folder
 from lsfa_jax.data.tokenizer import Tokenizer
-from lsfa_jax.data.vocabulary import WordPlaces
 from lsfa_jax.types import HostArray
 from lsfa_jax.util.console import UserError
 
@@ -137,10 +136,14 @@ class Pieces:
         """Tells for each id whether it is not that of unknown words; bool of the shape of `ids`."""
         return np.asarray(ids) != self._unknown_id
 
-    def word_places(self, text: str) -> WordPlaces:
+    def word_places(self, text: str) -> tuple[list[tuple[int, int]], HostArray]:
         """Returns the words that the pieces of `encode(text)` are parts of, in order and without overlap.
 
         A piece that reaches over several words makes them one; what is between words, such as punctuation, is one too.
+
+        Returns:
+            The start and end of each word in `Tokenizer.normalised(text)`, and int64[T], the number of the word that
+            each piece belongs to.
         """
         beginning = self._beginning(text)
         offsets = self._library.encode(beginning, add_special_tokens=False).offsets[: self.max_tokens]
@@ -148,7 +151,7 @@ class Pieces:
         words = np.array(self.tokenizer.spans(text, self.max_words), np.int64).reshape(-1, 2)
         spans, places = _joined(np.concatenate([pieces, words]))
         used, places = np.unique(places[: len(pieces)], return_inverse=True)
-        return WordPlaces([(start, end) for start, end in spans[used].tolist()], places.astype(np.int64))
+        return [(start, end) for start, end in spans[used].tolist()], places.astype(np.int64)
 
     def __reduce__(self) -> tuple[type, tuple[str, Tokenizer, int]]:
         return Pieces, (self.content, self.tokenizer, self.max_words)

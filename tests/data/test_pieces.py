@@ -152,7 +152,7 @@ def test_the_pieces_of_a_text_are_bounded():
 @pytest.mark.parametrize("text", ["", " \n\t", "\u200b"])
 def test_a_text_without_words(library, text):
     encoder = of(library)
-    assert len(encoder.encode(text)) == len(encoder.word_places(text).words)
+    assert len(encoder.encode(text)) == len(encoder.word_places(text)[1])
 
 
 @pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES)
@@ -162,7 +162,7 @@ def test_megabytes_are_quick(library, text):
     encoder = of(library)
     start = time.perf_counter()
     ids = encoder.encode(text)
-    assert len(encoder.word_places(text).words) == len(ids) <= encoder.max_tokens
+    assert len(encoder.word_places(text)[1]) == len(ids) <= encoder.max_tokens
     assert time.perf_counter() - start < 5
 
 
