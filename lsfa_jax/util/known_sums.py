@@ -20,7 +20,7 @@ def check() -> None:
         if not abs(actual - expected) <= 1e-3 * expected:
             warn(
                 f"jaxlib {jaxlib_version} computes some sums wrong on this CPU ({actual:,.6g} instead of "
-                f"{expected:,.6g}); a model that is trained now may learn from wrong numbers. Before Python starts, set "
+                f"{expected:,.6g}); a model trained now may learn from wrong numbers. Before Python starts, set "
                 f'export XLA_FLAGS="$XLA_FLAGS {FLAG}"; or, in a program, import lsfa_jax before JAX is first used'
             )
             return
