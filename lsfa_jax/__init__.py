@@ -15,9 +15,14 @@ if sys.argv[:1] == ["-m"]:
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lsfa_jax.util import xla_flags
+
 if TYPE_CHECKING:
     from lsfa_jax.sklearn.classifier import LSFA
     from lsfa_jax.sklearn.feature_augmenter import FeatureAugmenter
+
+# Every command and every class of the package imports this file before JAX uses a device.
+xla_flags.avoid_wrong_sums()
 
 __all__ = ["LSFA", "FeatureAugmenter", "load"]
 __version__ = "0.1.0"

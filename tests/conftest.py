@@ -2,6 +2,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -55,6 +56,13 @@ from tests import training_corpus  # noqa: E402 - after the cache is chosen
 def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Equal programs are compiled once in all tests."""
     training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _products_in_float32() -> Iterator[None]:
+    """Equations are compared in float32, which accelerators otherwise round to TF32 or bfloat16 in matrix products."""
+    with jax.default_matmul_precision("highest") if jax.default_backend() != "cpu" else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation, mean_losses
 from lsfa_jax.types import PyTree
-from lsfa_jax.util import compilation_cache, interrupts
+from lsfa_jax.util import compilation_cache, interrupts, known_sums
 from lsfa_jax.util.console import UserError, note, progress
 
 BatchT = TypeVar("BatchT")
@@ -85,6 +85,7 @@ def run(
         Interrupted: after a signal; the state is saved.
         UserError: a loss or a parameter is not finite; such a state is not saved.
     """
+    known_sums.check()
     step = int(state.step)
     if folder:
         # A killed run may have written the line of a validation after its last checkpoint; this run repeats it.

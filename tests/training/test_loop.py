@@ -15,7 +15,7 @@ import pytest
 from lsfa_jax.training import loop
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, averaged, init_state
-from lsfa_jax.util import interrupts
+from lsfa_jax.util import interrupts, known_sums
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 from tests.reference.agreement import assert_equal
@@ -120,6 +120,13 @@ def test_every_batch_of_every_epoch_is_trained_once_in_order(tmp_path):
     assert checkpoints.complete
     assert checkpoints.saves == 1
     assert_equal(without_key(checkpoints.saved), without_key(state))
+
+
+def test_known_sums_are_checked_before_the_first_step(tmp_path, monkeypatch):
+    stage, trained = Toy(), []
+    monkeypatch.setattr(known_sums, "check", lambda: trained.append(len(stage.trained)))
+    train(stage, tmp_path)
+    assert trained == [0]
 
 
 def test_history_has_a_line_an_epoch(tmp_path):

@@ -1,4 +1,4 @@
-"""Eq. 1: BiLSTM over the tokens, with a hand-written backward pass.
+"""Eq. 1: BiLSTM over the tokens, by cuDNN on an NVIDIA GPU, elsewhere a loop with a hand-written backward pass.
 
 Shapes: B documents, T tokens (padded), E embedding, H hidden units per direction.
 All functions are pure. Padding is exact: values beyond a document's length change no output and no gradient.
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax.model.attention import product, token_mask
+from lsfa_jax.model.encoders import cudnn_lstm
 from lsfa_jax.types import Array, DTypeLike, Params, PyTree
 
 # Numerator and denominator of tanh(z) / z in powers of z^2, Eigen's minimax fit for float32; beyond the bound it is 1.
@@ -213,7 +214,7 @@ def bilstm(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.floa
             order i, f, g, o), and the learned initial states `h0` [H] and `c0` [H].
         x: float32[B, T, E], token embeddings.
         lengths: int32[B], tokens of each document; may be 0.
-        dtype: of the matrix products, float32 or bfloat16.
+        dtype: of the matrix products, float32 or bfloat16; cuDNN's are in TF32 for both.
 
     Returns:
         float32[B, T, 2H], zero beyond each document's length.
@@ -221,6 +222,8 @@ def bilstm(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.floa
     chex.assert_rank(x, 3)
     chex.assert_equal_shape_prefix((x, lengths), 1)
     mask = token_mask(lengths, x.shape[1])
+    if cudnn_lstm.is_available():
+        return cudnn_lstm.bilstm(params, x, mask)
     directions = _Direction(**params["forward"]), _Direction(**params["backward"])
     return _bidirectional(dtype, directions, x.swapaxes(0, 1), mask.T).swapaxes(0, 1) * mask[..., None]
 
