@@ -149,7 +149,15 @@ def load_pieces(config: Config) -> Pieces | None:
     Raises:
         UserError: the encoder is not there, or has no tokenizer.
     """
-    if not config.encoder.pretrained:
+    encoder = config.encoder
+    if (encoder.kind == "transformer") != bool(encoder.pretrained):
+        raise UserError(
+            f"encoder.kind {encoder.kind} with encoder.pretrained {encoder.pretrained!r}: a pretrained encoder is a "
+            "transformer, and a transformer is pretrained; name it with --encoder minilm or --encoder FOLDER"
+        )
+    if not encoder.pretrained:
+        if encoder.train != "all":
+            raise UserError(f"encoder.train {encoder.train}: only of a pretrained encoder; --encoder minilm has one")
         return None
     tokenizer = read_tokenizer(folder_of(config.encoder.pretrained))
     return Pieces(tokenizer, Tokenizer.from_settings(config.data), config.data.max_words)

@@ -1,0 +1,107 @@
+"""Every encoder goes through the three stages, resumes, and predicts from its model folder."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from lsfa_jax.cli import predict
+from lsfa_jax.config import Config, merged
+from lsfa_jax.serving.predictor import Predictor
+from lsfa_jax.training import model_folder, pretrained
+from lsfa_jax.util.console import UserError
+from tests import training_corpus
+from tests.training import pretrained_folder, runs
+
+FINE_TUNED = {"encoder_learning_rate": 0.01, "weight_decay": 0.1, "layer_decay": 0.8}
+TRANSFORMER = {"kind": "transformer", "window": 16, "feature_head": False}
+# The pieces of 16 words: two windows.
+LONG = {"length_buckets": (24,)}
+
+ENCODERS = {
+    "cnn": {"encoder": {"kind": "cnn", "kernel_width": 3, "residual_blocks": 1}},
+    "transformer": {"encoder": TRANSFORMER, "optimizer": FINE_TUNED, "data": LONG},
+    "frozen transformer": {"encoder": TRANSFORMER | {"train": "frozen"}, "data": LONG},
+    "last layer": {"encoder": TRANSFORMER | {"train": 1}, "optimizer": FINE_TUNED, "data": LONG},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return training_corpus.write(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return pretrained_folder.write(tmp_path_factory.mktemp("bert"))
+
+
+def config_of(name, data, bert):
+    sections = {key: dict(value) for key, value in ENCODERS[name].items()}
+    if sections["encoder"]["kind"] == "transformer":
+        sections["encoder"]["pretrained"] = str(bert)
+    return Config.model_validate(merged(training_corpus.run_config(data).model_dump(), sections))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fast():
+    with training_corpus.compiled_fast(), training_corpus.shared_steps():
+        yield
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def finished(request, data, bert, tmp_path_factory):
+    """The settings and the folder of a run of all stages."""
+    config, folder = config_of(request.param, data, bert), tmp_path_factory.mktemp("finished") / "run"
+    runs.train(folder, config)
+    return config, folder
+
+
+@pytest.mark.slow
+def test_a_run_that_was_interrupted_in_each_stage_is_the_uninterrupted_one(finished, tmp_path):
+    config, folder = finished
+    resumed = tmp_path / "run"
+    runs.interrupt(resumed, 7, config)
+    runs.interrupt(resumed, 25, resume=True)
+    runs.resume(resumed)
+    runs.assert_same_run(resumed, folder)
+    assert (resumed / "weights.safetensors").read_bytes() == (folder / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_moved_folder_predicts_and_explains_whole_words(finished, tmp_path, capfd):
+    _, folder = finished
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    model = model_folder.read(moved)
+    text = "about1w0 common23, about1w1 unheard about0w1"
+    (prediction,) = Predictor(model).predict([text], top=3)
+    (explanation,) = Predictor(model).explain([text], top=3)
+    np.testing.assert_array_equal(explanation.label_ids, prediction.label_ids)
+    shown = [explanation.text[start:end] for start, end in explanation.spans]
+    assert [word for word in shown if word != ","] == text.replace(",", "").split()
+    np.testing.assert_allclose(explanation.attention.sum(axis=1), 1, rtol=1e-4)
+    (tmp_path / "text.txt").write_text(text)
+    assert predict.main(["--run", str(moved), str(tmp_path / "text.txt"), "--top", "1"]) == 0
+    assert model.labels[prediction.label_ids[0]] in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_only_the_parameters_that_the_setting_names_are_trained(finished, bert):
+    config, folder = finished
+    if config.encoder.kind != "transformer":
+        pytest.skip("has no pretrained weights to compare with")
+    start = pretrained.read(bert).params
+    trained = model_folder.read(folder).params["encoder"]
+    expected = {"all": {"embedding", "layer_00", "layer_01"}, "frozen": set(), 1: {"layer_01"}}[config.encoder.train]
+    for name, part in trained.items():
+        changed = jax.tree.leaves(jax.tree.map(lambda a, b: bool(np.any(a != b)), part, start[name]))
+        assert any(changed) == (name in expected), name
+    assert set(start) == set(trained)
+
+
+def test_a_pretrained_encoder_needs_its_kind_and_the_kind_a_pretrained_encoder(data, bert, tmp_path):
+    for encoder in ({"kind": "transformer"}, {"kind": "cnn", "pretrained": str(bert)}):
+        with pytest.raises(UserError, match=r"--encoder"):
+            runs.train(tmp_path / "run", training_corpus.run_config(data, encoder=encoder))
+    assert not (tmp_path / "run").exists()
