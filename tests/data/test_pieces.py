@@ -174,6 +174,15 @@ def test_many_chunks_are_forgotten(monkeypatch):
     assert len(encoder._memo) <= 2
 
 
+@pytest.mark.parametrize("token", ["the boiler", tokenizers.AddedToken("broke", rstrip=True)])
+@pytest.mark.parametrize("make", [word_pieces, byte_pairs])
+def test_added_tokens_with_spaces(make, token):
+    library = make()
+    library.add_tokens([token])
+    text = "a the boiler broke the boiler"
+    assert of(library).encode(text).tolist() == library.encode(text, add_special_tokens=False).ids
+
+
 def test_unknown_words():
     assert of(LIBRARIES["word pieces"]).is_known(np.array([[0, 1, 5]])).tolist() == [[True, False, True]]
     assert of(LIBRARIES["sentence pieces"]).is_known(np.array([2, 3, 4])).tolist() == [True, False, True]
