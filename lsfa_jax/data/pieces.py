@@ -30,8 +30,11 @@ PIECES_A_WORD = 4
 _LETTERS_A_WORD = 256
 
 # Chunks of text between spaces whose ids are remembered, and the longest that is.
-_MAX_CHUNKS = 2**19
+_MAX_CHUNKS = 2**17
 _MAX_CHUNK_LENGTH = 40
+
+# A letter that vocabularies lack, an Egyptian hieroglyph.
+_UNKNOWN = "\U00013000"
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _SINGLE_SPACE = re.compile(r"(?<=\S)(?= \S)")
@@ -69,24 +72,25 @@ def read_tokenizer(folder: Path) -> str:
         if all((folder / name).is_file() for name in names):
             try:
                 library = read(folder)
+                # Fails where the token of unknown words is missing.
+                library.encode(_UNKNOWN)
             # The library raises nothing more specific.
             except Exception as error:
                 raise UserError(f"{folder / names[0]}: not a tokenizer that can be read ({error}).") from None
             break
     else:
         raise UserError(f"{folder}: no tokenizer there. Expected {_FILES}.")
+    vocabulary = library.get_vocab(with_added_tokens=True)
+    if (largest := max(vocabulary.values(), default=0)) > 10 * len(vocabulary):
+        raise UserError(f"{folder / names[0]}: ids up to {largest:,} for {len(vocabulary):,} tokens; expected no gaps.")
     library.no_truncation()
     library.no_padding()
-    content = library.to_str()
-    unknown = json.loads(content)["model"].get("unk_token")
-    if unknown is not None and library.token_to_id(unknown) is None:
-        raise UserError(f"{folder / names[0]}: lacks {unknown!r}, the token of unknown words.")
     if _special_ids(library) is None:
         raise UserError(
             f"{folder / names[0]}: no tokens for the start and the end of a text; expected [CLS] and [SEP], or <s> and "
             "</s>."
         )
-    return content
+    return library.to_str()
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,15 @@ def test_many_chunks_are_forgotten(monkeypatch):
     assert len(encoder._memo) <= 2
 
 
+@pytest.mark.parametrize("token", ["the boiler", tokenizers.AddedToken("broke", rstrip=True)])
+@pytest.mark.parametrize("make", [word_pieces, byte_pairs])
+def test_added_tokens_with_spaces(make, token):
+    library = make()
+    library.add_tokens([token])
+    text = "a the boiler broke the boiler"
+    assert of(library).encode(text).tolist() == library.encode(text, add_special_tokens=False).ids
+
+
 def test_unknown_words():
     assert of(LIBRARIES["word pieces"]).is_known(np.array([[0, 1, 5]])).tolist() == [[True, False, True]]
     assert of(LIBRARIES["sentence pieces"]).is_known(np.array([2, 3, 4])).tolist() == [True, False, True]
@@ -242,9 +251,13 @@ def test_vocab_json_and_merges_give_the_ids_of_tokenizer_json(folder, tmp_path):
     [
         ({"tokenizer_json": "{"}, r"tokenizer\.json: not a tokenizer"),
         ({"tokenizer_json": {"model": 3}}, r"tokenizer\.json: not a tokenizer"),
-        ({"vocab_txt": "[CLS]\n[SEP]\n[PAD]\nthe\n"}, r"vocab\.txt: lacks '\[UNK\]'"),
+        ({"vocab_txt": "[CLS]\n[SEP]\n[PAD]\nthe\n"}, r"vocab\.txt: not a tokenizer .*Missing \[UNK\]"),
         ({"vocab_txt": "[UNK]\nthe\n"}, r"vocab\.txt: not a tokenizer"),
         ({"vocab_txt": "[UNK]\n", "tokenizer_config_json": "{"}, r"vocab\.txt: not a tokenizer"),
+        (
+            {"vocab_json": {"<s>": 0, "</s>": 10**9}, "merges_txt": ""},
+            r"ids up to 1,000,000,000 for 2 tokens",
+        ),
         ({"vocab_json": "{", "merges_txt": ""}, r"vocab\.json: not a tokenizer"),
         ({"vocab_json": {"a": 0}, "merges_txt": "a b\n"}, r"vocab\.json: not a tokenizer"),
         ({"vocab_json": {"a": 0}, "merges_txt": ""}, r"vocab\.json: no tokens for the start and the end of a text"),
