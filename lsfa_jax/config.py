@@ -318,6 +318,13 @@ NAMED_ENCODERS = ("", "minilm")
 """The values of `encoder.pretrained` that are not the path of a folder."""
 
 
+def encoder_settings(name: str) -> dict[str, Any]:
+    """Returns the settings of an encoder by its short name: a kind, or a pretrained transformer's name or folder."""
+    if name in get_args(EncoderKind):
+        return {"kind": name, "pretrained": ""}
+    return {"kind": "transformer", "pretrained": name}
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Reads a settings file; raises UserError with the line of an error."""
     try:

@@ -3,18 +3,17 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field
 
 from lsfa_jax.cli import common
 from lsfa_jax.config import (
-    NAMED_ENCODERS,
     STAGES,
     Config,
-    EncoderKind,
     Stage,
     dataset_names,
+    encoder_settings,
     layered,
     merged,
     nearest,
@@ -83,9 +82,8 @@ def _with_encoder_settings(argv: list[str]) -> list[str]:
         name = name if equals else next(rest, "")
         if not name or name.startswith("--"):
             raise UserError("--encoder: expected bilstm, cnn, minilm, or the folder of a pretrained transformer")
-        pretrained = name in NAMED_ENCODERS or name not in get_args(EncoderKind)
-        out += ["--encoder.kind", "transformer" if pretrained else name]
-        out += ["--encoder.pretrained", name] if pretrained else []
+        for setting, value in encoder_settings(name).items():
+            out += [f"--encoder.{setting}", value]
     return out
 
 

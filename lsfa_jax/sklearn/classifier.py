@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from lsfa_jax.config import STAGES, Config, layered, merged, validated
+from lsfa_jax.config import STAGES, Config, encoder_settings, layered, merged, validated
 from lsfa_jax.data import build_corpus
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_pieces
@@ -85,6 +85,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
         learning_rate: Adam's.
         batch_size: texts a step; None: the preset's, but 16 below 10,000 texts.
         vectors: word vectors: 'none', 'glove-50d' (fetched once), or a GloVe or word2vec text file.
+        encoder: 'bilstm', 'cnn', or a pretrained transformer to fine-tune: 'minilm' (fetched once) or a folder in
+            Hugging Face's format. One takes more time, and needs fewer texts; its preset decides batches and epochs.
         validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`.
         top_k: probabilities that `predict_proba` keeps of each text in a sparse matrix.
         proba: what `predict_proba` returns: 'dense', an array with all probabilities; 'sparse', a scipy matrix with the
@@ -115,6 +117,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         learning_rate: float | None = None,
         batch_size: int | None = None,
         vectors: str = "none",
+        encoder: str = "bilstm",
         validation_fraction: float = 0.1,
         top_k: int = 20,
         proba: Literal["auto", "dense", "sparse"] = "auto",
@@ -134,6 +137,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.vectors = vectors
+        self.encoder = encoder
         self.validation_fraction = validation_fraction
         self.top_k = top_k
         self.proba = proba
@@ -316,7 +320,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
     def _preset(self) -> dict[str, Any]:
         if self.preset not in ("quick", "full"):
             raise ValueError(f"preset={self.preset!r}: expected 'quick' or 'full'")
-        return layered("custom", self.preset, "paper")
+        encoder = encoder_settings(self.encoder)
+        return merged(layered("custom", self.preset, "paper", encoder=encoder["kind"]), {"encoder": encoder})
 
     def _chosen(self) -> dict[str, Any]:
         """Returns the settings that the arguments determine, by dotted names."""
@@ -390,7 +395,8 @@ def fitting(config: Config, built: Corpus, chosen: Collection[str] = ()) -> dict
         chosen: the dotted names of settings that the user chose, which keep their values.
     """
     counts, documents = built.label_counts, len(built.train)
-    small = documents < _SMALL_CORPUS
+    # Fine-tuning takes few epochs whatever the size.
+    small = documents < _SMALL_CORPUS and not config.encoder.pretrained
     batch_size, epochs = config.optimizer.batch_size, config.representation.epochs
     if small and "optimizer.batch_size" not in chosen:
         batch_size = min(batch_size, _SMALL_BATCH)
