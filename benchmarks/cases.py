@@ -35,6 +35,21 @@ class Shape:
     """D."""
     batch_size: int = 40
     """B."""
+    num_layers: int = 6
+    """Of a transformer."""
+
+    @property
+    def transformer(self) -> dict[str, int]:
+        """Sizes of a transformer with the proportions of MiniLM-L6, whose token states have the size 2H."""
+        size = 2 * self.hidden_size
+        return {
+            "vocabulary_size": self.vocabulary_size,
+            "hidden_size": size,
+            "num_layers": self.num_layers,
+            "num_heads": max(1, size // 32),
+            "intermediate_size": 4 * size,
+            "num_positions": 512,
+        }
 
     @property
     def num_sampled(self) -> int:
@@ -56,9 +71,12 @@ SHAPES = {
     "30k": Shape(14_146, 30_000, 5.32, 1225.20, 0.9, 171_120, 500),
     "131k": Shape(294_805, 131_000, 5.32, 1225.20, 0.9, 171_120, 500),
     "670k": Shape(490_449, 670_000, 5.32, 1225.20, 0.9, 171_120, 500),
+    # Short documents in pieces of words for a transformer; `step_words` counts its first and last token, too.
+    "minilm": Shape(8_000, 90, 2.0, 126, 0.1, 30_522, 128, max_words=126, hidden_size=192,
+                    batch_size=32),
     # For trying the benchmarks out; no targets apply.
     "tiny": Shape(60, 30, 2.0, 10, 0.5, 50, 12, max_words=16, embedding_size=6, hidden_size=5, feature_size=4,
-                  batch_size=8),
+                  batch_size=8, num_layers=1),
 }  # fmt: skip
 
 SHORTLIST = 4_096
@@ -231,6 +249,25 @@ def _omikuji(shape: str) -> list[Comparison]:
     return [Comparison("omikuji", shape, "prediction, a document", ours, peers)]
 
 
+def _transformer(shape: str) -> list[Comparison]:
+    comparisons = []
+    for function, what in (("step", "step of fine-tuning"), ("states", "states, a document")):
+        peers = {
+            f"transformers, {precision}, {attention}": Implementation(
+                f"peers.hugging_face:{function}",
+                shape,
+                {"precision": precision, "attention": attention},
+                peers_python=True,
+            )
+            for precision in ("float32", "bfloat16")
+            for attention in ("sdpa", "eager")
+        }
+        for precision in ("float32", "bfloat16"):
+            ours = _ours(f"transformer:{function}", shape, precision=precision)
+            comparisons.append(Comparison("transformer", shape, f"{what}, {precision}", ours, peers, time_target=1.0))
+    return comparisons
+
+
 TOPICS = {
     "lstm": Topic("BiLSTM, forward and backward, all texts of the longest length", ("eurlex",), _lstm),
     "label-attention": Topic("attention of all labels to the loss, with gradients", ("eurlex",), _label_attention),
@@ -242,5 +279,6 @@ TOPICS = {
     "adjustment": Topic("the last stage, a document", ("eurlex",), _stage("adjustment", "a document")),
     "prediction": Topic("the best five labels", ("eurlex",), _prediction),
     "libmultilabel": Topic("a training epoch of the same network in LibMultiLabel", ("rcv1",), _libmultilabel),
+    "transformer": Topic("MiniLM-L6 beside the library transformers", ("minilm",), _transformer),
     "omikuji": Topic("a linear label tree", ("eurlex",), _omikuji),
 }
