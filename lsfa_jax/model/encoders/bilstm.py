@@ -221,9 +221,14 @@ def bilstm(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.floa
     """
     chex.assert_rank(x, 3)
     chex.assert_equal_shape_prefix((x, lengths), 1)
-    mask = token_mask(lengths, x.shape[1])
     if cudnn_lstm.is_available():
-        return cudnn_lstm.bilstm(params, x, mask)
+        return cudnn_lstm.bilstm(params, x, token_mask(lengths, x.shape[1]))
+    return by_loop(params, x, lengths, dtype)
+
+
+def by_loop(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.float32) -> Array:
+    """Computes `bilstm` on any device, and traces it without asking which there is."""
+    mask = token_mask(lengths, x.shape[1])
     directions = _Direction(**params["forward"]), _Direction(**params["backward"])
     return _bidirectional(dtype, directions, x.swapaxes(0, 1), mask.T).swapaxes(0, 1) * mask[..., None]
 
@@ -282,4 +287,6 @@ class BiLstm(nn.Module):
         """
         table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
         x = self.drop_embedding(table[token_ids], deterministic=not train)
-        return self.drop_states(bilstm(self.directions, x, lengths, self.dtype), deterministic=not train)
+        # A model is read from its folder without using a device, so that the process may still fork.
+        compute = by_loop if self.is_initializing() else bilstm
+        return self.drop_states(compute(self.directions, x, lengths, self.dtype), deterministic=not train)
