@@ -212,6 +212,16 @@ def _attend_backward(dtype: DTypeLike, stored: PyTree, d_out: Array) -> tuple[Ar
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
+def fused_attention(dtype: DTypeLike, qkv: Array, mask: Array) -> Array:
+    """Computes `_attend` by `jax.nn.dot_product_attention`: by cuDNN where it has the sizes, without stored scores."""
+    q, k, v = (x.astype(dtype) for x in jnp.moveaxis(qkv, 2, 0))
+    has_cudnn = jax.default_backend() == "gpu" and jnp.dtype(dtype).itemsize == 2
+    implementation: Literal["cudnn", "xla"] = "cudnn" if has_cudnn and q.shape[-1] in (32, 64, 96, 128) else "xla"
+    lengths = jnp.sum(mask, axis=1, dtype=jnp.int32)
+    out = jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, implementation=implementation)
+    return out.astype(jnp.float32)
+
+
 def self_attention(params: Params, x: Array, mask: Array, num_heads: int, dtype: DTypeLike) -> Array:
     """Attention of each token over the tokens of its window, softmax(q k^T / sqrt(D)) v by head, then a dense layer.
 
@@ -226,7 +236,8 @@ def self_attention(params: Params, x: Array, mask: Array, num_heads: int, dtype:
         float32[W S, H].
     """
     qkv = dense(params["qkv"], x, dtype).reshape(*mask.shape, 3, num_heads, -1)
-    return dense(params["output"], _attend(dtype, qkv, mask).reshape(x.shape), dtype)
+    attend = _attend if jax.default_backend() == "cpu" else fused_attention
+    return dense(params["output"], attend(dtype, qkv, mask).reshape(x.shape), dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
