@@ -60,6 +60,7 @@ def test_long_texts_are_read_in_overlapping_windows(window, num_tokens):
     )
 
 
+@pytest.mark.slow
 def test_gradients_of_windows_are_those_of_the_reference():
     architecture = ARCHITECTURE._replace(num_layers=1, intermediate_size=2)
     ids, lengths = token_ids(2, 9), np.array([9, 5], np.int32)
@@ -70,6 +71,7 @@ def test_gradients_of_windows_are_those_of_the_reference():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [6, 8])
 def test_padding_changes_no_state_and_no_gradient(window):
     ids, lengths = token_ids(3, 6), np.array([6, 3, 0], np.int32)
@@ -86,6 +88,7 @@ def test_padding_changes_no_state_and_no_gradient(window):
     assert not np.any(transformer.transformer(PARAMS, longer, lengths, ARCHITECTURE, window)[:, 6:])
 
 
+@pytest.mark.slow
 def test_ids_beyond_the_length_change_nothing_at_all():
     ids, lengths = token_ids(3, 6), np.array([6, 3, 0], np.int32)
     garbage = np.where(np.arange(6) < lengths[:, None], ids, 4)
@@ -115,6 +118,23 @@ def test_more_last_layers_than_there_are_is_an_error():
         make_encoder(settings, EncoderShape(V, H, ARCHITECTURE), jnp.float32)
 
 
+@pytest.mark.slow
+def test_fused_attention_gives_the_states_and_gradients_of_a_cpu(monkeypatch):
+    ids, lengths = token_ids(3, 5), np.array([5, 2, 0], np.int32)
+
+    def run():
+        return value_and_gradients(
+            lambda params: transformer.transformer(params, ids, lengths, ARCHITECTURE, 8), PARAMS
+        )
+
+    expected = run()
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    (states, gradients), (expected_states, expected_gradients) = run(), expected
+    np.testing.assert_allclose(states, expected_states, rtol=1e-5, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradients, expected_gradients)
+
+
+@pytest.mark.slow
 def test_bfloat16_stays_close_to_float32():
     architecture = ARCHITECTURE._replace(hidden_size=24, intermediate_size=48)
     params, ids, lengths = random_params(architecture), token_ids(3, 6), np.array([6, 4, 1], np.int32)
@@ -136,6 +156,7 @@ def test_bfloat16_stays_close_to_float32():
     assert error(*(np.concatenate(side) for side in zip(*pairs, strict=True))) < 0.03
 
 
+@pytest.mark.slow
 def test_dropout_needs_training_and_changes_states():
     encoder = transformer.Transformer(ARCHITECTURE, 8, embedding_dropout=0.5, state_dropout=0.5)
     ids, lengths = token_ids(2, 5), np.array([5, 3], np.int32)
