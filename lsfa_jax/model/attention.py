@@ -17,16 +17,44 @@ _MINUS_INFINITY = -1e30
 def product(spec: str, a: Array, b: Array, dtype: DTypeLike = jnp.float32) -> Array:
     """Computes `jnp.einsum(spec, a, b)` in mixed precision: factors in `dtype`, accumulation and result in float32.
 
+    In bfloat16 its gradients are products of the same kind: the cotangent is rounded, too. Automatic differentiation
+    would leave it in float32, and a product of mixed factors runs at the rate of float32.
+
     Args:
-        spec: subscripts, as for `jnp.einsum`.
-        a: first factor.
-        b: second factor.
+        spec: subscripts, as for `jnp.einsum`; each letter stands in two of the three parts.
+        a: first factor, float32.
+        b: second factor, float32.
         dtype: float32 or bfloat16.
 
     Returns:
         float32 of the shape that `spec` describes.
     """
+    compute = _product if jnp.dtype(dtype) == jnp.float32 else _rounded_product
+    return compute(spec, dtype, a, b)
+
+
+def _product(spec: str, dtype: DTypeLike, a: Array, b: Array) -> Array:
     return jnp.einsum(spec, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+
+
+_rounded_product = jax.custom_vjp(_product, nondiff_argnums=(0, 1))
+
+
+def _rounded_product_forward(spec: str, dtype: DTypeLike, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    factors = a.astype(dtype), b.astype(dtype)
+    return _product(spec, dtype, *factors), factors
+
+
+def _rounded_product_backward(
+    spec: str, dtype: DTypeLike, factors: tuple[Array, Array], d_product: Array
+) -> tuple[Array, Array]:
+    of_a, of_b, of_product = spec.replace("->", ",").split(",")
+    d_a = _product(f"{of_product},{of_b}->{of_a}", dtype, d_product, factors[1])
+    d_b = _product(f"{of_a},{of_product}->{of_b}", dtype, factors[0], d_product)
+    return d_a, d_b
+
+
+_rounded_product.defvjp(_rounded_product_forward, _rounded_product_backward)
 
 
 def token_mask(lengths: Array, num_tokens: int) -> Array:
