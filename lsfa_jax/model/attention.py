@@ -34,7 +34,37 @@ def product(spec: str, a: Array, b: Array, dtype: DTypeLike = jnp.float32) -> Ar
 
 
 def _product(spec: str, dtype: DTypeLike, a: Array, b: Array) -> Array:
-    return jnp.einsum(spec, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+    a, b = a.astype(dtype), b.astype(dtype)
+    if dtype != jnp.float32 and jax.default_backend() == "cpu":
+        spec, a, b = _split_leading_sum(spec, a, b)
+    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+
+def _split_leading_sum(spec: str, a: Array, b: Array) -> tuple[str, Array, Array]:
+    """Returns an equal product, in which an axis that leads both factors and is summed over is split in two.
+
+    XLA on a CPU has no fast product in bfloat16 for a left factor whose rows are summed over, as in "ni,ng->ig"; but if
+    two axes are summed over, it transposes the factor first. Measured on two cores with AVX512-BF16, GFLOP/s without
+    and with the split: "ni,ng->ig" at 20,000 x 556 x 1,024 195 and 318 (float32: 207), "nh,nd->hd" at
+    20,000 x 512 x 300 130 and 265 (float32: 144).
+    """
+    of_a, of_b, of_product = spec.replace("->", ",").split(",")
+    summed = (set(of_a) & set(of_b)) - set(of_product)
+    if len(summed) != 1:
+        return spec, a, b
+    (axis,) = summed
+    size = a.shape[of_a.index(axis)]
+    parts = next((n for n in (2, 3, 5, 7) if size % n == 0 and size > n), 1)
+    separate = {x for x in of_product if (x in of_a) != (x in of_b)}
+    leads = all(letters.index(axis) < letters.index(x) for letters in (of_a, of_b) for x in separate & set(letters))
+    if parts == 1 or not leads:
+        return spec, a, b
+
+    def split(x: Array, letters: str) -> Array:
+        before, after = x.shape[: letters.index(axis)], x.shape[letters.index(axis) + 1 :]
+        return x.reshape(*before, parts, size // parts, *after)
+
+    return spec.replace(axis, axis.upper() + axis), split(a, of_a), split(b, of_b)
 
 
 _rounded_product = jax.custom_vjp(_product, nondiff_argnums=(0, 1))
