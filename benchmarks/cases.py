@@ -150,6 +150,43 @@ def _lstm(shape: str) -> list[Comparison]:
     ]
 
 
+def _cnn(shape: str) -> list[Comparison]:
+    # A step has the label attention, which both encoders share: at EUR-Lex's shape it alone takes longer than half of
+    # the BiLSTM's step.
+    return [
+        Comparison(
+            "cnn",
+            shape,
+            "encoder, forward and backward",
+            _ours("layers:convolution", shape),
+            {"BiLSTM": _ours("layers:lstm", shape)},
+            time_target=0.5,
+        ),
+        Comparison(
+            "cnn",
+            shape,
+            "step",
+            _ours("training:step", shape, kind="cnn"),
+            {"BiLSTM": _ours("training:step", shape)},
+            time_target=0.5,
+        ),
+    ]
+
+
+def _bfloat16(shape: str) -> list[Comparison]:
+    return [
+        Comparison(
+            "bfloat16",
+            shape,
+            f"step, {kind}",
+            _ours("training:step", shape, kind=kind, precision="bfloat16"),
+            {"float32": _ours("training:step", shape, kind=kind)},
+            time_target=0.6,
+        )
+        for kind in ("bilstm", "cnn")
+    ]
+
+
 def _label_attention(shape: str) -> list[Comparison]:
     return [
         Comparison(
@@ -270,6 +307,8 @@ def _transformer(shape: str) -> list[Comparison]:
 
 TOPICS = {
     "lstm": Topic("BiLSTM, forward and backward, all texts of the longest length", ("eurlex",), _lstm),
+    "cnn": Topic("the convolution beside the BiLSTM", ("eurlex",), _cnn),
+    "bfloat16": Topic("a training step with products in bfloat16 beside float32", ("eurlex",), _bfloat16),
     "label-attention": Topic("attention of all labels to the loss, with gradients", ("eurlex",), _label_attention),
     "step": Topic("a training step on one padded batch, without and with PSC", ("aapd", "rcv1", "eurlex"), _step),
     "epoch": Topic("a training epoch, added up from steps; EUR-Lex with PSC", ("rcv1", "eurlex"), _epoch),

@@ -275,8 +275,10 @@ class Config(Section):
     )
     # jax.random.key uses the low 32 bits.
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Precision of matrix products; parameters stay float32."
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32",
+        description="Precision of matrix products; parameters stay float32. auto: bfloat16 on accelerators, and on "
+        "processors on which a quick measurement at the start finds it faster.",
     )
     data_dir: str = Field(
         "", description="Folder with train, test and perhaps validation files of any format, or one file for all."

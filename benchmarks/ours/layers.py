@@ -1,4 +1,4 @@
-"""Our BiLSTM and our label attention, each without the rest of the model."""
+"""Our encoders and our label attention, each without the rest of the model."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,9 @@ from benchmarks.cases import Shape
 from benchmarks.documents import step_rows
 from benchmarks.harness.work import Work, per_call
 from benchmarks.ours.model import Ours, make
+from lsfa_jax.config import Encoder
 from lsfa_jax.model.encoders import bilstm
+from lsfa_jax.model.encoders.cnn import cnn
 from lsfa_jax.types import Params, PyTree
 
 
@@ -33,6 +35,19 @@ def lstm(shape: Shape, seed: int) -> Work:
         }
         for i, side in enumerate(("forward", "backward"))
     }
+    return _encoder(shape, bilstm.bilstm, params, key)
+
+
+def convolution(shape: Shape, seed: int) -> Work:
+    """Gradients of weights and inputs of a convolution with 2H filters, all texts of the longest length."""
+    key = jax.random.key(seed)
+    size = Encoder().kernel_width, shape.embedding_size, 2 * shape.hidden_size
+    kernel = jax.random.uniform(key, size, minval=-1, maxval=1) * shape.hidden_size**-0.5
+    return _encoder(shape, cnn, {"convolution": {"kernel": kernel, "bias": jnp.zeros(size[-1])}}, key)
+
+
+def _encoder(shape: Shape, encode: Callable[..., jax.Array], params: Params, key: jax.Array) -> Work:
+    """Gradients of a function of parameters, embeddings [B, T, E] and lengths [B] that computes states [B, T, 2H]."""
     tokens = shape.batch_size, shape.max_words
     x = jax.random.normal(jax.random.fold_in(key, 8), (*tokens, shape.embedding_size))
     d_states = jax.random.normal(jax.random.fold_in(key, 9), (*tokens, 2 * shape.hidden_size))
@@ -40,7 +55,7 @@ def lstm(shape: Shape, seed: int) -> Work:
 
     @jax.jit
     def gradients(params: Params, x: jax.Array, lengths: jax.Array, d_states: jax.Array) -> PyTree:
-        return jax.grad(lambda p, x: jnp.sum(bilstm.bilstm(p, x, lengths) * d_states), argnums=(0, 1))(params, x)
+        return jax.grad(lambda p, x: jnp.sum(encode(p, x, lengths) * d_states), argnums=(0, 1))(params, x)
 
     return per_call(lambda: jax.block_until_ready(gradients(params, x, lengths, d_states)))
 

@@ -45,18 +45,20 @@ class Ours(NamedTuple):
         return Batches(split, self.shape.num_labels, batch_size or self.shape.batch_size, buckets)
 
 
-def make(shape: Shape, seed: int, lwan: bool = False, **sections: Any) -> Ours:
+def make(shape: Shape, seed: int, lwan: bool = False, kind: str = "bilstm", **settings: Any) -> Ours:
     """Builds a model of the paper's sizes.
 
     Args:
         shape: of corpus and model.
         seed: of weights and documents.
         lwan: without a feature head and with biases, as LibMultiLabel's LWAN.
-        sections: further sections of `Config`.
+        kind: of encoder.
+        settings: further settings of `Config`.
     """
     config = Config(
         seed=seed,
         encoder=Encoder(
+            kind=kind,
             embedding_size=shape.embedding_size,
             hidden_size=shape.hidden_size,
             feature_size=shape.feature_size,
@@ -64,7 +66,7 @@ def make(shape: Shape, seed: int, lwan: bool = False, **sections: Any) -> Ours:
         ),
         classifier=Classifier(bias=lwan),
         psc=Psc(start_epoch=1),
-        **sections,
+        **settings,
     )
     model = make_model(config, EncoderShape(shape.vocabulary_size, shape.embedding_size), shape.num_labels)
     one_word = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)

@@ -57,9 +57,18 @@ class Trainer:
         return run
 
 
-def step(shape: Shape, seed: int, psc: bool = False, num_words: int | None = None, shortlist: int = 0) -> Work:
+def step(
+    shape: Shape,
+    seed: int,
+    psc: bool = False,
+    num_words: int | None = None,
+    shortlist: int = 0,
+    kind: str = "bilstm",
+    precision: str = "float32",
+) -> Work:
     """Forward, backward and Adam on one batch of documents that nearly fill the padded length."""
-    ours = make(shape, seed, representation=config.Representation(shortlist=shortlist))
+    representation = config.Representation(shortlist=shortlist)
+    ours = make(shape, seed, kind=kind, precision=precision, representation=representation)
     documents = ours.split.take(step_rows(ours.documents, shape, num_words))
     num_words = num_words or shape.step_words
     computed = num_words * len(documents) / documents.lengths.sum()

@@ -17,16 +17,74 @@ _MINUS_INFINITY = -1e30
 def product(spec: str, a: Array, b: Array, dtype: DTypeLike = jnp.float32) -> Array:
     """Computes `jnp.einsum(spec, a, b)` in mixed precision: factors in `dtype`, accumulation and result in float32.
 
+    In bfloat16 its gradients are products of the same kind: the cotangent is rounded, too. Automatic differentiation
+    would leave it in float32, and a product of mixed factors runs at the rate of float32.
+
     Args:
-        spec: subscripts, as for `jnp.einsum`.
-        a: first factor.
-        b: second factor.
+        spec: subscripts, as for `jnp.einsum`; each letter stands in two of the three parts.
+        a: first factor, float32.
+        b: second factor, float32.
         dtype: float32 or bfloat16.
 
     Returns:
         float32 of the shape that `spec` describes.
     """
-    return jnp.einsum(spec, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+    compute = _product if jnp.dtype(dtype) == jnp.float32 else _rounded_product
+    return compute(spec, dtype, a, b)
+
+
+def _product(spec: str, dtype: DTypeLike, a: Array, b: Array) -> Array:
+    a, b = a.astype(dtype), b.astype(dtype)
+    if dtype != jnp.float32 and jax.default_backend() == "cpu":
+        spec, a, b = _split_leading_sum(spec, a, b)
+    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+
+def _split_leading_sum(spec: str, a: Array, b: Array) -> tuple[str, Array, Array]:
+    """Returns an equal product, in which an axis that leads both factors and is summed over is split in two.
+
+    XLA on a CPU has no fast product in bfloat16 for a left factor whose rows are summed over, as in "ni,ng->ig"; but if
+    two axes are summed over, it transposes the factor first. Measured on two cores with AVX512-BF16, GFLOP/s without
+    and with the split: "ni,ng->ig" at 20,000 x 556 x 1,024 195 and 318 (float32: 207), "nh,nd->hd" at
+    20,000 x 512 x 300 130 and 265 (float32: 144).
+    """
+    of_a, of_b, of_product = spec.replace("->", ",").split(",")
+    summed = (set(of_a) & set(of_b)) - set(of_product)
+    if len(summed) != 1:
+        return spec, a, b
+    (axis,) = summed
+    size = a.shape[of_a.index(axis)]
+    parts = next((n for n in (2, 3, 5, 7) if size % n == 0 and size > n), 1)
+    separate = {x for x in of_product if (x in of_a) != (x in of_b)}
+    leads = all(letters.index(axis) < letters.index(x) for letters in (of_a, of_b) for x in separate & set(letters))
+    if parts == 1 or not leads:
+        return spec, a, b
+
+    def split(x: Array, letters: str) -> Array:
+        before, after = x.shape[: letters.index(axis)], x.shape[letters.index(axis) + 1 :]
+        return x.reshape(*before, parts, size // parts, *after)
+
+    return spec.replace(axis, axis.upper() + axis), split(a, of_a), split(b, of_b)
+
+
+_rounded_product = jax.custom_vjp(_product, nondiff_argnums=(0, 1))
+
+
+def _rounded_product_forward(spec: str, dtype: DTypeLike, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    factors = a.astype(dtype), b.astype(dtype)
+    return _product(spec, dtype, *factors), factors
+
+
+def _rounded_product_backward(
+    spec: str, dtype: DTypeLike, factors: tuple[Array, Array], d_product: Array
+) -> tuple[Array, Array]:
+    of_a, of_b, of_product = spec.replace("->", ",").split(",")
+    d_a = _product(f"{of_product},{of_b}->{of_a}", dtype, d_product, factors[1])
+    d_b = _product(f"{of_a},{of_product}->{of_b}", dtype, factors[0], d_product)
+    return d_a, d_b
+
+
+_rounded_product.defvjp(_rounded_product_forward, _rounded_product_backward)
 
 
 def token_mask(lengths: Array, num_tokens: int) -> Array:

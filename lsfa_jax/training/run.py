@@ -18,7 +18,7 @@ from lsfa_jax.evaluation import groups, thresholded
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import init_params, make_model
-from lsfa_jax.training import content, loop, model_folder, partition, run_folder, summary
+from lsfa_jax.training import content, loop, model_folder, partition, precision, run_folder, summary
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.collection import HeadFeatures, collect_features
 from lsfa_jax.training.initial_encoder import InitialEncoder, initial_encoder
@@ -56,8 +56,9 @@ def train(
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     stages = run_folder.consecutive(stages)
-    config = run_folder.with_absolute_paths(config)
     folder = RunFolder(output)
+    started = folder.read_config() if folder.config_file.is_file() else None
+    config = precision.resolved(run_folder.with_absolute_paths(config), started)
     if not folder.config_file.is_file():
         run_folder.check_can_start(folder, config, stages, resume)  # before the folder is created
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lsfa_jax.config import STAGES, Config
-from lsfa_jax.training import model_folder, run
+from lsfa_jax.training import model_folder, precision, run
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
@@ -425,12 +425,16 @@ def test_one_device_trains_as_four(finished, tmp_path):
 
 
 @slow
-def test_bfloat16_trains_near_float32(finished, tmp_path):
-    folder = tmp_path / "bfloat16"
+def test_bfloat16_trains_near_float32_and_a_run_keeps_the_precision_that_auto_chose(finished, tmp_path, monkeypatch):
+    folder, settings = tmp_path / "bfloat16", {"precision": "auto", "representation": {"epochs": 1}}
+    monkeypatch.setattr(precision, "choose", lambda *_: "bfloat16")
     with training_corpus.compiled_fast():
-        runs.train(
-            folder, finished.config, ("representation",), precision="bfloat16", representation={"epochs": 1}
-        )  # fmt: skip
+        runs.train(folder, finished.config, ("representation",), **settings)
+    assert RunFolder(folder).read_config().precision == "bfloat16"
+    before = runs.files(folder)[folder / "config.toml"]
+    monkeypatch.setattr(precision, "choose", lambda *_: "float32")
+    runs.train(folder, finished.config, ("representation",), resume=True, **settings)
+    assert runs.files(folder)[folder / "config.toml"] == before
     state = last_state(folder, "representation")
     assert {x.dtype for x in jax.tree.leaves(state["params"])} == {np.dtype(np.float32)}
     losses = [history(each)[0]["bce"] for each in (folder, finished.folder)]

@@ -134,6 +134,14 @@ def _flatten_time(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
+def _project(x: Array, w_input: Array, dtype: DTypeLike) -> Array:
+    """Computes x W: [T B, E] and [E, 4H] to [T B, 4H]."""
+    if dtype != jnp.float32:
+        return product("ne,eg->ng", x, w_input, dtype)
+    # In float32 a CPU takes four fifths of the time with the embeddings as columns; in bfloat16 1.5 times as long.
+    return product("en,eg->ng", jax.lax.optimization_barrier(x.T), w_input, dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _bidirectional(dtype: DTypeLike, directions: _Directions, x: Array, is_token: Array) -> Array:
     """Eq. 1 with time first: x float32[T, B, E] and is_token bool[T, B] give float32[T, B, 2H].
@@ -149,9 +157,8 @@ def _bidirectional_forward(
     dtype: DTypeLike, directions: _Directions, x: Array, is_token: Array
 ) -> tuple[Array, PyTree]:
     shape = (*x.shape[:2], -1)
-    # On a CPU these products take four fifths of the time with the embeddings as columns.
     projected = [
-        product("en,eg->ng", jax.lax.optimization_barrier(_flatten_time(inputs).T), p.w_input, dtype).reshape(shape)
+        _project(_flatten_time(inputs), p.w_input, dtype).reshape(shape)
         for p, inputs in zip(directions, _both_directions(x), strict=True)
     ]
     w_hidden = [p.w_hidden.astype(dtype) for p in directions]

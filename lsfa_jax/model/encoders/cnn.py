@@ -18,24 +18,41 @@ from lsfa_jax.types import Array, DTypeLike, Params
 def convolve(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32) -> Array:
     """Computes z_t = sum_k x_{t + k - (K - 1) // 2} W_k, where x is 0 outside of the text.
 
-    The K words under a filter are joined to one row of K x E numbers, so that the convolution is one matrix product
-    and so are its gradients. At 40 texts of 500 words, K x E = 2,700 and 512 filters, values and gradients take 0.97 s
-    on two cores, the rate of plain matrix products (170 GFLOP/s); as K products of shifted inputs they take 2.2 s.
+    By minimal filtering F(2, 3) (Winograd 1980; Lavin and Gray 2016, section 4.1): a filter is cut into groups of three
+    words, and of each group the results at two neighbouring tokens take four products instead of six. The groups are
+    joined, so that there are four matrix products, and as many for each gradient. At 40 texts of 500 words, K = 9,
+    E = 300 and 512 filters, values and gradients take 0.65 s on two cores; with the K words joined to one row and one
+    matrix product (166 GFLOP, 173 GFLOP/s) 0.96 s; as K products of shifted inputs 2.2 s. Rounding errors are those of
+    a single product: the factors are sums and differences of two words and means of three weights.
 
     Args:
         x: float32[B, T, E].
         kernel: float32[K, E, F], W.
-        dtype: of the matrix product.
+        dtype: of the matrix products.
 
     Returns:
         float32[B, T, F].
     """
-    num_tokens, width = x.shape[1], len(kernel)
-    before = (width - 1) // 2
-    padded = jnp.pad(x, ((0, 0), (before, width - 1 - before), (0, 0)))
-    windows = jnp.concatenate([padded[:, k : k + num_tokens] for k in range(width)], axis=-1)
-    flat = product("nk,kf->nf", windows.reshape(-1, windows.shape[-1]), kernel.reshape(-1, kernel.shape[-1]), dtype)
-    return flat.reshape(*x.shape[:2], -1)
+    (num_documents, num_tokens, _), (width, _, num_filters) = x.shape, kernel.shape
+    groups, pairs, before = -(-width // 3), -(-num_tokens // 2), (width - 1) // 2
+    padded = jnp.pad(x, ((0, 0), (before, 3 * groups + 2 * pairs - before - num_tokens), (0, 0)))
+    taps = jnp.pad(kernel, ((0, 3 * groups - width), (0, 0), (0, 0))).reshape(groups, 3, -1, num_filters)
+
+    def words(tap: int) -> Array:
+        """Returns the words at a place, 0 to 3, under each group of the filter at each pair of tokens."""
+        places = range(tap, tap + 3 * groups, 3)
+        return jnp.concatenate([padded[:, i : i + 2 * pairs : 2] for i in places], axis=-1)
+
+    def filtered(words: Array, weights: Array) -> Array:
+        rows, columns = words.reshape(num_documents * pairs, -1), weights.reshape(-1, num_filters)
+        return product("nk,kf->nf", rows, columns, dtype)
+
+    first, middle, last = (taps[:, i] for i in range(3))
+    outer = filtered(words(0) - words(2), first), filtered(words(1) - words(3), last)
+    plus = filtered(words(1) + words(2), (first + middle + last) / 2)
+    minus = filtered(words(2) - words(1), (first - middle + last) / 2)
+    z = jnp.stack([outer[0] + plus + minus, plus - minus - outer[1]], axis=1)
+    return z.reshape(num_documents, 2 * pairs, num_filters)[:, :num_tokens]
 
 
 def cnn(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.float32) -> Array:

@@ -1,0 +1,57 @@
+import jax
+import pytest
+
+from lsfa_jax.config import Config
+from lsfa_jax.training import precision
+
+AMX = {"avx512f", "amx_bf16"}
+
+
+def never():
+    raise AssertionError("nothing needs to be measured")
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_accelerators_compute_in_bfloat16(platform):
+    assert precision.choose(platform, set(), never) == "bfloat16"
+
+
+def test_a_processor_without_bfloat16_computes_in_float32():
+    assert precision.choose("cpu", {"avx512f", "avx2"}, never) == "float32"
+
+
+@pytest.mark.parametrize("flags", [AMX, {"avx512_bf16"}])
+@pytest.mark.parametrize(("speedup", "expected"), [(1.29, "float32"), (1.3, "bfloat16"), (4.5, "bfloat16")])
+def test_a_processor_with_bfloat16_computes_in_it_where_it_is_faster(flags, speedup, expected):
+    assert precision.choose("cpu", flags, lambda: speedup) == expected
+
+
+def test_flags_are_those_of_the_processor_and_none_where_the_system_does_not_say(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor\t: 0\nflags\t\t: fpu amx_bf16 avx2\nbugs\t\t: none\n\nprocessor\t: 1\nflags\t\t: sse\n"
+    )
+    assert precision.processor_flags(cpuinfo) == {"fpu", "amx_bf16", "avx2"}
+    cpuinfo.write_text("processor\t: 0\n")
+    assert not precision.processor_flags(cpuinfo)
+    assert not precision.processor_flags(tmp_path / "missing")
+
+
+def test_the_measurement_gives_a_ratio_of_times():
+    assert 0.05 < precision.measured_speedup(rounds=1) < 100
+
+
+@pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
+def test_a_precision_that_the_settings_name_is_kept(chosen, monkeypatch):
+    monkeypatch.setattr(precision, "choose", never)
+    config = Config(precision=chosen)
+    assert precision.resolved(config, Config(precision="float32")) is config
+
+
+def test_auto_becomes_the_precision_with_which_the_run_began_or_that_of_the_devices(monkeypatch):
+    monkeypatch.setattr(precision, "measured_speedup", lambda: 2.0)
+    monkeypatch.setattr(precision, "processor_flags", lambda: frozenset(AMX))
+    auto = Config(precision="auto", seed=3)
+    assert jax.default_backend() == "cpu"
+    assert precision.resolved(auto) == Config(precision="bfloat16", seed=3)
+    assert precision.resolved(auto, Config(precision="float32")) == Config(precision="float32", seed=3)
