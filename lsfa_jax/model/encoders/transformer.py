@@ -402,7 +402,7 @@ def _init(key: Array, shapes: _Shapes) -> PyTree:
     def init(path: tuple[jax.tree_util.DictKey, ...], shape: tuple[int, ...]) -> Array:
         name = path[-1].key
         if name in ("scale", "bias"):
-            return jnp.full(shape, float(name == "scale"))
+            return jnp.full(shape, name == "scale", jnp.float32)
         return 0.02 * jax.random.normal(jax.random.fold_in(key, next(number)), shape)
 
     number = iter(range(100))

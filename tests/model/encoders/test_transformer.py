@@ -236,3 +236,11 @@ def test_a_missing_tensor_or_a_wrong_shape_is_an_error_that_names_it(prefix, nam
     with pytest.raises(ValueError, match=message) as error:
         params_from_hugging_face({prefix + name: x for name, x in tensors.items()}, ARCHITECTURE, "bert")
     assert prefix + name.replace("gamma", "weight") in str(error.value)
+
+
+def test_initial_parameters_keep_their_type_in_a_step():
+    shapes = jax.eval_shape(
+        transformer.Transformer(ARCHITECTURE, 8).init, jax.random.key(0), token_ids(1, 1), np.ones(1)
+    )
+    # A weak type would be a strong one after the first step, which would then be compiled again.
+    assert not any(x.weak_type for x in jax.tree.leaves(shapes))
