@@ -7,6 +7,7 @@ from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_embedding
 from lsfa_jax.data.pieces import folder_of
 from lsfa_jax.model.encoders import EncoderShape
+from lsfa_jax.training import pretrained
 from lsfa_jax.types import PyTree
 
 
@@ -27,8 +28,6 @@ def initial_encoder(config: Config, corpus: Corpus) -> InitialEncoder:
         UserError: vectors or encoder cannot be read.
     """
     if config.encoder.pretrained:
-        from lsfa_jax.training import pretrained
-
         encoder = pretrained.read(folder_of(config.encoder.pretrained))
         sizes = encoder.architecture.vocabulary_size, encoder.architecture.hidden_size
         return InitialEncoder("pretrained encoder", EncoderShape(*sizes, encoder.architecture), encoder.params)

@@ -5,16 +5,20 @@ All functions are pure. Padding is exact: values beyond a document's length chan
 """
 
 import functools
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lsfa_jax import config
 from lsfa_jax.model.attention import product, token_mask
 from lsfa_jax.model.encoders import cudnn_lstm
 from lsfa_jax.types import Array, DTypeLike, Params, PyTree
+
+if TYPE_CHECKING:
+    from lsfa_jax.model.encoders import EncoderShape
 
 # Numerator and denominator of tanh(z) / z in powers of z^2, Eigen's minimax fit for float32; beyond the bound it is 1.
 _TANH_NUMERATOR = (
@@ -297,3 +301,16 @@ class BiLstm(nn.Module):
         # A model is read from its folder without using a device, so that the process may still fork.
         compute = by_loop if self.is_initializing() else bilstm
         return self.drop_states(compute(self.directions, x, lengths, self.dtype), deterministic=not train)
+
+
+def from_settings(settings: config.Encoder, shape: "EncoderShape", dtype: DTypeLike) -> BiLstm:
+    """Returns the BiLSTM that the settings describe."""
+    return BiLstm(
+        vocabulary_size=shape.vocabulary_size,
+        embedding_size=shape.embedding_size,
+        hidden_size=settings.hidden_size,
+        embedding_dropout=settings.embedding_dropout,
+        state_dropout=settings.encoder_dropout,
+        trainable_embedding=settings.embedding_trainable != "no",
+        dtype=dtype,
+    )

@@ -4,15 +4,19 @@ Shapes: B documents, T tokens (padded), E embedding, F = 2H filters, K width of 
 All functions are pure. Padding is exact: values beyond a document's length change no output and no gradient.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lsfa_jax import config
 from lsfa_jax.model.attention import product, token_mask
 from lsfa_jax.types import Array, DTypeLike, Params
+
+if TYPE_CHECKING:
+    from lsfa_jax.model.encoders import EncoderShape
 
 
 def convolve(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32) -> Array:
@@ -140,3 +144,18 @@ class Cnn(nn.Module):
         table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
         x = self.drop_embedding(table[token_ids], deterministic=not train)
         return self.drop_states(cnn(self.layers, x, lengths, self.dtype), deterministic=not train)
+
+
+def from_settings(settings: config.Encoder, shape: "EncoderShape", dtype: DTypeLike) -> Cnn:
+    """Returns the convolution that the settings describe."""
+    return Cnn(
+        vocabulary_size=shape.vocabulary_size,
+        embedding_size=shape.embedding_size,
+        num_filters=2 * settings.hidden_size,
+        kernel_width=settings.kernel_width,
+        residual_blocks=settings.residual_blocks,
+        embedding_dropout=settings.embedding_dropout,
+        state_dropout=settings.encoder_dropout,
+        trainable_embedding=settings.embedding_trainable != "no",
+        dtype=dtype,
+    )

@@ -7,7 +7,7 @@ document's length change no output and no gradient.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -16,8 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from lsfa_jax import config
 from lsfa_jax.model.attention import product, token_mask
 from lsfa_jax.types import Array, DTypeLike, HostArray, Params, PyTree
+from lsfa_jax.util.console import UserError
+
+if TYPE_CHECKING:
+    from lsfa_jax.model.encoders import EncoderShape
 
 # Stands for minus infinity in a softmax.
 _MINUS_INFINITY = -1e30
@@ -549,3 +554,26 @@ def _convert_layer(source: _Tensors, architecture: Architecture, names: _LayerNa
             "norm": source.norm(names.norm, hidden),
         },
     }
+
+
+def from_settings(settings: config.Encoder, shape: "EncoderShape", dtype: DTypeLike) -> Transformer:
+    """Returns the transformer of an architecture, trained as the settings say.
+
+    Raises:
+        UserError: there are fewer layers than `encoder.train` names.
+    """
+    assert shape.architecture, "the folder of a transformer has its architecture"
+    num_layers = shape.architecture.num_layers
+    train_from = {"all": 0, "frozen": num_layers + 1}.get(str(settings.train))
+    if train_from is None:
+        if int(settings.train) > num_layers:
+            raise UserError(f"encoder.train = {settings.train}: expected all, frozen, or 1 to {num_layers} last layers")
+        train_from = num_layers + 1 - int(settings.train)
+    return Transformer(
+        architecture=shape.architecture,
+        window=settings.window,
+        train_from=train_from,
+        embedding_dropout=settings.embedding_dropout,
+        state_dropout=settings.encoder_dropout,
+        dtype=dtype,
+    )
