@@ -23,12 +23,14 @@ def print_start(config: Config, corpus: Corpus, train: Batches, is_head: np.ndar
     note(
         f"{corpus.name}: {sizes} documents; {plural(corpus.num_labels, 'label')} ({int(is_head.sum()):,} head, "
         f"{int((~is_head).sum()):,} tail at N_t = {config.pvae.head_threshold}), "
-        f"{per_document:.2f} a document; {len(corpus.words):,} words"
+        f"{per_document:.2f} a document; "
+        + (f"{corpus.pieces.size:,} word pieces" if corpus.pieces else f"{len(corpus.words):,} words")
     )
+    unit = "word pieces" if corpus.pieces else "words"
     kinds = sorted({device.device_kind for device in jax.local_devices()})
     note(
         f"Devices: {jax.local_device_count()} x {', '.join(kinds)}; {config.precision}; texts padded to "
-        f"{', '.join(map(str, train.buckets))} words, {train.padding:.2f} computed words for each real one"
+        f"{', '.join(map(str, train.buckets))} {unit}, {train.padding:.2f} computed {unit} for each real one"
     )
     if shortlist_size:
         note(
