@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
-from lsfa_jax.model.attention import product, token_mask
+from lsfa_jax.model.attention import declared, product, token_mask
 from lsfa_jax.model.encoders import cudnn_lstm
 from lsfa_jax.types import Array, DTypeLike, Params, PyTree
 
@@ -238,7 +238,7 @@ def bilstm(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.floa
 
 
 def by_loop(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.float32) -> Array:
-    """Computes `bilstm` on any device, and traces it without asking which there is."""
+    """Computes `bilstm` on any device."""
     mask = token_mask(lengths, x.shape[1])
     directions = _Direction(**params["forward"]), _Direction(**params["backward"])
     return _bidirectional(dtype, directions, x.swapaxes(0, 1), mask.T).swapaxes(0, 1) * mask[..., None]
@@ -296,11 +296,11 @@ class BiLstm(nn.Module):
 
         With `train`, dropout is on and needs a key named `dropout`.
         """
+        if self.is_initializing():
+            return declared(token_ids, self.state_size)
         table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
         x = self.drop_embedding(table[token_ids], deterministic=not train)
-        # A model is read from its folder without using a device, so that the process may still fork.
-        compute = by_loop if self.is_initializing() else bilstm
-        return self.drop_states(compute(self.directions, x, lengths, self.dtype), deterministic=not train)
+        return self.drop_states(bilstm(self.directions, x, lengths, self.dtype), deterministic=not train)
 
 
 def from_settings(settings: config.Encoder, shape: "EncoderShape", dtype: DTypeLike) -> BiLstm:

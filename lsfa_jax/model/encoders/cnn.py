@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
-from lsfa_jax.model.attention import product, token_mask
+from lsfa_jax.model.attention import declared, product, token_mask
 from lsfa_jax.types import Array, DTypeLike, Params
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ class Cnn(nn.Module):
 
         With `train`, dropout is on and needs a key named `dropout`.
         """
+        if self.is_initializing():
+            return declared(token_ids, self.state_size)
         table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
         x = self.drop_embedding(table[token_ids], deterministic=not train)
         return self.drop_states(cnn(self.layers, x, lengths, self.dtype), deterministic=not train)

@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from lsfa_jax import config
-from lsfa_jax.model.attention import product, token_mask
+from lsfa_jax.model.attention import declared, product, token_mask
 from lsfa_jax.types import Array, DTypeLike, HostArray, Params, PyTree
 from lsfa_jax.util.console import UserError
 
@@ -391,6 +391,9 @@ class Transformer(nn.Module):
 
         With `train`, dropout is on and needs a key named `dropout`.
         """
+
+        if self.is_initializing():
+            return declared(token_ids, self.state_size)
 
         def drop_embedding(x: Array) -> Array:
             return self.drop_embedding(x, deterministic=not train)
