@@ -1,3 +1,4 @@
+import importlib
 import math
 import os
 import subprocess
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 
 from lsfa_jax import config
 from lsfa_jax.cli.train import main, parse
-from lsfa_jax.config import Config, differences, keys, layered, to_toml, validated
+from lsfa_jax.config import Config, EncoderKind, differences, keys, layered, to_toml, validated
 from lsfa_jax.util.console import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -511,3 +512,38 @@ def test_settings_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Config().psc.weight = 0.2
     assert math.isclose(Config().psc.weight, 0.1)
+
+
+# --- the short name of an encoder
+
+
+@pytest.mark.parametrize("line", [["--encoder", "{}"], ["--encoder={}"]])
+@pytest.mark.parametrize(
+    ("name", "kind", "pretrained"),
+    [("bilstm", "bilstm", ""), ("cnn", "cnn", ""), ("minilm", "transformer", "minilm"), ("a/b", "transformer", "a/b")],
+)
+def test_an_encoder_by_its_short_name_brings_its_settings(line, name, kind, pretrained):
+    parsed = parse(["--dataset", "rcv1", *(word.format(name) for word in line), "--preset", "quick"]).settings()
+    assert (parsed.encoder.kind, parsed.encoder.pretrained) == (kind, pretrained)
+    fine_tuned = parsed.optimizer.encoder_learning_rate != "same"
+    assert fine_tuned == (kind == "transformer")
+
+
+def test_options_and_files_change_the_settings_of_an_encoder(tmp_path):
+    line = ["--encoder", "minilm", "--optimizer.batch-size", "7"]
+    assert parse(line).optimizer.batch_size == 7
+    file = write(tmp_path, "[encoder]\nkind = 'transformer'\npretrained = 'x'\n[representation]\nepochs = 9")
+    parsed = parse(["--config", file])
+    assert parsed.representation.epochs == 9
+    assert parsed.optimizer.encoder_learning_rate == parse(["--encoder", "x"]).optimizer.encoder_learning_rate
+
+
+@pytest.mark.parametrize("line", [["--encoder"], ["--encoder", "--resume"], ["--encoder="]])
+def test_an_encoder_without_a_name_is_an_error(line):
+    with pytest.raises(UserError, match="--encoder: expected bilstm, cnn, minilm, or the folder"):
+        parse(line)
+
+
+def test_each_kind_of_encoder_is_a_module():
+    for kind in get_args(EncoderKind):
+        assert callable(importlib.import_module(f"lsfa_jax.model.encoders.{kind}").from_settings)

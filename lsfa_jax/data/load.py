@@ -155,9 +155,12 @@ def load_pieces(config: Config) -> Pieces | None:
             f"encoder.kind {encoder.kind} with encoder.pretrained {encoder.pretrained!r}: a pretrained encoder is a "
             "transformer, and a transformer is pretrained; name it with --encoder minilm or --encoder FOLDER"
         )
+    if encoder.train != "all" and not encoder.pretrained:
+        raise UserError(
+            f"--encoder.train {encoder.train}: {encoder.kind} starts from random weights, so all of it is trained; "
+            "choose a pretrained encoder with --encoder minilm or --encoder FOLDER"
+        )
     if not encoder.pretrained:
-        if encoder.train != "all":
-            raise UserError(f"encoder.train {encoder.train}: only of a pretrained encoder; --encoder minilm has one")
         return None
     tokenizer = read_tokenizer(folder_of(config.encoder.pretrained))
     return Pieces(tokenizer, Tokenizer.from_settings(config.data), config.data.max_words)

@@ -52,7 +52,7 @@ def folder_of(name: str) -> Path:
         return minilm_folder()
     if not Path(name).is_dir():
         raise UserError(
-            f"encoder.pretrained = {name!r}: no such folder. Expected minilm, or a folder with config.json, "
+            f"--encoder {name}: no such encoder or folder. Expected bilstm, cnn, minilm, or a folder with config.json, "
             f"model.safetensors and a tokenizer ({_FILES})."
         )
     return Path(name)

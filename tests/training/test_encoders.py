@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from lsfa_jax import LSFA
 from lsfa_jax.cli import predict
 from lsfa_jax.config import Config, merged
 from lsfa_jax.serving.predictor import Predictor
@@ -105,3 +106,15 @@ def test_a_pretrained_encoder_needs_its_kind_and_the_kind_a_pretrained_encoder(d
         with pytest.raises(UserError, match=r"--encoder"):
             runs.train(tmp_path / "run", training_corpus.run_config(data, encoder=encoder))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_estimator_takes_a_pretrained_encoder(bert, tmp_path):
+    documents = training_corpus.documents()["train"]
+    texts, labels = [row.text for row in documents], [row.labels for row in documents]
+    settings = {"representation.epochs": 1, "adjust.epochs": 1, "pvae.epochs": 1, "data.length_buckets": (24,)}
+    classifier = LSFA(encoder=str(bert), max_words=16, batch_size=8, validation_fraction=0.2, settings=settings)
+    predicted = classifier.fit(texts, labels).predict(texts, top=2)
+    assert classifier.model_.architecture == pretrained.read(bert).architecture
+    classifier.save(tmp_path / "model")
+    assert LSFA.load(tmp_path / "model").predict(texts, top=2) == predicted
