@@ -26,7 +26,7 @@ from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.sklearn.arguments import check_integer
 from lsfa_jax.sklearn.label_formats import ParsedLabels
 from lsfa_jax.sklearn.text_formats import parse_texts
-from lsfa_jax.training import model_folder
+from lsfa_jax.training import model_folder, precision
 from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run import Run
 from lsfa_jax.training.run_folder import RunFolder
@@ -189,7 +189,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
                 tokenizer=Tokenizer.from_settings(first.data),
                 pieces=load_pieces(first),
             )
-            config = validated(merged(merged(base, fitting(first, built, chosen)), arguments), "LSFA")
+            fitted = merged(merged(base, fitting(first, built, chosen)), arguments)
+            config = precision.resolved(validated(fitted, "LSFA"))
             run = RunFolder(Path(folder) / "run")
             run.create(config, built)
             Run(config, built, initial_encoder(config, built), run, save_every=math.inf).execute(STAGES)
