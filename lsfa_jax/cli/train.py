@@ -63,7 +63,7 @@ def parse(argv: list[str], prog: str = "bin/train") -> TrainArguments:
     chosen = _early_options(argv)
     file, where = _settings_file(chosen)
     names = _layer_names(chosen, file, where)
-    encoder = getattr(chosen, "encoder.kind") or file.get("encoder", {}).get("kind", "bilstm")
+    encoder = _encoder_kind(getattr(chosen, "encoder.kind"), file, where)
     layers = layered(names["dataset"], names["preset"], names["profile"], encoder=encoder)
     base = validated(merged(layers, file), where)
     default = TrainArguments.model_validate({**base.model_dump(), **names})
@@ -107,6 +107,21 @@ def _settings_file(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if chosen.output and (chosen.resume or starts_later) and of_run.is_file():
         return read_run_settings(of_run), str(of_run)
     return {}, "settings"
+
+
+def _encoder_kind(option: str | None, file: dict[str, Any], where: str) -> str:
+    """Returns the kind of encoder; one that is only named in the file, as `encoder = "cnn"`, gets its table."""
+    if isinstance(file.get("encoder"), str):
+        file["encoder"] = encoder_settings(file["encoder"])
+    of_encoder = file.get("encoder")
+    in_file = of_encoder.get("kind", "bilstm") if isinstance(of_encoder, dict) else None
+    complete = in_file and "embedding_size" in (of_encoder or {})
+    if option and complete and option != in_file:
+        raise UserError(
+            f"--encoder: {where} has all settings of a {in_file}, and a {option} needs others; leave out --config, or "
+            "remove those of encoder and optimizer from the file"
+        )
+    return str(option or in_file or "bilstm")
 
 
 def _layer_names(chosen: argparse.Namespace, file: Mapping[str, Any], where: str) -> dict[str, str]:

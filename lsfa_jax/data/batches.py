@@ -4,6 +4,7 @@ Shapes: B documents (rows), T words, K label slots of a document, H hidden units
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -170,7 +171,7 @@ class Batches:
 
 
 def _without_small_buckets(bucket_of: np.ndarray, num_buckets: int, batch_size: int) -> np.ndarray:
-    """Moves the documents of a bucket that does not fill a batch to the next longer one.
+    """Moves the documents of a bucket into rows of the next longer one that would be padding, where all of them fit.
 
     A batch is padded to all its rows, so that this computes less, and compiles less.
 
@@ -181,11 +182,11 @@ def _without_small_buckets(bucket_of: np.ndarray, num_buckets: int, batch_size: 
     """
     counts = np.bincount(bucket_of, minlength=num_buckets)
     moved_to = np.arange(num_buckets)
-    for bucket in range(num_buckets - 1):
-        if counts[bucket] < batch_size and counts[bucket + 1 :].any():
-            counts[bucket + 1] += counts[bucket]
-            counts[bucket] = 0
-            moved_to[moved_to == bucket] = bucket + 1
+    used = np.flatnonzero(counts)
+    for bucket, longer in pairwise(used):
+        if counts[bucket] <= -counts[longer] % batch_size:
+            counts[longer] += counts[bucket]
+            moved_to[moved_to == bucket] = longer
     return moved_to[bucket_of]
 
 

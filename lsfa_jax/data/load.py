@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -149,18 +150,8 @@ def load_pieces(config: Config) -> Pieces | None:
     Raises:
         UserError: the encoder is not there, or has no tokenizer.
     """
-    encoder = config.encoder
-    if (encoder.kind == "transformer") != bool(encoder.pretrained):
-        raise UserError(
-            f"encoder.kind {encoder.kind} with encoder.pretrained {encoder.pretrained!r}: a pretrained encoder is a "
-            "transformer, and a transformer is pretrained; name it with --encoder minilm or --encoder FOLDER"
-        )
-    if encoder.train != "all" and not encoder.pretrained:
-        raise UserError(
-            f"--encoder.train {encoder.train}: {encoder.kind} starts from random weights, so all of it is trained; "
-            "choose a pretrained encoder with --encoder minilm or --encoder FOLDER"
-        )
-    if not encoder.pretrained:
+    _check_encoder(config)
+    if not config.encoder.pretrained:
         return None
     tokenizer = read_tokenizer(folder_of(config.encoder.pretrained))
     return Pieces(tokenizer, Tokenizer.from_settings(config.data), config.data.max_words)
@@ -194,6 +185,28 @@ def _files_of(source: Source) -> list[Path]:
     return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
 
 
+def _check_encoder(config: Config) -> None:
+    """Raises UserError where settings of the encoder contradict each other."""
+    encoder = config.encoder
+    if (encoder.kind == "transformer") != bool(encoder.pretrained):
+        raise UserError(
+            f"encoder.kind {encoder.kind} with encoder.pretrained {encoder.pretrained!r}: a pretrained encoder is a "
+            "transformer, and a transformer is pretrained; name it with --encoder minilm or --encoder FOLDER"
+        )
+    if encoder.train != "all" and not encoder.pretrained:
+        raise UserError(
+            f"--encoder.train {encoder.train}: {encoder.kind} starts from random weights, so all of it is trained; "
+            "choose a pretrained encoder with --encoder minilm or --encoder FOLDER"
+        )
+    if encoder.pretrained and config.vectors != "none":
+        raise UserError(f"--vectors {config.vectors}: a pretrained encoder has its word pieces' vectors; leave it out")
+    if encoder.pretrained and encoder.embedding_trainable != "yes":
+        raise UserError(
+            f"--encoder.embedding-trainable {encoder.embedding_trainable}: not for a pretrained encoder, of which "
+            "--encoder.train says what is trained; the released profile has no such encoder"
+        )
+
+
 def _inputs(config: Config, sources: Sources, pieces: Pieces | None) -> dict[str, object]:
     """Returns everything that decides the arrays: the content of the files, and the settings that matter with them."""
 
@@ -203,8 +216,10 @@ def _inputs(config: Config, sources: Sources, pieces: Pieces | None) -> dict[str
     data, shape = config.data, named.entry(config.dataset).shape
     fractions = {"validation": data.validation_fraction, "test": data.test_fraction}
     drawn = {split: fraction for split, fraction in fractions.items() if split not in sources}
-    encoded = {"pieces": sha256(pieces.content.encode()).hexdigest()} if pieces else {}
-    return encoded | {
+    library = (
+        {"library": version("tokenizers"), "pieces": sha256(pieces.content.encode()).hexdigest()} if pieces else {}
+    )
+    return library | {
         "format": _FORMAT,
         "files": {split: sha256(json.dumps(content(split)).encode()).hexdigest() for split in sorted(sources)},
         "drawn": drawn,

@@ -50,12 +50,13 @@ def folder_of(name: str) -> Path:
     """
     if name == "minilm":
         return minilm_folder()
-    if not Path(name).is_dir():
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
         raise UserError(
             f"--encoder {name}: no such encoder or folder. Expected bilstm, cnn, minilm, or a folder with config.json, "
             f"model.safetensors and a tokenizer ({_FILES})."
         )
-    return Path(name)
+    return folder
 
 
 def read_tokenizer(folder: Path) -> str:

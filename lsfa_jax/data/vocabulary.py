@@ -19,6 +19,10 @@ class Vocabulary(Protocol):
     """Texts as token ids, one of an encoder's two inputs."""
 
     @property
+    def size(self) -> int:
+        """The largest token id + 1."""
+
+    @property
     def max_tokens(self) -> int:
         """Tokens of a text at most."""
 
@@ -75,6 +79,7 @@ class Words:
         """Indexes the vocabulary `words`; `max_words` of each text are read."""
         self._index = {word: NUM_SPECIAL + i for i, word in enumerate(words)}
         self._tokenizer, self.max_tokens = tokenizer, max_words
+        self.size = NUM_SPECIAL + len(self._index)
 
     def encode(self, text: str) -> np.ndarray:
         words = self._tokenizer.first_words(text, self.max_tokens)

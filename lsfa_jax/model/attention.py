@@ -87,15 +87,6 @@ def _rounded_product_backward(
 _rounded_product.defvjp(_rounded_product_forward, _rounded_product_backward)
 
 
-def declared(token_ids: Array, state_size: int) -> Array:
-    """Returns zeros in place of token states while an encoder's parameters are declared.
-
-    To compute states asks which devices there are. A model is read from its folder without that, so that its process
-    may still fork.
-    """
-    return jnp.zeros((*token_ids.shape, state_size))
-
-
 def token_mask(lengths: Array, num_tokens: int) -> Array:
     """Returns bool[B, T], true at tokens and false at padding, from lengths int32[B] and T."""
     chex.assert_rank(lengths, 1)

@@ -75,15 +75,15 @@ class LSFA(ClassifierMixin, BaseEstimator):
         epochs: passes over the training texts at most; None: the preset's, or in a small corpus as many as make 1,000
             steps, at most 40. Training stops early where validation no longer improves.
         max_words: words kept of each text.
-        hidden_size: LSTM units a direction.
+        hidden_size: LSTM units a direction; half the filters of a convolution.
         feature_size: D, size of a label's feature.
         head_threshold: N_t; labels with fewer training texts are rare and get generated features. None: the mean number
             of training texts a label has, 2 at least, which comes near the paper's choices for its corpora.
         num_augmented: N_a, features generated for each rare label.
         psc_weight: alpha, weight of the contrastive loss.
         augmented_weight: gamma, weight of the generated features.
-        learning_rate: Adam's.
-        batch_size: texts a step; None: the preset's, but 16 below 10,000 texts.
+        learning_rate: Adam's; of the labels alone if a pretrained encoder is fine-tuned.
+        batch_size: texts a step; None: the preset's, but 16 below 10,000 texts where the encoder is not pretrained.
         vectors: word vectors: 'none', 'glove-50d' (fetched once), or a GloVe or word2vec text file.
         encoder: 'bilstm', 'cnn', or a pretrained transformer to fine-tune: 'minilm' (fetched once) or a folder in
             Hugging Face's format. One takes more time, and needs fewer texts; its preset decides batches and epochs.
@@ -321,7 +321,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
     def _preset(self) -> dict[str, Any]:
         if self.preset not in ("quick", "full"):
             raise ValueError(f"preset={self.preset!r}: expected 'quick' or 'full'")
-        encoder = encoder_settings(self.encoder)
+        encoder = encoder_settings(str(self.encoder))
         return merged(layered("custom", self.preset, "paper", encoder=encoder["kind"]), {"encoder": encoder})
 
     def _chosen(self) -> dict[str, Any]:
@@ -396,13 +396,14 @@ def fitting(config: Config, built: Corpus, chosen: Collection[str] = ()) -> dict
         chosen: the dotted names of settings that the user chose, which keep their values.
     """
     counts, documents = built.label_counts, len(built.train)
+    small = documents < _SMALL_CORPUS
     # Fine-tuning takes few epochs whatever the size.
-    small = documents < _SMALL_CORPUS and not config.encoder.pretrained
+    more_steps = small and not config.encoder.pretrained
     batch_size, epochs = config.optimizer.batch_size, config.representation.epochs
-    if small and "optimizer.batch_size" not in chosen:
+    if more_steps and "optimizer.batch_size" not in chosen:
         batch_size = min(batch_size, _SMALL_BATCH)
     steps = math.ceil(documents / batch_size)
-    if small and "representation.epochs" not in chosen:
+    if more_steps and "representation.epochs" not in chosen:
         epochs = max(epochs, min(_MOST_EPOCHS, math.ceil(_STEPS / steps)))
     # However few epochs there are, weights are averaged in the last third and the contrastive loss takes part.
     last_third = math.ceil(2 * epochs / 3)

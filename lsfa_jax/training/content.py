@@ -31,6 +31,8 @@ def digests(corpus: Corpus, encoder: InitialEncoder) -> dict[str, str]:
     published = np.array([corpus.num_labels, corpus.published_documents], np.int64)
     parts["label frequencies"] = [published, np.asarray(corpus.published_counts, np.int64)]
     parts[encoder.name] = [np.asarray(array, np.float32) for array in jax.tree.leaves(encoder.params)]
+    if encoder.shape.architecture:
+        parts[encoder.name].append(_text([repr(encoder.shape.architecture)]))
     # hashlib releases the GIL.
     with ThreadPoolExecutor() as pool:
         return dict(zip(parts, pool.map(_digest, parts.values()), strict=True))

@@ -9,6 +9,7 @@ from lsfa_jax.data.pieces import folder_of
 from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.training import pretrained
 from lsfa_jax.types import PyTree
+from lsfa_jax.util.console import warn
 
 
 class InitialEncoder(NamedTuple):
@@ -28,6 +29,11 @@ def initial_encoder(config: Config, corpus: Corpus) -> InitialEncoder:
         UserError: vectors or encoder cannot be read.
     """
     if config.encoder.pretrained:
+        if config.encoder.train != "frozen" and config.optimizer.encoder_learning_rate == "same":
+            warn(
+                f"the pretrained encoder is trained at the labels' rate of {config.optimizer.learning_rate:g}, which "
+                "may ruin it; --optimizer.encoder-learning-rate 1e-4 is usual"
+            )
         encoder = pretrained.read(folder_of(config.encoder.pretrained))
         sizes = encoder.architecture.vocabulary_size, encoder.architecture.hidden_size
         return InitialEncoder("pretrained encoder", EncoderShape(*sizes, encoder.architecture), encoder.params)

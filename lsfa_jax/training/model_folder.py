@@ -28,7 +28,7 @@ from lsfa_jax.data.pieces import Pieces
 from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.data.vocabulary import NUM_SPECIAL, Vocabulary, Words
 from lsfa_jax.model.encoders import EncoderShape
-from lsfa_jax.model.encoders.transformer import Architecture
+from lsfa_jax.model.encoders.interface import Architecture
 from lsfa_jax.model.lsfa import init_params, make_model
 from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
@@ -132,6 +132,8 @@ def write(folder: Path, model: TrainedModel) -> None:
     }
     content[_MANIFEST] = _sealed(manifest)
     invalidate(folder)
+    for name in {_VOCABULARY, _TOKENIZER} - content.keys():  # of a model of the other kind
+        (folder / name).unlink(missing_ok=True)
     for name, data in content.items():
         atomic.write_bytes(folder / name, data, ADVICE)
 
@@ -174,7 +176,7 @@ def read(folder: Path) -> TrainedModel:
         architecture=shape.architecture,
     )
     try:
-        size = getattr(model.vocabulary(), "size", 0)
+        size = model.vocabulary().size
     except UserError as error:
         raise _damaged(folder / _TOKENIZER, str(error)) from None
     if size > shape.vocabulary_size:
@@ -317,9 +319,9 @@ def _arrays(path: Path, data: bytes, written: int) -> dict[str, np.ndarray]:
 def _encoder_shape(path: Path, manifest: _Manifest, arrays: dict[str, np.ndarray], num_words: int) -> EncoderShape:
     """Returns the shape of the encoder, from the manifest or from words and weights."""
     if architecture := manifest.encoder:
-        # A number that no file has would take forever to build.
-        if not 1 <= architecture.num_layers <= len(arrays):
-            raise _damaged(path, f"it has too few arrays for {architecture.num_layers:,} layers")
+        # More layers than arrays would take forever to build.
+        if not 1 <= architecture.num_layers <= len(arrays) or not architecture.is_possible:
+            raise _damaged(path.with_name(_MANIFEST), f"no encoder has these sizes: {_shown(architecture)}")
         return EncoderShape(architecture.vocabulary_size, architecture.hidden_size, architecture)
     embedding = arrays.get(_EMBEDDING)
     if embedding is None or embedding.ndim != 2:

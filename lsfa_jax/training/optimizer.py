@@ -80,8 +80,8 @@ def _clip(settings: config.Optimizer) -> optax.GradientTransformation:
 
 def _encoder_rates(settings: config.Optimizer, num_steps: int) -> optax.GradientTransformation:
     """Multiplies updates by minus the learning rate, which differs for the encoder, and decays its matrices."""
-    peak = settings.encoder_learning_rate
-    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, max(1, round(settings.warmup * num_steps)), num_steps)
+    peak, warmup = settings.encoder_learning_rate, max(1, round(settings.warmup * num_steps))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(num_steps, warmup + 1))
 
     def init(params: PyTree) -> optax.ScaleByScheduleState:
         del params

@@ -6,6 +6,7 @@ Frozen parameters have no gradients, no Adam moments and no average, and are not
 from typing import Any
 
 from lsfa_jax.config import Encoder
+from lsfa_jax.util.console import UserError
 
 Params = dict[str, Any]
 
@@ -14,11 +15,16 @@ def split(params: Params, settings: Encoder) -> tuple[Params, Params]:
     """Splits parameters into trained and frozen ones: two trees of nested dicts that `join` joins.
 
     With `encoder.train` = "frozen", all of the encoder is frozen; with a number N, all but its last N layers.
+
+    Raises:
+        UserError: the encoder has fewer layers.
     """
     if settings.train == "all":
         return params, {}
     encoder = params["encoder"]
     layers = sorted(name for name in encoder if name.startswith("layer_"))
+    if settings.train != "frozen" and settings.train > len(layers):
+        raise UserError(f"--encoder.train {settings.train}: expected all, frozen, or 1 to {len(layers)} last layers")
     trained = [] if settings.train == "frozen" else layers[-settings.train :]
     return (
         params | {"encoder": {name: part for name, part in encoder.items() if name in trained}},

@@ -1,5 +1,6 @@
 """Which precision of matrix products is the faster one on these devices, where the settings leave it open."""
 
+import functools
 import time
 from collections.abc import Callable, Set
 from pathlib import Path
@@ -32,8 +33,14 @@ def resolved(config: Config, started: Config | None = None) -> Config:
     if started is not None and started.precision != "auto":
         precision: Precision = started.precision
     else:
-        precision = choose(jax.default_backend(), processor_flags(), measured_speedup)
+        precision = _of_this_process()
     return config.model_copy(update={"precision": precision})
+
+
+@functools.cache
+def _of_this_process() -> Precision:
+    """Chooses once, so that equal calls of a process give equal models."""
+    return choose(jax.default_backend(), processor_flags(), measured_speedup)
 
 
 def choose(platform: str, flags: Set[str], speedup: Callable[[], float]) -> Precision:

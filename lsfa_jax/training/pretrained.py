@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from lsfa_jax.data.pieces import Pieces, read_tokenizer
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
-from lsfa_jax.model.encoders.transformer import Architecture, Family, params_from_hugging_face
+from lsfa_jax.model.encoders.interface import Architecture
+from lsfa_jax.model.encoders.transformer import Family, params_from_hugging_face
 from lsfa_jax.types import HostArray, PyTree
 from lsfa_jax.util.console import UserError
 
@@ -39,7 +40,7 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 # Beyond these a number in config.json is an error, not a model.
 _MAX_SIZE = 10**7
-_MAX_LAYERS = 1000
+_MAX_LAYERS = 100
 
 _CONVERT = (
     "import glob, torch, safetensors.torch as s; s.save_file({k: v.clone().contiguous() for f in "

@@ -114,9 +114,10 @@ class RunFolder:
                     "and the label names were compared"
                 )
         if differing:
+            option = "--encoder" if differing == ["pretrained encoder"] else "--data-dir"
             raise UserError(
                 f"{self.path}: the data has changed since this run began: {', '.join(differing)} "
-                f"({config.data_dir or config.dataset}). Restore it, name its place with --data-dir, or start a new "
+                f"({config.data_dir or config.dataset}). Restore it, name its place with {option}, or start a new "
                 "run with another --output"
             )
 
@@ -261,6 +262,8 @@ def _is_fixed(folder: RunFolder, key: str, stages: Sequence[Stage], resume: bool
     if section == "report":
         return False
     stage = next((name for name, sections in _STAGE_SECTIONS.items() if section in sections), STAGES[0])
+    if key in ("adjust.cache_states", "adjust.encoder_dropout") and folder.read_config().encoder.train == "frozen":
+        stage = STAGES[0]  # which trains on stored states, too
     restarts = stage in stages and not (resume and folder.checkpoints(stage).exists())
     return stage == STAGES[0] or not restarts
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,15 +40,24 @@ def problems(draw):
 
 
 def padded_lengths(lengths, buckets, batch_size):
-    """Returns the bucket of each document; those of buckets that do not fill a batch wait for the next longer one."""
-    sizes = {row: next(size for size in buckets if size >= max(1, length)) for row, length in enumerate(lengths)}
-    waiting, padded = [], {}
-    for size in sorted(set(sizes.values())):
-        waiting += [row for row in sizes if sizes[row] == size]
-        if len(waiting) >= batch_size or size == max(sizes.values()):
-            padded |= dict.fromkeys(waiting, size)
-            waiting = []
-    return padded
+    """Returns the bucket of each document; those of a bucket fill up the next longer one, where it has room for all."""
+    groups = {}
+    for row, length in enumerate(lengths):
+        groups.setdefault(next(size for size in buckets if size >= max(1, length)), []).append(row)
+    sizes = sorted(groups)
+    for size, longer in pairwise(sizes):
+        free_rows = -len(groups[longer]) % batch_size
+        if len(groups[size]) <= free_rows:
+            groups[longer] += groups.pop(size)
+    return {row: size for size, rows in groups.items() for row in rows}
+
+
+@given(problems())
+def test_filling_up_buckets_computes_no_more_words(problem):
+    batches, lengths, _, buckets = problem
+    plain = np.bincount([next(size for size in buckets if size >= max(1, length)) for length in lengths])
+    computed = sum(-(-count // batches.batch_size) * size for size, count in enumerate(plain.tolist()))
+    assert batches.padding * max(1, sum(lengths)) <= batches.rows * computed * (1 + 1e-9)
 
 
 def rows_of(plan):

@@ -4,6 +4,7 @@ import shutil
 import tomllib
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -12,10 +13,15 @@ from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsfa_jax.training import model_folder
+from lsfa_jax.data.pieces import read_tokenizer
+from lsfa_jax.model.encoders import EncoderShape
+from lsfa_jax.model.lsfa import make_model
+from lsfa_jax.training import model_folder, pretrained
+from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
 from tests.reference.agreement import assert_equal
+from tests.training import pretrained_folder
 
 WORDS = ["one", "zwei", "три", "a\u2028b"]
 LABELS = ["plain", 'with "quotes", commas', "two\nlines", "日本", " space "]
@@ -129,10 +135,10 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-def seal(folder, written=3, **values):
+def seal(folder, written=model_folder.FORMAT, **values):
     """Writes model.json with the checksums of the folder's files, as a program that changed them could."""
     manifest = json.loads((folder / "model.json").read_text())
-    for name in FILES[:-1]:
+    for name in manifest["files"]:
         data = (folder / name).read_bytes()
         manifest["files"][name] = {"bytes": len(data), "sha256": sha256(data)}
     del manifest["sha256"]
@@ -213,7 +219,7 @@ QUERIES, WORD_VECTORS = "params/labels/queries", "params/encoder/embedding"
         (with_text("config.toml", lambda b: b.replace(b"hidden_size = 4", b"hidden_size = 5")),
          r"weights\.safetensors: .*array params/encoder/.* is float32\[.*by the settings.* it is float32\["),
         (with_text("config.toml", lambda b: b.replace(b"hidden_size = 4", b"hidden_size = 1000000000000000000000")),
-         r"config\.toml: "),
+         r"(config\.toml|weights\.safetensors): "),
         (with_text("config.toml", lambda b: b.replace(b"bilstm", b"bi\xff")), r"config\.toml: .*not TOML"),
         (with_text("config.toml", lambda b: b + b"x = " + b"[" * 100_000), r"config\.toml: .*not TOML"),
         (with_text("config.toml", lambda b: b.replace(b"hidden_size", b"hidden")), r"config\.toml: unknown setting"),
@@ -285,3 +291,76 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file: cannot .*another --output"):
         model_folder.write(tmp_path / "file", trained())
+
+
+# --- with a pretrained encoder
+
+
+@pytest.fixture
+def pretrained_copy(tmp_path):
+    """A model folder with a pretrained encoder."""
+    architecture, params = pretrained.read(pretrained_folder.write(tmp_path / "bert"))
+    settings = training_corpus.config(encoder={"kind": "transformer", "pretrained": "bert", "feature_head": False})
+    model = make_model(settings, EncoderShape(architecture.vocabulary_size, architecture.hidden_size, architecture), 3)
+    drawn = jax.tree.map(np.asarray, training_corpus.init_params(model))
+    model_folder.write(
+        tmp_path / "model",
+        TrainedModel(
+            config=settings,
+            words=[],
+            labels=["a", "b", "c"],
+            label_counts=np.ones(3, np.int64),
+            num_documents=3,
+            threshold=0.375,
+            params=drawn | {"encoder": params},
+            tokenizer=read_tokenizer(tmp_path / "bert"),
+            architecture=architecture,
+        ),
+    )
+    return tmp_path / "model"
+
+
+def test_a_pretrained_encoder_is_read_as_it_was_written(pretrained_copy, tmp_path):
+    model = model_folder.read(pretrained_copy)
+    expected = pretrained.read(tmp_path / "bert")
+    assert model.architecture == expected.architecture
+    assert_equal(model.params["encoder"], expected.params)
+    assert model.vocabulary().encode("about1w0 xyz").tolist() == [4, 8, 6, 7, 1]
+    assert not (pretrained_copy / "vocabulary").exists()
+
+
+def test_a_model_of_words_replaces_one_of_pieces(pretrained_copy):
+    model_folder.write(pretrained_copy, training_corpus.trained_model(["x"], ["a"], (4,), 0.5))
+    assert model_folder.read(pretrained_copy).words == ["x"]
+    assert not (pretrained_copy / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_heads", 0), ("num_heads", 3), ("first_id", 10**6), ("last_id", -1), ("norm_epsilon", -1.0),
+     ("num_layers", 10**9), ("num_layers", 3), ("hidden_size", 6), ("vocabulary_size", 17), ("activation", "tanh"),
+     ("num_positions", 2)],
+)  # fmt: skip
+def test_an_encoder_of_other_sizes_is_an_error(pretrained_copy, name, value):
+    manifest = json.loads((pretrained_copy / "model.json").read_text())
+    manifest["encoder"][name] = value
+    (pretrained_copy / "model.json").write_text(json.dumps(manifest))
+    seal(pretrained_copy)
+    with pytest.raises(UserError, match=r"(model\.json|weights\.safetensors): changed or damaged"):
+        model_folder.read(pretrained_copy)
+
+
+@pytest.mark.parametrize("change", [lambda b: b[:-9], lambda b: b"{}", lambda b: b.replace(b'"!"', b'"?"')])
+def test_a_changed_tokenizer_is_an_error(pretrained_copy, change):
+    file = pretrained_copy / "tokenizer.json"
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(UserError, match=r"tokenizer\.json: changed or damaged"):
+        model_folder.read(pretrained_copy)
+
+
+@pytest.mark.parametrize("content", [b"{}", b"\xff", b"[1]"])
+def test_a_tokenizer_that_cannot_be_read_is_an_error_although_its_checksum_is_right(pretrained_copy, content):
+    (pretrained_copy / "tokenizer.json").write_bytes(content)
+    seal(pretrained_copy)
+    with pytest.raises(UserError, match=r"tokenizer\.json: changed or damaged"):
+        model_folder.read(pretrained_copy)

@@ -3,6 +3,7 @@ import pytest
 
 from lsfa_jax.config import Encoder
 from lsfa_jax.training import partition
+from lsfa_jax.util.console import UserError
 
 ENCODER = {name: {"kernel": np.full(2, i)} for i, name in enumerate(["embedding", "layer_00", "layer_01", "layer_02"])}
 PARAMS = {"encoder": ENCODER, "labels": {"queries": np.zeros(3)}, "classifier": {"weights": np.ones(1)}}
@@ -15,7 +16,7 @@ PARAMS = {"encoder": ENCODER, "labels": {"queries": np.zeros(3)}, "classifier": 
         ("frozen", []),
         (1, ["layer_02"]),
         (2, ["layer_01", "layer_02"]),
-        (9, ["layer_00", "layer_01", "layer_02"]),
+        (3, ["layer_00", "layer_01", "layer_02"]),
     ],
 )
 def test_the_trained_parts_of_the_encoder_are_all_none_or_its_last_layers(train, trained):
@@ -25,3 +26,8 @@ def test_the_trained_parts_of_the_encoder_are_all_none_or_its_last_layers(train,
     assert learned["labels"] is PARAMS["labels"]
     assert learned["classifier"] is PARAMS["classifier"]
     assert partition.join(frozen, learned) == PARAMS
+
+
+def test_more_layers_than_there_are_is_an_error():
+    with pytest.raises(UserError, match=r"--encoder\.train 4: expected all, frozen, or 1 to 3 last layers"):
+        partition.split(PARAMS, Encoder(train=4))

@@ -5,7 +5,7 @@ All functions are pure. Padding is exact: values beyond a document's length chan
 """
 
 import functools
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -13,12 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
-from lsfa_jax.model.attention import declared, product, token_mask
+from lsfa_jax.model.attention import product, token_mask
 from lsfa_jax.model.encoders import cudnn_lstm
+from lsfa_jax.model.encoders.interface import EncoderShape, declared
 from lsfa_jax.types import Array, DTypeLike, Params, PyTree
-
-if TYPE_CHECKING:
-    from lsfa_jax.model.encoders import EncoderShape
 
 # Numerator and denominator of tanh(z) / z in powers of z^2, Eigen's minimax fit for float32; beyond the bound it is 1.
 _TANH_NUMERATOR = (
@@ -303,7 +301,7 @@ class BiLstm(nn.Module):
         return self.drop_states(bilstm(self.directions, x, lengths, self.dtype), deterministic=not train)
 
 
-def from_settings(settings: config.Encoder, shape: "EncoderShape", dtype: DTypeLike) -> BiLstm:
+def from_settings(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> BiLstm:
     """Returns the BiLSTM that the settings describe."""
     return BiLstm(
         vocabulary_size=shape.vocabulary_size,

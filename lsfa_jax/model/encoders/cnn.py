@@ -4,7 +4,7 @@ Shapes: B documents, T tokens (padded), E embedding, F = 2H filters, K width of 
 All functions are pure. Padding is exact: values beyond a document's length change no output and no gradient.
 """
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import chex
 import flax.linen as nn
@@ -12,11 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
-from lsfa_jax.model.attention import declared, product, token_mask
+from lsfa_jax.model.attention import product, token_mask
+from lsfa_jax.model.encoders.interface import EncoderShape, declared
 from lsfa_jax.types import Array, DTypeLike, Params
-
-if TYPE_CHECKING:
-    from lsfa_jax.model.encoders import EncoderShape
 
 
 def convolve(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32) -> Array:
@@ -148,7 +146,7 @@ class Cnn(nn.Module):
         return self.drop_states(cnn(self.layers, x, lengths, self.dtype), deterministic=not train)
 
 
-def from_settings(settings: config.Encoder, shape: "EncoderShape", dtype: DTypeLike) -> Cnn:
+def from_settings(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> Cnn:
     """Returns the convolution that the settings describe."""
     return Cnn(
         vocabulary_size=shape.vocabulary_size,

@@ -7,7 +7,7 @@ document's length change no output and no gradient.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -17,36 +17,12 @@ import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from lsfa_jax import config
-from lsfa_jax.model.attention import declared, product, token_mask
+from lsfa_jax.model.attention import product, token_mask
+from lsfa_jax.model.encoders.interface import Architecture, EncoderShape, declared
 from lsfa_jax.types import Array, DTypeLike, HostArray, Params, PyTree
-from lsfa_jax.util.console import UserError
-
-if TYPE_CHECKING:
-    from lsfa_jax.model.encoders import EncoderShape
 
 # Stands for minus infinity in a softmax.
 _MINUS_INFINITY = -1e30
-
-
-class Architecture(NamedTuple):
-    """The sizes of a transformer, as the config.json beside its weights has them."""
-
-    vocabulary_size: int
-    """Rows of the embedding table."""
-    hidden_size: int
-    """H."""
-    num_layers: int
-    num_heads: int
-    intermediate_size: int
-    """Hidden units of the feed-forward network."""
-    num_positions: int
-    """Tokens of a window at most, the first and the last token included."""
-    activation: Literal["gelu", "gelu_tanh", "relu"]
-    norm_epsilon: float
-    first_id: int
-    """Id of the token before each window, [CLS] or <s>."""
-    last_id: int
-    """Id of the token behind each window, [SEP] or </s>."""
 
 
 class Windows(NamedTuple):
@@ -294,7 +270,6 @@ def transformer(
     architecture: Architecture,
     window: int,
     dtype: DTypeLike = jnp.float32,
-    train_from: int = 0,
     drop_embedding: Callable[[Array], Array] = lambda x: x,
 ) -> Array:
     """Eq. 1: the state of each token from a transformer with post-norm, as BERT has it (Devlin et al., NAACL 2019).
@@ -302,13 +277,12 @@ def transformer(
     Each window of a text is read between the first and the last token, whose states are dropped.
 
     Args:
-        params: as `init_params` and `params_from_hugging_face` return them.
+        params: as `params_from_hugging_face` returns them.
         token_ids: int32[B, T], without first and last token.
         lengths: int32[B], tokens of each document; may be 0.
         architecture: sizes.
         window: tokens that are read at a time, with first and last token; `num_positions` at most.
         dtype: of the matrix products, float32 or bfloat16.
-        train_from: 0: everything has a gradient; k: layers k - 1 and up have one; num_layers + 1: nothing has one.
         drop_embedding: dropout on the embeddings.
 
     Returns:
@@ -322,9 +296,7 @@ def transformer(
 
     x = drop_embedding(embed(params["embedding"], ids, architecture.norm_epsilon)).reshape(-1, architecture.hidden_size)
     for i in range(architecture.num_layers):
-        x = jax.lax.stop_gradient(x) if train_from == i + 1 else x
         x = layer(params[layer_name(i)], x, mask, architecture, dtype)
-    x = jax.lax.stop_gradient(x) if train_from > architecture.num_layers else x
     return join_windows(x.reshape(*ids.shape, -1), lengths, windows, num_tokens)
 
 
@@ -359,7 +331,6 @@ class Transformer(nn.Module):
     Attributes:
         architecture: sizes.
         window: tokens that are read at a time.
-        train_from: the first part that has a gradient, as `transformer` counts them.
         embedding_dropout: rate of the dropout on the embeddings.
         state_dropout: rate of the dropout on the states.
         dtype: of the matrix products, float32 or bfloat16.
@@ -367,7 +338,6 @@ class Transformer(nn.Module):
 
     architecture: Architecture
     window: int
-    train_from: int = 0
     embedding_dropout: float = 0.0
     state_dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
@@ -399,7 +369,7 @@ class Transformer(nn.Module):
             return self.drop_embedding(x, deterministic=not train)
 
         states = transformer(
-            self.parts, token_ids, lengths, self.architecture, self.window, self.dtype, self.train_from, drop_embedding
+            self.parts, token_ids, lengths, self.architecture, self.window, self.dtype, drop_embedding
         )  # fmt: skip
         return self.drop_states(states, deterministic=not train)
 
@@ -559,23 +529,12 @@ def _convert_layer(source: _Tensors, architecture: Architecture, names: _LayerNa
     }
 
 
-def from_settings(settings: config.Encoder, shape: "EncoderShape", dtype: DTypeLike) -> Transformer:
-    """Returns the transformer of an architecture, trained as the settings say.
-
-    Raises:
-        UserError: there are fewer layers than `encoder.train` names.
-    """
+def from_settings(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> Transformer:
+    """Returns the transformer of an architecture with the window and the dropout of the settings."""
     assert shape.architecture, "the folder of a transformer has its architecture"
-    num_layers = shape.architecture.num_layers
-    train_from = {"all": 0, "frozen": num_layers + 1}.get(str(settings.train))
-    if train_from is None:
-        if int(settings.train) > num_layers:
-            raise UserError(f"encoder.train = {settings.train}: expected all, frozen, or 1 to {num_layers} last layers")
-        train_from = num_layers + 1 - int(settings.train)
     return Transformer(
         architecture=shape.architecture,
         window=settings.window,
-        train_from=train_from,
         embedding_dropout=settings.embedding_dropout,
         state_dropout=settings.encoder_dropout,
         dtype=dtype,

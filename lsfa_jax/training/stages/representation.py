@@ -104,7 +104,7 @@ def full_step(
     def loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
         dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
         lsfa = model.bind({"params": join(frozen, params)}, rngs=dropout)
-        states = lsfa.states(batch.words, batch.lengths, train=True, stored=batch.states)  # Eq. 1
+        states = lsfa.states(batch.words, batch.lengths, _drops(config), batch.states)  # Eq. 1
         return objective(lsfa, states, batch, state.extra, config.psc, model.num_labels, contrast)
 
     grads, losses = jax.grad(loss, has_aux=True)(state.params)
@@ -131,7 +131,7 @@ def shortlist_step(
 
     def encode(encoder: PyTree) -> Array:
         lsfa = model.bind({"params": join(frozen, state.params | {"encoder": encoder})}, rngs=dropout)
-        return lsfa.states(batch.words, batch.lengths, train=True, stored=batch.states)
+        return lsfa.states(batch.words, batch.lengths, _drops(config), batch.states)
 
     states, encoder_vjp = jax.vjp(encode, state.params["encoder"])
     logits = model.bind({"params": state.params}).estimates(states, batch.lengths, batch.candidates.pool)
@@ -149,6 +149,11 @@ def shortlist_step(
     (grads, d_states), losses = gradient(gather_rows(state.params, rows), states)
     grads = _freeze_embedding(config, state, grads | {"encoder": encoder_vjp(d_states)[0]})
     return after_sparse_step(state, grads, losses, optimizer, rows)
+
+
+def _drops(config: Config) -> bool:
+    """Whether the encoder has dropout: not if frozen, when its stored states may stand in for it."""
+    return config.encoder.train != "frozen"
 
 
 def _freeze_embedding(config: Config, state: TrainState, grads: dict[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lsfa_jax import config
-from lsfa_jax.model.encoders import EncoderShape, make_encoder, transformer
+from lsfa_jax.model.encoders import transformer
 from lsfa_jax.model.encoders.transformer import Architecture, params_from_hugging_face
-from lsfa_jax.util.console import UserError
 from tests.reference import transformer as reference
 from tests.reference.agreement import assert_agrees, assert_equal, value_and_gradients
 from tests.reference.inputs import normal
@@ -97,25 +95,6 @@ def test_ids_beyond_the_length_change_nothing_at_all():
         for x in (ids, garbage)
     ]
     assert_equal(*results)
-
-
-@pytest.mark.parametrize(("train", "trained"), [("all", 3), (2, 2), (1, 1), ("frozen", 0)])
-def test_only_the_last_layers_have_a_gradient(train, trained):
-    settings = config.Encoder(kind="transformer", train=train)
-    encoder = make_encoder(settings, EncoderShape(V, H, ARCHITECTURE), jnp.float32)
-    ids, lengths = token_ids(2, 4), np.array([4, 2], np.int32)
-    _, (gradients,) = value_and_gradients(lambda params: encoder.apply({"params": params}, ids, lengths), PARAMS)
-    parts = ["embedding", "layer_00", "layer_01"]
-    for number, name in enumerate(parts):
-        leaves = jax.tree.leaves(gradients[name])
-        assert all(np.any(x) for x in leaves) == (number >= len(parts) - trained), name
-        assert any(np.any(x) for x in leaves) == (number >= len(parts) - trained), name
-
-
-def test_more_last_layers_than_there_are_is_an_error():
-    settings = config.Encoder(kind="transformer", train=3)
-    with pytest.raises(UserError, match=r"encoder\.train = 3: expected all, frozen, or 1 to 2"):
-        make_encoder(settings, EncoderShape(V, H, ARCHITECTURE), jnp.float32)
 
 
 @pytest.mark.slow
