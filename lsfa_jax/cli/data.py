@@ -53,6 +53,9 @@ class CorpusArguments(Section):
     preset: Preset = Field("full", description="Whose settings: texts are shorter with quick.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of the documents that are held out.")
     vectors: str = Field("none", description="Word vectors: glove-50d, none, or a GloVe or word2vec text file.")
+    encoder: str = Field(
+        "bilstm", description="For which encoder, as for bin/train: minilm and folders read word pieces."
+    )
     data: Data = Data()
 
     def run(self) -> None:
@@ -61,7 +64,9 @@ class CorpusArguments(Section):
     def settings(self) -> Config:
         """Returns the settings with which bin/train would load the corpus."""
         chosen = {name: getattr(self, name) for name in ("data_dir", "preset", "seed", "vectors", "data")}
-        config = settings.validated(settings.layered(self.name, self.preset, "paper"), self.name)
+        encoder = settings.encoder_settings(self.encoder)
+        layers = settings.layered(self.name, self.preset, "paper", encoder=encoder["kind"])
+        config = settings.validated(settings.merged(layers, {"encoder": encoder}), self.name)
         return config.model_copy(update=chosen)
 
 
@@ -170,11 +175,12 @@ class PrepareArguments(CorpusArguments):
 
         config = self.settings()
         corpus = load.load_corpus(config)
-        load.load_embedding(config, corpus.words)
+        if not corpus.pieces:
+            load.load_embedding(config, corpus.words)
         note(
             f"{self.name}: {len(corpus.train):,} training, {len(corpus.validation):,} validation and "
             f"{plural(len(corpus.test), 'test document')}, {plural(corpus.num_labels, 'label')}, "
-            f"{plural(len(corpus.words), 'word')}"
+            f"{plural(corpus.vocabulary_size, 'word piece') if corpus.pieces else plural(len(corpus.words), 'word')}"
         )
         folder = load.prepared_folder(config)
         if folder.exists():

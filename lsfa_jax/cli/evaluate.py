@@ -371,7 +371,7 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> S
 
     compilation_cache.keep_on_disk()
     config, documents = model.config, problem.documents
-    with console.progress("words to numbers", len(documents), "documents") as advance:
+    with console.progress("reading texts", len(documents), "documents") as advance:
         texts = console.counted(documents.texts(), advance)
         words = encode(texts, model.vocabulary())
     mesh = sharding.make_mesh()

@@ -283,7 +283,7 @@ def _end_of_run(text: str, number: int) -> int:
     """Returns the end of run `number` of letters in an ASCII text, or the text's length if there are fewer."""
     size = _LETTERS_A_WORD * number
     while True:
-        # A run that the cut shortens has no end here.
+        # Not the end of a run that the cut shortens.
         letters = np.frombuffer(text[:size].encode().translate(_ASCII_LETTERS), bool)
         ends = np.flatnonzero(letters[:-1] > letters[1:]) + 1
         if len(ends) >= number:

@@ -286,12 +286,8 @@ class Run:
         settings = self.config.adjust
         return not settings.encoder_dropout and states.keep_on_disk(settings.cache_states)
 
-    def _collect(self, params: Params, split: Split, *files: HeadFeatures | TokenStates) -> prototypes.FeatureSums:
+    def _collect(self, params: Params, batches: Batches, *files: HeadFeatures | TokenStates) -> prototypes.FeatureSums:
         """Sums the features of a split in one pass of the encoder, which also fills `files`."""
-        batches = self._batches(split, self.config.optimizer.batch_size)
-        if self.config.encoder.train == "frozen" and not any(isinstance(file, TokenStates) for file in files):
-            # The first stage stored the states that the encoder still has.
-            batches = self._encoded(params, "train", batches)
         with ExitStack() as stack:
             sinks = [stack.enter_context(file.filling()) for file in files]
             return collect_features(self.model, params, batches, self.mesh, *sinks)
@@ -302,7 +298,7 @@ class Run:
         if not self._keeps_states(states):
             return batches
         if not states.decided:
-            self._collect(params, split, states)
+            self._collect(params, self._batches(split, self.config.optimizer.batch_size), states)
         return self._batches(states.split(), batches.batch_size)
 
     def _transfer(self, params: Params, keep_states: bool) -> TrainState:
@@ -320,7 +316,9 @@ class Run:
             if not checkpoints.is_complete() and not (checkpoints.exists and features_file.exists()):
                 states = self.token_states["train"]
                 also = keep_states and self._keeps_states(states) and not states.decided
-                sums = self._collect(params, self.corpus.train, *([states] if also else []), features)
+                # The states of a frozen encoder are stored already.
+                batches = self._encoded(params, "train", self.train) if config.encoder.train == "frozen" else self.train
+                sums = self._collect(params, batches, *([states] if also else []), features)
                 if not checkpoints.exists:
                     checkpoints.save(sharding.replicate(self.mesh, init(sums)))
             zeros = prototypes.zero_sums(self.model.num_labels, self.model.feature_size)

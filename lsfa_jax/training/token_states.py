@@ -51,7 +51,7 @@ class TokenStates:
             why = f"{path}: {error.strerror} for {size / 2**20:,.0f} MiB of token states"
             if choice == "yes":
                 raise UserError(f"{why}; make room, or set --adjust.cache-states no") from error
-            note(f"{why}; the encoder will run in every epoch of adjustment instead")
+            note(f"{why}; the encoder will run in every epoch instead")
             path.touch()
             return False
         note(f"{path}: {size / 2**20:,.0f} MiB of token states, until adjustment is done")

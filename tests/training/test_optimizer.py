@@ -178,11 +178,22 @@ def test_a_fine_tuned_encoder_has_adamw_with_warmup_and_decay_and_the_labels_hav
 def test_without_a_rate_for_the_encoder_fine_tuning_is_plain_adam():
     settings = config.Optimizer(learning_rate=0.03)
     trained = []
-    for made in (optimizer.make_fine_tuning_optimizer(settings, 5), optimizer.make_optimizer(settings, 0.03)):
+    for plain in (optimizer.make_fine_tuning_optimizer(settings, 5), optimizer.make_optimizer(settings, 0.03)):
         params = jax.tree.map(jnp.zeros_like, TRAJECTORY[0])
-        state = made.init(params)
+        state = plain.init(params)
         for gradient in TRAJECTORY:
-            updates, state = made.update(gradient, state, params)
+            updates, state = plain.update(gradient, state, params)
             params = optax.apply_updates(params, updates)
         trained.append(params)
     jax.tree.map(np.testing.assert_array_equal, *trained)
+
+
+@pytest.mark.parametrize(("num_steps", "warmup"), [(1, 0.1), (2, 0.9), (1, 0.0)])
+def test_a_schedule_of_one_or_two_steps(num_steps, warmup):
+    settings = config.Optimizer(clip="none", encoder_learning_rate=0.01, warmup=warmup)
+    params = {"encoder": {"embedding": jnp.ones(2)}, "labels": jnp.ones(2)}
+    tuned = optimizer.make_fine_tuning_optimizer(settings, num_steps)
+    state = tuned.init(params)
+    for _ in range(num_steps + 1):
+        updates, state = tuned.update(params, state, params)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(updates))
