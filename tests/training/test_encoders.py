@@ -3,14 +3,22 @@
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lsfa_jax import LSFA
 from lsfa_jax.cli import predict
 from lsfa_jax.config import Config, merged
+from lsfa_jax.data.batches import Batch
+from lsfa_jax.data.negative_sampling import sample_candidates
+from lsfa_jax.model.encoders import EncoderShape
+from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.serving.predictor import Predictor
-from lsfa_jax.training import model_folder, pretrained
+from lsfa_jax.training import model_folder, partition, pretrained
+from lsfa_jax.training.stages.representation import full_step, shortlist_step
+from lsfa_jax.training.state import init_state
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
 from tests.training import pretrained_folder, runs
@@ -24,7 +32,12 @@ ENCODERS = {
     "cnn": {"encoder": {"kind": "cnn", "kernel_width": 3, "residual_blocks": 1}},
     "transformer": {"encoder": TRANSFORMER, "optimizer": FINE_TUNED, "data": LONG},
     "frozen transformer": {"encoder": TRANSFORMER | {"train": "frozen"}, "data": LONG},
-    "last layer": {"encoder": TRANSFORMER | {"train": 1}, "optimizer": FINE_TUNED, "data": LONG},
+    "last layer": {
+        "encoder": TRANSFORMER | {"train": 1},
+        "optimizer": FINE_TUNED,
+        "data": LONG,
+        "representation": {"shortlist": 4},
+    },
 }
 
 
@@ -106,6 +119,30 @@ def test_a_pretrained_encoder_needs_its_kind_and_the_kind_a_pretrained_encoder(d
         with pytest.raises(UserError, match=r"--encoder"):
             runs.train(tmp_path / "run", training_corpus.run_config(data, encoder=encoder))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("step", [full_step, shortlist_step])
+def test_the_states_of_a_frozen_encoder_are_those_that_are_stored(step, data, bert):
+    sections = {"encoder": {"embedding_dropout": 0.5, "encoder_dropout": 0.5}}
+    config = Config.model_validate(merged(config_of("frozen transformer", data, bert).model_dump(), sections))
+    architecture, _ = pretrained.read(bert)
+    model = make_model(config, EncoderShape(architecture.vocabulary_size, architecture.hidden_size, architecture), 8)
+    params = training_corpus.init_params(model)
+    trained, frozen = partition.split(params, config.encoder)
+    extra = {"prototypes": jnp.zeros((8, 8)), "present": jnp.zeros(8, bool)}
+    state = init_state(jax.random.key(0), trained, optax.sgd(1.0), ("bce", "psc"), extra)
+    ids = np.random.default_rng(0).integers(4, 17, (3, 5)).astype(np.int32)
+    labels = np.array([[0, 1], [2, 0], [7, 0]], np.int32)
+    mask = np.array([[True, True], [True, False], [True, False]])
+    batch = Batch(ids, np.array([5, 2, 3], np.int32), labels, mask, np.ones(3, bool), np.arange(3, dtype=np.int32))
+    batch = batch._replace(candidates=sample_candidates(labels[mask], 8, 4, 0, 1, 0))
+    states = model.apply({"params": params}, batch.words, batch.lengths, method=Lsfa.states)
+    after = [
+        step(model, config, optax.sgd(1.0), state, inputs, False, frozen).params
+        for inputs in (batch, batch._replace(words=None, states=states))
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *after)
+    assert np.any(after[0]["classifier"]["weights"] != trained["classifier"]["weights"])
 
 
 @pytest.mark.slow
