@@ -67,6 +67,8 @@ class CorpusArguments(Section):
         encoder = settings.encoder_settings(self.encoder)
         layers = settings.layered(self.name, self.preset, "paper", encoder=encoder["kind"])
         config = settings.validated(settings.merged(layers, {"encoder": encoder}), self.name)
+        if encoder["pretrained"]:
+            chosen["vectors"] = config.vectors  # not those of the corpus's words
         return config.model_copy(update=chosen)
 
 

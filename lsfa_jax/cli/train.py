@@ -63,7 +63,7 @@ def parse(argv: list[str], prog: str = "bin/train") -> TrainArguments:
     chosen = _early_options(argv)
     file, where = _settings_file(chosen)
     names = _layer_names(chosen, file, where)
-    encoder = _encoder_kind(getattr(chosen, "encoder.kind"), file, where)
+    encoder = _encoder_kind(getattr(chosen, "encoder.kind"), file, where, not chosen.config)
     layers = layered(names["dataset"], names["preset"], names["profile"], encoder=encoder)
     base = validated(merged(layers, file), where)
     default = TrainArguments.model_validate({**base.model_dump(), **names})
@@ -109,7 +109,7 @@ def _settings_file(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return {}, "settings"
 
 
-def _encoder_kind(option: str | None, file: dict[str, Any], where: str) -> str:
+def _encoder_kind(option: str | None, file: dict[str, Any], where: str, resumes: bool) -> str:
     """Returns the kind of encoder; one that is only named in the file, as `encoder = "cnn"`, gets its table."""
     if isinstance(file.get("encoder"), str):
         file["encoder"] = encoder_settings(file["encoder"])
@@ -117,6 +117,8 @@ def _encoder_kind(option: str | None, file: dict[str, Any], where: str) -> str:
     in_file = of_encoder.get("kind", "bilstm") if isinstance(of_encoder, dict) else None
     complete = in_file and "embedding_size" in (of_encoder or {})
     if option and complete and option != in_file:
+        if resumes:
+            raise UserError(f"--encoder: the run has a {in_file}; leave the option out, or choose another --output")
         raise UserError(
             f"--encoder: {where} has all settings of a {in_file}, and a {option} needs others; leave out --config, or "
             "remove those of encoder and optimizer from the file"

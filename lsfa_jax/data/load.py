@@ -188,10 +188,12 @@ def _files_of(source: Source) -> list[Path]:
 def _check_encoder(config: Config) -> None:
     """Raises UserError where settings of the encoder contradict each other."""
     encoder = config.encoder
-    if (encoder.kind == "transformer") != bool(encoder.pretrained):
+    if encoder.kind == "transformer" and not encoder.pretrained:
+        raise UserError("encoder.kind transformer: name its weights, with --encoder minilm or --encoder FOLDER")
+    if encoder.pretrained and encoder.kind != "transformer":
         raise UserError(
-            f"encoder.kind {encoder.kind} with encoder.pretrained {encoder.pretrained!r}: a pretrained encoder is a "
-            "transformer, and a transformer is pretrained; name it with --encoder minilm or --encoder FOLDER"
+            f"encoder.pretrained {encoder.pretrained}: weights of a transformer, and encoder.kind is {encoder.kind}; "
+            "choose one of them with --encoder"
         )
     if encoder.train != "all" and not encoder.pretrained:
         raise UserError(

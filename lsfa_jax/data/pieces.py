@@ -54,7 +54,7 @@ def folder_of(name: str) -> Path:
     if not folder.is_dir():
         raise UserError(
             f"--encoder {name}: no such encoder or folder. Expected bilstm, cnn, minilm, or a folder with config.json, "
-            f"model.safetensors and a tokenizer ({_FILES})."
+            f"model.safetensors and a tokenizer ({_FILES}). Models of a hub are not fetched: download the folder first."
         )
     return folder
 

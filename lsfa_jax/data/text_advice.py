@@ -55,7 +55,7 @@ def unread_words(num_texts: int, num_cut: int, words: int, unread: int, max_word
         return ""
     return (
         f"Texts longer than {max_words:,} words: {_share(num_cut, num_texts)}; {100 * unread / words:.1f} % of all "
-        "words are not read (--data.max-words reads more)"
+        "words are not read (training with a larger --data.max-words reads more)"
     )
 
 

@@ -299,7 +299,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
             model = model_folder.read(Path(path))
         file = Path(path) / _ESTIMATOR_FILE
         if not file.is_file():
-            return cls()._keep(model, ParsedLabels.named(model.labels))
+            encoder = model.config.encoder
+            return cls(encoder=encoder.pretrained or encoder.kind)._keep(model, ParsedLabels.named(model.labels))
         try:
             about = json.loads(file.read_text(encoding="utf-8"))
             return cls(**about["params"])._keep(model, ParsedLabels.restored(about["form"], about["classes"]))

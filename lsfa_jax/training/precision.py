@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from lsfa_jax.config import Config
 from lsfa_jax.types import Array, DTypeLike
+from lsfa_jax.util.console import note
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -40,7 +41,9 @@ def resolved(config: Config, started: Config | None = None) -> Config:
 @functools.cache
 def _of_this_process() -> Precision:
     """Chooses once, so that equal calls of a process give equal models."""
-    return choose(jax.default_backend(), processor_flags(), measured_speedup)
+    precision = choose(jax.default_backend(), processor_flags(), measured_speedup)
+    note(f"--precision auto: {precision}")
+    return precision
 
 
 def choose(platform: str, flags: Set[str], speedup: Callable[[], float]) -> Precision:
@@ -69,7 +72,7 @@ def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
-def measured_speedup(rounds: int = 3) -> float:
+def measured_speedup(rounds: int = 10) -> float:
     """Returns the time of a product in float32 / in bfloat16, in the shape of label attention; takes some 0.2 s."""
 
     @jax.jit

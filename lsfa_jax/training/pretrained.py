@@ -4,6 +4,7 @@ Only these files are read, and nothing in them is executed: weights that are pic
 """
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.model.encoders.interface import Architecture
 from lsfa_jax.model.encoders.transformer import Family, params_from_hugging_face
 from lsfa_jax.types import HostArray, PyTree
-from lsfa_jax.util.console import UserError
+from lsfa_jax.util.console import UserError, warn
 
 _FAMILIES: dict[str, Family] = {
     "bert": "bert",
@@ -41,6 +42,11 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 # Beyond these a number in config.json is an error, not a model.
 _MAX_SIZE = 10**7
 _MAX_LAYERS = 100
+
+# The least share of the embedding's rows that a tokenizer uses: tables are padded to round sizes.
+_MIN_SHARE = 0.9
+
+_LAYER = re.compile(r"\blayer\.(\d{1,4})\.")
 
 _CONVERT = (
     "import glob, torch, safetensors.torch as s; s.save_file({k: v.clone().contiguous() for f in "
@@ -69,6 +75,12 @@ def read(folder: Path) -> Pretrained:
     """
     family, architecture = _architecture(folder)
     tensors = {name: tensor for file in _weight_files(folder) for name, tensor in _tensors(file)}
+    layers = {int(match[1]) for name in tensors if (match := _LAYER.search(name))}
+    if layers and max(layers) >= architecture.num_layers:
+        raise UserError(
+            f"{folder}: the weights have {max(layers) + 1} layers, and {_CONFIG} {architecture.num_layers}; they are "
+            "not of the same model."
+        )
     try:
         params = params_from_hugging_face(tensors, architecture, family)
     except ValueError as error:
@@ -93,6 +105,11 @@ def _architecture(folder: Path) -> tuple[Family, Architecture]:
         raise UserError(
             f"{folder}: the tokenizer has ids up to {pieces.size - 1:,}, and the embedding table of {_CONFIG} "
             f"{sizes['vocabulary_size']:,} rows (vocab_size). They are not of the same model."
+        )
+    if pieces.size < _MIN_SHARE * sizes["vocabulary_size"]:
+        warn(
+            f"{folder}: the tokenizer has {pieces.size:,} pieces, and the embedding table {sizes['vocabulary_size']:,} "
+            "rows: is it the tokenizer of this model?"
         )
     return family, Architecture(
         **sizes,

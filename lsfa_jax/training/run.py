@@ -87,6 +87,7 @@ def _prepare(config: Config, folder: RunFolder, stages: Sequence[Stage], resume:
     corpus = load_corpus(config)
     _check_documents(corpus)
     encoder = initial_encoder(config, corpus)
+    partition.split({"encoder": encoder.params}, config.encoder)  # raises where there are fewer layers
     digests = content.digests(corpus, encoder)
     folder.check_content(corpus.words, corpus.labels, digests, config)
     run_folder.drop_stages(folder, config, stages, resume)

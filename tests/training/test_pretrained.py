@@ -232,6 +232,15 @@ def test_more_layers_than_there_are(tmp_path):
     assert "encoder.layer.2." in error(write(tmp_path, BERT | {"num_hidden_layers": 90}))
 
 
+def test_fewer_layers_than_there_are(tmp_path):
+    assert "the weights have 2 layers, and config.json 1" in error(write(tmp_path, BERT | {"num_hidden_layers": 1}))
+
+
+def test_a_tokenizer_of_few_pieces_is_a_warning(tmp_path, capfd):
+    read(write(tmp_path, vocabulary=VOCABULARY[:9]))
+    assert f"the tokenizer has 9 pieces, and the embedding table {V} rows" in "".join(capfd.readouterr())
+
+
 def test_a_tensor_of_another_shape(tmp_path):
     name = "encoder.layer.1.intermediate.dense.weight"
     message = error(write(tmp_path, tensors=TENSORS | {name: np.zeros((INNER + 1, H), np.float32)}))
