@@ -85,6 +85,11 @@ class Corpus:
     """The vocabulary where texts are word pieces of a pretrained encoder."""
 
     @property
+    def tokenizer(self) -> str:
+        """The tokenizer of word pieces as JSON; "" where texts are words."""
+        return self.pieces.content if self.pieces else ""
+
+    @property
     def vocabulary_size(self) -> int:
         """Rows of the embedding table."""
         return self.pieces.size if self.pieces else vocabulary.NUM_SPECIAL + len(self.words)

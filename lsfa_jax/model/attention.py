@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from lsfa_jax.types import Array, DTypeLike, Params
 
 # Stands for minus infinity in a softmax: exp of it is 0, and its gradient is 0 instead of nan.
-_MINUS_INFINITY = -1e30
+MINUS_INFINITY = -1e30
 
 
 def product(spec: str, a: Array, b: Array, dtype: DTypeLike = jnp.float32) -> Array:
@@ -111,7 +111,7 @@ def label_attention(states: Array, mask: Array, queries: Array, dtype: DTypeLike
     spec = "btd,ld->blt" if queries.ndim == 2 else "btd,bld->blt"
     scores = product(spec, states, queries, dtype)
     mask = mask[:, None]
-    return jax.nn.softmax(jnp.where(mask, scores, _MINUS_INFINITY), axis=-1) * mask
+    return jax.nn.softmax(jnp.where(mask, scores, MINUS_INFINITY), axis=-1) * mask
 
 
 def project_tokens(states: Array, head: Params | None, dtype: DTypeLike = jnp.float32) -> Array:

@@ -413,7 +413,7 @@ class Run:
         trained = model_folder.TrainedModel(
             config=self.config,
             words=corpus.words,
-            tokenizer=corpus.pieces.content if corpus.pieces else "",
+            tokenizer=corpus.tokenizer,
             architecture=self.initial_encoder.shape.architecture,
             labels=corpus.labels[: corpus.num_labels],
             label_counts=corpus.published_counts[: corpus.num_labels],

@@ -143,8 +143,7 @@ class RunFolder:
         model_folder.invalidate(self.path)
         # The settings first: a run that is killed after this can be resumed.
         self._write("config.toml", to_toml(config))
-        tokenizer = corpus.pieces.content if corpus.pieces else ""
-        for name, text in model_folder.text_files(corpus.words, corpus.labels, tokenizer).items():
+        for name, text in model_folder.text_files(corpus.words, corpus.labels, corpus.tokenizer).items():
             self._write(name, text)
         if digests is not None:
             self._write(self._content_file.name, json.dumps(dict(digests), indent=2) + "\n")

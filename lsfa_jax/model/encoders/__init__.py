@@ -1,8 +1,8 @@
 """Eq. 1: encoders behind one interface, token ids to token states.
 
 An encoder is a Flax module with the members of `Encoder`. To add one, write it in a file of this folder, with a
-function `from_settings` that returns it, and add the file's name to `config.EncoderKind`. Nothing outside this folder
-depends on which one is used.
+function `from_settings` that returns it, and add the file's name to `config.EncoderKind`. No equation outside this
+folder depends on which one is used.
 """
 
 import importlib
@@ -16,10 +16,6 @@ __all__ = ["Encoder", "EncoderShape", "make_encoder"]
 
 
 def make_encoder(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> Encoder:
-    """Returns the encoder that the settings name.
-
-    Raises:
-        UserError: a setting does not fit the pretrained encoder.
-    """
+    """Returns the encoder that the settings name."""
     module = importlib.import_module(f"{__name__}.{settings.kind}")
     return cast(Encoder, module.from_settings(settings, shape, dtype))

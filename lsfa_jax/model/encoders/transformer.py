@@ -17,12 +17,9 @@ import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from lsfa_jax import config
-from lsfa_jax.model.attention import product, token_mask
+from lsfa_jax.model.attention import MINUS_INFINITY, product, token_mask
 from lsfa_jax.model.encoders.interface import Architecture, EncoderShape, declared
 from lsfa_jax.types import Array, DTypeLike, HostArray, Params, PyTree
-
-# Stands for minus infinity in a softmax.
-_MINUS_INFINITY = -1e30
 
 
 class Windows(NamedTuple):
@@ -167,7 +164,7 @@ def _attend(dtype: DTypeLike, qkv: Array, mask: Array) -> Array:
 def _attend_forward(dtype: DTypeLike, qkv: Array, mask: Array) -> tuple[Array, PyTree]:
     q, k, v = (x.astype(dtype) for x in qkv.transpose(2, 0, 3, 1, 4))
     scores = product("wnsd,wntd->wnst", k, q, dtype) * q.shape[-1] ** -0.5
-    scores = jnp.where(mask[:, None, :, None], scores, _MINUS_INFINITY)
+    scores = jnp.where(mask[:, None, :, None], scores, MINUS_INFINITY)
     weights = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True))
     total = jnp.sum(weights, axis=2)
     weights = weights.astype(dtype)
