@@ -7,12 +7,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from lsfa_jax.model.attention import MINUS_INFINITY
 from lsfa_jax.types import Array
 
 Denominator = Literal["all", "exclude_positive", "double_positive"]
-
-# Stands for minus infinity in a softmax: exp of it is 0, and no inf - inf arises in a gradient.
-_MINUS_INFINITY = -1e30
 
 # Below this norm float32 cannot represent a direction, and the gradient of the normalization overflows.
 _MIN_NORM = 1e-12
@@ -46,7 +44,7 @@ def supervised_contrastive(
     chex.assert_equal_shape_prefix((features, label_ids, mask), 1)
     v = l2_normalize(features) if normalize else features
     not_self = mask[None, :] & ~jnp.eye(len(v), dtype=bool)
-    similarity = jnp.where(not_self, v @ v.T / temperature, _MINUS_INFINITY)
+    similarity = jnp.where(not_self, v @ v.T / temperature, MINUS_INFINITY)
     log_softmax = similarity - jax.nn.logsumexp(similarity, axis=1, keepdims=True)
     is_positive = not_self & (label_ids[None, :] == label_ids[:, None])
     num_positives = jnp.sum(is_positive, axis=1)
@@ -88,24 +86,24 @@ def prototypical_contrastive(
     chex.assert_shape(present, (len(prototypes),))
     prototypes = jax.lax.stop_gradient(prototypes)
     v, p = (l2_normalize(features), l2_normalize(prototypes)) if normalize else (features, prototypes)
-    similarity = jnp.where(present, v @ p.T / temperature, _MINUS_INFINITY)
+    similarity = jnp.where(present, v @ p.T / temperature, MINUS_INFINITY)
     positive = jnp.take_along_axis(similarity, label_ids[:, None], axis=1)
     if label_weights is not None:
         # w exp(s) = exp(s + log w).
         is_weighted = label_weights > 0
         similarity = jnp.where(
-            is_weighted, similarity + jnp.log(jnp.where(is_weighted, label_weights, 1.0)), _MINUS_INFINITY
+            is_weighted, similarity + jnp.log(jnp.where(is_weighted, label_weights, 1.0)), MINUS_INFINITY
         )
     if denominator == "exclude_positive":
         is_positive = jnp.arange(len(prototypes)) == label_ids[:, None]
-        terms = jnp.where(is_positive, _MINUS_INFINITY, similarity)
+        terms = jnp.where(is_positive, MINUS_INFINITY, similarity)
     elif denominator == "double_positive":
         terms = jnp.concatenate([positive, similarity], axis=1)
     else:
         terms = similarity
     per_pair = jax.nn.logsumexp(terms, axis=1) - positive[:, 0]
     # With a single label the denominator of `exclude_positive` is empty, and the pair adds 0.
-    has_terms = jnp.max(terms, axis=1) > _MINUS_INFINITY / 2
+    has_terms = jnp.max(terms, axis=1) > MINUS_INFINITY / 2
     return jnp.sum(jnp.where(mask & present[label_ids] & has_terms, per_pair, 0.0))
 
 
