@@ -14,8 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
-from lsfa_jax.data import vocabulary
+from lsfa_jax.data import bags, vocabulary
 from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.pieces import Pieces
 from lsfa_jax.data.ragged import Ragged, offsets_of
@@ -129,17 +130,19 @@ def write(
     labels += _number_unseen_labels(parts, label_numbers, num_labels, list(reader.label_ids), messages)
     words, word_numbers = _vocabulary(reader, parts["train"], max_vocabulary)
     _write_splits(folder, parts, word_numbers, label_numbers)
+    bag_words = _write_bags(folder, parts, published, reader)
     np.save(
         folder / "published_counts.npy",
         np.bincount(label_numbers[published.labels.values], minlength=len(labels)),
     )
     _add_advice(reader, parts, labels, label_numbers, messages)
     _write_totals(folder, published, parts["test"], num_labels, messages)
-    _write_names(folder, words, labels)
+    _write_names(folder, words, bag_words, labels)
 
 
-def _write_names(folder: Path, words: list[str], labels: list[str]) -> None:
-    (folder / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+def _write_names(folder: Path, words: list[str], bag_words: list[str], labels: list[str]) -> None:
+    for name, listed in (("words", words), ("bag_words", bag_words)):
+        (folder / name).write_text("".join(f"{word}\n" for word in listed), encoding="utf-8")
     # A label may hold a line end.
     (folder / "labels").write_text("".join(f"{json.dumps(label)}\n" for label in labels), encoding="utf-8")
 
@@ -153,12 +156,18 @@ def read(folder: Path, name: str, *, mapped: bool = True, pieces: Pieces | None 
 
     def split(path: Path) -> Split:
         words, word_offsets, labels, label_offsets = (array_of(path / f"{part}.npy") for part in _PARTS)
-        return Split(Ragged(words, word_offsets), Ragged(labels, label_offsets))
+        texts = bags.read(path, len(bag_words), mapped)
+        return Split(Ragged(words, word_offsets), Ragged(labels, label_offsets), texts)
 
+    def words_of(name: str) -> list[str]:
+        return (folder / name).read_text(encoding="utf-8").split("\n")[:-1]
+
+    bag_words = words_of("bag_words")
     totals = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["totals"]
     return Corpus(
         name=name,
-        words=(folder / "words").read_text(encoding="utf-8").split("\n")[:-1],
+        words=words_of("words"),
+        bag_words=bag_words,
         labels=[json.loads(line) for line in (folder / "labels").read_text(encoding="utf-8").splitlines()],
         published_counts=array_of(folder / "published_counts.npy"),
         train=split(folder / "train"),
@@ -195,18 +204,19 @@ class _Spool:
         # A file without a name: it is gone with the process, however that ends.
         self._file = TemporaryFile(dir=reader.folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
+        self._bags = bags.BagSpool(reader.folder)
+        weakref.finalize(self, self._bags.close)
         lengths, num_words, text_lengths = array("q"), array("q"), array("q")
         rows = Rows(tokenizer, max_words, reader.label_ids)
         for document in documents:
-            words = tokenizer.first_words(document.text, max_words)
+            whole = tokenizer.words(document.text)
+            words = whole[:max_words]
             ids = reader.pieces.encode(document.text) if reader.pieces else reader.counter.number(words)
             self._file.write(ids.tobytes())
             lengths.append(len(ids))
             num_words.append(len(words))
-            # A text that is not cut is tokenised once. For one that is cut, first_words and count_words together take
-            # less time than `words` (EURLEX57K, 756 words a text: 0.4 of it at 64 words; the same at 500).
-            cut = len(words) == max_words
-            text_lengths.append(tokenizer.count_words(document.text) if cut else len(words))
+            text_lengths.append(len(whole))
+            self._bags.add(bags.counted_words(whole, tokenizer), reader.bag_counter)
             rows.add(document, words)
             reader.advice.add(document.text, words)
         self.lengths = np.array(lengths, np.int64)
@@ -226,6 +236,10 @@ class _Spool:
     def labels_of(self, keep: np.ndarray) -> Ragged:
         """Returns the provisional label ids of the documents where bool[N] `keep` is true."""
         return self._labels.take(keep)
+
+    def bags(self, num_words: int) -> csr_matrix:
+        """Returns the bags of the whole texts, int32[N, num_words], by the provisional ids of `_Reader.bag_counter`."""
+        return self._bags.rows(num_words)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yields blocks of documents and int32[tokens of the block], their provisional token ids."""
@@ -273,6 +287,7 @@ class _Reader:
         self, folder: Path, max_words: int, tokenizer: Tokenizer, messages: _Messages, pieces: Pieces | None
     ) -> None:
         self.counter, self.pieces = vocabulary.WordCounter(), pieces
+        self.bag_counter = vocabulary.WordCounter()
         self.label_ids: dict[str, int] = {}
         self.folder, self.max_words, self.tokenizer = folder, max_words, tokenizer
         self.advice = TextAdvice(tokenizer, max_words)
@@ -417,6 +432,16 @@ def _write_splits(
             for block, ids in spool.blocks():
                 for part, file in written:
                     file.write(word_numbers[part.words_of(block, ids)].tobytes())
+
+
+def _write_bags(folder: Path, parts: Mapping[str, _Part], published: _Part, reader: _Reader) -> list[str]:
+    """Writes the splits' bags of words; returns their words, those of at least two published training documents."""
+    rows = {id(part.spool): part.spool.bags(len(reader.bag_counter.ids)) for part in parts.values()}
+    kept = bags.choose_words(rows[id(published.spool)][published.keep])
+    for split, part in parts.items():
+        bags.write(folder / split, rows[id(part.spool)][part.keep][:, kept])
+    words = list(reader.bag_counter.ids)
+    return [words[i] for i in kept]
 
 
 def _label_order(label_ids: dict[str, int], labels: Ragged) -> tuple[list[str], np.ndarray]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from lsfa_jax.data import vocabulary
 from lsfa_jax.data.pieces import Pieces
@@ -17,6 +18,8 @@ class Split:
     """int32, the ids of each document's words, or word pieces."""
     labels: Ragged
     """int32, the label ids of each document, each once."""
+    bags: csr_matrix | None = field(default=None, repr=False)
+    """int32[N, words], how often each of `Corpus.bag_words` occurs in each whole text."""
 
     @property
     def tokens(self) -> Ragged:
@@ -33,7 +36,7 @@ class Split:
 
     def take(self, rows: np.ndarray) -> "Split":
         """Gathers documents in the given order."""
-        return Split(self.words.take(rows), self.labels.take(rows))
+        return Split(self.words.take(rows), self.labels.take(rows), None if self.bags is None else self.bags[rows])
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Corpus:
     """Label names: first the `num_labels` that training has, most frequent first, then those only seen elsewhere."""
     num_labels: int
     """L, the labels that the model knows."""
+    bag_words: list[str] = field(repr=False)
+    """The words that bags of words count."""
     published_counts: np.ndarray = field(repr=False)
     """int64[len(labels)], documents of each label in the published training split, held-out ones included."""
     published_documents: int = 0

@@ -24,7 +24,8 @@ def digests(corpus: Corpus, encoder: InitialEncoder) -> dict[str, str]:
     parts: dict[str, list[np.ndarray]] = {}
     for name, adjective in _SPLITS.items():
         split = getattr(corpus, name)
-        parts[f"texts of the {adjective} documents"] = _arrays(split.words)
+        bags = [] if split.bags is None else [split.bags.indptr, split.bags.indices, split.bags.data]
+        parts[f"texts of the {adjective} documents"] = [*_arrays(split.words), *bags]
         parts[f"labels of the {adjective} documents"] = _arrays(split.labels)
     parts["vocabulary"] = [_text(corpus.words)]
     parts["label names"] = [_text(corpus.labels)]
