@@ -57,7 +57,7 @@ def tree(train: csr_matrix, labels: Ragged, test: csr_matrix, truth: Ragged, mem
     model = tree_model.train(train, labels, num_labels)
     top = np.full((len(members), test.shape[0], num_ranked), -1, np.int32)
     predicted: list[np.ndarray] = []
-    for row, (ids, scores) in enumerate(tree_model.ranked(model, test, num_labels)):
+    for row, (ids, scores) in enumerate(model.ranked(test, num_labels)):
         top[:, row] = best_of_groups(ids[None], members, num_ranked)[:, 0]
         predicted.append(ids[scores >= _TREE_THRESHOLD])
     return Scores(top, thresholded.count(Ragged.from_rows(predicted), truth, num_labels))

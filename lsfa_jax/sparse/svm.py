@@ -3,12 +3,42 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.util.console import progress
+
+
+class Svm(NamedTuple):
+    """The machines of M labels, those that training documents have; V words."""
+
+    label_ids: np.ndarray
+    """int32[M], ascending."""
+    weights: np.ndarray
+    """float32[M, V]."""
+    intercepts: np.ndarray
+    """float32[M]."""
+
+    def decisions(self, features: csr_matrix) -> np.ndarray:
+        """Computes float32[N, M], positive where a label is predicted, of float32[N, V] features."""
+        return np.asarray(features @ self.weights.T) + self.intercepts
+
+
+def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Svm:
+    """Trains the machines.
+
+    Args:
+        features: of the training documents, float32 [documents, V].
+        labels: their labels.
+        num_labels: L.
+    """
+    blocks = list(_blocks(features, labels, num_labels, max(1, num_labels)))
+    if not blocks:
+        return Svm(np.zeros(0, np.int32), np.zeros((0, features.shape[1]), np.float32), np.zeros(0, np.float32))
+    return blocks[0]
 
 
 def decisions(
@@ -24,26 +54,11 @@ def decisions(
         block: labels a block.
 
     Yields:
-        int64[block], labels that training documents have, ascending; float32[N, block], the decisions, positive where a
+        int32[block], labels that training documents have, ascending; float32[N, block], the decisions, positive where a
         label is predicted. A label that all training documents have is always predicted, with the decision 1.
     """
-    documents = documents_of_labels(labels, num_labels)
-    trained = np.flatnonzero(documents.sizes)
-
-    def decide(label: int) -> np.ndarray:
-        return _decide(train, documents.row(label), test)
-
-    with (
-        progress("one-versus-rest SVM", len(trained), "labels") as advance,
-        ThreadPoolExecutor(os.cpu_count()) as threads,
-    ):
-        for start in range(0, len(trained), block):
-            ids = trained[start : start + block]
-            columns = []
-            for column in threads.map(decide, ids.tolist()):
-                columns.append(column)
-                advance()
-            yield ids, np.stack(columns, axis=1)
+    for machines in _blocks(train, labels, num_labels, block):
+        yield machines.label_ids, machines.decisions(test)
 
 
 def documents_of_labels(labels: Ragged, num_labels: int) -> Ragged:
@@ -52,12 +67,33 @@ def documents_of_labels(labels: Ragged, num_labels: int) -> Ragged:
     return Ragged.from_sizes(labels.row_ids[order], np.bincount(labels.values, minlength=num_labels))
 
 
-def _decide(train: csr_matrix, positives: np.ndarray, test: csr_matrix) -> np.ndarray:
-    """Trains one machine that separates the positive rows from all others; its decisions, float32[N]."""
+def _blocks(features: csr_matrix, labels: Ragged, num_labels: int, block: int) -> Iterator[Svm]:
+    documents = documents_of_labels(labels, num_labels)
+    trained = np.flatnonzero(documents.sizes).astype(np.int32)
+
+    def machine(label: int) -> np.ndarray:
+        return _machine(features, documents.row(label))
+
+    with (
+        progress("one-versus-rest SVM", len(trained), "labels") as advance,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+    ):
+        for start in range(0, len(trained), block):
+            ids = trained[start : start + block]
+            machines = np.empty((len(ids), features.shape[1] + 1), np.float32)
+            for row, trained_one in zip(machines, threads.map(machine, ids.tolist()), strict=True):
+                row[:] = trained_one
+                advance()
+            yield Svm(ids, machines[:, :-1], machines[:, -1])
+
+
+def _machine(features: csr_matrix, positives: np.ndarray) -> np.ndarray:
+    """Trains one machine that separates the positive rows from all others; float32[V + 1], weights and intercept."""
     from sklearn.svm import LinearSVC
 
-    if len(positives) == train.shape[0]:
-        return np.ones(test.shape[0], np.float32)
-    targets = np.zeros(train.shape[0], np.int8)
+    if len(positives) == features.shape[0]:
+        return np.append(np.zeros(features.shape[1], np.float32), np.float32(1))
+    targets = np.zeros(features.shape[0], np.int8)
     targets[positives] = 1
-    return LinearSVC(C=1.0, random_state=0).fit(train, targets).decision_function(test).astype(np.float32)
+    trained = LinearSVC(C=1.0, random_state=0).fit(features, targets)
+    return np.append(trained.coef_[0], trained.intercept_).astype(np.float32)

@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,18 +29,77 @@ _PROGRAM = "import sys, omikuji; omikuji.Model.train_on_data(sys.argv[1]).save(s
 _PERCENT = re.compile(rb"\d+ / \d+ .* (\d+\.\d+) %")
 
 
+def is_installed() -> bool:
+    """Whether the library is there: it has no wheel for some platforms."""
+    return find_spec("omikuji") is not None
+
+
 def check() -> None:
     """Checks that Omikuji is installed.
 
     Raises:
         UserError: it is not; the message has the command that installs it.
     """
-    if find_spec("omikuji") is None:
-        raise UserError("--baseline tree needs the library omikuji: pip install 'lsfa_jax[baseline]'")
+    if not is_installed():
+        raise UserError("--baseline tree needs the library omikuji: pip install omikuji")
 
 
-def train(features: csr_matrix, labels: Ragged, num_labels: int) -> "omikuji.Model":
-    """Trains a tree.
+class Tree:
+    """A trained tree: the files that the library reads."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        """Takes the content of each file by its name; the library reads them when it first predicts."""
+        self.files = dict(files)
+
+    @cached_property
+    def _model(self) -> "omikuji.Model":
+        with tempfile.TemporaryDirectory(prefix="lsfa-") as folder, _quiet():
+            import omikuji
+
+            for name, data in self.files.items():
+                (Path(folder) / name).write_bytes(data)
+            return omikuji.Model.load(folder)
+
+    def __getstate__(self) -> dict[str, object]:
+        # The library's model cannot be copied.
+        return {"files": self.files}
+
+    def ranked(
+        self, features: csr_matrix, most: int, title: str = "label tree: predicting"
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the labels of each document that the beam reaches, at most so many, and their probabilities.
+
+        Args:
+            features: float32 [N, words].
+            most: labels of a document at most.
+            title: of the progress bar.
+
+        Yields:
+            int32[W], best first; float32[W], from 0 to 1.
+        """
+        model = self._model
+
+        def rank(row: int) -> list[tuple[int, float]]:
+            place = slice(features.indptr[row], features.indptr[row + 1])
+            words = zip(features.indices[place].tolist(), features.data[place].tolist(), strict=True)
+            scores: list[tuple[int, float]] = model.predict(list(words), top_k=most)
+            return scores
+
+        # The library works without the GIL.
+        with (
+            progress(title, features.shape[0], "documents") as advance,
+            ThreadPoolExecutor(os.cpu_count()) as threads,
+        ):
+            for scores in threads.map(rank, range(features.shape[0])):
+                yield (
+                    np.array([label for label, _ in scores], np.int32),
+                    np.array([score for _, score in scores], np.float32),
+                )
+                advance()
+
+
+def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Tree:
+    """Trains a tree. The library draws its clusters at random, without a seed: no two trees are quite the same.
 
     Args:
         features: of the training documents, float32 [documents, words].
@@ -52,25 +113,7 @@ def train(features: csr_matrix, labels: Ragged, num_labels: int) -> "omikuji.Mod
         path, model = Path(folder) / "train.txt", Path(folder) / "model"
         write_features(path, features, labels, num_labels)
         train_file(path, model)
-        with _quiet():
-            import omikuji
-
-            return omikuji.Model.load(str(model))
-
-
-def ranked(model: "omikuji.Model", features: csr_matrix, num_labels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the labels of each document that the beam reaches, int32[W], best first, and their scores, float32[W]."""
-    with progress("label tree: predicting", features.shape[0], "documents") as advance:
-        for row in range(features.shape[0]):
-            words = features[row]
-            scores = model.predict(
-                list(zip(words.indices.tolist(), words.data.tolist(), strict=True)), top_k=num_labels
-            )
-            yield (
-                np.array([label for label, _ in scores], np.int32),
-                np.array([score for _, score in scores], np.float32),
-            )
-            advance()
+        return Tree({file.name: file.read_bytes() for file in sorted(model.iterdir())})
 
 
 def write_features(path: Path, features: csr_matrix, labels: Ragged, num_labels: int) -> None:

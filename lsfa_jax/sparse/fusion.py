@@ -1,0 +1,161 @@
+"""The fused score: a calibrated logistic of the network's logit and the linear model's.
+
+    score = a_b x network + c_b x linear + d_b     a_b, c_b >= 0
+
+for the bin b of a label's training count. The weights of all bins are shrunk towards common ones, so that a bin with few
+documents follows the others. They are fitted on validation documents, which neither model was trained on.
+
+Shapes: N documents, L labels, W listed labels, C cells (pairs of a document and a label).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.ranked import FLOOR, Ranked
+from lsfa_jax.types import AnyArray, Array
+
+# Training counts at which a bin begins, besides 0.
+_EDGES = (3, 10, 30, 100, 300, 1000)
+
+# The penalty on the squared distance of a bin's weights from the common ones.
+_SHRINKAGE = 10.0
+
+# Cells of a document that stand for all labels which neither model ranks high.
+_DRAWN = 64
+
+
+class Fusion(NamedTuple):
+    """The weights of each label's score; those of a bin's labels are equal."""
+
+    network: AnyArray
+    """float32[L], a."""
+    linear: AnyArray
+    """float32[L], c."""
+    offset: AnyArray
+    """float32[L], d."""
+
+    def __call__(self, logits: Array, ranked: Ranked) -> Array:
+        """Computes the fused logits float32[B, L] from the network's, float32[B, L], and the linear model's lists."""
+        scores = self.network * logits + self.linear * FLOOR + self.offset
+        # Padding points behind the last label, which drops it.
+        label_ids = jnp.where(ranked.label_ids < 0, logits.shape[1], ranked.label_ids)
+        above = self.linear.at[label_ids].get(mode="fill", fill_value=0) * (ranked.logits - FLOOR)
+        rows = jnp.arange(logits.shape[0])[:, None]
+        return scores.at[rows, label_ids].add(above, mode="drop")
+
+
+class Cells(NamedTuple):
+    """C pairs of a document and a label, and what is known of them."""
+
+    documents: np.ndarray
+    """int64[C]."""
+    label_ids: np.ndarray
+    """int64[C]."""
+    network: np.ndarray
+    """float64[C], logits."""
+    linear: np.ndarray
+    """float64[C], logits."""
+    true: np.ndarray
+    """float64[C], 1 where the document has the label."""
+    weights: np.ndarray
+    """float64[C], how many cells each stands for."""
+
+
+def bins(counts: np.ndarray) -> np.ndarray:
+    """Returns int64[L], the bin of each label, from its training count."""
+    return np.digitize(counts, _EDGES)
+
+
+def cells(
+    first_document: int, logits: np.ndarray, ranked: Ranked, truth: Sequence[np.ndarray], random: np.random.Generator
+) -> Cells:
+    """Chooses the pairs that the weights are fitted on.
+
+    All that a document has or either model lists; of all others, which are rarely true, a sample stands for the rest.
+
+    Args:
+        first_document: number of the first of B documents.
+        logits: float32[B, L], the network's.
+        ranked: the linear model's lists of the documents.
+        truth: the labels of each, ids below L.
+        random: draws the sample.
+    """
+    num_labels = logits.shape[1]
+    parts = []
+    for row, (scores, ids, values, labels) in enumerate(zip(logits, *ranked, truth, strict=True)):
+        linear = np.full(num_labels, FLOOR)
+        listed = ids[ids >= 0]
+        linear[listed] = values[: len(listed)]
+        chosen = np.zeros(num_labels, bool)
+        chosen[listed] = chosen[labels] = True
+        most = min(num_labels, ranked.label_ids.shape[1])
+        chosen[np.argpartition(-scores, most - 1)[:most]] = True
+        rest = np.flatnonzero(~chosen)
+        drawn = rest if len(rest) <= _DRAWN else random.choice(rest, _DRAWN, replace=False)
+        label_ids = np.concatenate([np.flatnonzero(chosen), drawn])
+        weights = np.ones(len(label_ids))
+        weights[len(label_ids) - len(drawn) :] = len(rest) / max(1, len(drawn))
+        documents = np.full(len(label_ids), first_document + row)
+        true = np.isin(label_ids, labels).astype(np.float64)
+        parts.append(
+            Cells(documents, label_ids, scores[label_ids].astype(np.float64), linear[label_ids], true, weights)
+        )
+    return concatenate(parts)
+
+
+def concatenate(parts: Sequence[Cells]) -> Cells:
+    """Joins cells."""
+    return Cells(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def fit(of: Cells, counts: np.ndarray) -> Fusion:
+    """Fits the weights: the smallest cross-entropy of the cells plus the shrinkage.
+
+    Args:
+        of: cells of validation documents.
+        counts: int64[L], the training count of each label.
+    """
+    from scipy.optimize import minimize
+
+    bin_of_label = bins(counts)
+    num_bins = int(bin_of_label.max(initial=0)) + 1
+    bin_of_cell = bin_of_label[of.label_ids]
+    inputs = np.stack([of.network, of.linear, np.ones(len(of.true))], axis=1)
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        common, each = flat[:3], flat[3:].reshape(num_bins, 3)
+        scores = np.sum(inputs * each[bin_of_cell], axis=1)
+        losses = np.logaddexp(0, scores) - of.true * scores
+        residuals = of.weights * (1 / (1 + np.exp(-np.clip(scores, -500, 500))) - of.true)
+        gradient = np.stack([np.bincount(bin_of_cell, residuals * column, num_bins) for column in inputs.T], axis=1)
+        shrunk = each - common
+        value = float(of.weights @ losses + _SHRINKAGE * np.sum(shrunk**2))
+        pull = 2 * _SHRINKAGE * shrunk
+        return value, np.concatenate([-pull.sum(axis=0), (gradient + pull).ravel()])
+
+    start = np.tile([0.5, 0.5, 0.0], num_bins + 1)
+    bounds = [(0, None), (0, None), (None, None)] * (num_bins + 1)
+    result = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500})
+    weights = result.x[3:].reshape(num_bins, 3)[bin_of_label].astype(np.float32)
+    return Fusion(*weights.T)
+
+
+def linear_only(fusion: Fusion, of: Cells, counts: np.ndarray) -> Fusion:
+    """Fits weights that leave the network out."""
+    fitted = fit(of._replace(network=np.zeros_like(of.network)), counts)
+    return fitted._replace(network=np.zeros_like(fusion.network))
+
+
+def documents_of(split: Ragged, num_labels: int) -> list[np.ndarray]:
+    """Returns the labels of each document that the model knows."""
+    return [row[row < num_labels] for row in map(split.row, range(split.num_rows))]
+
+
+def abstract(num_labels: int) -> Fusion:
+    """Returns the shapes of the weights."""
+    return Fusion(*[jax.ShapeDtypeStruct((num_labels,), jnp.float32)] * 3)

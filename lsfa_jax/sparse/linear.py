@@ -1,0 +1,145 @@
+"""The linear model beside the network: TF-IDF features, and a label tree or one-versus-rest machines on them.
+
+It reads every word of a text and trains in seconds. Its scores are lists: of each document the best W labels. Shapes: N
+documents, L labels, V words, W listed labels.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+from scipy.sparse import csr_matrix
+
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.ranked import FLOOR, Ranked
+from lsfa_jax.data.tokenizer import Tokenizer
+from lsfa_jax.sparse import svm, tf_idf, tree
+from lsfa_jax.sparse.svm import Svm
+from lsfa_jax.sparse.tf_idf import TfIdf
+from lsfa_jax.sparse.tree import Tree
+
+Kind = Literal["tree", "svm"]
+
+MOST_LISTED = 512
+"""W is not larger: fewer of a tree's labels have a probability that matters."""
+
+# One-versus-rest machines are trained where they take seconds and megabytes: labels x documents, and labels x words.
+_MOST_PAIRS, _MOST_WEIGHTS = 6_000_000, 25_000_000
+
+_ARRAYS, _WORDS, _TREE = "model.safetensors", "words", "tree/"
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """A trained linear model. It can be copied and pickled."""
+
+    features: TfIdf
+    num_labels: int
+    trained: Tree | Svm
+
+    @property
+    def kind(self) -> Kind:
+        """Which model it is."""
+        return "tree" if isinstance(self.trained, Tree) else "svm"
+
+    def rank(self, features: csr_matrix, title: str = "label tree: predicting") -> Ranked:
+        """Ranks the labels of N documents by their features, float32[N, V]."""
+        width = min(self.num_labels, MOST_LISTED)
+        ranked = Ranked(
+            np.full((features.shape[0], width), -1, np.int32), np.full((features.shape[0], width), FLOOR, np.float32)
+        )
+        if isinstance(self.trained, Tree):
+            for row, (ids, probabilities) in enumerate(self.trained.ranked(features, width, title)):
+                ranked.label_ids[row, : len(ids)] = ids
+                ranked.logits[row, : len(ids)] = _logits(probabilities)
+            return ranked
+        decisions = np.maximum(self.trained.decisions(features), FLOOR)
+        order = np.argsort(-decisions, axis=1, kind="stable")[:, :width]
+        ranked.label_ids[:, : order.shape[1]] = self.trained.label_ids[order]
+        ranked.logits[:, : order.shape[1]] = np.take_along_axis(decisions, order, axis=1)
+        return ranked
+
+    def rank_texts(self, texts: Iterable[str], tokenizer: Tokenizer) -> Ranked:
+        """Ranks the labels of texts."""
+        return self.rank(self.features.of_texts(texts, tokenizer))
+
+    def files(self) -> dict[str, bytes]:
+        """Returns the model as files, by name."""
+        arrays = {"idf": self.features.idf, "num_labels": np.array([self.num_labels])}
+        files = {_WORDS: json.dumps(self.features.words, ensure_ascii=False).encode()}
+        if isinstance(self.trained, Tree):
+            files |= {_TREE + name: data for name, data in self.trained.files.items()}
+        else:
+            arrays |= self.trained._asdict()
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        return files | {_ARRAYS: safetensors.numpy.save(arrays)}
+
+
+def from_files(files: Mapping[str, bytes]) -> LinearModel:
+    """Returns the model that `LinearModel.files` returned as files.
+
+    Raises:
+        ValueError: a file is missing, or their contents do not go together.
+    """
+    try:
+        arrays, words = safetensors.numpy.load(files[_ARRAYS]), json.loads(files[_WORDS])
+        trees = {name.removeprefix(_TREE): data for name, data in files.items() if name.startswith(_TREE)}
+        features, num_labels = TfIdf(words, arrays["idf"]), int(arrays["num_labels"][0])
+        trained = Tree(trees) if trees else Svm(*(arrays[name] for name in Svm._fields))
+    except (KeyError, SafetensorError, TypeError, RecursionError) as error:
+        raise ValueError(f"no linear model ({error})") from None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError("its words are not a list of words")
+    shapes = [features.idf.shape == (len(words),)]
+    if isinstance(trained, Svm):
+        machines = len(trained.label_ids)
+        shapes += [
+            trained.weights.shape == (machines, len(words)),
+            trained.intercepts.shape == (machines,),
+            bool(np.all((trained.label_ids >= 0) & (trained.label_ids < num_labels))),
+        ]
+    if not all(shapes):
+        raise ValueError("its arrays do not fit its words and labels")
+    return LinearModel(features, num_labels, trained)
+
+
+def train(kind: Kind, counts: csr_matrix, words: list[str], labels: Ragged, num_labels: int) -> LinearModel:
+    """Trains a linear model.
+
+    Args:
+        kind: of the model.
+        counts: int32[N, W], the bags of the training documents.
+        words: the W words.
+        labels: the labels of the documents, ids below L.
+        num_labels: L.
+
+    Raises:
+        UserError: the tree's library failed.
+    """
+    features, kept = tf_idf.fit(counts, words)
+    rows = features(counts[:, kept])
+    trained = tree.train(rows, labels, num_labels) if kind == "tree" else svm.train(rows, labels, num_labels)
+    return LinearModel(features, num_labels, trained)
+
+
+def affordable(documents: int, words: int, num_labels: int) -> list[Kind]:
+    """Returns the linear models that train in little time on documents with so many words and labels."""
+    kinds: list[Kind] = ["tree"] if tree.is_installed() else []
+    if documents * num_labels <= _MOST_PAIRS and words * num_labels <= _MOST_WEIGHTS:
+        kinds.append("svm")
+    return kinds
+
+
+def features_of(model: LinearModel, counts: csr_matrix, words: list[str]) -> csr_matrix:
+    """Computes the features of documents, float32[N, V], from their bags, int32[N, W], of the W words of a corpus."""
+    place = {word: column for column, word in enumerate(words)}
+    return model.features(counts[:, [place[word] for word in model.features.words]])
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    inside = np.clip(probabilities.astype(np.float64), 1e-9, 1 - 1e-3)
+    return np.maximum(np.log(inside) - np.log1p(-inside), FLOOR).astype(np.float32)
