@@ -280,6 +280,16 @@ class Config(Section):
         description="Precision of matrix products; parameters stay float32. auto: bfloat16 on accelerators, and on "
         "processors on which a quick measurement at the start finds it faster.",
     )
+    linear: Literal["auto", "tree", "svm", "none"] = Field(
+        "auto",
+        description="Linear model on TF-IDF that is trained first; tree: a label tree; svm: a support vector machine "
+        "for each label; auto: the better one on validation, as far as they take seconds.",
+    )
+    fusion: Literal["auto", "none"] = Field(
+        "auto",
+        description="auto: labels are ranked by the fused score of the network and the linear model, calibrated on "
+        "validation; none: by the network alone.",
+    )
     data_dir: str = Field(
         "", description="Folder with train, test and perhaps validation files of any format, or one file for all."
     )

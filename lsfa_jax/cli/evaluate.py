@@ -365,6 +365,7 @@ def _systems(
 def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> Scores:
     from lsfa_jax.data.batches import Batches
     from lsfa_jax.data.corpus import Split
+    from lsfa_jax.data.tokenizer import Tokenizer
     from lsfa_jax.evaluation.scorer import score_split
     from lsfa_jax.serving.predictor import lsfa_module
     from lsfa_jax.util import compilation_cache, sharding
@@ -374,11 +375,12 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> S
     with console.progress("reading texts", len(documents), "documents") as advance:
         texts = console.counted(documents.texts(), advance)
         words = encode(texts, model.vocabulary())
+    ranked = model.linear.rank_texts(documents.texts(), Tokenizer.from_settings(config.data)) if model.linear else None
     mesh = sharding.make_mesh()
     size = batch_size or config.report.batch_size
     split = Split(words, problem.truth)
-    batches = Batches(split, len(model.labels), size, config.data.length_buckets, mesh.size)
-    params = sharding.replicate(mesh, model.params)
+    batches = Batches(split, len(model.labels), size, config.data.length_buckets, mesh.size, ranked=ranked)
+    params = sharding.replicate(mesh, model.scoring_params)
     groups, num_ranked = problem.groups.members, problem.num_ranked
     return score_split(lsfa_module(model), params, batches, mesh, groups, num_ranked, problem.threshold)
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -69,14 +70,15 @@ def write(folder: Path, bags: csr_matrix) -> None:
 
 def read(folder: Path, num_words: int, mapped: bool) -> csr_matrix:
     """Reads what `write` wrote, int32[N, num_words]; mapped, the arrays are views of the files."""
-    mode = "r" if mapped else None
-    words, counts, offsets = (
-        np.asarray(np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)) for name in _PARTS
-    )
+
+    def array_of(name: str) -> np.ndarray:
+        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r" if mapped else None, allow_pickle=False))
+
+    words, counts, offsets = map(array_of, _PARTS)
     return csr_matrix((counts, words, offsets), (len(offsets) - 1, num_words), copy=False)
 
 
-def _mapped(file, size: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _mapped(file: IO[bytes], size: int) -> np.ndarray:
     file.flush()
     # An empty file cannot be mapped.
     return np.asarray(np.memmap(file, np.int32, mode="r")) if size else np.zeros(0, np.int32)

@@ -12,6 +12,7 @@ import numpy as np
 from lsfa_jax.data.corpus import EncodedSplit, Split
 from lsfa_jax.data.negative_sampling import Candidates
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.types import AnyArray
 
 
@@ -34,6 +35,8 @@ class Batch(NamedTuple):
     """[B, T, 2H], token states, 0 beyond the length; None where the split has word ids."""
     candidates: Candidates | None = None
     """Labels that a sampled loss is computed over; None where the loss is over all."""
+    ranked: Ranked | None = None
+    """The linear model's lists of the documents; None where the score is the network's alone."""
 
 
 def length_buckets(lengths: Iterable[int], longest: int) -> list[int]:
@@ -73,6 +76,7 @@ class Batches:
         *,
         longest: int | None = None,
         few_rows: Sequence[int] = (),
+        ranked: Ranked | None = None,
     ) -> None:
         """Sorts documents into buckets.
 
@@ -86,8 +90,10 @@ class Batches:
                 as chunks of a stream, share their shapes and so their compiled programs if they share this.
             few_rows: numbers of rows below a full batch that a batch with few documents may be padded to instead, each
                 times `multiple`: for chunks of few documents.
+            ranked: the linear model's lists of the N documents, which the batches carry.
         """
         self.split = split
+        self._ranked = ranked
         self.num_labels = num_labels
         self.batch_size = batch_size
         self.rows = -(-batch_size // multiple) * multiple
@@ -167,6 +173,7 @@ class Batches:
             document_mask=document_mask,
             rows=padded,
             states=tokens if encoded else None,
+            ranked=None if self._ranked is None else self._ranked.take(padded),
         )
 
 

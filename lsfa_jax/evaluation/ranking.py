@@ -161,12 +161,16 @@ def ndcg_at_k(hit: Bools, truth: Ragged, k: int) -> Floats:
     DCG@k = sum_{j<=k} y_{r_j} / log2(j + 1), r_j the label at place j; attainable is the sum up to j = min(k, |y|).
     A document without labels stays in the mean and scores 0.
     """
+    return 100 * _ratio(document_ndcg(hit, truth, k).sum(axis=0), np.full(k, len(hit)))
+
+
+def document_ndcg(hit: Bools, truth: Ragged, k: int) -> Floats:
+    """Computes DCG@1, ..., DCG@k of each document as shares of their largest attainable values, float64[N, k]."""
     _check_k(hit, k)
     discounts = 1 / np.log2(np.arange(2, k + 2))
     attainable = np.concatenate([[0.0], np.cumsum(discounts)])
     places = np.minimum(truth.sizes[:, None], np.arange(1, k + 1))
-    gains = _ratio(np.cumsum(hit[:, :k] * discounts, axis=1), attainable[places])
-    return 100 * _ratio(gains.sum(axis=0), np.full(k, len(hit)))
+    return _ratio(np.cumsum(hit[:, :k] * discounts, axis=1), attainable[places])
 
 
 def inverse_propensity(label_counts: Integers, num_documents: int, a: float = 0.55, b: float = 1.5) -> Floats:

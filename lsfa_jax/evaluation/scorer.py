@@ -52,13 +52,12 @@ def score_batch(
     Args:
         model: the classifier.
         num_ranked: K.
-        params: its parameters.
+        params: its parameters; for batches with a linear model's lists, also "fusion", the weights of the fused score.
         batch: B documents.
         groups: bool[G, L]; the first is ranked with probabilities.
         threshold: the least probability at which a label is predicted.
     """
-    lsfa = model.bind({"params": params})
-    logits = lsfa.scores(lsfa.states(batch.words, batch.lengths, stored=batch.states), batch.lengths)
+    logits = all_logits(model, params, batch)
     top, best = best_labels(logits, groups, num_ranked)
     probabilities = jax.nn.sigmoid(logits)
     return BatchScores(
@@ -67,6 +66,13 @@ def score_batch(
         histogram=_histogram(probabilities, batch),
         counts=_counts(probabilities >= jnp.float32(threshold), batch),
     )
+
+
+def all_logits(model: Lsfa, params: Any, batch: Batch) -> jax.Array:
+    """Computes the logits of all labels, float32[B, L]: the network's, or fused with the linear model's."""
+    lsfa = model.bind({"params": params})
+    logits = lsfa.scores(lsfa.states(batch.words, batch.lengths, stored=batch.states), batch.lengths)
+    return logits if batch.ranked is None else params["fusion"](logits, batch.ranked)
 
 
 def best_labels(logits: jax.Array, groups: jax.Array, num_ranked: int) -> tuple[jax.Array, jax.Array]:

@@ -108,7 +108,7 @@ class Predictor:
         """Counts over all calls."""
         self._vocabulary = model.vocabulary()
         self._tokenizer = Tokenizer.from_settings(model.config.data)
-        self._params = sharding.replicate(self._mesh, model.params)
+        self._params = sharding.replicate(self._mesh, model.scoring_params)
         self._lsfa = lsfa_module(model)
 
     def predict(self, texts: Iterable[str], top: int = 5) -> Iterator[Prediction]:
@@ -132,6 +132,7 @@ class Predictor:
         """Returns the padded batches of texts; those of any texts have the same few shapes."""
         config = self.model.config.data
         words = Ragged.from_rows(map(self._vocabulary.encode, texts))
+        linear = self.model.linear
         no_labels = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(texts), np.int64))
         return Batches(
             Split(words, no_labels),
@@ -141,6 +142,7 @@ class Predictor:
             self._mesh.size,
             longest=self._vocabulary.max_tokens,
             few_rows=_FEW_ROWS,
+            ranked=linear.rank_texts(texts, self._tokenizer) if linear else None,
         )
 
     def compute(self, batch: Batch, top: int, with_attention: bool = False) -> tuple[jax.Array, ...]:

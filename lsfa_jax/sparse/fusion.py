@@ -2,8 +2,8 @@
 
     score = a_b x network + c_b x linear + d_b     a_b, c_b >= 0
 
-for the bin b of a label's training count. The weights of all bins are shrunk towards common ones, so that a bin with few
-documents follows the others. They are fitted on validation documents, which neither model was trained on.
+for the bin b of a label's training count. The weights of all bins are shrunk towards common ones, so that a bin with
+few documents follows the others. They are fitted on validation documents, which neither model was trained on.
 
 Shapes: N documents, L labels, W listed labels, C cells (pairs of a document and a label).
 """
@@ -11,11 +11,9 @@ Shapes: N documents, L labels, W listed labels, C cells (pairs of a document and
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.ranked import FLOOR, Ranked
 from lsfa_jax.types import AnyArray, Array
 
@@ -25,8 +23,8 @@ _EDGES = (3, 10, 30, 100, 300, 1000)
 # The penalty on the squared distance of a bin's weights from the common ones.
 _SHRINKAGE = 10.0
 
-# Cells of a document that stand for all labels which neither model ranks high.
-_DRAWN = 64
+# Cells of a document: the labels that each model ranks highest, and those that stand for all others.
+_BEST, _DRAWN = 128, 64
 
 
 class Fusion(NamedTuple):
@@ -72,39 +70,38 @@ def bins(counts: np.ndarray) -> np.ndarray:
 
 
 def cells(
-    first_document: int, logits: np.ndarray, ranked: Ranked, truth: Sequence[np.ndarray], random: np.random.Generator
+    documents: np.ndarray, logits: np.ndarray, ranked: Ranked, truth: Sequence[np.ndarray], random: np.random.Generator
 ) -> Cells:
     """Chooses the pairs that the weights are fitted on.
 
     All that a document has or either model lists; of all others, which are rarely true, a sample stands for the rest.
 
     Args:
-        first_document: number of the first of B documents.
+        documents: int[B], their numbers.
         logits: float32[B, L], the network's.
         ranked: the linear model's lists of the documents.
-        truth: the labels of each, ids below L.
+        truth: the labels of each; ids from L on are left out.
         random: draws the sample.
     """
     num_labels = logits.shape[1]
     parts = []
-    for row, (scores, ids, values, labels) in enumerate(zip(logits, *ranked, truth, strict=True)):
+    for document, scores, ids, values, labels in zip(documents, logits, *ranked, truth, strict=True):
+        labels = labels[labels < num_labels]
         linear = np.full(num_labels, FLOOR)
         listed = ids[ids >= 0]
         linear[listed] = values[: len(listed)]
         chosen = np.zeros(num_labels, bool)
-        chosen[listed] = chosen[labels] = True
-        most = min(num_labels, ranked.label_ids.shape[1])
+        chosen[listed[:_BEST]] = chosen[labels] = True
+        most = min(num_labels, _BEST)
         chosen[np.argpartition(-scores, most - 1)[:most]] = True
         rest = np.flatnonzero(~chosen)
         drawn = rest if len(rest) <= _DRAWN else random.choice(rest, _DRAWN, replace=False)
         label_ids = np.concatenate([np.flatnonzero(chosen), drawn])
         weights = np.ones(len(label_ids))
         weights[len(label_ids) - len(drawn) :] = len(rest) / max(1, len(drawn))
-        documents = np.full(len(label_ids), first_document + row)
+        numbers = np.full(len(label_ids), document, np.int64)
         true = np.isin(label_ids, labels).astype(np.float64)
-        parts.append(
-            Cells(documents, label_ids, scores[label_ids].astype(np.float64), linear[label_ids], true, weights)
-        )
+        parts.append(Cells(numbers, label_ids, scores[label_ids].astype(np.float64), linear[label_ids], true, weights))
     return concatenate(parts)
 
 
@@ -145,17 +142,24 @@ def fit(of: Cells, counts: np.ndarray) -> Fusion:
     return Fusion(*weights.T)
 
 
-def linear_only(fusion: Fusion, of: Cells, counts: np.ndarray) -> Fusion:
-    """Fits weights that leave the network out."""
+def fit_linear(of: Cells, counts: np.ndarray) -> Fusion:
+    """Fits weights as `fit` does that leave the network out."""
     fitted = fit(of._replace(network=np.zeros_like(of.network)), counts)
-    return fitted._replace(network=np.zeros_like(fusion.network))
+    return fitted._replace(network=np.zeros_like(fitted.network))
 
 
-def documents_of(split: Ragged, num_labels: int) -> list[np.ndarray]:
-    """Returns the labels of each document that the model knows."""
-    return [row[row < num_labels] for row in map(split.row, range(split.num_rows))]
+def score(fusion: Fusion, of: Cells) -> np.ndarray:
+    """Computes the fused logits of cells, float64[C]."""
+    network, linear, offset = (weights[of.label_ids] for weights in fusion)
+    return network * of.network + linear * of.linear + offset
 
 
-def abstract(num_labels: int) -> Fusion:
-    """Returns the shapes of the weights."""
-    return Fusion(*[jax.ShapeDtypeStruct((num_labels,), jnp.float32)] * 3)
+def best(scores: np.ndarray, of: Cells, num_documents: int, num_ranked: int) -> np.ndarray:
+    """Ranks the cells of each document: int32[N, K], the best labels, -1 where it has fewer."""
+    order = np.lexsort((-scores, of.documents))
+    documents = of.documents[order]
+    places = np.arange(len(order)) - np.searchsorted(documents, documents)
+    kept = places < num_ranked
+    top = np.full((num_documents, num_ranked), -1, np.int32)
+    top[documents[kept], places[kept]] = of.label_ids[order][kept]
+    return top

@@ -7,6 +7,7 @@ documents, L labels, V words, W listed labels.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,8 @@ from lsfa_jax.sparse.tf_idf import TfIdf
 from lsfa_jax.sparse.tree import Tree
 
 Kind = Literal["tree", "svm"]
+
+TITLES: dict[Kind, str] = {"tree": "label tree", "svm": "one-versus-rest SVM"}
 
 MOST_LISTED = 512
 """W is not larger: fewer of a tree's labels have a probability that matters."""
@@ -105,6 +108,11 @@ def from_files(files: Mapping[str, bytes]) -> LinearModel:
     if not all(shapes):
         raise ValueError("its arrays do not fit its words and labels")
     return LinearModel(features, num_labels, trained)
+
+
+def paths(folder: Path) -> list[Path]:
+    """Returns the files of a model that were written into a folder by the names of `LinearModel.files`."""
+    return [folder / _ARRAYS, folder / _WORDS, *sorted((folder / _TREE).glob("*"))]
 
 
 def train(kind: Kind, counts: csr_matrix, words: list[str], labels: Ragged, num_labels: int) -> LinearModel:

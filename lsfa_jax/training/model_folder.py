@@ -1,8 +1,9 @@
 """A trained classifier as files: settings, vocabulary, labels, weights. Reading executes nothing and checks every byte.
 
-Every run folder is a model folder, with checkpoints and metrics beside the five files of the model; `LSFA.save` writes
-only these five. With a pretrained encoder, tokenizer.json is in place of the vocabulary. model.json has a checksum of
-each other file, and in its last line but one that of its other lines.
+Every run folder is a model folder, with checkpoints and metrics beside the files of the model; `LSFA.save` writes only
+these: five, and with a fused score those of the linear model in linear/. With a pretrained encoder, tokenizer.json is
+in place of the vocabulary. model.json has a checksum of each other file, and in its last line but one that of its other
+lines.
 Checksums find damage. Against a file that was changed with its checksum, reading also checks that words, labels and
 weights have the shapes that the settings describe.
 """
@@ -10,6 +11,7 @@ weights have the shapes that the settings describe.
 import hashlib
 import json
 import re
+import shutil
 import tomllib
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -30,15 +32,17 @@ from lsfa_jax.data.vocabulary import NUM_SPECIAL, Vocabulary, Words
 from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.encoders.interface import Architecture
 from lsfa_jax.model.lsfa import init_params, make_model
+from lsfa_jax.sparse.fusion import Fusion
+from lsfa_jax.sparse.linear import LinearModel, from_files
 from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
-FORMAT = 4
+FORMAT = 5
 """Increased when older versions cannot read the new format.
 
-Formats before 4 have no pretrained encoders. Format 1 had flat parameter names. In formats 1 and 2, texts were split
-into words by the tokenizer "runs", and the checksum of model.json was that of its values, in whatever form they were
-written.
+Formats before 5 have no linear model, formats before 4 no pretrained encoders. Format 1 had flat parameter names. In
+formats 1 and 2, texts were split into words by the tokenizer "runs", and the checksum of model.json was that of its
+values, in whatever form they were written.
 """
 
 ADVICE = "make room, or choose another --output"
@@ -48,6 +52,8 @@ _MANIFEST = "model.json"
 _WEIGHTS = "weights.safetensors"
 _VOCABULARY, _TOKENIZER = "vocabulary", "tokenizer.json"
 _COUNTS = "label_counts"
+_LINEAR, _FUSION = "linear/", "fusion/"
+_LINEAR_NAME = re.compile(rf"{_LINEAR}(tree/)?\w[\w.-]*")
 _EMBEDDING = "params/encoder/embedding"
 _FORMAT_1_NAMES = (
     (r"params/embedding", "params/encoder/embedding"),
@@ -78,6 +84,15 @@ class TrainedModel:
     """The tokenizer of a pretrained encoder, as the JSON of the library `tokenizers`; "" with a vocabulary of words."""
     architecture: Architecture | None = None
     """The sizes of a pretrained encoder."""
+    linear: LinearModel | None = field(default=None, repr=False)
+    """The linear model of the fused score; None where the network decides alone."""
+    fusion: Fusion | None = field(default=None, repr=False)
+    """The weights of the fused score, where there is a linear model."""
+
+    @property
+    def scoring_params(self) -> dict[str, Any]:
+        """The parameters that the scorer takes: those of the network, and the weights of the fused score."""
+        return self.params | ({"fusion": self.fusion} if self.fusion else {})
 
     @property
     def encoder_shape(self) -> EncoderShape:
@@ -119,6 +134,9 @@ def write(folder: Path, model: TrainedModel) -> None:
     # In a run folder, the file also lists the labels that occur only in test documents: they are kept.
     if (folder / "labels").is_file() and (longer := (folder / "labels").read_bytes()).startswith(content["labels"]):
         content["labels"] = longer
+    if model.linear and model.fusion:
+        content |= {_LINEAR + name: data for name, data in model.linear.files().items()}
+        arrays |= {_FUSION + name: values for name, values in model.fusion._asdict().items()}
     content[_WEIGHTS] = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     manifest = {
         "format": FORMAT,
@@ -134,6 +152,7 @@ def write(folder: Path, model: TrainedModel) -> None:
     invalidate(folder)
     for name in {_VOCABULARY, _TOKENIZER} - content.keys():  # of a model of the other kind
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / _LINEAR, ignore_errors=True)
     for name, data in content.items():
         atomic.write_bytes(folder / name, data, ADVICE)
 
@@ -162,6 +181,8 @@ def read(folder: Path) -> TrainedModel:
     words = [] if manifest.encoder else _words(folder / _VOCABULARY, content[_VOCABULARY])
     labels = _labels(folder / "labels", content["labels"], manifest.num_labels)
     arrays = _arrays(folder / _WEIGHTS, content[_WEIGHTS], manifest.format)
+    linear = _linear(folder, manifest)
+    fusion = {name.removeprefix(_FUSION): arrays.pop(name) for name in list(arrays) if name.startswith(_FUSION)}
     shape = _encoder_shape(folder / _WEIGHTS, manifest, arrays, len(words))
     _check_arrays(folder / _WEIGHTS, arrays, config, shape, len(labels))
     model = TrainedModel(
@@ -174,6 +195,8 @@ def read(folder: Path) -> TrainedModel:
         params=unflatten_dict(arrays, sep="/")["params"],
         tokenizer=_text(folder / _TOKENIZER, content[_TOKENIZER]) if manifest.encoder else "",
         architecture=shape.architecture,
+        linear=linear,
+        fusion=_fusion(folder / _WEIGHTS, fusion, len(labels)) if linear else None,
     )
     try:
         size = model.vocabulary().size
@@ -182,6 +205,34 @@ def read(folder: Path) -> TrainedModel:
     if size > shape.vocabulary_size:
         raise _damaged(folder / _TOKENIZER, f"it has {size:,} tokens, and the encoder {shape.vocabulary_size:,}")
     return model
+
+
+def _linear(folder: Path, manifest: "_Manifest") -> LinearModel | None:
+    """Reads the linear model; None where the manifest lists none."""
+    names = [name for name in manifest.files if name.startswith(_LINEAR)]
+    for name in names:
+        if not _LINEAR_NAME.fullmatch(name):
+            raise _damaged(folder / _MANIFEST, f"it lists a file that no linear model has: {_shown(name)}")
+    files = {name.removeprefix(_LINEAR): _checked(folder / name, manifest.files[name]) for name in names}
+    if not files:
+        return None
+    try:
+        model = from_files(files)
+    except ValueError as error:
+        raise _damaged(folder / _LINEAR, str(error)) from None
+    if model.num_labels != manifest.num_labels:
+        raise _damaged(folder / _LINEAR, f"it has {model.num_labels:,} labels, and the model {manifest.num_labels:,}")
+    return model
+
+
+def _fusion(path: Path, arrays: dict[str, np.ndarray], num_labels: int) -> Fusion:
+    try:
+        fusion = Fusion(**arrays)
+    except TypeError:
+        raise _damaged(path, "the weights of the fused score are not complete") from None
+    if any(array.shape != (num_labels,) or array.dtype != np.float32 for array in fusion):
+        raise _damaged(path, "the weights of the fused score do not fit the labels")
+    return fusion
 
 
 class _File(BaseModel):

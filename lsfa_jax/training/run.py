@@ -14,14 +14,28 @@ from lsfa_jax.config import NAMED_ENCODERS, NAMED_VECTORS, STAGES, Config, Stage
 from lsfa_jax.data.batches import Batches, length_buckets
 from lsfa_jax.data.corpus import Corpus, EncodedSplit, Split
 from lsfa_jax.data.load import load_corpus
+from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import groups, thresholded
+from lsfa_jax.evaluation.ranking import NUM_RANKED
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import init_params, make_model
-from lsfa_jax.training import content, loop, model_folder, partition, precision, run_folder, summary
+from lsfa_jax.sparse.linear import TITLES
+from lsfa_jax.training import (
+    content,
+    fused,
+    linear_side,
+    loop,
+    model_folder,
+    partition,
+    precision,
+    run_folder,
+    summary,
+)
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.collection import HeadFeatures, collect_features
 from lsfa_jax.training.initial_encoder import InitialEncoder, initial_encoder
+from lsfa_jax.training.linear_side import LinearSide
 from lsfa_jax.training.optimizer import make_fine_tuning_optimizer, make_optimizer
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.stages import transfer
@@ -173,22 +187,32 @@ class Run:
             return self._execute(stages)
 
     def _execute(self, stages: Sequence[Stage]) -> dict[str, Any]:
+        linear = self._linear()
         params = self._representation()
         self._measure("representation", params)
         self._write_model("representation", params)
+        best = params
         if "transfer" in stages or "adjustment" in stages:
             learned = self._transfer(params, keep_states="adjustment" in stages)
             if "adjustment" in stages:
                 params = params | {"classifier": self._adjustment(params, learned)}
                 self._measure("adjusted", params)
-                self._write_model("adjusted", params)
+                if self._is_better("adjusted", "representation"):
+                    best = params
+                    self._write_model("adjusted", params)
+        if linear and self.config.fusion == "auto":
+            self._fuse(best, linear)
+        self.metrics.setdefault("kept", "representation")
+        if len(self.test.split):
+            self.metrics["test"] = self.metrics["stages"][self.metrics["kept"]]["test"]
+        self.folder.write_metrics(self.metrics)
         if len(self.test.split):
             summary.print_results(self.corpus, self.is_head, self.metrics, self.folder.path)
         note(compilation_cache.summary())
         return self.metrics
 
-    def _batches(self, split: Split | EncodedSplit, size: int) -> Batches:
-        return Batches(split, self.corpus.num_labels, size, self.buckets, self.mesh.size)
+    def _batches(self, split: Split | EncodedSplit, size: int, ranked: Ranked | None = None) -> Batches:
+        return Batches(split, self.corpus.num_labels, size, self.buckets, self.mesh.size, ranked=ranked)
 
     def _key(self, use: Stream) -> Array:
         return random_key(use, self.config.seed)
@@ -384,16 +408,79 @@ class Run:
             states.remove()
         return best_params(state)
 
-    def _measure(self, name: str, params: Params) -> None:
+    def _linear(self) -> LinearSide | None:
+        """Trains the linear models and measures them, unless metrics.json has their results."""
+        start = time.monotonic()
+        linear = linear_side.train(self.config, self.corpus, self.folder.checkpoints("linear"), model_folder.ADVICE)
+        results, report = self.metrics["stages"], self.config.report
+        for kind, lists in linear.lists.items() if linear else ():
+            if kind in results:
+                continue
+            results[kind] = {}
+            for split in ("validation", "test"):
+                if len(self.splits[split]):
+                    top = groups.best_of_groups(lists[split].label_ids, self.groups, NUM_RANKED)
+                    truth = self.splits[split].labels
+                    results[kind][split] = groups.measure(top, truth, self.corpus, report, self.is_head)
+            self.metrics["seconds"]["linear"] = time.monotonic() - start
+            self.folder.write_metrics(self.metrics)
+        return linear
+
+    def _is_better(self, later: str, earlier: str) -> bool:
+        """Whether a stage's weights are kept: they are at least as good on validation as those of an earlier one."""
+        select = self.config.adjust.select
+        after, before = (
+            self.metrics["stages"][name].get("validation", {}).get(select, 0.0) for name in (later, earlier)
+        )
+        if after < before:
+            note(
+                f"{later} is behind {earlier} on validation ({select} {after:.2f}, was {before:.2f}): the weights of "
+                f"{earlier} are kept"
+            )
+        self.metrics["kept"] = earlier if after < before else later
+        return bool(after >= before)
+
+    def _fuse(self, params: Params, linear: LinearSide) -> None:
+        """Fits the fused score, measures it and writes the model with it."""
+        corpus, title = self.corpus, TITLES[linear.model.kind]
+        if len(self.validation.split) < fused.LEAST_DOCUMENTS:
+            note(
+                f"The network and the {title} are not fused: fewer than {fused.LEAST_DOCUMENTS} validation documents "
+                "(--data.validation-fraction)"
+            )
+            return
+        counts = corpus.published_counts[: corpus.num_labels]
+        weights, evidence = fused.fit(
+            self.model, params, self.validation, self.mesh, linear.validation, counts, self.config.seed
+        )
+        note(
+            f"Fused on {len(self.validation.split):,} validation documents: the network adds {evidence.gain:+.2f} "
+            f"points of N@5 to the {title}"
+            + ("" if evidence.speaks_for_network else f", which is no evidence for it: the {title} alone decides")
+        )
+        params = params | {"fusion": sharding.replicate(self.mesh, jax.tree.map(jnp.asarray, weights))}
+        size = self.config.report.batch_size
+        self.metrics["stages"].pop("fused", None)
+        self._measure(
+            "fused",
+            params,
+            self._batches(corpus.validation, size, linear.validation),
+            self._batches(corpus.test, size, linear.test),
+        )
+        self.metrics["kept"] = "fused"
+        self._write_model("fused", params, linear)
+
+    def _measure(
+        self, name: str, params: Params, validation: Batches | None = None, test: Batches | None = None
+    ) -> None:
         """Chooses the threshold and computes validation and test metrics, unless metrics.json has them."""
         results = self.metrics["stages"]
+        validation, test = validation or self.validation, test or self.test
         if "threshold" not in results.get(name, {}):
             results[name] = {"threshold": thresholded.DEFAULT_THRESHOLD}
-            for split, batches in (("validation", self.validation), ("test", self.test)):
+            for split, batches in (("validation", validation), ("test", test)):
                 if len(batches.split):
                     results[name] |= self._measure_split(f"{name} on {split}", split, params, batches)
-        if len(self.test.split):
-            self.metrics["test"] = results.get("adjusted", results[name])["test"]
         self.folder.write_metrics(self.metrics)
 
     def _measure_split(self, title: str, split: str, params: Params, batches: Batches) -> dict[str, Any]:
@@ -407,9 +494,9 @@ class Run:
         bins = groups.macro_precision_bins(scores.top[0], truth, self.corpus, report.bin_size)
         return result | {"macro_P@5_bins": bins}
 
-    def _write_model(self, name: str, params: Params) -> None:
+    def _write_model(self, name: str, params: Params, linear: LinearSide | None = None) -> None:
         """Writes the model folder; the parameters of an earlier stage are replaced by those of a later one."""
-        corpus = self.corpus
+        corpus, params = self.corpus, sharding.to_host(params)
         trained = model_folder.TrainedModel(
             config=self.config,
             words=corpus.words,
@@ -419,7 +506,9 @@ class Run:
             label_counts=corpus.published_counts[: corpus.num_labels],
             num_documents=corpus.published_documents,
             threshold=self.metrics["stages"][name]["threshold"],
-            params=sharding.to_host(params),
+            params={name: value for name, value in params.items() if name != "fusion"},
+            linear=linear.model if linear else None,
+            fusion=params.get("fusion"),
         )
         model_folder.write(self.folder.path, trained)
 

@@ -166,9 +166,11 @@ class RunFolder:
         """Removes the results of `stages` from metrics.json; with `representation` also those of stage 1."""
         metrics = self.read_metrics()
         metrics.pop("test", None)
+        metrics.pop("kept", None)
         if "transfer" in stages:
             metrics.pop("pvae", None)
-        for name in ("adjusted", "representation") if representation else ("adjusted",):
+        # A re-measured first stage has another N_t or other propensities, and so have the linear models.
+        for name in ("fused", "adjusted", *(("representation", "tree", "svm") if representation else ())):
             metrics.get("stages", {}).pop(name, None)
         for stage in stages:
             metrics.get("seconds", {}).pop(stage, None)

@@ -54,6 +54,12 @@ class Stream(IntEnum):
     SCRATCH = 27
     """Initial classifiers of a stage 3 that does not start from stage 1's."""
 
+    # The fused score
+    FUSION_CELLS = 31
+    """Labels that stand for those which neither model ranks high. Counter: batch."""
+    FUSION_EVIDENCE = 32
+    """Folds and bootstrap samples of validation documents."""
+
 
 _MAX_COUNTERS = 2
 

@@ -1,0 +1,109 @@
+"""Fitting the fused score on validation documents, and the evidence that the network adds to the linear model."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.ranked import Ranked
+from lsfa_jax.evaluation import ranking
+from lsfa_jax.evaluation.scorer import all_logits, over_split
+from lsfa_jax.model.lsfa import Lsfa
+from lsfa_jax.sparse import fusion
+from lsfa_jax.sparse.fusion import Cells, Fusion
+from lsfa_jax.util.random_streams import Stream, stream
+
+LEAST_DOCUMENTS = 30
+"""With fewer validation documents nothing is fitted on them."""
+
+# More validation documents than this change the weights little and take long.
+_MOST_DOCUMENTS = 3000
+
+# The network takes part where this share of bootstrap samples says that it adds to the linear model.
+_SHARE, _SAMPLES = 0.75, 1000
+
+
+class Evidence(NamedTuple):
+    """What the network adds to the linear model on validation documents, in N@5 of weights fitted on the others."""
+
+    gain: float
+    """Percentage points of the fused score over the linear model."""
+    share: float
+    """Share of the bootstrap samples with a gain."""
+
+    @property
+    def speaks_for_network(self) -> bool:
+        """Whether the network takes part in the fused score."""
+        return self.share >= _SHARE
+
+
+def fit(
+    model: Lsfa, params: Any, batches: Batches, mesh: Mesh, ranked: Ranked, counts: np.ndarray, seed: int
+) -> tuple[Fusion, Evidence]:
+    """Fits the weights of the fused score.
+
+    Args:
+        model: the classifier of L labels.
+        params: its parameters, on the devices of `mesh`.
+        batches: the N validation documents.
+        mesh: the devices.
+        ranked: the linear model's lists of them.
+        counts: int64[L], the training count of each label.
+        seed: of the run.
+
+    Returns:
+        The weights, without the network if there is no evidence for it, and the evidence.
+    """
+    chosen = collect(model, params, batches, mesh, ranked, seed)
+    evidence = measure(chosen, batches.split.labels, counts, seed)
+    return (fusion.fit if evidence.speaks_for_network else fusion.fit_linear)(chosen, counts), evidence
+
+
+def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh, ranked: Ranked, seed: int) -> Cells:
+    """Collects the cells of validation documents, `_MOST_DOCUMENTS` at most, in one pass."""
+    score = jax.jit(lambda batch: all_logits(model, params, batch))
+    truth, num_documents = batches.split.labels, len(batches.split)
+    rank = stream(Stream.FUSION_EVIDENCE, seed, 0).permutation(num_documents)
+    parts: list[Cells] = []
+
+    def compute(batch: Batch) -> jax.Array:
+        return score(batch)
+
+    for number, (batch, logits) in enumerate(over_split(compute, batches, mesh, "fusing")):
+        places = np.flatnonzero(batch.document_mask & (rank[batch.rows] < _MOST_DOCUMENTS))
+        documents = batch.rows[places]
+        labels = [truth.row(document) for document in documents]
+        random = stream(Stream.FUSION_CELLS, seed, number)
+        if len(places):
+            parts.append(fusion.cells(documents, np.asarray(logits)[places], ranked.take(documents), labels, random))
+    return fusion.concatenate(parts)
+
+
+def measure(cells: Cells, truth: Ragged, counts: np.ndarray, seed: int) -> Evidence:
+    """Compares the fused score with the linear model on documents of which its weights were not fitted, in two folds.
+
+    Args:
+        cells: of the documents.
+        truth: their labels.
+        counts: int64[L].
+        seed: of the run.
+    """
+    num_documents = truth.num_rows
+    random = stream(Stream.FUSION_EVIDENCE, seed, 1)
+    fold = random.permutation(num_documents) % 2
+    both, alone = np.zeros((2, num_documents))
+    for part in (0, 1):
+        inside = fold[cells.documents] == part
+        fitted_on, scored = (Cells(*(values[rows] for values in cells)) for rows in (~inside, inside))
+        of_part = fold == part
+        for result, fit_weights in ((both, fusion.fit), (alone, fusion.fit_linear)):
+            scores = fusion.score(fit_weights(fitted_on, counts), scored)
+            top = fusion.best(scores, scored, num_documents, ranking.NUM_RANKED)
+            gains = ranking.document_ndcg(ranking.hits(top, truth), truth, ranking.NUM_RANKED)[:, -1]
+            result[of_part] = 100 * gains[of_part]
+    gains = (both - alone)[np.unique(cells.documents)]
+    samples = random.integers(0, len(gains), (_SAMPLES, len(gains)))
+    return Evidence(float(gains.mean()), float((gains[samples].mean(axis=1) > 0).mean()))

@@ -1,0 +1,158 @@
+"""The linear models of a run: trained once, before the network, and kept in the run folder.
+
+The lists of validation documents come from models that were not trained on them; the models that are kept are trained
+on all published training documents.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+
+from lsfa_jax.config import Config
+from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.ranked import Ranked
+from lsfa_jax.evaluation import ranking
+from lsfa_jax.sparse import linear
+from lsfa_jax.sparse.linear import Kind, LinearModel
+from lsfa_jax.util import atomic
+from lsfa_jax.util.console import UserError, note, warn
+
+# A tree is drawn at random; the machines are preferred unless it is better by more than this, in N@5 on validation.
+_TREE_ADVANTAGE = 0.5
+
+_SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class LinearSide:
+    """The linear models of a run."""
+
+    model: LinearModel
+    """The one that is fused, trained on all published training documents."""
+    lists: dict[Kind, dict[str, Ranked]]
+    """The lists of validation and test documents, of each model that was trained."""
+
+    @property
+    def validation(self) -> Ranked:
+        """The lists of the validation documents, by a model that was not trained on them."""
+        return self.lists[self.model.kind]["validation"]
+
+    @property
+    def test(self) -> Ranked:
+        """The lists of the test documents."""
+        return self.lists[self.model.kind]["test"]
+
+
+def train(config: Config, corpus: Corpus, folder: Path, advice: str) -> LinearSide | None:
+    """Trains the linear models that the settings name, or reads them where the run has them already.
+
+    Args:
+        config: all settings.
+        corpus: the documents.
+        folder: where they are kept.
+        advice: what to do if it cannot be written.
+
+    Returns:
+        None where the settings ask for none, or none can be trained; a warning says why.
+    """
+    kinds = _kinds(config, corpus)
+    trained: dict[Kind, LinearModel] = {}
+    lists: dict[Kind, dict[str, Ranked]] = {}
+    for kind in kinds:
+        try:
+            if not (folder / kind).is_dir():
+                with atomic.folder(folder / kind, advice=advice) as new:
+                    _write(new, *_train(kind, corpus))
+            trained[kind], lists[kind] = _read(folder / kind)
+        except UserError as error:
+            warn(f"no {linear.TITLES[kind]}: {error}")
+    if not trained:
+        return None
+    return LinearSide(trained[_best(corpus, lists)], lists)
+
+
+def _kinds(config: Config, corpus: Corpus) -> list[Kind]:
+    if config.linear == "none":
+        return []
+    if not len(corpus.bag_words):
+        warn("no word is in two training texts: there is no linear model beside the network")
+        return []
+    affordable = linear.affordable(corpus.published_documents, len(corpus.bag_words), corpus.num_labels)
+    if config.linear != "auto":
+        return [config.linear]
+    if not affordable:
+        warn(
+            "no linear model is trained beside the network: the library omikuji is not installed (pip install "
+            "omikuji), and one machine for each label would take long (--linear svm)"
+        )
+    return affordable
+
+
+def _train(kind: Kind, corpus: Corpus) -> tuple[LinearModel, dict[str, Ranked]]:
+    """Trains a model without and, where they are published training documents, with the validation documents."""
+    train, validation = corpus.train, corpus.validation
+    words, num_labels = corpus.bag_words, corpus.num_labels
+    assert train.bags is not None
+    assert validation.bags is not None
+    title = linear.TITLES[kind]
+    note(f"{title[0].upper()}{title[1:]} on TF-IDF: {corpus.published_documents:,} documents, {len(words):,} words")
+    drawn = len(train) < corpus.published_documents
+    model = first = linear.train(kind, train.bags, words, train.labels, num_labels)
+    if drawn:
+        model = linear.train(
+            kind,
+            vstack([train.bags, validation.bags], format="csr"),
+            words,
+            _joined(train.labels, validation.labels),
+            num_labels,
+        )
+    return model, {
+        "validation": _rank(first, validation.bags, words),
+        "test": _rank(model, corpus.test.bags, words),
+    }
+
+
+def _rank(model: LinearModel, bags: csr_matrix | None, words: list[str]) -> Ranked:
+    assert bags is not None
+    return model.rank(linear.features_of(model, bags, words))
+
+
+def _joined(first: Ragged, second: Ragged) -> Ragged:
+    return Ragged.from_sizes(np.concatenate([first.values, second.values]), np.concatenate([first.sizes, second.sizes]))
+
+
+def _best(corpus: Corpus, lists: dict[Kind, dict[str, Ranked]]) -> Kind:
+    """Chooses the model with the best N@5 on validation."""
+    truth = corpus.validation.labels
+
+    def quality(kind: Kind) -> float:
+        top = lists[kind]["validation"].label_ids[:, : ranking.NUM_RANKED]
+        top = np.pad(top, ((0, 0), (0, ranking.NUM_RANKED - top.shape[1])), constant_values=-1)
+        value = ranking.ndcg_at_k(ranking.hits(top, truth), truth, ranking.NUM_RANKED)[-1]
+        return float(value) - (_TREE_ADVANTAGE if kind == "tree" else 0)
+
+    return max(lists, key=quality)
+
+
+def _write(folder: Path, model: LinearModel, lists: dict[str, Ranked]) -> None:
+    for name, data in model.files().items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+    for split, ranked in lists.items():
+        for field, values in ranked._asdict().items():
+            np.save(folder / f"{split}-{field}.npy", values)
+
+
+def _read(folder: Path) -> tuple[LinearModel, dict[str, Ranked]]:
+    def array(name: str) -> np.ndarray:
+        return np.asarray(np.load(folder / f"{name}.npy", allow_pickle=False))
+
+    try:
+        files = {str(file.relative_to(folder)): file.read_bytes() for file in linear.paths(folder)}
+        lists = {split: Ranked(*(array(f"{split}-{field}") for field in Ranked._fields)) for split in _SPLITS}
+        return linear.from_files(files), lists
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: damaged ({error}); remove it, it is written again") from None
