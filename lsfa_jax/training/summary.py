@@ -12,8 +12,8 @@ from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.evaluation.groups import head_of_all_labels
 from lsfa_jax.util.console import note, plural, table
 
-_GROUPS = ("all", "head", "tail")
-
+_METRICS = ("P@1", "P@3", "P@5", "N@5", "PSP@1", "PSP@5")
+_IN_GROUPS = {"head": ("N@5",), "tail": ("N@5", "PSP@5")}
 
 def print_start(config: Config, corpus: Corpus, train: Batches, is_head: np.ndarray, shortlist_size: int) -> None:
     """Prints the sizes of the corpus, the devices, and how texts are padded."""
@@ -39,7 +39,7 @@ def print_start(config: Config, corpus: Corpus, train: Batches, is_head: np.ndar
 
 
 def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], folder: Path) -> None:
-    """Prints the test metrics of all, head and tail labels, before and after augmentation, and the time of each stage.
+    """Prints the test metrics of each model of a run, in all, head and tail labels, and the time of each stage.
 
     Args:
         corpus: the documents that were measured.
@@ -47,27 +47,22 @@ def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], 
         metrics: the content of metrics.json.
         folder: the run folder.
     """
-    before = metrics["stages"]["representation"]["test"]
-    after = metrics["stages"].get("adjusted", {}).get("test")
     # A group none of whose labels occurs in the test documents has no metrics; 0.00 would look like failure.
     occurring = head_of_all_labels(corpus, is_head)[corpus.test.labels.values]
-    measured = {"all": len(occurring) > 0, "head": bool(occurring.any()), "tail": bool((~occurring).any())}
-
-    def cells(metric: str) -> list[str]:
-        row = [metric]
-        for group in _GROUPS:
-            values = [(x if group == "all" else x[group])[metric] for x in (before, after) if x is not None]
-            row += [f"{value:.2f}" if measured[group] else "-" for value in values]
-        if after:
-            row.append(f"{after['tail'][metric] - before['tail'][metric]:+.2f}" if measured["tail"] else "-")
-        return row
-
-    columns = [name for group in _GROUPS for name in ((group, "adjusted") if after else (group,))]
-    header = ["test documents", *columns, *(["change"] if after else [])]
-    title = "Before and after augmentation, percent" if after else "Representation learning, percent"
-    table(f"{corpus.name}: {title}", header, [cells(metric) for metric in before if metric not in _GROUPS])
+    groups = [name for name, in_group in (("head", occurring), ("tail", ~occurring)) if in_group.any()]
+    stages = {name: stage["test"] for name, stage in metrics["stages"].items() if "test" in stage}
+    rows = [
+        [
+            f"{name} (kept)" if name == metrics["kept"] else name,
+            *(f"{test[metric]:.2f}" for metric in _METRICS),
+            *(f"{test[group][metric]:.2f}" for group in groups for metric in _IN_GROUPS[group]),
+        ]
+        for name, test in stages.items()
+    ]
+    header = ["test, percent", *_METRICS, *(f"{group} {metric}" for group in groups for metric in _IN_GROUPS[group])]
+    table(f"{corpus.name}: {len(corpus.test):,} test documents", header, rows)
     if "pvae" in metrics:
         error, ratio = metrics["pvae"]["relative_mean_error"], metrics["pvae"]["variance_ratio"]
         note(f"Generated features: relative mean error {error:.3f} (best: 0), variance ratio {ratio:.3f} (best: 1)")
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in metrics["seconds"].items())
-    note(f"Time: {times}. Results: {folder}")
+    note(f"Time: {times}. All metrics: {folder / 'metrics.json'}")
