@@ -12,7 +12,7 @@ from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.evaluation.groups import head_of_all_labels
 from lsfa_jax.util.console import note, plural, table
 
-_METRICS = ("P@1", "P@3", "P@5", "N@5", "PSP@1", "PSP@5")
+_METRICS = ("P@1", "P@3", "P@5", "N@5", "PSP@5")
 _IN_GROUPS = {"head": ("N@5",), "tail": ("N@5", "PSP@5")}
 
 def print_start(config: Config, corpus: Corpus, train: Batches, is_head: np.ndarray, shortlist_size: int) -> None:
@@ -53,14 +53,14 @@ def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], 
     stages = {name: stage["test"] for name, stage in metrics["stages"].items() if "test" in stage}
     rows = [
         [
-            f"{name} (kept)" if name == metrics["kept"] else name,
+            f"{name} *" if name == metrics["kept"] else name,
             *(f"{test[metric]:.2f}" for metric in _METRICS),
             *(f"{test[group][metric]:.2f}" for group in groups for metric in _IN_GROUPS[group]),
         ]
         for name, test in stages.items()
     ]
     header = ["test, percent", *_METRICS, *(f"{group} {metric}" for group in groups for metric in _IN_GROUPS[group])]
-    table(f"{corpus.name}: {len(corpus.test):,} test documents", header, rows)
+    table(f"{corpus.name}: {len(corpus.test):,} test documents; * is the model that predicts", header, rows)
     if "pvae" in metrics:
         error, ratio = metrics["pvae"]["relative_mean_error"], metrics["pvae"]["variance_ratio"]
         note(f"Generated features: relative mean error {error:.3f} (best: 0), variance ratio {ratio:.3f} (best: 1)")
