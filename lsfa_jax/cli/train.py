@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -34,7 +34,6 @@ class TrainArguments(Config):
       bin/train --data-dir my_corpus --output runs/mine your train.jsonl and test.jsonl
       bin/train --data-dir my_corpus --encoder minilm   fine-tune a pretrained transformer (or bilstm, cnn, a folder)
       bin/train --output runs/mine --resume             continue where it was interrupted
-      bin/train --baseline tree                         compared with a linear label tree at the end
     """
 
     output: str = Field("", description="Run folder. By default runs/DATASET-PRESET.")
@@ -43,9 +42,6 @@ class TrainArguments(Config):
     resume: bool = Field(False, description="Continue from the run folder's last complete checkpoint.")
     stages: tuple[Stage, ...] = Field(
         STAGES, description="Consecutive stages to run; earlier ones must be complete in the run folder."
-    )
-    baseline: Literal["none", "tree", "svm"] = Field(
-        "none", description="Train a linear model on TF-IDF at the end too, and compare: label tree, or SVM."
     )
 
     def settings(self) -> Config:
@@ -173,15 +169,11 @@ def _with_output(arguments: TrainArguments) -> TrainArguments:
     return arguments.model_copy(update={"output": str(free_folder(f"runs/{arguments.dataset}-{arguments.preset}"))})
 
 
-def _command(argv: list[str], prog: str) -> int:
+def _command(argv: list[str], prog: str) -> None:
     from lsfa_jax.util.malloc import keep_freed_memory
 
     keep_freed_memory()
     arguments = parse(argv, prog)
-    if arguments.baseline != "none":
-        from lsfa_jax.evaluation import baselines
-
-        baselines.check(arguments.baseline)
     # Imported late, so that --help and a wrong option are answered at once.
     from lsfa_jax.util import compilation_cache
 
@@ -195,11 +187,6 @@ def _command(argv: list[str], prog: str) -> int:
     except (KeyboardInterrupt, SystemExit):  # SIGINT, SIGTERM before the first stage
         console.error(how_to_resume(RunFolder(Path(arguments.output))))
         raise
-    if arguments.baseline == "none":
-        return 0
-    from lsfa_jax.cli import evaluate
-
-    return evaluate.main(["--run", arguments.output, "--baseline", arguments.baseline])
 
 
 def main(argv: list[str] | None = None, prog: str = "bin/train") -> int:

@@ -14,10 +14,12 @@ from lsfa_jax.evaluation.scorer import all_logits, over_split
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.sparse import fusion
 from lsfa_jax.sparse.fusion import Cells, Fusion
+from lsfa_jax.sparse.linear import Kind
+from lsfa_jax.training.linear_side import LinearSide
 from lsfa_jax.util.random_streams import Stream, stream
 
 LEAST_DOCUMENTS = 30
-"""With fewer validation documents nothing is fitted on them."""
+"""Fewer validation documents are no evidence for or against the network."""
 
 # More validation documents than this change the weights little and take long.
 _MOST_DOCUMENTS = 3000
@@ -41,8 +43,8 @@ class Evidence(NamedTuple):
 
 
 def fit(
-    model: Lsfa, params: Any, batches: Batches, mesh: Mesh, ranked: Ranked, counts: np.ndarray, seed: int
-) -> tuple[Fusion, Evidence]:
+    model: Lsfa, params: Any, batches: Batches, mesh: Mesh, linear: LinearSide, counts: np.ndarray, seed: int
+) -> tuple[Fusion, Evidence | None]:
     """Fits the weights of the fused score.
 
     Args:
@@ -50,16 +52,19 @@ def fit(
         params: its parameters, on the devices of `mesh`.
         batches: the N validation documents.
         mesh: the devices.
-        ranked: the linear model's lists of them.
+        linear: the linear model and its lists of them.
         counts: int64[L], the training count of each label.
         seed: of the run.
 
     Returns:
-        The weights, without the network if there is no evidence for it, and the evidence.
+        The weights, without the network if the evidence is against it; the evidence, None of too few documents.
     """
-    chosen = collect(model, params, batches, mesh, ranked, seed)
-    evidence = measure(chosen, batches.split.labels, counts, seed)
-    return (fusion.fit if evidence.speaks_for_network else fusion.fit_linear)(chosen, counts), evidence
+    kind = linear.model.kind
+    chosen = collect(model, params, batches, mesh, linear.validation, seed)
+    if len(batches.split) < LEAST_DOCUMENTS:
+        return fusion.fit(chosen, counts, kind), None
+    evidence = measure(chosen, batches.split.labels, counts, kind, seed)
+    return (fusion.fit if evidence.speaks_for_network else fusion.fit_linear)(chosen, counts, kind), evidence
 
 
 def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh, ranked: Ranked, seed: int) -> Cells:
@@ -82,13 +87,14 @@ def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh, ranked: Rank
     return fusion.concatenate(parts)
 
 
-def measure(cells: Cells, truth: Ragged, counts: np.ndarray, seed: int) -> Evidence:
+def measure(cells: Cells, truth: Ragged, counts: np.ndarray, kind: Kind, seed: int) -> Evidence:
     """Compares the fused score with the linear model on documents of which its weights were not fitted, in two folds.
 
     Args:
         cells: of the documents.
         truth: their labels.
         counts: int64[L].
+        kind: of the linear model.
         seed: of the run.
     """
     num_documents = truth.num_rows
@@ -100,7 +106,7 @@ def measure(cells: Cells, truth: Ragged, counts: np.ndarray, seed: int) -> Evide
         fitted_on, scored = (Cells(*(values[rows] for values in cells)) for rows in (~inside, inside))
         of_part = fold == part
         for result, fit_weights in ((both, fusion.fit), (alone, fusion.fit_linear)):
-            scores = fusion.score(fit_weights(fitted_on, counts), scored)
+            scores = fusion.score(fit_weights(fitted_on, counts, kind), scored)
             top = fusion.best(scores, scored, num_documents, ranking.NUM_RANKED)
             gains = ranking.document_ndcg(ranking.hits(top, truth), truth, ranking.NUM_RANKED)[:, -1]
             result[of_part] = 100 * gains[of_part]

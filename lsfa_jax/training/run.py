@@ -46,7 +46,7 @@ from lsfa_jax.training.state import TrainState, best_params
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.types import Array, PyTree
 from lsfa_jax.util import compilation_cache, console, interrupts, sharding
-from lsfa_jax.util.console import UserError, note, warn
+from lsfa_jax.util.console import UserError, note, plural, warn
 from lsfa_jax.util.random_streams import Stream
 from lsfa_jax.util.random_streams import key as random_key
 
@@ -443,21 +443,15 @@ class Run:
     def _fuse(self, params: Params, linear: LinearSide) -> None:
         """Fits the fused score, measures it and writes the model with it."""
         corpus, title = self.corpus, TITLES[linear.model.kind]
-        if len(self.validation.split) < fused.LEAST_DOCUMENTS:
-            note(
-                f"The network and the {title} are not fused: fewer than {fused.LEAST_DOCUMENTS} validation documents "
-                "(--data.validation-fraction)"
-            )
-            return
         counts = corpus.published_counts[: corpus.num_labels]
-        weights, evidence = fused.fit(
-            self.model, params, self.validation, self.mesh, linear.validation, counts, self.config.seed
-        )
-        note(
-            f"Fused on {len(self.validation.split):,} validation documents: the network adds {evidence.gain:+.2f} "
-            f"points of N@5 to the {title}"
-            + ("" if evidence.speaks_for_network else f", which is no evidence for it: the {title} alone decides")
-        )
+        weights, evidence = fused.fit(self.model, params, self.validation, self.mesh, linear, counts, self.config.seed)
+        documents = plural(len(self.validation.split), "validation document")
+        if evidence is None:
+            note(f"Fused: network and {title}, with usual weights, because {documents} are too few to fit them")
+        else:
+            reason = "" if evidence.speaks_for_network else f", which is no evidence for it: the {title} decides alone"
+            gain = f"the network adds {evidence.gain:+.2f} points of N@5 to the {title}"
+            note(f"Fused on {documents}: {gain}{reason}")
         params = params | {"fusion": sharding.replicate(self.mesh, jax.tree.map(jnp.asarray, weights))}
         size = self.config.report.batch_size
         self.metrics["stages"].pop("fused", None)

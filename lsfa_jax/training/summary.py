@@ -15,6 +15,7 @@ from lsfa_jax.util.console import note, plural, table
 _METRICS = ("P@1", "P@3", "P@5", "N@5", "PSP@5")
 _IN_GROUPS = {"head": ("N@5",), "tail": ("N@5", "PSP@5")}
 
+
 def print_start(config: Config, corpus: Corpus, train: Batches, is_head: np.ndarray, shortlist_size: int) -> None:
     """Prints the sizes of the corpus, the devices, and how texts are padded."""
     splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
