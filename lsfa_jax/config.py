@@ -45,8 +45,10 @@ class Data(Section):
 
     max_words: int = Field(500, gt=0, description="Words kept of each text.")
     max_vocabulary: int = Field(500_000, gt=0, description="Words kept of the training texts, most frequent first.")
-    validation_fraction: float = Field(
-        0.05, ge=0, lt=1, description="Share of the training documents held out where there is no validation file."
+    validation_fraction: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05,
+        description="Share of the training documents held out where there is no validation file; auto: a tenth, up to "
+        "15 % of fewer than 4,500 documents, and never more than 2,000 documents.",
     )
     test_fraction: float = Field(
         0.1, ge=0, lt=1, description="Share of the documents held out as test where there is no test file."
@@ -185,6 +187,12 @@ class Optimizer(Section):
     clip_factor: float = Field(5.0, gt=0, description="The multiple (running) or the norm (global).")
     swa_start_epoch: int = Field(10, ge=1, description="Average the weights from this epoch on.")
     swa_every: int = Field(100, ge=1, description="Steps between two sets of weights that enter the average.")
+    swa_recency: float = Field(
+        0.0,
+        ge=0,
+        description="In the first stage the newest of n averaged sets of weights counts (p + 1) / (n + p) with this p; "
+        "0: all alike.",
+    )
 
 
 class Representation(Section):
@@ -369,8 +377,7 @@ def layered(
     Returns:
         The settings that differ from the defaults, as nested dicts.
     """
-    values = read_toml(configs / f"{dataset}.toml")
-    quick_of_dataset = values.pop("quick", {})
+    values, quick_of_dataset = _of_dataset(dataset, configs)
     if preset == "quick":
         values = merged(merged(values, read_toml(configs / "presets" / "quick.toml")), quick_of_dataset)
     if (file := configs / "encoders" / f"{encoder}.toml").is_file():
@@ -380,6 +387,18 @@ def layered(
     if profile != "paper":
         values = merged(values, read_toml(configs / "profiles" / f"{profile}.toml"))
     return merged(values, {"dataset": dataset, "preset": preset, "profile": profile})
+
+
+def _of_dataset(dataset: str, configs: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads a corpus's file; returns its settings, and those of its part [quick]."""
+    values = read_toml(configs / f"{dataset}.toml")
+    return values, values.pop("quick", {})
+
+
+def chosen_for(dataset: str, preset: str, configs: Path = CONFIGS) -> frozenset[str]:
+    """Returns the dotted keys of the settings that a corpus's file has for a preset."""
+    values, quick = _of_dataset(dataset, configs)
+    return frozenset(dotted(merged(values, quick) if preset == "quick" else values))
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -502,6 +521,37 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
     return (name for name, _ in fields(model))
 
 
+def get(config: Config, key: str) -> Any:
+    """Returns the value of a setting by its dotted key."""
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns the settings with other values, by dotted key."""
+    return Config.model_validate(merged(config.model_dump(), nested(values)))
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts values by dotted key to nested dicts."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        branch: dict[str, Any] = {last: value}
+        for section in reversed(sections):
+            branch = {section: branch}
+        out = merged(out, branch)
+    return out
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Lists the dotted keys of nested dicts."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
 def differences(first: Config, second: Config) -> list[str]:
     """Lists the dotted keys in which two settings differ, of those that decide results.
 
@@ -509,7 +559,7 @@ def differences(first: Config, second: Config) -> list[str]:
     """
 
     def value(config: Config, key: str) -> object:
-        setting = functools.reduce(getattr, key.split("."), config)
+        setting = get(config, key)
         named = {"vectors": NAMED_VECTORS, "encoder.pretrained": NAMED_ENCODERS}
         return "a file" if setting not in named.get(key, (setting,)) else setting
 

@@ -59,7 +59,8 @@ def of_type(annotation, metadata=()):
     if get_origin(annotation) is Literal:
         return st.sampled_from(get_args(annotation))
     if hasattr(annotation, "__metadata__"):  # Annotated
-        return of_type(get_args(annotation)[0], annotation.__metadata__)
+        bounds = [getattr(bound, "metadata", [bound]) for bound in annotation.__metadata__]  # pydantic's Field has them
+        return of_type(get_args(annotation)[0], [bound for some in bounds for bound in some])
     if get_origin(annotation) is tuple:
         return st.lists(of_type(get_args(annotation)[0]), max_size=5).map(tuple)
     if get_origin(annotation) is Union or type(annotation).__name__ == "UnionType":
@@ -214,7 +215,7 @@ def test_defaults_are_the_papers():
     [("aapd", 1000, 500), ("rcv1", 500, 200), ("eurlex4k", 50, 10), ("eurlex57k", 50, 10)],
 )
 def test_corpora_differ_in_the_papers_thresholds_and_their_word_vectors_alone(dataset, head_threshold, num_augmented):
-    parsed = parse(["--dataset", dataset]).settings()
+    parsed = parse(["--dataset", dataset, "--preset", "full"]).settings()
     assert (parsed.pvae.head_threshold, parsed.adjust.num_augmented) == (head_threshold, num_augmented)
     allowed = {"dataset", "vectors", "pvae.head_threshold", "adjust.num_augmented"}
     # Thousands of labels that all start at a probability of one half learn slowly.
@@ -249,7 +250,8 @@ def test_released_profile_is_what_the_released_code_does():
         "report.propensity_a": 0.6,
         "report.propensity_b": 2.6,
     }
-    paper, parsed = (parse(["--dataset", "rcv1", "--profile", name]).settings() for name in ("paper", "released"))
+    usual = ["--dataset", "rcv1", "--preset", "full"]
+    paper, parsed = (parse([*usual, "--profile", name]).settings() for name in ("paper", "released"))
     assert {key: get(parsed, key) for key in differences(paper, parsed)} == released
 
 
@@ -276,6 +278,7 @@ def test_quick_is_smaller_in_every_size_and_keeps_the_method(dataset):
     sizes += ["pvae.hidden_size", "pvae.latent_size", "pvae.epochs", "adjust.epochs"]
     assert all(get(quick, key) < get(full, key) for key in sizes)
     may_differ = {"preset", "data.length_buckets", "optimizer.learning_rate", "optimizer.swa_start_epoch"}
+    may_differ |= {"data.validation_fraction"}
     may_differ |= {"optimizer.swa_every", "psc.start_epoch"}
     # Corpora with thousands of labels.
     may_differ |= {"optimizer.batch_size", "encoder.label_block"}
@@ -320,6 +323,7 @@ def changed_value(key):
         return field.default / 2 or 0.5
     values = {
         "data.length_buckets": (10, 20),
+        "data.validation_fraction": 0.25,
         "encoder.train": 2,
         "optimizer.encoder_learning_rate": 1e-4,
         "pvae.kl_weight": 0.5,
@@ -332,7 +336,7 @@ def changed_value(key):
 def test_every_setting_can_be_set_on_the_command_line(key):
     value = changed_value(key)
     assert value != field_of(key).default
-    usual = ["--dataset", "rcv1"]
+    usual = ["--dataset", "rcv1", *([] if key == "preset" else ["--preset", "full"])]
     parsed = parse([*usual, *as_option(key, value)]).settings()
     assert get(parsed, key) == value
     if key not in ("dataset", "preset", "profile"):  # these bring further differences
@@ -376,7 +380,10 @@ FILE_ERRORS = [
     ("[psc]\ndenominator = 'some'", "psc.denominator = 'some': expected all, exclude_positive or double_positive"),
     ("[pvae]\nkl_weight = 'x'", "pvae.kl_weight = 'x': expected auto or a number of at least 0"),
     ("[pvae]\nkl_weight = -1", "pvae.kl_weight = -1: expected auto or a number of at least 0"),
-    ("[data]\nvalidation_fraction = 1", "data.validation_fraction = 1: expected a number of at least 0 and below 1"),
+    (
+        "[data]\nvalidation_fraction = 1",
+        "data.validation_fraction = 1: expected auto or a number of at least 0 and below 1",
+    ),
     ("[data]\nlength_buckets = [8, 0]", "data.length_buckets = 0: expected an integer of at least 1"),
     ("[data]\nlength_buckets = 8", "data.length_buckets = 8: expected a list, each an integer of at least 1"),
     ("[optimizer]\nbatch_size = 2.5", "optimizer.batch_size = 2.5: expected an integer of at least 1"),
@@ -434,7 +441,10 @@ OPTION_ERRORS = [
     ("--psc.weight", f"--psc.weight: {NUMBER} of at least 0 after it"),
     ("--psc.weight --seed 3", f"--psc.weight: {NUMBER} of at least 0 after it"),
     ("--psc.temperature 0", f"--psc.temperature 0: {NUMBER} above 0"),
-    ("--data.validation-fraction 1", f"--data.validation-fraction 1: {NUMBER} of at least 0 and below 1"),
+    (
+        "--data.validation-fraction 1",
+        "--data.validation-fraction 1: expected auto or a number of at least 0 and below 1",
+    ),
     ("--data.length-buckets 8 0", f"--data.length-buckets 0: {INTEGER} of at least 1"),
     ("--data.max_words=ten", f"--data.max-words ten: {INTEGER} of at least 1"),
     ("--optimizer.batch-size 2.5", f"--optimizer.batch-size 2.5: {INTEGER} of at least 1"),

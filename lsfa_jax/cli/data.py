@@ -50,7 +50,7 @@ class CorpusArguments(Section):
 
     name: Positional = Field("custom", description="A name of bin/data list; custom for your files.")
     data_dir: str = Field("", description="Folder with train, test and perhaps validation files, or one file for all.")
-    preset: Preset = Field("full", description="Whose settings: texts are shorter with quick.")
+    preset: Preset = Field("quick", description="Whose settings: texts are longer with full.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of the documents that are held out.")
     vectors: str = Field("none", description="Word vectors: glove-50d, none, or a GloVe or word2vec text file.")
     encoder: str = Field(
@@ -119,7 +119,7 @@ class PrepareArguments(CorpusArguments):
 
     Examples:
       bin/data prepare rcv1
-      bin/data prepare eurlex57k --data-dir DIR --preset quick
+      bin/data prepare eurlex57k --data-dir DIR --preset full
       bin/data prepare synthetic --num-labels 670000 --num-documents 500000 --output DIR
     """
 
@@ -258,7 +258,7 @@ def _default(verb: str, argv: list[str]) -> CorpusArguments | None:
         return None
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", nargs="?")
-    preset = first.parse_known_args(argv)[0].preset or "full"
+    preset = first.parse_known_args(argv)[0].preset or "quick"
     name = argv[0] if argv and not argv[0].startswith("-") else "custom"
     names = settings.dataset_names()
     if name not in names:

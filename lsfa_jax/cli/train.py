@@ -1,7 +1,7 @@
 """The command behind bin/train: settings from files and options, then a run."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ from lsfa_jax.config import (
     STAGES,
     Config,
     Stage,
+    chosen_for,
     dataset_names,
+    dotted,
     encoder_settings,
+    keys,
     layered,
     merged,
     nearest,
@@ -49,6 +52,16 @@ class TrainArguments(Config):
         return Config.model_validate({name: getattr(self, name) for name in Config.model_fields})
 
 
+def chosen_settings(argv: Sequence[str]) -> frozenset[str]:
+    """Returns the dotted names of the settings that the corpus's file, a settings file or an option chooses."""
+    argv = _with_encoder_settings(argv)
+    early = _early_options(argv)
+    file, where = _settings_file(early)
+    names = _layer_names(early, file, where)
+    options = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    return chosen_for(names["dataset"], names["preset"]) | set(dotted(file)) | (options & set(keys(Config)))
+
+
 def parse(argv: list[str], prog: str = "bin/train") -> TrainArguments:
     """Resolves a command line: defaults, the corpus's file, preset, profile, settings file, options; later ones win.
 
@@ -66,7 +79,7 @@ def parse(argv: list[str], prog: str = "bin/train") -> TrainArguments:
     return common.parse(TrainArguments, argv, prog, default)
 
 
-def _with_encoder_settings(argv: list[str]) -> list[str]:
+def _with_encoder_settings(argv: Sequence[str]) -> list[str]:
     """Replaces `--encoder NAME`: a kind of encoder, or a pretrained transformer by its name or folder."""
     out = []
     rest = iter(argv)
@@ -83,7 +96,7 @@ def _with_encoder_settings(argv: list[str]) -> list[str]:
     return out
 
 
-def _early_options(argv: list[str]) -> argparse.Namespace:
+def _early_options(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the options that decide the defaults of the others, which --help shows."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     # tyro takes both spellings, and reports a missing value.
@@ -128,7 +141,7 @@ def _layer_names(chosen: argparse.Namespace, file: Mapping[str, Any], where: str
     names = {}
     for name, valid, usual in (
         ("dataset", dataset_names(), "custom" if data_dir else "synthetic"),
-        ("preset", ["full", "quick"], "full"),
+        ("preset", ["full", "quick"], "full" if chosen.profile == "released" else "quick"),
         ("profile", ["paper", "released"], "paper"),
     ):
         option = getattr(chosen, name)
@@ -140,8 +153,12 @@ def _layer_names(chosen: argparse.Namespace, file: Mapping[str, Any], where: str
     return names
 
 
-def train(arguments: TrainArguments) -> dict[str, Any]:
+def train(arguments: TrainArguments, chosen: Collection[str]) -> dict[str, Any]:
     """Runs the stages that the arguments name and returns what metrics.json holds.
+
+    Args:
+        arguments: of the command line.
+        chosen: the names of the settings that are not fitted to the corpus, as `chosen_settings` returns them.
 
     Raises:
         UserError: something is wrong with the data, the settings or the run folder.
@@ -155,6 +172,7 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
         stages=arguments.stages,
         resume=arguments.resume,
         save_every=arguments.save_every,
+        chosen=chosen,
     )
 
 
@@ -183,7 +201,7 @@ def _command(argv: list[str], prog: str) -> None:
     from lsfa_jax.training.run_folder import RunFolder, how_to_resume
 
     try:
-        train(arguments)
+        train(arguments, chosen_settings(argv))
     except (KeyboardInterrupt, SystemExit):  # SIGINT, SIGTERM before the first stage
         console.error(how_to_resume(RunFolder(Path(arguments.output))))
         raise

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -27,6 +28,11 @@ from lsfa_jax.data.text_advice import TextAdvice, unread_words
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
 from lsfa_jax.util.console import UserError, note, warn
 from lsfa_jax.util.random_streams import Stream, stream
+
+ValidationFraction = Literal["auto"] | float
+
+# Of "auto": documents up to which 15 % are held out, and the most documents.
+_FEW_VALIDATION, _MOST_VALIDATION = 450, 2_000
 
 # At least this share of a label's documents stays in training when validation documents are held out.
 _SHARE_KEPT = 0.5
@@ -45,7 +51,7 @@ def build(
     *,
     max_words: int,
     max_vocabulary: int,
-    validation_fraction: float,
+    validation_fraction: ValidationFraction,
     seed: int,
     test_fraction: float = 0.0,
     tokenizer: Tokenizer = DEFAULT_TOKENIZER,
@@ -80,7 +86,7 @@ def write(
     *,
     max_words: int,
     max_vocabulary: int,
-    validation_fraction: float,
+    validation_fraction: ValidationFraction,
     test_fraction: float,
     seed: int,
     name: str,
@@ -100,7 +106,7 @@ def write(
         test, validation: documents, or None.
         max_words: words kept of each text.
         max_vocabulary: words kept of the training documents, most frequent first.
-        validation_fraction: share of the training documents held out where there is no validation split.
+        validation_fraction: share of the training documents held out where there is no validation split, or "auto".
         test_fraction: share of the documents that are the test split where there is none.
         seed: of both draws.
         name: of the corpus, for the error.
@@ -376,14 +382,19 @@ def _without_empty(train: _Part, name: str, messages: _Messages) -> _Part:
 
 
 def _draw_validation(
-    train: _Part, label_numbers: np.ndarray, num_labels: int, fraction: float, seed: int, messages: _Messages
+    train: _Part,
+    label_numbers: np.ndarray,
+    num_labels: int,
+    fraction: ValidationFraction,
+    seed: int,
+    messages: _Messages,
 ) -> dict[str, _Part]:
     """Divides the training documents into train and validation."""
     labels = train.labels
     numbered = Ragged(label_numbers[labels.values], labels.offsets)
     same_text = train.same_text
     held_out = hold_out(numbered, num_labels, fraction, seed, same_text)
-    missing = _validation_size(fraction, len(held_out)) - int(held_out.sum())
+    missing = validation_size(fraction, len(held_out)) - int(held_out.sum())
     if missing:
         reason = "carry labels too rare to spare"
         if (same_text != np.arange(len(same_text))).any():
@@ -517,7 +528,7 @@ def _groups(same_text: np.ndarray) -> Ragged:
 
 
 def hold_out(
-    labels: Ragged, num_labels: int, fraction: float, seed: int, same_text: np.ndarray | None = None
+    labels: Ragged, num_labels: int, fraction: ValidationFraction, seed: int, same_text: np.ndarray | None = None
 ) -> np.ndarray:
     """Draws validation documents at random, so that each label keeps at least half of its documents in training.
 
@@ -531,7 +542,7 @@ def hold_out(
     groups = _groups(same_text)
     counts = np.bincount(labels.values, minlength=num_labels)
     left, least = counts.copy(), np.maximum(1, np.ceil(counts * _SHARE_KEPT))
-    size = _validation_size(fraction, num_documents)
+    size = validation_size(fraction, num_documents)
     held_out = np.zeros(num_documents, bool)
     for document in stream(Stream.VALIDATION_SPLIT, seed).permutation(num_documents):
         if size == 0:
@@ -547,5 +558,14 @@ def hold_out(
     return held_out
 
 
-def _validation_size(fraction: float, num_documents: int) -> int:
-    return min(round(fraction * num_documents), num_documents - 1)
+def validation_size(fraction: ValidationFraction, num_documents: int) -> int:
+    """Returns how many of N documents to hold out for validation.
+
+    "auto" is a tenth, at least 15 % up to 450 documents, and 2,000 at most: weights, threshold and the fused score are
+    chosen on them, which takes hundreds of documents however few there are.
+    """
+    if fraction == "auto":
+        size = min(max(0.1 * num_documents, min(0.15 * num_documents, _FEW_VALIDATION)), _MOST_VALIDATION)
+    else:
+        size = fraction * num_documents
+    return min(round(size), num_documents - 1)

@@ -3,7 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from lsfa_jax.config import STAGES, Config, encoder_settings, layered, merged, validated
+from lsfa_jax.config import STAGES, encoder_settings, layered, merged, nested, validated
 from lsfa_jax.data import build_corpus
-from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_pieces
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
@@ -26,7 +25,7 @@ from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.sklearn.arguments import check_integer
 from lsfa_jax.sklearn.label_formats import ParsedLabels
 from lsfa_jax.sklearn.text_formats import parse_texts
-from lsfa_jax.training import model_folder, precision
+from lsfa_jax.training import model_folder, policy, precision
 from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run import Run
 from lsfa_jax.training.run_folder import RunFolder
@@ -51,12 +50,6 @@ _SETTINGS = {
     "validation_fraction": "data.validation_fraction",
 }
 
-# A corpus below this size gets smaller batches, and enough epochs for this many steps, up to a limit.
-_SMALL_CORPUS = 10_000
-_SMALL_BATCH = 16
-_STEPS = 1_000
-_MOST_EPOCHS = 40
-
 # Labels that are compared to the threshold, of each text.
 _MOST_LABELS = 128
 
@@ -72,14 +65,14 @@ class LSFA(ClassifierMixin, BaseEstimator):
 
     Args:
         preset: 'quick', for a laptop, or 'full', the paper's sizes.
-        epochs: passes over the training texts at most; None: the preset's, or in a small corpus as many as make 1,000
-            steps, at most 40. Training stops early where validation no longer improves.
+        epochs: passes over the training texts at most; None: up to 40, fewer in a larger corpus. Training stops early
+            where validation no longer improves.
         max_words: words kept of each text.
         hidden_size: LSTM units a direction; half the filters of a convolution.
         feature_size: D, size of a label's feature.
         head_threshold: N_t; labels with fewer training texts are rare and get generated features. None: the mean number
             of training texts a label has, 2 at least, which comes near the paper's choices for its corpora.
-        num_augmented: N_a, features generated for each rare label.
+        num_augmented: N_a, features generated for each rare label; None: three tenths of N_t, from 10 to 500.
         psc_weight: alpha, weight of the contrastive loss.
         augmented_weight: gamma, weight of the generated features.
         learning_rate: Adam's; of the labels alone if a pretrained encoder is fine-tuned.
@@ -87,7 +80,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
         vectors: word vectors: 'none', 'glove-50d' (fetched once), or a GloVe or word2vec text file.
         encoder: 'bilstm', 'cnn', or a pretrained transformer to fine-tune: 'minilm' (fetched once) or a folder in
             Hugging Face's format. One takes more time, and needs fewer texts; its preset decides batches and epochs.
-        validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`.
+        validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`; "auto": a
+            tenth, up to 15 % of few texts, and 2,000 texts at most.
         top_k: probabilities that `predict_proba` keeps of each text in a sparse matrix.
         proba: what `predict_proba` returns: 'dense', an array with all probabilities; 'sparse', a scipy matrix with the
             `top_k` best of each text; or 'auto', dense up to 50 million entries (texts x labels).
@@ -118,7 +112,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         batch_size: int | None = None,
         vectors: str = "none",
         encoder: str = "bilstm",
-        validation_fraction: float = 0.1,
+        validation_fraction: float | Literal["auto"] = "auto",
         top_k: int = 20,
         proba: Literal["auto", "dense", "sparse"] = "auto",
         random_state: int | np.random.RandomState | None = 0,
@@ -174,7 +168,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: there is no text.")
         with _as_value_errors(), quiet(not self.verbose), tempfile.TemporaryDirectory(prefix="lsfa_jax_") as folder:
             base, chosen = self._preset(), self._chosen()
-            arguments = _nested(chosen)
+            arguments = nested({name: _plain(value) for name, value in chosen.items()})
             first = validated(merged(base, arguments), "LSFA")
             documents = (Document(text, names) for text, names in zip(texts, labels.names, strict=True))
             built = build_corpus.build(
@@ -189,8 +183,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
                 tokenizer=Tokenizer.from_settings(first.data),
                 pieces=load_pieces(first),
             )
-            fitted = merged(merged(base, fitting(first, built, chosen)), arguments)
-            config = precision.resolved(validated(fitted, "LSFA"))
+            config = precision.resolved(policy.resolved(first, built, chosen))
             run = RunFolder(Path(folder) / "run")
             run.create(config, built)
             Run(config, built, initial_encoder(config, built), run, save_every=math.inf).execute(STAGES)
@@ -372,54 +365,6 @@ class LSFA(ClassifierMixin, BaseEstimator):
         if not columns:
             return sparse.csr_array(shape, dtype=np.float32)
         return sparse.csr_array((np.concatenate(values), np.concatenate(columns), offsets), shape=shape)
-
-
-def _nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Converts dotted names to nested dicts."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        *sections, last = key.split(".")
-        nested: dict[str, Any] = {last: _plain(value)}
-        for section in reversed(sections):
-            nested = {section: nested}
-        out = merged(out, nested)
-    return out
-
-
-def fitting(config: Config, built: Corpus, chosen: Collection[str] = ()) -> dict[str, Any]:
-    """Returns the settings that depend on the size of a corpus, as nested dicts: more and smaller steps for small ones.
-
-    The presets are for tens of thousands of documents.
-
-    Args:
-        config: the settings so far.
-        built: the corpus.
-        chosen: the dotted names of settings that the user chose, which keep their values.
-    """
-    counts, documents = built.label_counts, len(built.train)
-    small = documents < _SMALL_CORPUS
-    # Fine-tuning takes few epochs whatever the size.
-    more_steps = small and not config.encoder.pretrained
-    batch_size, epochs = config.optimizer.batch_size, config.representation.epochs
-    if more_steps and "optimizer.batch_size" not in chosen:
-        batch_size = min(batch_size, _SMALL_BATCH)
-    steps = math.ceil(documents / batch_size)
-    if more_steps and "representation.epochs" not in chosen:
-        epochs = max(epochs, min(_MOST_EPOCHS, math.ceil(_STEPS / steps)))
-    # However few epochs there are, weights are averaged in the last third and the contrastive loss takes part.
-    last_third = math.ceil(2 * epochs / 3)
-    averaging = {"swa_start_epoch": min(config.optimizer.swa_start_epoch, last_third)}
-    pvae = {"head_threshold": max(2, math.ceil(counts.sum() / len(counts)))}
-    if small:
-        averaging = {"swa_start_epoch": last_third, "swa_every": math.ceil(steps / 4)}
-        pair_steps = math.ceil(counts.sum() / config.pvae.batch_size)
-        pvae["epochs"] = max(config.pvae.epochs, math.ceil(_STEPS / pair_steps))
-    return {
-        "optimizer": {"batch_size": batch_size} | averaging,
-        "representation": {"epochs": epochs},
-        "psc": {"start_epoch": min(config.psc.start_epoch, epochs)},
-        "pvae": pvae,
-    }
 
 
 @contextmanager

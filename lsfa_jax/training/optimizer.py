@@ -120,6 +120,10 @@ def layer_factors(encoder: Mapping[str, Any], decay: float) -> PyTree:
     return jax.tree_util.tree_map_with_path(factor, encoder)
 
 
-def add_to_mean(mean: PyTree, count: jax.Array, params: PyTree) -> PyTree:
-    """Returns the mean of `count` + 1 parameter trees, given the mean of the first `count` and one more."""
-    return optax.incremental_update(params, mean, 1.0 / (count + 1))
+def add_to_mean(mean: PyTree, count: jax.Array, params: PyTree, recency: jax.Array | float = 0.0) -> PyTree:
+    """Returns the mean of `count` + 1 parameter trees, given the mean of the first `count` and one more.
+
+    With `recency` p, the newest of n trees weighs (p + 1) / (n + p): polynomial-decay averaging (Shamir and Zhang
+    2013), which forgets the first trees as training goes on; 0 weighs all alike.
+    """
+    return optax.incremental_update(params, mean, (recency + 1.0) / (count + recency + 1.0))

@@ -1,7 +1,8 @@
 """A run: the three stages in order, each resumable, measured and written into one run folder."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lsfa_jax.training import (
     loop,
     model_folder,
     partition,
+    policy,
     precision,
     run_folder,
     summary,
@@ -54,7 +56,14 @@ Params = dict[str, Any]
 
 
 def train(
-    config: Config, output: Path, stages: Sequence[Stage] = STAGES, resume: bool = False, save_every: float = 60.0
+    config: Config,
+    output: Path,
+    stages: Sequence[Stage] = STAGES,
+    resume: bool = False,
+    save_every: float = 60.0,
+    *,
+    chosen: Collection[str] | None = None,
+    time_limit: float = math.inf,
 ) -> dict[str, Any]:
     """Trains into a run folder and returns the content of metrics.json.
 
@@ -64,6 +73,9 @@ def train(
         stages: consecutive stages to run.
         resume: continue the folder's run where it stopped.
         save_every: seconds between checkpoints.
+        chosen: dotted names of the settings that keep their values where the quick preset fits others to the corpus;
+            None: all.
+        time_limit: seconds that the run may take; the epochs of stage 1 that fit are measured when it begins.
 
     Raises:
         UserError: the data, the settings or the run folder are invalid; the message names the file or the option.
@@ -73,6 +85,9 @@ def train(
     folder = RunFolder(output)
     started = folder.read_config() if folder.config_file.is_file() else None
     config = precision.resolved(run_folder.with_absolute_paths(config), started)
+    chosen = policy.SETTINGS if chosen is None else chosen
+    if started is not None:
+        config = policy.kept(config, started, chosen)
     if not folder.config_file.is_file():
         run_folder.check_can_start(folder, config, stages, resume)  # before the folder is created
 
@@ -85,7 +100,7 @@ def train(
 
     with interrupts.second_ends(on_deferred, on_second), folder.in_use():
         run_folder.check_can_start(folder, config, stages, resume)
-        run = _prepare(config, folder, stages, resume, save_every)
+        run = _prepare(config, folder, stages, resume, save_every, chosen)
         try:
             with interrupts.deferred():
                 return run.execute(stages)
@@ -94,12 +109,21 @@ def train(
             raise
 
 
-def _prepare(config: Config, folder: RunFolder, stages: Sequence[Stage], resume: bool, save_every: float) -> "Run":
+def _prepare(
+    config: Config,
+    folder: RunFolder,
+    stages: Sequence[Stage],
+    resume: bool,
+    save_every: float,
+    chosen: Collection[str],
+) -> "Run":
     """Loads the data and prepares the run folder, which does not change before all of the input has been checked."""
     if folder.config_file.is_file():
         _check_places(config)
     corpus = load_corpus(config)
     _check_documents(corpus)
+    if not folder.config_file.is_file():
+        config = policy.resolved(config, corpus, chosen)
     encoder = initial_encoder(config, corpus)
     partition.split({"encoder": encoder.params}, config.encoder)  # raises where there are fewer layers
     digests = content.digests(corpus, encoder)

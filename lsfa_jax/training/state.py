@@ -109,9 +109,9 @@ def after_step(
 
 
 @jax.jit
-def averaged(state: TrainState) -> TrainState:
-    """Returns the state with the current parameters added to the running mean."""
-    mean = add_to_mean(state.average, state.num_averaged, state.params)
+def averaged(state: TrainState, recency: float = 0.0) -> TrainState:
+    """Returns the state with the current parameters added to the running mean (`add_to_mean`)."""
+    mean = add_to_mean(state.average, state.num_averaged, state.params, recency)
     return replace(state, average=mean, num_averaged=state.num_averaged + 1)
 
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lsfa_jax.data import build_corpus
-from lsfa_jax.data.build_corpus import build, draw_test_split, hold_out
+from lsfa_jax.data.build_corpus import build, draw_test_split, hold_out, validation_size
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.tokenizer import Tokenizer
@@ -378,3 +378,11 @@ def test_max_words_and_max_vocabulary():
     assert corpus.words == ["a", "b"]
     assert texts(corpus, corpus.train) == [["a", "a", "a", "b", "b", None]]
     assert texts(corpus, corpus.test) == [[None, None, "b", "a"]]
+
+
+@pytest.mark.parametrize(
+    ("documents", "size"),
+    [(1, 0), (10, 2), (300, 45), (3_000, 450), (4_000, 450), (8_000, 800), (20_000, 2_000), (10**6, 2_000)],
+)
+def test_auto_holds_out_enough_validation_documents_to_choose_by(documents, size):
+    assert validation_size("auto", documents) == size

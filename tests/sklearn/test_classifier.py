@@ -20,8 +20,6 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
 from lsfa_jax import LSFA
-from lsfa_jax.data import build_corpus
-from lsfa_jax.sklearn import classifier
 from lsfa_jax.training import loop, model_folder
 from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
@@ -347,33 +345,6 @@ def test_ctrl_c_stops_at_once_and_removes_temporary_files(monkeypatch, tmp_path)
         tiny().fit(*documents())
     assert [len(folders) for folders in seen] == [1]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_small_corpora_get_smaller_batches_and_more_epochs():
-    rows = training_corpus.documents()["train"]
-
-    def settings(times):
-        built = build_corpus.build(
-            "small", rows * times, (), None, max_words=16, max_vocabulary=40, validation_fraction=0.0, seed=0
-        )  # fmt: skip
-        config = training_corpus.config(optimizer={"batch_size": 40}, representation={"epochs": 6})
-        return classifier.fitting(config, built), built
-
-    small, built = settings(10)
-    assert small["pvae"]["head_threshold"] == int(np.ceil(built.label_counts.mean()))
-    assert small["optimizer"] == {"batch_size": 16, "swa_start_epoch": 27, "swa_every": 6}
-    assert small["representation"] == {"epochs": 40}
-    larger, _ = settings(100)
-    assert larger["representation"] == {"epochs": 6}
-    large, _ = settings(300)
-    assert large["optimizer"] == {"batch_size": 40, "swa_start_epoch": 2}
-    assert large["representation"] == {"epochs": 6}
-    assert set(large["pvae"]) == {"head_threshold"}
-    # Settings that the user chose stay, and others follow from them.
-    config = training_corpus.config(optimizer={"batch_size": 36}, representation={"epochs": 1})
-    chosen = classifier.fitting(config, built, ["optimizer.batch_size", "representation.epochs"])
-    assert chosen["optimizer"] == {"batch_size": 36, "swa_start_epoch": 1, "swa_every": 3}
-    assert chosen["psc"] == {"start_epoch": 1}
 
 
 def test_a_missing_folder_for_temporary_files_raises(monkeypatch, tmp_path):

@@ -254,7 +254,7 @@ class Representation(Stage[Batch]):
         state = self._step(state, batch, uses_contrast(self.config, epoch), self._frozen)
         swa = self.config.optimizer
         average_now = epoch >= swa.swa_start_epoch and number % swa.swa_every == 0
-        return averaged(state) if average_now else state
+        return averaged(state, swa.swa_recency) if average_now else state
 
     def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
         params = current_params(state)

@@ -1,0 +1,154 @@
+"""Which settings follow from the corpus: one policy for `bin/train` and `LSFA`.
+
+It acts with the quick preset, and only on settings that nobody chose; the full preset has the paper's numbers.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from lsfa_jax.config import Config, get, with_values
+from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.util.console import note, plural
+
+SETTINGS = (
+    "data.length_buckets",
+    "optimizer.batch_size",
+    "optimizer.swa_start_epoch",
+    "optimizer.swa_every",
+    "optimizer.swa_recency",
+    "psc.start_epoch",
+    "representation.epochs",
+    "representation.patience",
+    "pvae.head_threshold",
+    "pvae.epochs",
+    "adjust.num_augmented",
+)
+"""The settings that the policy decides."""
+
+# A corpus below this size gets smaller batches; one below the second, fewer lengths to compile programs for.
+_SMALL, _TINY = 10_000, 1_000
+_SMALL_BATCH = 16
+
+# Epochs at most, and at least, where words decide: an epoch costs its words x (1 + labels / 1,000).
+_MOST_EPOCHS, _FEWEST_EPOCHS, _WORDS = 40, 5, 20_000_000
+_LABELS_PER_COST_OF_A_WORD = 1_000
+
+# Sets of weights that enter the average in an epoch, and how much newer ones count: the mean is over about the last
+# quarter of the steps at any time, so that training may stop at any time.
+_AVERAGED_PER_EPOCH, _RECENCY = 4, 3.0
+
+# Steps of the PVAE, which learns from few features in many passes.
+_PVAE_STEPS = 500
+
+# Generated features per training document of a label that is just not rare, and their number at most (AAPD's).
+_AUGMENTED_SHARE, _FEWEST_AUGMENTED, _MOST_AUGMENTED = 0.3, 10, 500
+
+# Lengths are padded to multiples of this, so that similar corpora share compiled programs.
+_LENGTH_STEP = 16
+
+
+def acts(config: Config) -> bool:
+    """Whether the policy decides anything with these settings."""
+    return config.preset == "quick" and config.profile == "paper"
+
+
+def resolved(config: Config, corpus: Corpus, chosen: Collection[str], *, is_limited: bool = False) -> Config:
+    """Returns the settings with those of `SETTINGS` that nobody chose fitted to the corpus, and prints them.
+
+    Args:
+        config: all settings so far.
+        corpus: the documents.
+        chosen: the dotted names of settings that somebody chose: the corpus's file, --config, options.
+        is_limited: a time limit bounds the epochs, so that they need not be bounded by the words of the corpus.
+    """
+    if not acts(config):
+        return config
+    values = {name: value for name, value in _fitted(config, corpus, chosen, is_limited).items() if name not in chosen}
+    note(f"From the corpus: {summary(values)}")
+    return with_values(config, values)
+
+
+def kept(config: Config, started: Config, chosen: Collection[str]) -> Config:
+    """Returns the settings of a run that continues: what nobody chose now is as it was when the run began."""
+    if not acts(config):
+        return config
+    return with_values(config, {name: get(started, name) for name in SETTINGS if name not in chosen})
+
+
+def with_epochs(config: Config, epochs: int, chosen: Collection[str]) -> Config:
+    """Returns the settings with so many epochs of stage 1; averaging and the contrastive loss start within them."""
+    starts = {name: min(get(config, name), epochs) for name in ("optimizer.swa_start_epoch", "psc.start_epoch")}
+    kept_starts = {name: value for name, value in starts.items() if name not in chosen}
+    return with_values(config, {"representation.epochs": epochs} | kept_starts)
+
+
+def _fitted(config: Config, corpus: Corpus, chosen: Collection[str], is_limited: bool) -> dict[str, Any]:
+    """Returns a value for every setting that the policy decides; values follow from each other where one is chosen."""
+
+    def value(name: str, fitted: Any) -> Any:
+        return get(config, name) if name in chosen else fitted
+
+    documents, counts = len(corpus.train), corpus.label_counts
+    # Fine-tuning takes few epochs whatever the size, and its file has batches and lengths for word pieces.
+    is_fine_tuned = bool(config.encoder.pretrained)
+    batch_size, epochs = config.optimizer.batch_size, config.representation.epochs
+    buckets = config.data.length_buckets
+    starts = {"optimizer.swa_start_epoch": 1, "psc.start_epoch": 2}
+    if not is_fine_tuned:
+        batch_size = value("optimizer.batch_size", min(batch_size, _SMALL_BATCH) if documents < _SMALL else batch_size)
+        epochs = value("representation.epochs", _MOST_EPOCHS if is_limited else most_epochs(corpus))
+        if documents < _TINY:
+            buckets = (shorter_length(corpus.train.lengths),)
+    steps = math.ceil(documents / batch_size)
+    head_threshold = value("pvae.head_threshold", max(2, math.ceil(counts.sum() / len(counts))))
+    pair_steps = math.ceil(counts.sum() / config.pvae.batch_size)
+    return {name: min(start, epochs) for name, start in starts.items()} | {
+        "data.length_buckets": buckets,
+        "optimizer.batch_size": batch_size,
+        "optimizer.swa_every": math.ceil(steps / _AVERAGED_PER_EPOCH),
+        "optimizer.swa_recency": _RECENCY,
+        "representation.epochs": epochs,
+        "representation.patience": config.representation.patience,
+        "pvae.head_threshold": head_threshold,
+        "pvae.epochs": max(config.pvae.epochs, math.ceil(_PVAE_STEPS / pair_steps)),
+        "adjust.num_augmented": num_augmented(head_threshold),
+    }
+
+
+def most_epochs(corpus: Corpus) -> int:
+    """Returns a number of epochs that takes some ten minutes at most on two cores; validation stops most runs before.
+
+    A word costs the encoder a fixed amount, and the attention one for each label.
+    """
+    words = int(corpus.train.lengths.sum())
+    cost = words * (1 + corpus.num_labels / _LABELS_PER_COST_OF_A_WORD)
+    return int(np.clip(round(_WORDS / max(1, cost)), _FEWEST_EPOCHS, _MOST_EPOCHS))
+
+
+def num_augmented(head_threshold: int) -> int:
+    """Returns N_a for N_t; the paper's pairs are 500 and 200, 1,000 and 500, 50 and 10."""
+    return int(np.clip(round(_AUGMENTED_SHARE * head_threshold), _FEWEST_AUGMENTED, _MOST_AUGMENTED))
+
+
+def shorter_length(lengths: np.ndarray) -> int:
+    """Returns the length that, beside the longest one, pads int[N] documents least; a multiple of 16."""
+    longest = int(lengths.max(initial=1))
+    candidates = np.arange(_LENGTH_STEP, max(longest, _LENGTH_STEP) + 1, _LENGTH_STEP)
+    shorter = np.searchsorted(np.sort(lengths), candidates, "right")
+    return int(candidates[np.argmin(shorter * candidates + (len(lengths) - shorter) * longest)])
+
+
+def summary(values: Mapping[str, Any]) -> str:
+    """Describes settings that the policy decided, in words; those that nobody would change are left out."""
+    texts = {
+        "optimizer.batch_size": lambda size: f"batches of {size}",
+        "representation.epochs": lambda epochs: f"at most {plural(epochs, 'epoch')}",
+        "optimizer.swa_every": lambda steps: f"weights averaged every {plural(steps, 'step')}",
+        "pvae.head_threshold": lambda threshold: f"N_t = {threshold:,}",
+        "adjust.num_augmented": lambda number: f"N_a = {number:,}",
+        "pvae.epochs": lambda epochs: f"{plural(epochs, 'epoch')} of the PVAE",
+    }
+    return ", ".join(text(values[name]) for name, text in texts.items() if name in values)

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+
+from lsfa_jax.config import Config, get, with_values
+from lsfa_jax.data.corpus import Corpus, Split
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.training import policy
+
+QUICK = Config(preset="quick")
+
+
+def corpus(documents, words=100, labels=20, per_document=2):
+    lengths = np.full(documents, words)
+    ids = np.arange(documents * per_document, dtype=np.int32) % labels
+    split = Split(
+        Ragged.from_sizes(np.zeros(lengths.sum(), np.int32), lengths),
+        Ragged.from_sizes(ids, np.full(documents, per_document)),
+    )
+    none = split.take(np.arange(0))
+    return Corpus("example", split, none, none, [], [f"l{i}" for i in range(labels)], labels, np.ones(labels))
+
+
+def fitted(documents, chosen=(), config=QUICK, **shape):
+    return policy.resolved(config, corpus(documents, **shape), chosen)
+
+
+def test_the_full_preset_and_the_released_profile_keep_their_numbers():
+    for config in (Config(), Config(preset="quick", profile="released")):
+        assert fitted(300, config=config) == config
+
+
+def test_only_the_named_settings_change():
+    changed = fitted(300)
+    assert with_values(changed, {name: get(QUICK, name) for name in policy.SETTINGS}) == QUICK
+    assert changed != QUICK
+
+
+def test_small_corpora_get_smaller_batches_and_more_epochs():
+    small, middle, large = (fitted(number) for number in (300, 9_999, 100_000))
+    assert [x.optimizer.batch_size for x in (small, middle, large)] == [16, 16, 40]
+    assert [x.representation.epochs for x in (small, middle, large)] == [40, 20, 5]
+    # Each label costs the attention something.
+    assert fitted(9_999, labels=3_000).representation.epochs == 5
+
+
+def test_weights_are_averaged_four_times_an_epoch_from_the_first_one():
+    small = fitted(300)
+    assert (small.optimizer.swa_start_epoch, small.optimizer.swa_every) == (1, 5)  # 19 steps
+    assert small.optimizer.swa_recency > 0
+
+
+def test_a_rare_label_has_fewer_documents_than_the_mean_and_gets_a_share_as_generated_features():
+    small = fitted(1_000, labels=10)
+    assert (small.pvae.head_threshold, small.adjust.num_augmented) == (200, 60)
+    assert (fitted(20, labels=40).pvae.head_threshold, fitted(20, labels=40).adjust.num_augmented) == (2, 10)
+    assert fitted(100_000, labels=10).adjust.num_augmented == 500
+
+
+def test_the_pvae_takes_a_number_of_steps_and_not_of_passes():
+    few, many = fitted(10), fitted(100_000)
+    assert few.pvae.epochs == 500
+    assert many.pvae.epochs == QUICK.pvae.epochs
+
+
+def test_chosen_settings_stay_and_others_follow_from_them():
+    config = Config.model_validate(
+        {"preset": "quick", "optimizer": {"batch_size": 36}, "representation": {"epochs": 1}, "pvae": {"epochs": 3}}
+    )
+    chosen = fitted(300, ("optimizer.batch_size", "representation.epochs", "pvae.epochs"), config)
+    assert (chosen.optimizer.batch_size, chosen.representation.epochs, chosen.pvae.epochs) == (36, 1, 3)
+    assert chosen.optimizer.swa_every == 3  # a quarter of nine steps
+    assert chosen.psc.start_epoch == 1
+    assert fitted(300, ("pvae.head_threshold",)).adjust.num_augmented == 15
+
+
+def test_what_is_resolved_repeats_the_run():
+    first = fitted(300)
+    assert policy.resolved(first, corpus(300), policy.SETTINGS) == first
+
+
+def test_a_run_that_continues_keeps_what_it_began_with():
+    started = fitted(300)
+    config = with_values(QUICK, {"pvae.epochs": 7, "psc.weight": 0.5})
+    kept = policy.kept(config, started, ["pvae.epochs"])
+    assert kept == with_values(started, {"pvae.epochs": 7, "psc.weight": 0.5})
+    full = Config(seed=3)
+    assert policy.kept(full, started, ()) == full
+
+
+def test_fine_tuning_keeps_its_batches_lengths_and_epochs():
+    config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"})
+    tuned = fitted(300, config=config)
+    for name in ("optimizer.batch_size", "representation.epochs", "data.length_buckets"):
+        assert get(tuned, name) == get(config, name)
+    assert tuned.pvae.head_threshold == 30
+
+
+def test_fewer_epochs_move_the_starts_unless_they_are_chosen():
+    config = with_values(QUICK, {"psc.start_epoch": 4, "optimizer.swa_start_epoch": 3, "representation.epochs": 9})
+    two = policy.with_epochs(config, 2, ["psc.start_epoch"])
+    assert (two.representation.epochs, two.optimizer.swa_start_epoch, two.psc.start_epoch) == (2, 2, 4)
+
+
+@pytest.mark.parametrize("longest", [1, 15, 16, 40, 200])
+def test_the_shorter_length_pads_least(longest):
+    lengths = np.random.default_rng(longest).integers(1, longest + 1, 50)
+    lengths[0] = longest
+
+    def padded(shorter):
+        return sum(shorter if length <= shorter else longest for length in lengths)
+
+    shorter = policy.shorter_length(lengths)
+    assert shorter % 16 == 0
+    assert padded(shorter) == min(padded(length) for length in range(16, max(longest, 16) + 1, 16))
+
+
+def test_a_corpus_of_a_few_hundred_documents_compiles_for_two_lengths():
+    assert len(fitted(300).data.length_buckets) == 1
+    assert fitted(1_000).data.length_buckets == QUICK.data.length_buckets
+
+
+def test_a_line_says_what_was_decided(capsys):
+    fitted(300, ["optimizer.batch_size"])
+    line = capsys.readouterr().out
+    assert line.startswith(
+        "From the corpus: at most 40 epochs, weights averaged every 2 steps, N_t = 30, N_a = 10, 167 epochs"
+    )
+    assert "batches" not in line
