@@ -35,7 +35,7 @@ class TrainArguments(Config):
       bin/train                                         the small built-in corpus, two minutes
       bin/train --dataset rcv1 --preset quick           RCV1, downloaded once, for a laptop
       bin/train --data-dir my_corpus --output runs/mine your train.jsonl and test.jsonl
-      bin/train --data-dir my_corpus --encoder minilm   fine-tune a pretrained transformer (or bilstm, cnn, a folder)
+      bin/train --data-dir my_corpus --encoder bilstm   not the encoder that suits the corpus (or cnn, minilm, a folder)
       bin/train --output runs/mine --resume             continue where it was interrupted
     """
 
@@ -90,10 +90,36 @@ def _with_encoder_settings(argv: Sequence[str]) -> list[str]:
             continue
         name = name if equals else next(rest, "")
         if not name or name.startswith("--"):
-            raise UserError("--encoder: expected bilstm, cnn, minilm, or the folder of a pretrained transformer")
+            raise UserError("--encoder: expected auto, bilstm, cnn, minilm, or the folder of a pretrained transformer")
+        if name == "auto":
+            continue
         for setting, value in encoder_settings(name).items():
             out += [f"--encoder.{setting}", value]
     return out
+
+
+def leaves_encoder_open(arguments: TrainArguments, argv: Sequence[str]) -> bool:
+    """Whether the encoder is to be chosen for the corpus: a new run of the quick preset, on texts of a language."""
+    from lsfa_jax.data import named
+
+    is_open = arguments.preset == "quick" and arguments.profile == "paper" and not named.entry(arguments.dataset).shape
+    has_vectors = any(word.partition("=")[0] == "--vectors" for word in argv)
+    starts = not arguments.resume and STAGES[0] in arguments.stages
+    return (
+        is_open
+        and starts
+        and not has_vectors
+        and not any(name.startswith("encoder.") for name in chosen_settings(argv))
+    )
+
+
+def with_encoder(arguments: TrainArguments, argv: Sequence[str]) -> list[str]:
+    """Returns the command line with the options of the encoder that suits the corpus."""
+    from lsfa_jax.data.load import load_corpus
+    from lsfa_jax.training import encoder_choice
+
+    values = encoder_choice.settings(load_corpus(arguments.settings()))
+    return [*argv, *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
 
 
 def _early_options(argv: Sequence[str]) -> argparse.Namespace:
@@ -201,6 +227,9 @@ def _command(argv: list[str], prog: str) -> None:
     from lsfa_jax.training.run_folder import RunFolder, how_to_resume
 
     try:
+        if leaves_encoder_open(arguments, argv):
+            argv = with_encoder(arguments, argv)
+            arguments = parse(argv, prog).model_copy(update={"output": arguments.output})
         train(arguments, chosen_settings(argv))
     except (KeyboardInterrupt, SystemExit):  # SIGINT, SIGTERM before the first stage
         console.error(how_to_resume(RunFolder(Path(arguments.output))))

@@ -1,0 +1,84 @@
+"""Which encoder learns most within minutes on a corpus: `--encoder auto`.
+
+On a few thousand English documents a pretrained transformer is far ahead of the encoders that start from nothing
+(docs/encoders.md); it is chosen where fine-tuning it, or the last of its layers, takes no more than a quarter of an hour
+on these devices.
+"""
+
+import json
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.data.pieces import folder_of, read_tokenizer
+from lsfa_jax.data.vocabulary import NUM_SPECIAL
+from lsfa_jax.util.console import UserError, note
+
+PRETRAINED = "minilm"
+_LAYERS = 6
+
+# With fewer documents fine-tuning has too few steps.
+_FEWEST_DOCUMENTS = 1_000
+
+# Share of the words that the transformer's vocabulary has as one piece: 0.9 in English, less than half in other
+# languages.
+_LEAST_KNOWN = 0.65
+
+# Seconds that fine-tuning may take; and seconds a word piece on two cores of an AMD EPYC (Zen 5) in bfloat16, forward
+# and backward through all layers. The backward pass of a layer costs twice its forward pass.
+_SECONDS, _SECONDS_PER_PIECE, _CORES = 720, 2.8e-4, 2
+_PIECES_PER_WORD = 1.25
+
+# Layers and epochs, the best first: the first that fit are chosen.
+_PLANS = ((_LAYERS, 4), (3, 4), (3, 3), (2, 3))
+
+
+def settings(corpus: Corpus) -> dict[str, Any]:
+    """Returns the settings of the encoder for a corpus of words, by dotted name, and prints which it is and why.
+
+    {} stands for the BiLSTM.
+    """
+    chosen, reason = _choose(corpus)
+    note(f"--encoder auto: {PRETRAINED if chosen else 'bilstm'} ({reason})")
+    return chosen
+
+
+def _choose(corpus: Corpus) -> tuple[dict[str, Any], str]:
+    documents = len(corpus.train)
+    if documents < _FEWEST_DOCUMENTS:
+        return {}, f"fewer than {_FEWEST_DOCUMENTS:,} training documents"
+    on_cpu = jax.default_backend() == "cpu"
+    words, cores = int(corpus.train.lengths.sum()), os.cpu_count() or 1
+    plan = affordable_plan(words, cores) if on_cpu else _PLANS[0]
+    if not plan:
+        return {}, f"fine-tuning on {documents:,} documents would take long; --encoder {PRETRAINED} does it"
+    try:
+        known = known_share(corpus, json.loads(read_tokenizer(folder_of(PRETRAINED)))["model"]["vocab"])
+    except UserError as error:
+        return {}, f"{PRETRAINED} cannot be had: {error}"
+    if known < _LEAST_KNOWN:
+        return {}, f"{PRETRAINED} reads English, and knows {100 * known:.0f} % of these words"
+    layers, epochs = plan
+    train, trained = ("all", "all of it") if layers == _LAYERS else (layers, f"its last {layers} layers")
+    encoder = {"kind": "transformer", "pretrained": PRETRAINED, "train": train}
+    values = {f"encoder.{name}": value for name, value in encoder.items()} | {"representation.epochs": epochs}
+    return values, f"{trained} in {epochs} epochs"
+
+
+def affordable_plan(words: int, cores: int) -> tuple[int, int] | None:
+    """Returns how many layers to fine-tune, in how many epochs, on so many words; None where that takes too long."""
+    epoch = words * _PIECES_PER_WORD * _SECONDS_PER_PIECE * _CORES / cores
+    for layers, epochs in _PLANS:
+        if epoch * epochs * (_LAYERS + 2 * layers) / (3 * _LAYERS) <= _SECONDS:
+            return layers, epochs
+    return None
+
+
+def known_share(corpus: Corpus, vocabulary: dict[str, int]) -> float:
+    """Returns the share of the running words of the training documents that are one piece of a vocabulary."""
+    counts = np.bincount(corpus.train.words.values, minlength=NUM_SPECIAL + len(corpus.words))[NUM_SPECIAL:]
+    known = np.array([word in vocabulary for word in corpus.words], bool)
+    return float(counts[known].sum() / max(1, counts.sum()))
