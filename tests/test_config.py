@@ -507,7 +507,7 @@ def test_help_lists_every_setting_with_its_meaning_and_examples():
         if isinstance(field.default, BaseModel):
             assert f" {name} options " in ended.stdout
             assert " ".join(type(field.default).__doc__.split()) in text
-    assert "bin/train --dataset rcv1 --preset quick" in text
+    assert "bin/train --dataset rcv1 --preset full" in text
     assert "--resume" in text
     assert "(default: 0.1)" in text
 

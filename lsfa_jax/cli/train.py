@@ -24,7 +24,7 @@ from lsfa_jax.config import (
     read_toml,
     validated,
 )
-from lsfa_jax.util import console, interrupts
+from lsfa_jax.util import console, duration, interrupts
 from lsfa_jax.util.console import UserError
 
 
@@ -33,15 +33,24 @@ class TrainArguments(Config):
 
     Examples:
       bin/train                                         the small built-in corpus, two minutes
-      bin/train --dataset rcv1 --preset quick           RCV1, downloaded once, for a laptop
+      bin/train --dataset rcv1                          RCV1, downloaded once, for a laptop
+      bin/train --dataset rcv1 --preset full            the paper's sizes
       bin/train --data-dir my_corpus --output runs/mine your train.jsonl and test.jsonl
+<<<<<<< HEAD
       bin/train --data-dir my_corpus --encoder bilstm   not the encoder that suits the corpus (or cnn, minilm, a folder)
+=======
+      bin/train --data-dir my_corpus --time-limit 15m   done in a quarter of an hour
+      bin/train --data-dir my_corpus --encoder minilm   fine-tune a pretrained transformer (or bilstm, cnn, a folder)
+>>>>>>> policy
       bin/train --output runs/mine --resume             continue where it was interrupted
     """
 
     output: str = Field("", description="Run folder. By default runs/DATASET-PRESET.")
     config: str = Field("", description="Settings file to start from, such as another run's config.toml.")
     save_every: float = Field(60.0, ge=0, description="Seconds between checkpoints within a stage.")
+    time_limit: str = Field(
+        "", description="Time for the run, as 90s, 15m or 1h: steps are timed, and as many epochs planned as fit."
+    )
     resume: bool = Field(False, description="Continue from the run folder's last complete checkpoint.")
     stages: tuple[Stage, ...] = Field(
         STAGES, description="Consecutive stages to run; earlier ones must be complete in the run folder."
@@ -199,6 +208,7 @@ def train(arguments: TrainArguments, chosen: Collection[str]) -> dict[str, Any]:
         resume=arguments.resume,
         save_every=arguments.save_every,
         chosen=chosen,
+        seconds=duration.parse(arguments.time_limit, "--time-limit"),
     )
 
 
@@ -218,6 +228,7 @@ def _command(argv: list[str], prog: str) -> None:
 
     keep_freed_memory()
     arguments = parse(argv, prog)
+    duration.parse(arguments.time_limit, "--time-limit")
     # Imported late, so that --help and a wrong option are answered at once.
     from lsfa_jax.util import compilation_cache
 

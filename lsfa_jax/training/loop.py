@@ -17,6 +17,7 @@ from lsfa_jax.training.state import TrainState, after_validation, mean_losses
 from lsfa_jax.types import PyTree
 from lsfa_jax.util import compilation_cache, interrupts, known_sums
 from lsfa_jax.util.console import UserError, note, progress
+from lsfa_jax.util.duration import in_words
 
 BatchT = TypeVar("BatchT")
 
@@ -200,12 +201,6 @@ def _validate(stage: Stage, state: TrainState, step: int, meter: "_Meter", folde
     return state
 
 
-def _duration(seconds: float) -> str:
-    """Returns "3 h 20 min", "20 min" or "20 s"."""
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
-
-
 class _Meter:
     """Measures a stage from the step at which this process began: items a second, time spent waiting for input."""
 
@@ -285,8 +280,8 @@ class _Meter:
         if rest * a_step < _SHORT:
             return
         note(
-            f"{stage.name}: {_duration(stage.steps_per_epoch * a_step)} an epoch, at most about "
-            f"{_duration(rest * a_step)} for the remaining {rest / stage.steps_per_epoch:.3g} epochs, validation apart"
+            f"{stage.name}: {in_words(stage.steps_per_epoch * a_step)} an epoch, at most about "
+            f"{in_words(rest * a_step)} for the remaining {rest / stage.steps_per_epoch:.3g} epochs, validation apart"
         )
         if advice and rest * a_step > _SLOW:
             note(advice)

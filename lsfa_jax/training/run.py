@@ -33,6 +33,7 @@ from lsfa_jax.training import (
     precision,
     run_folder,
     summary,
+    time_limit,
 )
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.collection import HeadFeatures, collect_features
@@ -63,7 +64,7 @@ def train(
     save_every: float = 60.0,
     *,
     chosen: Collection[str] | None = None,
-    time_limit: float = math.inf,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Trains into a run folder and returns the content of metrics.json.
 
@@ -75,12 +76,13 @@ def train(
         save_every: seconds between checkpoints.
         chosen: dotted names of the settings that keep their values where the quick preset fits others to the corpus;
             None: all.
-        time_limit: seconds that the run may take; the epochs of stage 1 that fit are measured when it begins.
+        seconds: how long the run may take; the epochs of stage 1 that fit are measured when it begins.
 
     Raises:
         UserError: the data, the settings or the run folder are invalid; the message names the file or the option.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
+    deadline = time.monotonic() + seconds
     stages = run_folder.consecutive(stages)
     folder = RunFolder(output)
     started = folder.read_config() if folder.config_file.is_file() else None
@@ -100,7 +102,7 @@ def train(
 
     with interrupts.second_ends(on_deferred, on_second), folder.in_use():
         run_folder.check_can_start(folder, config, stages, resume)
-        run = _prepare(config, folder, stages, resume, save_every, chosen)
+        run = _prepare(config, folder, stages, resume, save_every, chosen, deadline)
         try:
             with interrupts.deferred():
                 return run.execute(stages)
@@ -116,6 +118,7 @@ def _prepare(
     resume: bool,
     save_every: float,
     chosen: Collection[str],
+    deadline: float,
 ) -> "Run":
     """Loads the data and prepares the run folder, which does not change before all of the input has been checked."""
     if folder.config_file.is_file():
@@ -123,10 +126,13 @@ def _prepare(
     corpus = load_corpus(config)
     _check_documents(corpus)
     if not folder.config_file.is_file():
-        config = policy.resolved(config, corpus, chosen)
+        config = policy.resolved(config, corpus, chosen, is_limited=math.isfinite(deadline))
     encoder = initial_encoder(config, corpus)
     partition.split({"encoder": encoder.params}, config.encoder)  # raises where there are fewer layers
     digests = content.digests(corpus, encoder)
+    if not folder.config_file.is_file() and math.isfinite(deadline):
+        epochs = Run(config, corpus, encoder, folder, save_every).epochs_before(deadline)
+        config = policy.with_epochs(config, epochs, chosen)
     folder.check_content(corpus.words, corpus.labels, digests, config)
     run_folder.drop_stages(folder, config, stages, resume)
     folder.create(config, corpus, digests)
@@ -289,6 +295,25 @@ class Run:
     def _checkpoints(self, stage: str) -> Checkpoints:
         return Checkpoints(self.folder.checkpoints(stage), self.save_every)
 
+    def epochs_before(self, deadline: float) -> int:
+        """Times a few steps of stage 1; returns its epochs with which the run ends before a time (`time.monotonic`)."""
+        _, frozen = partition.split({"encoder": self.initial_encoder.params}, self.config.encoder)
+        stage = self._first_stage(self.train, None, sharding.replicate(self.mesh, frozen))
+        state = sharding.replicate(self.mesh, self._first_state(stage))
+        sizes = time_limit.Sizes(**{name: len(split) for name, split in self.splits.items()})
+        return time_limit.fitted_epochs(stage, state, self.config, sizes, deadline)
+
+    def _first_stage(
+        self, train: Batches, validate: Callable[[PyTree], dict[str, float]] | None, frozen: PyTree
+    ) -> Representation:
+        steps = self.config.representation.epochs * train.steps_per_epoch
+        optimizer = make_fine_tuning_optimizer(self.config.optimizer, steps)
+        return Representation(self.model, self.config, train, optimizer, self.mesh, validate, frozen)
+
+    def _first_state(self, stage: Representation) -> TrainState:
+        trained, _ = partition.split(self._init_params(Stream.MODEL), self.config.encoder)
+        return stage.init(self._key(Stream.REPRESENTATION), trained)
+
     def _representation(self) -> Params:
         """Runs stage 1 and returns the parameters that did best on validation."""
         config = self.config
@@ -307,16 +332,8 @@ class Run:
                 params = sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
                 train = self._encoded(params, "train", train)
                 validation = self._encoded(params, "validation", validation)
-            steps = config.representation.epochs * train.steps_per_epoch
-            optimizer = make_fine_tuning_optimizer(config.optimizer, steps)
-            validate = self._validator(validation)
-            stage = Representation(self.model, config, train, optimizer, self.mesh, validate, frozen)
-
-            def init() -> TrainState:
-                trained, _ = partition.split(self._init_params(Stream.MODEL), config.encoder)
-                return stage.init(self._key(Stream.REPRESENTATION), trained)
-
-            state = self._run_stage(stage, init, checkpoints)
+            stage = self._first_stage(train, self._validator(validation), frozen)
+            state = self._run_stage(stage, lambda: self._first_state(stage), checkpoints)
         if runs_now:
             self._warn_of_unused_parts(stage, state)
         return partition.join(frozen, best_params(state))

@@ -1,0 +1,107 @@
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lsfa_jax.cli.train import main
+from lsfa_jax.config import Config
+from lsfa_jax.training import loop, run, time_limit
+from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.training.state import TrainState, init_state
+from lsfa_jax.training.time_limit import Sizes, Timing
+from tests import training_corpus
+
+SIZES = Sizes(train=900, validation=90, test=300)
+
+
+class Sleeper(loop.Stage):
+    """A stage whose steps take a known time, and the first one of each shape a longer one."""
+
+    name, epochs, steps_per_epoch, items_per_epoch = "sleeper", 10, 20, 900
+    step_seconds, first_seconds = 0.01, 0.1
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+        self.steps: list[int] = []
+
+    def batches(self, epoch: int, start: int) -> Iterator[np.ndarray]:
+        yield from (np.zeros(1 + number % 2) for number in range(start, self.steps_per_epoch))
+
+    def step(self, state: TrainState, batch: np.ndarray, epoch: int, number: int) -> TrainState:
+        time.sleep(self.step_seconds if len(batch) in self.seen else self.first_seconds)
+        self.seen.add(len(batch))
+        self.steps.append(epoch)
+        return replace(state, step=state.step + 1)
+
+
+def initial_state() -> TrainState:
+    return init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optax.sgd(1.0), ("bce",))
+
+
+def test_the_time_of_an_epoch_leaves_compilation_out():
+    stage = Sleeper()
+    timing = time_limit.time_steps(stage, initial_state(), epoch=2)
+    assert 0.2 <= timing.epoch < 0.8
+    assert 0.2 <= timing.compilation < 0.5
+    assert stage.steps == [2] * 22  # all steps of a short epoch, and the first of each shape once more
+
+
+def test_few_steps_are_timed_where_each_takes_long(monkeypatch):
+    monkeypatch.setattr(time_limit, "_MOST_SECONDS", 0.03)
+    stage = Sleeper()
+    time_limit.time_steps(stage, initial_state())
+    assert len(stage.steps) <= 5
+
+
+def test_the_plan_counts_what_every_epoch_and_what_the_whole_run_computes():
+    epoch, once = time_limit.plan(Timing(epoch=90.0, compilation=5.0), SIZES, adjustment_epochs=3)
+    # 0.1 s a document with gradients, a third of that without.
+    assert epoch == pytest.approx(90 + 990 / 30)
+    assert once == pytest.approx(10 + (900 + 3 * 990 + 2 * 390) / 30)
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(1000, 7), (941, 6), (2000, 9), (100, 1), (0, 1), (-5, 1)])
+def test_the_largest_number_of_epochs_fits_in_85_percent_of_the_time(seconds, epochs):
+    assert time_limit.epochs_that_fit(seconds, epoch=100, once=150, most=9) == epochs
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "line"),
+    [(20.0, 30, "--time-limit: at most 30 epochs of about "), (0.1, 1, "not even one epoch fits; with one, the run")],
+)
+def test_the_plan_is_printed(seconds, epochs, line, capsys):
+    config = Config.model_validate({"representation": {"epochs": 30}})
+    deadline = time.monotonic() + seconds
+    assert time_limit.fitted_epochs(Sleeper(), initial_state(), config, SIZES, deadline) == epochs
+    assert line in "".join(capsys.readouterr())
+
+
+@pytest.mark.slow
+def test_the_measured_number_of_epochs_is_written_down_and_a_resumed_run_measures_nothing(
+    tmp_path, monkeypatch, shared_steps
+):
+    data, calls = training_corpus.write(tmp_path / "data"), []
+    real = time_limit.fitted_epochs
+
+    def measured(*arguments):
+        calls.append(real(*arguments))
+        return 2
+
+    monkeypatch.setattr(time_limit, "fitted_epochs", measured)
+    config = training_corpus.run_config(data, representation={"epochs": 3})
+    run.train(config, tmp_path / "run", ("representation",), seconds=1e6)
+    assert calls == [3]
+    stored = RunFolder(tmp_path / "run").read_config()
+    assert stored.representation.epochs == 2
+    run.train(stored, tmp_path / "run", ("representation",), resume=True, seconds=1e6)
+    assert len(calls) == 1
+
+
+def test_a_time_limit_without_a_unit_is_refused_before_anything_else(capsys):
+    assert main(["--time-limit", "15", "--data-dir", "missing"]) == 2
+    assert "--time-limit 15: expected a number with its unit" in capsys.readouterr().err
