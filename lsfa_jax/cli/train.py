@@ -36,12 +36,8 @@ class TrainArguments(Config):
       bin/train --dataset rcv1                          RCV1, downloaded once, for a laptop
       bin/train --dataset rcv1 --preset full            the paper's sizes
       bin/train --data-dir my_corpus --output runs/mine your train.jsonl and test.jsonl
-<<<<<<< HEAD
       bin/train --data-dir my_corpus --encoder bilstm   not the encoder that suits the corpus (or cnn, minilm, a folder)
-=======
       bin/train --data-dir my_corpus --time-limit 15m   done in a quarter of an hour
-      bin/train --data-dir my_corpus --encoder minilm   fine-tune a pretrained transformer (or bilstm, cnn, a folder)
->>>>>>> policy
       bin/train --output runs/mine --resume             continue where it was interrupted
     """
 
