@@ -202,6 +202,10 @@ class Representation(Section):
         description="Sampled labels in a step, whose cost then does not grow with the number of labels (doubled until "
         "the labels of a batch's documents fill half at most); 0: all labels; auto: all up to 30,000, then 4,096.",
     )
+    num_candidates: int = Field(100, ge=1, description="Labels that the tree proposes for a document.")
+    num_sampled: int = Field(
+        256, ge=1, description="Random labels in a step that represent those outside the candidates."
+    )
 
 
 class Pvae(Section):
@@ -279,6 +283,11 @@ class Config(Section):
         "float32",
         description="Precision of matrix products; parameters stay float32. auto: bfloat16 on accelerators, and on "
         "processors on which a quick measurement at the start finds it faster.",
+    )
+    candidates: Literal["auto", "tree", "all"] = Field(
+        "auto",
+        description="Labels that a document is compared with: those that a linear label tree proposes, or all; auto: "
+        "the tree's where labels are many.",
     )
     data_dir: str = Field(
         "", description="Folder with train, test and perhaps validation files of any format, or one file for all."
