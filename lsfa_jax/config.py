@@ -210,6 +210,10 @@ class Representation(Section):
         description="Sampled labels in a step, whose cost then does not grow with the number of labels (doubled until "
         "the labels of a batch's documents fill half at most); 0: all labels; auto: all up to 30,000, then 4,096.",
     )
+    num_candidates: int = Field(100, ge=1, description="Labels that the tree proposes for a document.")
+    num_sampled: int = Field(
+        256, ge=1, description="Random labels in a step that represent those outside the candidates."
+    )
 
 
 class Pvae(Section):
@@ -297,6 +301,11 @@ class Config(Section):
         "auto",
         description="auto: labels are ranked by the fused score of the network and the linear model, calibrated on "
         "validation; none: by the network alone.",
+    )
+    candidates: Literal["auto", "tree", "all"] = Field(
+        "auto",
+        description="Labels that a document is compared with: those that a linear label tree proposes, or all; auto: "
+        "the tree's where labels are many.",
     )
     data_dir: str = Field(
         "", description="Folder with train, test and perhaps validation files of any format, or one file for all."

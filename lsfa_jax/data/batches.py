@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lsfa_jax.data.corpus import EncodedSplit, Split
-from lsfa_jax.data.negative_sampling import Candidates
+from lsfa_jax.data.negative_sampling import ShortlistPool
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.ranked import Ranked
-from lsfa_jax.types import AnyArray
+from lsfa_jax.types import AnyArray, HostArray
 
 
 class Batch(NamedTuple):
@@ -33,10 +33,15 @@ class Batch(NamedTuple):
     """int32[B], each document's number in its split; 0 at padding rows."""
     states: AnyArray | None = None
     """[B, T, 2H], token states, 0 beyond the length; None where the split has word ids."""
-    candidates: Candidates | None = None
-    """Labels that a sampled loss is computed over; None where the loss is over all."""
     ranked: Ranked | None = None
     """The linear model's lists of the documents; None where the score is the network's alone."""
+    candidates: AnyArray | None = None
+    """int32[B, candidates], labels that a linear model proposes for each document, best first, -1 where there are
+    fewer; in training `data.candidates.with_labels` puts the document's labels in front. None: all labels count."""
+    sample: AnyArray | None = None
+    """int32[R], labels that represent those outside the candidates in the loss; the same for all documents."""
+    shortlist_pool: ShortlistPool | None = None
+    """Labels from which the shortlist of a sampled loss is chosen."""
 
 
 def length_buckets(lengths: Iterable[int], longest: int) -> list[int]:
@@ -77,6 +82,7 @@ class Batches:
         longest: int | None = None,
         few_rows: Sequence[int] = (),
         ranked: Ranked | None = None,
+        candidates: HostArray | None = None,
     ) -> None:
         """Sorts documents into buckets.
 
@@ -91,7 +97,15 @@ class Batches:
             few_rows: numbers of rows below a full batch that a batch with few documents may be padded to instead, each
                 times `multiple`: for chunks of few documents.
             ranked: the linear model's lists of the N documents, which the batches carry.
+            candidates: int32[N, candidates], the labels that a linear model proposes for each document, best first,
+                each once, -1 where there are fewer.
+
+        Raises:
+            ValueError: the candidates are of another number of documents, or there are labels from L on.
         """
+        if candidates is not None:
+            _check_candidates(candidates, len(split), num_labels)
+        self._candidates = candidates
         self.split = split
         self._ranked = ranked
         self.num_labels = num_labels
@@ -105,6 +119,11 @@ class Batches:
             np.searchsorted(self.buckets, np.maximum(split.lengths, 1)), len(self.buckets), batch_size
         )
         self.slots = label_slots(split)
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether batches have candidates."""
+        return self._candidates is not None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -165,6 +184,9 @@ class Batches:
         slots = next(size for size in self.slots if size >= most)
         label_ids, counts = _padded(labels, rows, num_rows, slots)
         label_mask = (np.arange(slots) < counts[:, None]) & (label_ids < self.num_labels)
+        candidates = None
+        if self._candidates is not None:
+            candidates = np.where(document_mask[:, None], self._candidates[padded], -1).astype(np.int32)
         return Batch(
             words=None if encoded else tokens,
             lengths=lengths,
@@ -174,7 +196,15 @@ class Batches:
             rows=padded,
             states=tokens if encoded else None,
             ranked=None if self._ranked is None else self._ranked.take(padded),
+            candidates=candidates,
         )
+
+
+def _check_candidates(candidates: HostArray, num_documents: int, num_labels: int) -> None:
+    if candidates.ndim != 2 or len(candidates) != num_documents:
+        raise ValueError(f"candidates of the shape {candidates.shape}: expected a row for each of {num_documents:,}")
+    if candidates.max(initial=-1) >= num_labels:
+        raise ValueError(f"candidates up to label {candidates.max()}: expected labels below {num_labels:,}, or -1")
 
 
 def _without_small_buckets(bucket_of: np.ndarray, num_buckets: int, batch_size: int) -> np.ndarray:

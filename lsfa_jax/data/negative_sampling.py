@@ -1,4 +1,4 @@
-"""Negative sampling: the candidate labels of one training step with a sampled loss."""
+"""Negative sampling: labels that stand for all others in one training step with a sampled loss."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from lsfa_jax.util.random_streams import Stream, stream
 _POOL_PER_POSITION = 8
 
 
-class Candidates(NamedTuple):
+class ShortlistPool(NamedTuple):
     """Labels from which `model/shortlist.py` chooses S; the id L is padding. On the host, then on the devices."""
 
     positives: AnyArray
@@ -20,7 +20,7 @@ class Candidates(NamedTuple):
     """int32[M], labels that are not in the batch, in random order, each once, padded with L."""
 
 
-def sample_candidates(label_ids: HostArray, num_labels: int, size: int, seed: int, epoch: int, step: int) -> Candidates:
+def sample_pool(label_ids: HostArray, num_labels: int, size: int, seed: int, epoch: int, step: int) -> ShortlistPool:
     """Samples a pool of negatives uniformly without replacement.
 
     S is `size`, doubled until the labels of the batch fill at most half of the shortlist: negatives have room, and a
@@ -35,7 +35,7 @@ def sample_candidates(label_ids: HostArray, num_labels: int, size: int, seed: in
         step: number of the batch in the epoch, from 0.
 
     Returns:
-        The candidates, with a pool of M = min(8 S, L).
+        The labels of the batch, and a pool of M = min(8 S, L).
     """
     positive_ids = np.unique(label_ids)
     while 2 * len(positive_ids) > size:
@@ -48,4 +48,21 @@ def sample_candidates(label_ids: HostArray, num_labels: int, size: int, seed: in
     sample = random.choice(num_labels, min(len(pool) + len(positive_ids), num_labels), replace=False)
     negatives = sample[~np.isin(sample, positive_ids)][: len(pool)]
     pool[: len(negatives)] = negatives
-    return Candidates(positives, pool)
+    return ShortlistPool(positives, pool)
+
+
+def sample_labels(num_labels: int, number: int, use: Stream, seed: int, epoch: int, step: int) -> HostArray:
+    """Samples labels uniformly without replacement.
+
+    Args:
+        num_labels: L.
+        number: R, at most L.
+        use: what the labels are for.
+        seed: seed of the run; with `use`, `epoch` and `step` it determines the sample.
+        epoch: from 1.
+        step: number of the batch in the epoch, from 0.
+
+    Returns:
+        int32[R].
+    """
+    return stream(use, seed, epoch, step).choice(num_labels, number, replace=False).astype(np.int32)

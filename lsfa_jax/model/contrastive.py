@@ -89,22 +89,78 @@ def prototypical_contrastive(
     similarity = jnp.where(present, v @ p.T / temperature, MINUS_INFINITY)
     positive = jnp.take_along_axis(similarity, label_ids[:, None], axis=1)
     if label_weights is not None:
-        # w exp(s) = exp(s + log w).
-        is_weighted = label_weights > 0
-        similarity = jnp.where(
-            is_weighted, similarity + jnp.log(jnp.where(is_weighted, label_weights, 1.0)), MINUS_INFINITY
-        )
+        similarity = _weighted(similarity, label_weights)
+    is_positive = jnp.arange(len(prototypes)) == label_ids[:, None]
+    return _sum_of_log_ratios(positive, similarity, is_positive, mask & present[label_ids], denominator)
+
+
+def candidate_contrastive(
+    features: Array,
+    mask: Array,
+    prototypes: Array,
+    present: Array,
+    candidates: Array,
+    sample: Array,
+    sample_weights: Array,
+    temperature: float,
+    normalize: bool = True,
+    denominator: Denominator = "all",
+) -> Array:
+    """Eq. 9 without alpha, in which a document's candidates and a weighted sample of labels represent all labels.
+
+    The estimate of the denominator is unbiased, and exact where all labels are candidates.
+
+    Args:
+        features: float32[B, S, D], features v^i of the first S candidates of each document.
+        mask: bool[B, S], true where the candidate is a label of the document.
+        prototypes: float32[L, D], p of Eq. 10; constants, no gradient flows into them.
+        present: bool[L], false for a label without a prototype.
+        candidates: int32[B, K], different labels of each document, K >= S; -1 where it has fewer.
+        sample: int32[R], labels.
+        sample_weights: float32[B, R], `candidate_loss.sample_weights`.
+        temperature: tau.
+        normalize: cosine similarity instead of the inner product.
+        denominator: as for `prototypical_contrastive`.
+
+    Returns:
+        float32 scalar, a sum over pairs; a pair whose label has no prototype adds 0.
+    """
+    chex.assert_rank((features, prototypes, candidates), (3, 2, 2))
+    num_pairs = features.shape[1]
+    v = l2_normalize(features) if normalize else features
+
+    def similarity(spec: str, label_ids: Array) -> Array:
+        p = jax.lax.stop_gradient(prototypes[label_ids])
+        return jnp.einsum(spec, v, l2_normalize(p) if normalize else p) / temperature
+
+    rows = jnp.maximum(candidates, 0)
+    counts = present[rows] & (candidates >= 0)
+    of_candidates = jnp.where(counts[:, None], similarity("bsd,bkd->bsk", rows), MINUS_INFINITY)
+    of_sample = jnp.where(present[sample], similarity("bsd,rd->bsr", sample), MINUS_INFINITY)
+    terms = jnp.concatenate([of_candidates, _weighted(of_sample, sample_weights[:, None])], axis=2)
+    is_positive = jnp.eye(num_pairs, terms.shape[2], dtype=bool)
+    positive = jnp.diagonal(of_candidates, axis1=1, axis2=2)[..., None]
+    return _sum_of_log_ratios(positive, terms, is_positive, mask & counts[:, :num_pairs], denominator)
+
+
+def _weighted(similarity: Array, weights: Array) -> Array:
+    """Returns s + log w, so that its exp is w exp(s); minus infinity where w is 0."""
+    is_weighted = weights > 0
+    return jnp.where(is_weighted, similarity + jnp.log(jnp.where(is_weighted, weights, 1.0)), MINUS_INFINITY)
+
+
+def _sum_of_log_ratios(
+    positive: Array, terms: Array, is_positive: Array, mask: Array, denominator: Denominator
+) -> Array:
+    """Sums log(sum_j exp(s_j) / exp(s_y)) over pairs, the j as `denominator` says; `positive` is s_y with an axis."""
     if denominator == "exclude_positive":
-        is_positive = jnp.arange(len(prototypes)) == label_ids[:, None]
-        terms = jnp.where(is_positive, MINUS_INFINITY, similarity)
+        terms = jnp.where(is_positive, MINUS_INFINITY, terms)
     elif denominator == "double_positive":
-        terms = jnp.concatenate([positive, similarity], axis=1)
-    else:
-        terms = similarity
-    per_pair = jax.nn.logsumexp(terms, axis=1) - positive[:, 0]
+        terms = jnp.concatenate([positive, terms], axis=-1)
+    per_pair = jax.nn.logsumexp(terms, axis=-1) - positive[..., 0]
     # With a single label the denominator of `exclude_positive` is empty, and the pair adds 0.
-    has_terms = jnp.max(terms, axis=1) > MINUS_INFINITY / 2
-    return jnp.sum(jnp.where(mask & present[label_ids] & has_terms, per_pair, 0.0))
+    has_terms = jnp.max(terms, axis=-1) > MINUS_INFINITY / 2
+    return jnp.sum(jnp.where(mask & has_terms, per_pair, 0.0))
 
 
 def sum_over_pairs(

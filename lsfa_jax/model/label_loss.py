@@ -131,7 +131,8 @@ def loss(
         targets: the labels of each document.
         tile_size: bounds of a tile.
         dtype: of the matrix products, float32 or bfloat16.
-        label_weights: float32[L], weight of each label's terms, without a gradient; None: all 1.
+        label_weights: float32[L], weight of each label's terms, without a gradient; or [B, L], of each document and
+            label; None: all 1.
 
     Returns:
         float32 scalar, a sum; divide by documents x labels for a mean.
@@ -201,7 +202,7 @@ def _sum_and_gradients(
         block_tables = _merge(shared, rows)
 
         def add_tile(sums: PyTree, tile: PyTree) -> tuple[PyTree, PyTree]:
-            (tokens, targets), d_documents = tile
+            (tokens, targets), weights, d_documents = tile
             tile_sum, d = _tile_sum_and_gradients(tokens, targets, head_bias, block_tables, label_ids, weights, dtype)
             over_labels = LabelTables(*(jnp.sum(x, axis=0, keepdims=True) for x in d.labels))
             sums = jax.tree.map(jnp.add, sums, _where(sums, (tile_sum, d.head_bias, over_labels, d.labels)))
@@ -210,7 +211,7 @@ def _sum_and_gradients(
         d_rows = jax.tree.map(jnp.zeros_like, _where(requested.labels, rows))
         start = total, d_head_bias, d_shared, d_rows
         (total, d_head_bias, d_shared, d_rows), d_documents = jax.lax.scan(
-            add_tile, start, ((tokens, targets), d_documents)
+            add_tile, start, ((tokens, targets), tiling.tile_weights(weights), d_documents)
         )
         return (total, d_documents, d_head_bias, d_shared), d_rows
 
@@ -218,7 +219,7 @@ def _sum_and_gradients(
     d_shared = _where(requested.head_bias, head_bias), _where(requested.labels, shared)
     start = jnp.zeros(()), *jax.tree.map(jnp.zeros_like, (d_documents, *d_shared))
     label_ids = jnp.arange(tiling.num_labels)
-    blocks = jax.tree.map(tiling.tile_labels, (per_label, label_weights, label_ids))
+    blocks = jax.tree.map(tiling.tile_labels, (per_label, label_weights.T, label_ids))
     (total, d_documents, d_head_bias, d_shared), d_per_label = jax.lax.scan(add_label_block, start, blocks)
     d_states, d_values = jax.tree.map(tiling.untile_documents, d_documents)
     d_labels = _merge(d_shared, jax.tree.map(tiling.untile_labels, d_per_label))
@@ -307,6 +308,12 @@ class _Tiling:
     def untile_labels(self, x: Array) -> Array:
         """[label blocks, C, ...] -> [L, ...]."""
         return x.reshape(-1, *x.shape[2:])[: self.num_labels]
+
+    def tile_weights(self, x: Array) -> Array:
+        """A block's label weights, [C] or [C, B] -> [document tiles, 1 or G, C]."""
+        if x.ndim == 1:
+            return jnp.broadcast_to(x, (self._num_tiles, 1, *x.shape))
+        return self.tile_documents(x.T)
 
     def tile_documents(self, x: Array) -> Array:
         """[B, ...] -> [document tiles, G, ...].

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
-from lsfa_jax.model import attention, label_loss
+from lsfa_jax.model import attention, candidate_loss, label_loss
 from lsfa_jax.model.encoders import Encoder, EncoderShape, make_encoder
 from lsfa_jax.types import Array, DTypeLike, PyTree
 
@@ -100,6 +100,25 @@ class Lsfa(nn.Module):
         tokens, targets = self._tokens(states, lengths), label_loss.Targets(label_ids, label_mask, document_mask)
         tables, tile_size = self._label_tables(), self._tile_size
         return label_loss.loss(tokens, self._head_bias, tables, targets, tile_size, self.dtype, label_weights)
+
+    def candidate_scores(self, states: Array, lengths: Array, candidates: Array) -> Array:
+        """Eq. 2-5: logits float32[B, K] of the candidates of each document, int32[B, K]; arbitrary where one is -1."""
+        tokens, tables = self._tokens(states, lengths), self._label_tables()
+        return candidate_loss.scores(tokens, self._head_bias, tables, candidates, self.dtype)[1]
+
+    def candidate_loss(
+        self,
+        states: Array,
+        lengths: Array,
+        candidates: Array,
+        sample: Array,
+        num_positive: Array,
+        document_mask: Array,
+    ) -> tuple[Array, Array]:
+        """Eq. 2-6: the estimate of `loss` and the candidates' features, as `candidate_loss.loss` computes them."""
+        tokens, tables, tile_size = self._tokens(states, lengths), self._label_tables(), self._tile_size
+        labels = candidates, sample, num_positive, document_mask
+        return candidate_loss.loss(tokens, self._head_bias, tables, *labels, tile_size, self.dtype)
 
     def estimates(self, states: Array, lengths: Array, label_ids: Array) -> Array:
         """Estimates logits float32[B, M] of the labels int32[M] from features without attention.

@@ -38,6 +38,11 @@ class Stream(IntEnum):
     NEGATIVE_SAMPLING = 15
     """Labels of a shortlist that are not the batch's. Counters: epoch, step."""
 
+    CANDIDATE_SAMPLE = 16
+    """Labels that represent those outside the candidates, in stage 1. Counters: epoch, step."""
+    ADJUSTMENT_SAMPLE = 17
+    """The same in stage 3."""
+
     # JAX keys
     MODEL = 21
     """Initial parameters of encoder, label attention and classifiers."""

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsfa_jax.data.negative_sampling import Candidates, sample_candidates
+from lsfa_jax.data.negative_sampling import ShortlistPool, sample_pool
 from lsfa_jax.util.random_streams import Stream, stream
 from tests.reference.agreement import assert_equal
 
@@ -19,7 +19,7 @@ def problems(draw):
 @given(problems(), st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(0, 10**6))
 def test_candidates_are_the_labels_of_the_batch_and_a_pool_of_negatives(problem, seed, epoch, step):
     label_ids, num_labels, size = problem
-    positives, pool = sample_candidates(label_ids, num_labels, size, seed, epoch, step)
+    positives, pool = sample_pool(label_ids, num_labels, size, seed, epoch, step)
     positive, negative = positives[positives < num_labels], pool[pool < num_labels]
     assert positive.tolist() == sorted(set(label_ids.tolist()))
     assert not set(positive) & set(negative)
@@ -38,14 +38,14 @@ def test_candidates_are_the_labels_of_the_batch_and_a_pool_of_negatives(problem,
 def test_candidates_depend_only_on_the_set_of_labels_seed_epoch_and_step(problem):
     label_ids, num_labels, size = problem
     assert_equal(
-        sample_candidates(label_ids, num_labels, size, 3, 2, 7),
-        sample_candidates(label_ids[::-1], num_labels, size, 3, 2, 7),
+        sample_pool(label_ids, num_labels, size, 3, 2, 7),
+        sample_pool(label_ids[::-1], num_labels, size, 3, 2, 7),
     )
 
 
 def test_pools_of_different_steps_epochs_and_seeds_differ():
     keys = [(seed, epoch, step) for seed in (0, 1) for epoch in (1, 2) for step in (0, 1, 2)]
-    pools = {tuple(sample_candidates(np.zeros(0, int), 1000, 16, *key).pool) for key in keys}
+    pools = {tuple(sample_pool(np.zeros(0, int), 1000, 16, *key).pool) for key in keys}
     assert len(pools) == len(keys)
 
 
@@ -54,7 +54,7 @@ def test_the_pool_does_not_share_the_random_stream_of_the_order_of_documents(ste
     # The same stream would give the same random choice, or after one more draw from the stream the next one.
     num_labels, no_labels = 1000, np.zeros(0, int)
     for seed, epoch in ((0, 1), (7, 3)):
-        pool = sample_candidates(no_labels, num_labels, 16, seed, epoch, step).pool
+        pool = sample_pool(no_labels, num_labels, 16, seed, epoch, step).pool
         shared = stream(Stream.REPRESENTATION_ORDER, seed, epoch)
         for _ in range(3):
             choice = shared.choice(num_labels, len(pool), replace=False)
@@ -65,9 +65,9 @@ def test_the_pool_does_not_share_the_random_stream_of_the_order_of_documents(ste
 @pytest.mark.parametrize("label_ids", [[], [0, 9, 9]], ids=["no labels", "two labels"])
 def test_every_negative_is_equally_likely_at_every_position_of_the_pool(label_ids):
     num_pools, num_negatives = 4000, 30 - len(set(label_ids))
-    pools = np.array(
-        [sample_candidates(np.array(label_ids, int), 30, 2, 0, 1, step).pool for step in range(num_pools)]
-    )[:, :8]
+    pools = np.array([sample_pool(np.array(label_ids, int), 30, 2, 0, 1, step).pool for step in range(num_pools)])[
+        :, :8
+    ]
     for column in (slice(None), slice(0, 1), slice(7, 8)):
         counts = np.bincount(pools[:, column].reshape(-1), minlength=31)
         probability = pools[:, column].shape[1] / num_negatives
@@ -78,5 +78,5 @@ def test_every_negative_is_equally_likely_at_every_position_of_the_pool(label_id
 
 
 def test_candidates_of_a_single_label():
-    assert_equal(sample_candidates(np.array([0, 0]), 1, 1, 0, 1, 0), Candidates(np.array([0, 1]), np.array([1])))
-    assert_equal(sample_candidates(np.array([], int), 1, 1, 0, 1, 0), Candidates(np.array([1]), np.array([0])))
+    assert_equal(sample_pool(np.array([0, 0]), 1, 1, 0, 1, 0), ShortlistPool(np.array([0, 1]), np.array([1])))
+    assert_equal(sample_pool(np.array([], int), 1, 1, 0, 1, 0), ShortlistPool(np.array([1]), np.array([0])))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsfa_jax.data.negative_sampling import sample_candidates
+from lsfa_jax.data.negative_sampling import sample_pool
 from lsfa_jax.model import shortlist
 
 CHOOSE = jax.jit(shortlist.choose, static_argnums=3)
@@ -23,9 +23,7 @@ def problems(draw):
     """Candidates of a batch, the hardness of the pool, and L; of few shapes, so that few programs are compiled."""
     num_labels = draw(st.sampled_from([1, 5, 40]))
     label_ids = np.array(draw(st.lists(st.integers(0, num_labels - 1), max_size=6)), np.int32)
-    candidates = sample_candidates(
-        label_ids, num_labels, draw(st.sampled_from([1, 4, 16])), 0, 1, draw(st.integers(0, 99))
-    )
+    candidates = sample_pool(label_ids, num_labels, draw(st.sampled_from([1, 4, 16])), 0, 1, draw(st.integers(0, 99)))
     size = len(candidates.pool)
     hardness = draw(st.lists(st.sampled_from([0.0, 1.0, 2.0, 3e38]), min_size=size, max_size=size))
     return candidates, np.array(hardness, np.float32), num_labels
@@ -97,7 +95,7 @@ def test_accurate_hardness_lowers_the_variance_of_the_estimate():
     def standard_deviation(hardness):
         estimates = []
         for step in range(200):
-            positives, pool = sample_candidates(np.zeros(0, int), 200, 12, 0, 1, step)
+            positives, pool = sample_pool(np.zeros(0, int), 200, 12, 0, 1, step)
             label_ids, weights = CHOOSE(positives, pool, hardness[np.minimum(pool, 199)], 200)
             estimates.append(float(weights @ values[np.minimum(label_ids, 199)]))
         return np.std(estimates)
@@ -109,7 +107,7 @@ def test_shortlists_of_one_size_share_one_program_whatever_the_number_of_positiv
     chex.clear_trace_counter()
     choose = jax.jit(chex.assert_max_traces(lambda *candidates: shortlist.choose(*candidates, 40), n=1))
     for num_positive in (0, 3, 8):
-        candidates = sample_candidates(np.arange(num_positive), 40, 16, 0, 1, 0)
+        candidates = sample_pool(np.arange(num_positive), 40, 16, 0, 1, 0)
         label_ids, _ = choose(*candidates, np.zeros(len(candidates.pool), np.float32))
         np.testing.assert_array_equal(label_ids[:num_positive], np.arange(num_positive))
 

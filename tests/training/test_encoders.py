@@ -12,7 +12,7 @@ from lsfa_jax import LSFA
 from lsfa_jax.cli import predict
 from lsfa_jax.config import Config, merged
 from lsfa_jax.data.batches import Batch
-from lsfa_jax.data.negative_sampling import sample_candidates
+from lsfa_jax.data.negative_sampling import sample_pool
 from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.serving.predictor import Predictor
@@ -135,7 +135,7 @@ def test_the_states_of_a_frozen_encoder_are_those_that_are_stored(step, data, be
     labels = np.array([[0, 1], [2, 0], [7, 0]], np.int32)
     mask = np.array([[True, True], [True, False], [True, False]])
     batch = Batch(ids, np.array([5, 2, 3], np.int32), labels, mask, np.ones(3, bool), np.arange(3, dtype=np.int32))
-    batch = batch._replace(candidates=sample_candidates(labels[mask], 8, 4, 0, 1, 0))
+    batch = batch._replace(shortlist_pool=sample_pool(labels[mask], 8, 4, 0, 1, 0))
     states = model.apply({"params": params}, batch.words, batch.lengths, method=Lsfa.states)
     after = [
         step(model, config, optax.sgd(1.0), state, inputs, False, frozen).params

@@ -14,6 +14,7 @@ from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model import augmentation
 from lsfa_jax.model.lsfa import Lsfa, classifier_rows
+from lsfa_jax.training import candidates
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
 from lsfa_jax.types import AnyArray, Array, PyTree
@@ -76,8 +77,7 @@ def adjustment_step(
         if real:
             lsfa = model.bind({"params": params}, rngs=dropout)
             states = lsfa.states(documents.words, documents.lengths, config.adjust.encoder_dropout, documents.states)
-            targets = documents.label_ids, documents.label_mask, documents.document_mask
-            bce = lsfa.loss(states, documents.lengths, *targets) / cells  # Eq. 6
+            bce = _cross_entropy(lsfa, states, documents) / cells  # Eq. 6
         if augment:
             features = augmentation.sample_features(  # Eq. 18
                 decoder(frozen.pvae, frozen.pvae_statistics),
@@ -93,6 +93,17 @@ def adjustment_step(
 
     grads, losses = jax.grad(loss, has_aux=True)(state.params)
     return after_step(state, grads, losses, optimizer)
+
+
+def _cross_entropy(lsfa: Lsfa, states: Array, batch: Batch) -> Array:
+    """Eq. 6, a sum over documents and all labels, or its estimate from candidates where the batch has any."""
+    if batch.candidates is None:
+        return lsfa.loss(states, batch.lengths, batch.label_ids, batch.label_mask, batch.document_mask)
+    assert batch.sample is not None
+    num_positive = jnp.sum(batch.label_mask, axis=1)
+    return lsfa.candidate_loss(
+        states, batch.lengths, batch.candidates, batch.sample, num_positive, batch.document_mask
+    )[0]
 
 
 def distribute_generated(
@@ -171,6 +182,7 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         self.first_stop = settings.alternate_from + 1 if alternates else 1
         self.steps_per_epoch, self.items_per_epoch = train.steps_per_epoch, len(train.split)
         self.augments = len(tail) > 0 and settings.num_augmented > 0 and settings.augmented_weight > 0
+        self._uses_candidates = candidates.in_use(config, train)
         step = functools.partial(adjustment_step, model, config, optimizer, decoder)
         self._step = jax.jit(step, static_argnums=(3, 4), donate_argnums=0)
 
@@ -184,8 +196,14 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         seed, num_augmented = self.config.seed, self.config.adjust.num_augmented
         plan = self.train.epoch(stream(Stream.ADJUSTMENT_ORDER, seed, epoch))
         parts = distribute_generated(self.tail, num_augmented, len(plan), seed, epoch, self.mesh.size)
-        for batch, generated in zip(self.train.load(plan, start), parts[start:], strict=True):
-            yield sharding.shard_batch(self.mesh, (batch, generated))
+        for number, batch in enumerate(self.train.load(plan, start), start):
+            yield self._placed(batch, epoch, number), sharding.shard_batch(self.mesh, parts[number])
+
+    def _placed(self, batch: Batch, epoch: int, number: int) -> Batch:
+        if not self._uses_candidates:
+            return sharding.shard_batch(self.mesh, batch)
+        num_labels, use = self.train.num_labels, Stream.ADJUSTMENT_SAMPLE
+        return candidates.placed(self.mesh, batch, self.config, num_labels, use, epoch, number)
 
     def step(self, state: TrainState, batch: tuple[Batch, Generated], epoch: int, number: int) -> TrainState:
         real, augment = takes_part(self.config, epoch) if self.augments else (True, False)

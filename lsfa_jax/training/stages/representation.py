@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,10 @@ from lsfa_jax.config import Config
 from lsfa_jax.data import negative_sampling
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model import prototypes, shortlist
-from lsfa_jax.model.contrastive import prototypical_contrastive, sum_over_pairs
+from lsfa_jax.model.candidate_loss import sample_weights
+from lsfa_jax.model.contrastive import candidate_contrastive, prototypical_contrastive, sum_over_pairs
 from lsfa_jax.model.lsfa import Lsfa, label_rows
-from lsfa_jax.training import collection
+from lsfa_jax.training import candidates, collection
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.partition import join
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
@@ -33,19 +34,46 @@ Validate = Callable[[PyTree], dict[str, float]]
 _MOST_LABELS, _SHORTLIST = 30_000, 4096
 
 
-def objective(
+class Sums(NamedTuple):
+    """Both losses of a batch."""
+
+    bce: Array
+    """float32 scalar, a sum over documents and all labels."""
+    psc: Array
+    """float32 scalar, a sum over positive pairs; 0 where the contrastive loss takes no part."""
+
+
+def objective(sums: Sums, batch: Batch, psc: config.Psc, num_labels: int) -> tuple[Array, dict[str, Array]]:
+    """Computes L_BCE + alpha L_PSC of a batch.
+
+    Both losses are sums divided by documents x labels, so that alpha weighs them as in the paper.
+
+    Args:
+        sums: both losses.
+        batch: documents and their labels.
+        psc: settings of the contrastive loss.
+        num_labels: L.
+
+    Returns:
+        The objective, and the losses to report: `bce` per document and label, `psc` per positive pair.
+    """
+    documents = jnp.maximum(jnp.sum(batch.document_mask), 1)
+    cells, pairs = documents * num_labels, jnp.maximum(jnp.sum(batch.label_mask), 1)
+    divisor = cells if psc.reduction == "sum" else pairs * documents
+    bce = sums.bce / cells
+    return bce + psc.weight * sums.psc / divisor, {"bce": bce, "psc": sums.psc / pairs}
+
+
+def sums_over_labels(
     lsfa: Lsfa,
     states: Array,
     batch: Batch,
     extra: dict[str, Array],
     psc: config.Psc,
-    num_labels: int,
     contrast: bool,
     label_weights: Array | None = None,
-) -> tuple[Array, dict[str, Array]]:
-    """Computes L_BCE + alpha L_PSC of a batch.
-
-    Both losses are sums divided by documents x labels, so that alpha weighs them as in the paper.
+) -> Sums:
+    """Computes both losses over all labels of the tables.
 
     Args:
         lsfa: the classifier, bound to its parameters.
@@ -53,22 +81,14 @@ def objective(
         batch: documents and their labels.
         extra: the prototypes float32[L, D] and which of them are `present`, bool[L].
         psc: settings of the contrastive loss.
-        num_labels: L, the divisor of the mean; with a shortlist it is larger than the number of rows of the tables.
         contrast: whether the contrastive loss takes part.
         label_weights: float32[L], the weight of each label in the sums; None: 1.
-
-    Returns:
-        The objective, and the losses to report: `bce` per document and label, `psc` per positive pair.
     """
-    documents = jnp.maximum(jnp.sum(batch.document_mask), 1)
-    cells = documents * num_labels
     targets = batch.label_ids, batch.label_mask, batch.document_mask
-    bce = lsfa.loss(states, batch.lengths, *targets, label_weights) / cells  # Eq. 2-6
-    losses = {"bce": bce, "psc": jnp.zeros(())}
+    bce = lsfa.loss(states, batch.lengths, *targets, label_weights)  # Eq. 2-6
     if not contrast:
-        return bce, losses
+        return Sums(bce, jnp.zeros(()))
     features = lsfa.positive_features(states, batch.lengths, batch.label_ids)  # Eq. 2-4
-    mask = batch.label_mask.reshape(-1)
     total = sum_over_pairs(  # Eq. 9
         lambda features, label_ids, mask: prototypical_contrastive(
             features,
@@ -83,11 +103,36 @@ def objective(
         ),
         features.reshape(-1, features.shape[-1]),
         batch.label_ids.reshape(-1),
-        mask,
+        batch.label_mask.reshape(-1),
     )
-    pairs = jnp.maximum(jnp.sum(mask), 1)
-    divisor = cells if psc.reduction == "sum" else pairs * documents
-    return bce + psc.weight * total / divisor, losses | {"psc": total / pairs}
+    return Sums(bce, total)
+
+
+def sums_over_candidates(
+    lsfa: Lsfa, states: Array, batch: Batch, extra: dict[str, Array], psc: config.Psc, contrast: bool
+) -> Sums:
+    """Estimates `sums_over_labels` from the candidates of each document, its labels first, and the batch's sample."""
+    assert batch.candidates is not None
+    assert batch.sample is not None
+    labels, num_positive = (batch.candidates, batch.sample), jnp.sum(batch.label_mask, axis=1)
+    bce, features = lsfa.candidate_loss(  # Eq. 2-6
+        states, batch.lengths, *labels, num_positive, batch.document_mask
+    )
+    if not contrast:
+        return Sums(bce, jnp.zeros(()))
+    slots = batch.label_ids.shape[1]
+    total = candidate_contrastive(  # Eq. 9
+        features[:, :slots],
+        jnp.arange(slots) < num_positive[:, None],
+        extra["prototypes"],
+        extra["present"],
+        *labels,
+        sample_weights(*labels, lsfa.num_labels),
+        psc.temperature,
+        psc.normalize,
+        psc.denominator,
+    )
+    return Sums(bce, total)
 
 
 def full_step(
@@ -105,7 +150,30 @@ def full_step(
         dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
         lsfa = model.bind({"params": join(frozen, params)}, rngs=dropout)
         states = lsfa.states(batch.words, batch.lengths, _drops(config), batch.states)  # Eq. 1
-        return objective(lsfa, states, batch, state.extra, config.psc, model.num_labels, contrast)
+        sums = sums_over_labels(lsfa, states, batch, state.extra, config.psc, contrast)
+        return objective(sums, batch, config.psc, model.num_labels)
+
+    grads, losses = jax.grad(loss, has_aux=True)(state.params)
+    return after_step(state, _freeze_embedding(config, state, grads), losses, optimizer)
+
+
+def candidate_step(
+    model: Lsfa,
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    contrast: bool,
+    frozen: PyTree = None,
+) -> TrainState:
+    """Trains on one batch, with an unbiased estimate of the loss from the candidates of each document."""
+
+    def loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
+        dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
+        lsfa = model.bind({"params": join(frozen, params)}, rngs=dropout)
+        states = lsfa.states(batch.words, batch.lengths, _drops(config), batch.states)  # Eq. 1
+        sums = sums_over_candidates(lsfa, states, batch, state.extra, config.psc, contrast)
+        return objective(sums, batch, config.psc, model.num_labels)
 
     grads, losses = jax.grad(loss, has_aux=True)(state.params)
     return after_step(state, _freeze_embedding(config, state, grads), losses, optimizer)
@@ -125,7 +193,8 @@ def shortlist_step(
     The losses are unbiased estimates of those over all labels. In two parts, because the token states choose the
     labels: first the states, then the loss on the chosen rows.
     """
-    assert batch.candidates is not None
+    assert batch.shortlist_pool is not None
+    positives, pool = batch.shortlist_pool
 
     dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
 
@@ -134,16 +203,17 @@ def shortlist_step(
         return lsfa.states(batch.words, batch.lengths, _drops(config), batch.states)
 
     states, encoder_vjp = jax.vjp(encode, state.params["encoder"])
-    logits = model.bind({"params": state.params}).estimates(states, batch.lengths, batch.candidates.pool)
+    logits = model.bind({"params": state.params}).estimates(states, batch.lengths, pool)
     hardness = shortlist.hardness(logits, batch.document_mask)
-    label_ids, weights = shortlist.choose(*batch.candidates, hardness, model.num_labels)
+    label_ids, weights = shortlist.choose(positives, pool, hardness, model.num_labels)
     rows = label_rows(state.params, model.num_labels, label_ids)
     extra = gather_rows(state.extra, dict.fromkeys(state.extra, label_ids))
-    listed = batch._replace(label_ids=shortlist.positions(batch.candidates.positives, batch.label_ids))
+    listed = batch._replace(label_ids=shortlist.positions(positives, batch.label_ids))
 
     def loss(params: PyTree, states: Array) -> tuple[Array, dict[str, Array]]:
         lsfa = model.clone(num_labels=len(label_ids)).bind({"params": params})
-        return objective(lsfa, states, listed, extra, config.psc, model.num_labels, contrast, weights)
+        sums = sums_over_labels(lsfa, states, listed, extra, config.psc, contrast, weights)
+        return objective(sums, batch, config.psc, model.num_labels)
 
     gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
     (grads, d_states), losses = gradient(gather_rows(state.params, rows), states)
@@ -220,7 +290,12 @@ class Representation(Stage[Batch]):
         self.first_stop = first_stop(config)
         self.steps_per_epoch, self.items_per_epoch = train.steps_per_epoch, len(train.split)
         self.shortlist_size = shortlist_size(config, model.num_labels)
-        step = shortlist_step if self.shortlist_size else full_step
+        self._uses_candidates = candidates.in_use(config, train)
+        step = full_step
+        if self._uses_candidates:
+            step = candidate_step
+        elif self.shortlist_size:
+            step = shortlist_step
         self._step = jax.jit(functools.partial(step, model, config, optimizer), static_argnums=2, donate_argnums=0)
 
     def init(self, key: Array, params: PyTree) -> TrainState:
@@ -234,13 +309,15 @@ class Representation(Stage[Batch]):
         seed, num_labels = self.config.seed, self.model.num_labels
         plan = self.train.epoch(stream(Stream.REPRESENTATION_ORDER, seed, epoch))
         for number, batch in enumerate(self.train.load(plan, start), start):
+            if self._uses_candidates:
+                use = Stream.CANDIDATE_SAMPLE
+                yield candidates.placed(self.mesh, batch, self.config, num_labels, use, epoch, number)
+                continue
             placed = sharding.shard_batch(self.mesh, batch)
             if self.shortlist_size:
                 label_ids = batch.label_ids[batch.label_mask]
-                candidates = negative_sampling.sample_candidates(
-                    label_ids, num_labels, self.shortlist_size, seed, epoch, number
-                )
-                placed = placed._replace(candidates=sharding.replicate(self.mesh, candidates))
+                pool = negative_sampling.sample_pool(label_ids, num_labels, self.shortlist_size, seed, epoch, number)
+                placed = placed._replace(shortlist_pool=sharding.replicate(self.mesh, pool))
             yield placed
 
     def before_epoch(self, state: TrainState, epoch: int) -> TrainState:

@@ -371,7 +371,7 @@ def test_before_the_first_collection_no_label_has_a_prototype(tiny):
 def listed(batch: Batch, size: int, step: int = 0, num_labels: int = L) -> Batch:
     """The batch with candidates for a shortlist."""
     label_ids = batch.label_ids[batch.label_mask]
-    return batch._replace(candidates=negative_sampling.sample_candidates(label_ids, num_labels, size, 0, 1, step))
+    return batch._replace(shortlist_pool=negative_sampling.sample_pool(label_ids, num_labels, size, 0, 1, step))
 
 
 def with_labels(batch: Batch, labels: Iterable[int]) -> Batch:
@@ -456,8 +456,8 @@ def test_the_mean_over_all_samples_is_the_full_loss_and_its_gradient(tiny):
         negatives = [label for label in range(L) if label not in positives]
         losses, total = [], jax.tree.map(np.zeros_like, gradient(state, expected))
         for pool in itertools.permutations(negatives, 3):
-            candidates = negative_sampling.Candidates(padded, np.array(pool, np.int32))
-            after = short(state, batch._replace(candidates=candidates), False)
+            candidates = negative_sampling.ShortlistPool(padded, np.array(pool, np.int32))
+            after = short(state, batch._replace(shortlist_pool=candidates), False)
             losses.append(sums(after)[0])
             total = jax.tree.map(np.add, total, gradient(state, after))
         assert np.std(losses) > 1e-3
@@ -512,10 +512,10 @@ def test_the_size_of_the_shortlist(shortlist, num_labels, size):
 
 def test_candidates_of_a_resumed_epoch_are_those_of_the_full_epoch(tiny):
     stage = make_stage(tiny, settings(representation={"shortlist": 4}))
-    epoch = [to_numpy(batch.candidates) for batch in stage.batches(2, 0)]
+    epoch = [to_numpy(batch.shortlist_pool) for batch in stage.batches(2, 0)]
     assert all(np.any(a.pool != b.pool) for a, b in itertools.combinations(epoch, 2))
     for start in range(1, 5):
-        resumed = [to_numpy(batch.candidates) for batch in stage.batches(2, start)]
+        resumed = [to_numpy(batch.shortlist_pool) for batch in stage.batches(2, start)]
         assert len(resumed) == 5 - start
         assert_equal(resumed, epoch[start:])
 
@@ -559,7 +559,7 @@ def test_several_devices_choose_and_train_as_one(tiny):
         mesh = sharding.make_mesh(jax.local_devices()[:count])
         stage = Representation(model, config, batches, optax.sgd(1.0), mesh)
         batch = next(stage.batches(1, 0))
-        assert batch.candidates is not None
+        assert batch.shortlist_pool is not None
         state = sharding.replicate(mesh, state_with_prototypes(config, optax.sgd(1.0), average=True))
         after = stage.step(state, batch, 2, 1)
         assert sums(after)[1] > 0

@@ -1,0 +1,42 @@
+"""Steps over the labels that a linear model proposes for each document, in place of all labels."""
+
+from typing import Literal
+
+from jax.sharding import Mesh
+
+from lsfa_jax.config import Config
+from lsfa_jax.data import negative_sampling
+from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.candidates import with_labels
+from lsfa_jax.util import sharding
+from lsfa_jax.util.random_streams import Stream
+
+# From so many labels on, a step over candidates is faster than one over all labels.
+_MANY_LABELS = 1_000
+
+
+def resolved(setting: Literal["auto", "tree", "all"], num_labels: int) -> Literal["tree", "all"]:
+    """Returns the setting `candidates` with "auto" resolved for L labels."""
+    if setting == "auto":
+        return "tree" if num_labels >= _MANY_LABELS else "all"
+    return setting
+
+
+def in_use(config: Config, train: Batches) -> bool:
+    """Whether steps are over candidates: where the setting is "tree"; "auto" has been resolved before.
+
+    Raises:
+        ValueError: they are, and the training documents have none.
+    """
+    if config.candidates != "tree":
+        return False
+    if not train.has_candidates:
+        raise ValueError('candidates = "tree": the training documents have no candidates; give them to `Batches`')
+    return True
+
+
+def placed(mesh: Mesh, batch: Batch, config: Config, num_labels: int, use: Stream, epoch: int, step: int) -> Batch:
+    """Puts a training batch with candidates on the devices: its labels among them, and with the sample of a step."""
+    number = min(config.representation.num_sampled, num_labels)
+    sample = negative_sampling.sample_labels(num_labels, number, use, config.seed, epoch, step)
+    return sharding.shard_batch(mesh, with_labels(batch))._replace(sample=sharding.replicate(mesh, sample))
