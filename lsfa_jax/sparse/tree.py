@@ -41,7 +41,7 @@ def check() -> None:
         UserError: it is not; the message has the command that installs it.
     """
     if not is_installed():
-        raise UserError("--baseline tree needs the library omikuji: pip install omikuji")
+        raise UserError("a label tree needs the library omikuji: pip install omikuji")
 
 
 class Tree:
@@ -53,6 +53,7 @@ class Tree:
 
     @cached_property
     def _model(self) -> "omikuji.Model":
+        check()
         with tempfile.TemporaryDirectory(prefix="lsfa-") as folder, _quiet():
             import omikuji
 
@@ -64,18 +65,18 @@ class Tree:
         # The library's model cannot be copied.
         return {"files": self.files}
 
-    def ranked(
-        self, features: csr_matrix, most: int, title: str = "label tree: predicting"
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def ranked(self, features: csr_matrix, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the labels of each document that the beam reaches, at most so many, and their probabilities.
 
         Args:
             features: float32 [N, words].
             most: labels of a document at most.
-            title: of the progress bar.
 
         Yields:
             int32[W], best first; float32[W], from 0 to 1.
+
+        Raises:
+            UserError: the library is not installed.
         """
         model = self._model
 
@@ -86,16 +87,12 @@ class Tree:
             return scores
 
         # The library works without the GIL.
-        with (
-            progress(title, features.shape[0], "documents") as advance,
-            ThreadPoolExecutor(os.cpu_count()) as threads,
-        ):
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
             for scores in threads.map(rank, range(features.shape[0])):
                 yield (
                     np.array([label for label, _ in scores], np.int32),
                     np.array([score for _, score in scores], np.float32),
                 )
-                advance()
 
 
 def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Tree:
@@ -107,8 +104,9 @@ def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Tree:
         num_labels: L.
 
     Raises:
-        UserError: the library failed; the message has its last words.
+        UserError: the library is not installed, or failed; the message has its last words.
     """
+    check()
     with tempfile.TemporaryDirectory(prefix="lsfa-") as folder:
         path, model = Path(folder) / "train.txt", Path(folder) / "model"
         write_features(path, features, labels, num_labels)
