@@ -99,21 +99,39 @@ def from_files(files: Mapping[str, bytes]) -> LinearModel:
         trees = {name.removeprefix(_TREE): data for name, data in files.items() if name.startswith(_TREE)}
         features, num_labels = TfIdf(words, arrays["idf"]), int(arrays["num_labels"][0])
         trained = Tree(trees) if trees else Svm(*(arrays[name] for name in Svm._fields))
-    except (KeyError, IndexError, SafetensorError, TypeError, RecursionError) as error:
+    except (
+        KeyError,
+        IndexError,
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        SafetensorError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"no linear model ({error})") from None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError("its words are not a list of words")
-    shapes = [features.idf.shape == (len(words),)]
-    if isinstance(trained, Svm):
-        machines = len(trained.label_ids)
-        shapes += [
-            trained.weights.shape == (machines, len(words)),
-            trained.intercepts.shape == (machines,),
-            bool(np.all((trained.label_ids >= 0) & (trained.label_ids < num_labels))),
-        ]
-    if not all(shapes):
+    if len(set(words)) < len(words):
+        raise ValueError("a word is listed twice")
+    if not (_are_numbers(features.idf, (len(words),)) and num_labels > 0 and _fits(trained, num_labels, len(words))):
         raise ValueError("its arrays do not fit its words and labels")
     return LinearModel(features, num_labels, trained)
+
+
+def _fits(trained: Tree | Svm, num_labels: int, num_words: int) -> bool:
+    """Whether machines are of labels below L and have a weight for each word; the library checks a tree."""
+    if isinstance(trained, Tree):
+        return True
+    ids = trained.label_ids
+    if ids.dtype != np.int32 or ids.ndim != 1:
+        return False
+    ascending = bool(np.all(np.diff(ids, prepend=-1, append=num_labels) > 0))
+    shapes = {"weights": (len(ids), num_words), "intercepts": (len(ids),)}
+    return ascending and all(_are_numbers(getattr(trained, name), shape) for name, shape in shapes.items())
+
+
+def _are_numbers(array: np.ndarray, shape: tuple[int, ...]) -> bool:
+    return array.shape == shape and array.dtype == np.float32 and bool(np.isfinite(array).all())
 
 
 def paths(folder: Path) -> list[Path]:

@@ -59,7 +59,10 @@ class Tree:
 
             for name, data in self.files.items():
                 (Path(folder) / name).write_bytes(data)
-            return omikuji.Model.load(folder)
+            try:
+                return omikuji.Model.load(folder)
+            except RuntimeError:
+                raise UserError("the files of the label tree are damaged; copy or train the model again") from None
 
     def __getstate__(self) -> dict[str, object]:
         # The library's model cannot be copied.
@@ -76,7 +79,7 @@ class Tree:
             int32[W], best first; float32[W], from 0 to 1.
 
         Raises:
-            UserError: the library is not installed.
+            UserError: the library is not installed, or cannot read the files.
         """
         model = self._model
 
@@ -115,9 +118,14 @@ def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Tree:
 
 
 def write_features(path: Path, features: csr_matrix, labels: Ragged, num_labels: int) -> None:
-    """Writes documents in the format of the extreme classification repository."""
+    """Writes documents in the format of the extreme classification repository, without those that have no feature.
+
+    The library reads no line without a feature.
+    """
     from sklearn.datasets import dump_svmlight_file
 
+    kept = np.flatnonzero(np.diff(features.indptr))
+    features, labels = features[kept], labels.take(kept)
     shape = (features.shape[0], num_labels)
     targets = csr_matrix((np.ones(len(labels.values), np.int8), labels.values, labels.offsets), shape)
     with path.open("wb") as file:
