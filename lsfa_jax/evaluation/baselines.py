@@ -16,6 +16,7 @@ from lsfa_jax.evaluation.groups import Scores, best_of_groups
 from lsfa_jax.evaluation.ranking import Bools, Floats, Integers
 from lsfa_jax.sparse import svm as svm_model
 from lsfa_jax.sparse import tree as tree_model
+from lsfa_jax.util.console import progress
 
 Baseline = Literal["tree", "svm"]
 
@@ -57,9 +58,11 @@ def tree(train: csr_matrix, labels: Ragged, test: csr_matrix, truth: Ragged, mem
     model = tree_model.train(train, labels, num_labels)
     top = np.full((len(members), test.shape[0], num_ranked), -1, np.int32)
     predicted: list[np.ndarray] = []
-    for row, (ids, scores) in enumerate(model.ranked(test, num_labels)):
-        top[:, row] = best_of_groups(ids[None], members, num_ranked)[:, 0]
-        predicted.append(ids[scores >= _TREE_THRESHOLD])
+    with progress("label tree: predicting", test.shape[0], "documents") as advance:
+        for row, (ids, scores) in enumerate(model.ranked(test, num_labels)):
+            top[:, row] = best_of_groups(ids[None], members, num_ranked)[:, 0]
+            predicted.append(ids[scores >= _TREE_THRESHOLD])
+            advance()
     return Scores(top, thresholded.count(Ragged.from_rows(predicted), truth, num_labels))
 
 

@@ -5,7 +5,7 @@ documents, L labels, V words, W listed labels.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from lsfa_jax.sparse import svm, tf_idf, tree
 from lsfa_jax.sparse.svm import Svm
 from lsfa_jax.sparse.tf_idf import TfIdf
 from lsfa_jax.sparse.tree import Tree
+from lsfa_jax.util.console import UserError
 
 Kind = Literal["tree", "svm"]
 
@@ -49,16 +50,21 @@ class LinearModel:
         """Which model it is."""
         return "tree" if isinstance(self.trained, Tree) else "svm"
 
-    def rank(self, features: csr_matrix, title: str = "label tree: predicting") -> Ranked:
-        """Ranks the labels of N documents by their features, float32[N, V]."""
+    def rank(self, features: csr_matrix, advance: Callable[[], None] = lambda: None) -> Ranked:
+        """Ranks the labels of N documents by their features, float32[N, V]; a tree calls `advance` after each.
+
+        Raises:
+            UserError: it is a tree, and the library omikuji is not installed.
+        """
         width = min(self.num_labels, MOST_LISTED)
         ranked = Ranked(
             np.full((features.shape[0], width), -1, np.int32), np.full((features.shape[0], width), FLOOR, np.float32)
         )
         if isinstance(self.trained, Tree):
-            for row, (ids, probabilities) in enumerate(self.trained.ranked(features, width, title)):
+            for row, (ids, probabilities) in enumerate(self.trained.ranked(features, width)):
                 ranked.label_ids[row, : len(ids)] = ids
                 ranked.logits[row, : len(ids)] = _logits(probabilities)
+                advance()
             return ranked
         decisions = np.maximum(self.trained.decisions(features), FLOOR)
         order = np.argsort(-decisions, axis=1, kind="stable")[:, :width]
@@ -93,21 +99,39 @@ def from_files(files: Mapping[str, bytes]) -> LinearModel:
         trees = {name.removeprefix(_TREE): data for name, data in files.items() if name.startswith(_TREE)}
         features, num_labels = TfIdf(words, arrays["idf"]), int(arrays["num_labels"][0])
         trained = Tree(trees) if trees else Svm(*(arrays[name] for name in Svm._fields))
-    except (KeyError, SafetensorError, TypeError, RecursionError) as error:
+    except (
+        KeyError,
+        IndexError,
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        SafetensorError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"no linear model ({error})") from None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError("its words are not a list of words")
-    shapes = [features.idf.shape == (len(words),)]
-    if isinstance(trained, Svm):
-        machines = len(trained.label_ids)
-        shapes += [
-            trained.weights.shape == (machines, len(words)),
-            trained.intercepts.shape == (machines,),
-            bool(np.all((trained.label_ids >= 0) & (trained.label_ids < num_labels))),
-        ]
-    if not all(shapes):
+    if len(set(words)) < len(words):
+        raise ValueError("a word is listed twice")
+    if not (_are_numbers(features.idf, (len(words),)) and num_labels > 0 and _fits(trained, num_labels, len(words))):
         raise ValueError("its arrays do not fit its words and labels")
     return LinearModel(features, num_labels, trained)
+
+
+def _fits(trained: Tree | Svm, num_labels: int, num_words: int) -> bool:
+    """Whether machines are of labels below L and have a weight for each word; the library checks a tree."""
+    if isinstance(trained, Tree):
+        return True
+    ids = trained.label_ids
+    if ids.dtype != np.int32 or ids.ndim != 1:
+        return False
+    ascending = bool(np.all(np.diff(ids, prepend=-1, append=num_labels) > 0))
+    shapes = {"weights": (len(ids), num_words), "intercepts": (len(ids),)}
+    return ascending and all(_are_numbers(getattr(trained, name), shape) for name, shape in shapes.items())
+
+
+def _are_numbers(array: np.ndarray, shape: tuple[int, ...]) -> bool:
+    return array.shape == shape and array.dtype == np.float32 and bool(np.isfinite(array).all())
 
 
 def paths(folder: Path) -> list[Path]:
@@ -126,9 +150,11 @@ def train(kind: Kind, counts: csr_matrix, words: list[str], labels: Ragged, num_
         num_labels: L.
 
     Raises:
-        UserError: the tree's library failed.
+        UserError: no word is in two of the documents, or the tree's library is missing or failed.
     """
     features, kept = tf_idf.fit(counts, words)
+    if not len(kept):
+        raise UserError("no word is in two of its training texts")
     rows = features(counts[:, kept])
     trained = tree.train(rows, labels, num_labels) if kind == "tree" else svm.train(rows, labels, num_labels)
     return LinearModel(features, num_labels, trained)

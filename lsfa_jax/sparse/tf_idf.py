@@ -27,6 +27,8 @@ class TfIdf(NamedTuple):
         """Computes the features of N texts, float32[N, V], rows of length 1, from the counts of the V words [N, V]."""
         from sklearn.feature_extraction.text import TfidfTransformer
 
+        if not counts.shape[0]:  # which scikit-learn refuses
+            return csr_matrix(counts.shape, dtype=np.float32)
         transformer = TfidfTransformer(sublinear_tf=True)
         transformer.idf_ = self.idf
         features: csr_matrix = transformer.transform(counts.astype(np.float32))

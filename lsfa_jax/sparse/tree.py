@@ -41,7 +41,7 @@ def check() -> None:
         UserError: it is not; the message has the command that installs it.
     """
     if not is_installed():
-        raise UserError("--baseline tree needs the library omikuji: pip install omikuji")
+        raise UserError("a label tree needs the library omikuji: pip install omikuji")
 
 
 class Tree:
@@ -53,29 +53,33 @@ class Tree:
 
     @cached_property
     def _model(self) -> "omikuji.Model":
+        check()
         with tempfile.TemporaryDirectory(prefix="lsfa-") as folder, _quiet():
             import omikuji
 
             for name, data in self.files.items():
                 (Path(folder) / name).write_bytes(data)
-            return omikuji.Model.load(folder)
+            try:
+                return omikuji.Model.load(folder)
+            except RuntimeError:
+                raise UserError("the files of the label tree are damaged; copy or train the model again") from None
 
     def __getstate__(self) -> dict[str, object]:
         # The library's model cannot be copied.
         return {"files": self.files}
 
-    def ranked(
-        self, features: csr_matrix, most: int, title: str = "label tree: predicting"
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def ranked(self, features: csr_matrix, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the labels of each document that the beam reaches, at most so many, and their probabilities.
 
         Args:
             features: float32 [N, words].
             most: labels of a document at most.
-            title: of the progress bar.
 
         Yields:
             int32[W], best first; float32[W], from 0 to 1.
+
+        Raises:
+            UserError: the library is not installed, or cannot read the files.
         """
         model = self._model
 
@@ -86,16 +90,12 @@ class Tree:
             return scores
 
         # The library works without the GIL.
-        with (
-            progress(title, features.shape[0], "documents") as advance,
-            ThreadPoolExecutor(os.cpu_count()) as threads,
-        ):
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
             for scores in threads.map(rank, range(features.shape[0])):
                 yield (
                     np.array([label for label, _ in scores], np.int32),
                     np.array([score for _, score in scores], np.float32),
                 )
-                advance()
 
 
 def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Tree:
@@ -107,8 +107,9 @@ def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Tree:
         num_labels: L.
 
     Raises:
-        UserError: the library failed; the message has its last words.
+        UserError: the library is not installed, or failed; the message has its last words.
     """
+    check()
     with tempfile.TemporaryDirectory(prefix="lsfa-") as folder:
         path, model = Path(folder) / "train.txt", Path(folder) / "model"
         write_features(path, features, labels, num_labels)
@@ -117,9 +118,14 @@ def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Tree:
 
 
 def write_features(path: Path, features: csr_matrix, labels: Ragged, num_labels: int) -> None:
-    """Writes documents in the format of the extreme classification repository."""
+    """Writes documents in the format of the extreme classification repository, without those that have no feature.
+
+    The library reads no line without a feature.
+    """
     from sklearn.datasets import dump_svmlight_file
 
+    kept = np.flatnonzero(np.diff(features.indptr))
+    features, labels = features[kept], labels.take(kept)
     shape = (features.shape[0], num_labels)
     targets = csr_matrix((np.ones(len(labels.values), np.int8), labels.values, labels.offsets), shape)
     with path.open("wb") as file:

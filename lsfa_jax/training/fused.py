@@ -69,13 +69,13 @@ def fit(
 
 def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh, ranked: Ranked, seed: int) -> Cells:
     """Collects the cells of validation documents, `_MOST_DOCUMENTS` at most, in one pass."""
-    score = jax.jit(lambda batch: all_logits(model, params, batch))
+    score = jax.jit(all_logits, static_argnums=0)
     truth, num_documents = batches.split.labels, len(batches.split)
     rank = stream(Stream.FUSION_EVIDENCE, seed, 0).permutation(num_documents)
     parts: list[Cells] = []
 
     def compute(batch: Batch) -> jax.Array:
-        return score(batch)
+        return score(model, params, batch)
 
     for number, (batch, logits) in enumerate(over_split(compute, batches, mesh, "fusing")):
         places = np.flatnonzero(batch.document_mask & (rank[batch.rows] < _MOST_DOCUMENTS))

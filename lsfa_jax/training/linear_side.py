@@ -4,10 +4,14 @@ The lists of validation documents come from models that were not trained on them
 on all published training documents.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 from scipy.sparse import csr_matrix, vstack
 
 from lsfa_jax.config import Config
@@ -18,12 +22,14 @@ from lsfa_jax.evaluation import ranking
 from lsfa_jax.sparse import linear
 from lsfa_jax.sparse.linear import Kind, LinearModel
 from lsfa_jax.util import atomic
-from lsfa_jax.util.console import UserError, note, warn
+from lsfa_jax.util.console import UserError, note, progress, warn
 
 # A tree is drawn at random; the machines are preferred unless it is better by more than this, in N@5 on validation.
 _TREE_ADVANTAGE = 0.5
 
 _SPLITS = ("validation", "test")
+
+_LISTS, _CHECKSUM = ".safetensors", "sha256"
 
 
 @dataclass(frozen=True)
@@ -57,18 +63,21 @@ def train(config: Config, corpus: Corpus, folder: Path, advice: str) -> LinearSi
 
     Returns:
         None where the settings ask for none, or none can be trained; a warning says why.
+
+    Raises:
+        UserError: a model cannot be written, or what is kept of one is damaged.
     """
-    kinds = _kinds(config, corpus)
     trained: dict[Kind, LinearModel] = {}
     lists: dict[Kind, dict[str, Ranked]] = {}
-    for kind in kinds:
-        try:
-            if not (folder / kind).is_dir():
-                with atomic.folder(folder / kind, advice=advice) as new:
-                    _write(new, *_train(kind, corpus))
-            trained[kind], lists[kind] = _read(folder / kind)
-        except UserError as error:
-            warn(f"no {linear.TITLES[kind]}: {error}")
+    for kind in _kinds(config, corpus):
+        if not (folder / kind).is_dir():
+            try:
+                new = _train(kind, corpus)
+            except UserError as error:
+                warn(f"no {linear.TITLES[kind]}: {error}")
+                continue
+            _write(folder / kind, *new, advice)
+        trained[kind], lists[kind] = _read(folder / kind)
     if not trained:
         return None
     return LinearSide(trained[_best(corpus, lists)], lists)
@@ -117,7 +126,8 @@ def _train(kind: Kind, corpus: Corpus) -> tuple[LinearModel, dict[str, Ranked]]:
 
 def _rank(model: LinearModel, bags: csr_matrix | None, words: list[str]) -> Ranked:
     assert bags is not None
-    return model.rank(linear.features_of(model, bags, words))
+    with progress(f"{linear.TITLES[model.kind]}: predicting", bags.shape[0], "documents") as advance:
+        return model.rank(linear.features_of(model, bags, words), advance)
 
 
 def _joined(first: Ragged, second: Ragged) -> Ragged:
@@ -137,22 +147,28 @@ def _best(corpus: Corpus, lists: dict[Kind, dict[str, Ranked]]) -> Kind:
     return max(lists, key=quality)
 
 
-def _write(folder: Path, model: LinearModel, lists: dict[str, Ranked]) -> None:
-    for name, data in model.files().items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(data)
+def _write(folder: Path, model: LinearModel, lists: dict[str, Ranked], advice: str) -> None:
+    files = model.files()
     for split, ranked in lists.items():
-        for field, values in ranked._asdict().items():
-            np.save(folder / f"{split}-{field}.npy", values)
+        files[f"{split}{_LISTS}"] = safetensors.numpy.save(ranked._asdict())
+    files[_CHECKSUM] = _checksum(files)
+    with atomic.folder(folder, advice=advice) as new:
+        for name, data in files.items():
+            (new / name).parent.mkdir(exist_ok=True)
+            (new / name).write_bytes(data)
 
 
 def _read(folder: Path) -> tuple[LinearModel, dict[str, Ranked]]:
-    def array(name: str) -> np.ndarray:
-        return np.asarray(np.load(folder / f"{name}.npy", allow_pickle=False))
-
     try:
-        files = {str(file.relative_to(folder)): file.read_bytes() for file in linear.paths(folder)}
-        lists = {split: Ranked(*(array(f"{split}-{field}") for field in Ranked._fields)) for split in _SPLITS}
+        files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        if files.pop(_CHECKSUM, b"") != _checksum(files):
+            raise ValueError("its bytes are not the ones that were written")
+        lists = {split: Ranked(**safetensors.numpy.load(files.pop(f"{split}{_LISTS}"))) for split in _SPLITS}
         return linear.from_files(files), lists
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: damaged ({error}); remove it, it is written again") from None
+        raise UserError(f"{folder}: damaged ({error}); remove it, and the model is trained again") from None
+
+
+def _checksum(files: Mapping[str, bytes]) -> bytes:
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest().encode()

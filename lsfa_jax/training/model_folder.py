@@ -32,8 +32,9 @@ from lsfa_jax.data.vocabulary import NUM_SPECIAL, Vocabulary, Words
 from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.encoders.interface import Architecture
 from lsfa_jax.model.lsfa import init_params, make_model
+from lsfa_jax.sparse import linear as linear_models
 from lsfa_jax.sparse.fusion import Fusion
-from lsfa_jax.sparse.linear import LinearModel, from_files
+from lsfa_jax.sparse.linear import LinearModel
 from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
@@ -119,7 +120,7 @@ def text_files(words: list[str], labels: list[str], tokenizer: str = "") -> dict
 def paths(folder: Path) -> list[Path]:
     """Returns the files that a model is read from."""
     names = (_MANIFEST, "config.toml", _VOCABULARY, _TOKENIZER, "labels", _WEIGHTS)
-    return [folder / name for name in names]
+    return [*(folder / name for name in names), *linear_models.paths(folder / _LINEAR)]
 
 
 def write(folder: Path, model: TrainedModel) -> None:
@@ -217,7 +218,7 @@ def _linear(folder: Path, manifest: "_Manifest") -> LinearModel | None:
     if not files:
         return None
     try:
-        model = from_files(files)
+        model = linear_models.from_files(files)
     except ValueError as error:
         raise _damaged(folder / _LINEAR, str(error)) from None
     if model.num_labels != manifest.num_labels:
@@ -232,6 +233,8 @@ def _fusion(path: Path, arrays: dict[str, np.ndarray], num_labels: int) -> Fusio
         raise _damaged(path, "the weights of the fused score are not complete") from None
     if any(array.shape != (num_labels,) or array.dtype != np.float32 for array in fusion):
         raise _damaged(path, "the weights of the fused score do not fit the labels")
+    if not all(np.isfinite(array).all() for array in fusion):
+        raise _damaged(path, "a weight of the fused score is not finite")
     return fusion
 
 

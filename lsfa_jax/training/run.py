@@ -221,7 +221,7 @@ class Run:
         params = self._representation()
         self._measure("representation", params)
         self._write_model("representation", params)
-        best = params
+        self.metrics["kept"], best = "representation", params
         if "transfer" in stages or "adjustment" in stages:
             learned = self._transfer(params, keep_states="adjustment" in stages)
             if "adjustment" in stages:
@@ -232,7 +232,6 @@ class Run:
                     self._write_model("adjusted", params)
         if linear and self.config.fusion == "auto":
             self._fuse(best, linear)
-        self.metrics.setdefault("kept", "representation")
         if len(self.test.split):
             self.metrics["test"] = self.metrics["stages"][self.metrics["kept"]]["test"]
         self.folder.write_metrics(self.metrics)
@@ -450,20 +449,19 @@ class Run:
         return best_params(state)
 
     def _linear(self) -> LinearSide | None:
-        """Trains the linear models and measures them, unless metrics.json has their results."""
+        """Trains the linear models and measures them."""
         start = time.monotonic()
         linear = linear_side.train(self.config, self.corpus, self.folder.checkpoints("linear"), model_folder.ADVICE)
         results, report = self.metrics["stages"], self.config.report
         for kind, lists in linear.lists.items() if linear else ():
-            if kind in results:
-                continue
             results[kind] = {}
             for split in ("validation", "test"):
                 if len(self.splits[split]):
                     top = groups.best_of_groups(lists[split].label_ids, self.groups, NUM_RANKED)
                     truth = self.splits[split].labels
                     results[kind][split] = groups.measure(top, truth, self.corpus, report, self.is_head)
-            self.metrics["seconds"]["linear"] = time.monotonic() - start
+        if linear:
+            self.metrics["seconds"].setdefault("linear", time.monotonic() - start)
             self.folder.write_metrics(self.metrics)
         return linear
 

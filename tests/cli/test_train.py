@@ -257,7 +257,7 @@ def test_a_baseline_is_compared_with_the_model_at_the_end(run, data, uninterrupt
     shown = next(line.split() for line in tables[tables.index("all: model") :].splitlines() if " P@1 " in line)
     assert shown[1] == f"{measured:.2f}"
     monkeypatch.setitem(sys.modules, "omikuji", None)  # not installed
-    assert_user_error(run(*line, "tree"), "pip install 'lsfa_jax[baseline]'")
+    assert_user_error(run(*line, "tree"), "pip install omikuji")
 
 
 def test_stages_must_be_consecutive(run, data, tmp_path):

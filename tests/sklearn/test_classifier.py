@@ -30,7 +30,7 @@ SETTINGS = {
     if isinstance(values, dict)
     for key, value in values.items()
     if key not in ("max_words", "hidden_size", "feature_size", "epochs", "head_threshold", "batch_size")
-} | {"adjust.epochs": 1, "pvae.epochs": 1, "pvae.batch_size": 16, "report.batch_size": 8}
+} | {"linear": "none", "adjust.epochs": 1, "pvae.epochs": 1, "pvae.batch_size": 16, "report.batch_size": 8}
 
 
 def tiny(**arguments):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lsfa_jax.data.tokenizer import Tokenizer
-from lsfa_jax.sparse.tf_idf import tf_idf
+from lsfa_jax.sparse.tf_idf import fit, tf_idf
 from lsfa_jax.util.console import UserError
 
 
@@ -30,3 +31,10 @@ def test_words_are_those_of_the_tokenizer():
     train, test = tf_idf(["C++ a", "c++ b", "c"], ["c", "C++"], Tokenizer("spaces"))
     np.testing.assert_array_equal(train.toarray(), [[1], [1], [0]])
     np.testing.assert_array_equal(test.toarray(), [[0], [1]])
+
+
+def test_no_text_has_no_features():
+    features, kept = fit(csr_matrix([[1, 2], [1, 0]]), ["one", "two"])
+    assert kept.tolist() == [0]
+    assert features.of_texts([], Tokenizer("words")).shape == (0, 1)
+    assert features(csr_matrix((0, 1), dtype=np.int32)).shape == (0, 1)

@@ -45,5 +45,5 @@ def test_the_training_program_gets_both_paths(tmp_path):
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch):
     tree.check()
     monkeypatch.setitem(sys.modules, "omikuji", None)
-    with pytest.raises(UserError, match=r"pip install 'lsfa_jax\[baseline\]'"):
+    with pytest.raises(UserError, match=r"pip install omikuji"):
         tree.check()

@@ -149,7 +149,8 @@ def test_the_states_of_a_frozen_encoder_are_those_that_are_stored(step, data, be
 def test_the_estimator_takes_a_pretrained_encoder(bert, tmp_path):
     documents = training_corpus.documents()["train"]
     texts, labels = [row.text for row in documents], [row.labels for row in documents]
-    settings = {"representation.epochs": 1, "adjust.epochs": 1, "pvae.epochs": 1, "data.length_buckets": (24,)}
+    settings = {"linear": "none", "representation.epochs": 1, "adjust.epochs": 1, "pvae.epochs": 1}
+    settings |= {"data.length_buckets": (24,)}
     classifier = LSFA(encoder=str(bert), max_words=16, batch_size=8, validation_fraction=0.2, settings=settings)
     predicted = classifier.fit(texts, labels).predict(texts, top=2)
     assert classifier.model_.architecture == pretrained.read(bert).architecture
