@@ -283,7 +283,9 @@ def matched(
     return [by_id.get(name, Predicted(name, [], None)) for name in ids]
 
 
-def as_arrays(predicted: Sequence[Predicted], label_ids: dict[str, int], threshold: float) -> tuple[np.ndarray, Ragged]:
+def as_arrays(
+    predicted: Sequence[Predicted], label_ids: dict[str, int], threshold: float
+) -> tuple[np.ndarray, np.ndarray, Ragged]:
     """Converts predictions to arrays.
 
     Args:
@@ -292,19 +294,21 @@ def as_arrays(predicted: Sequence[Predicted], label_ids: dict[str, int], thresho
         threshold: the least probability at which a label counts as predicted.
 
     Returns:
-        int32[N, W], the labels best first, -1 beyond them; and the labels that reach the threshold.
+        int32[N, W], the labels best first, -1 beyond them; float32[N, W], their probabilities, 0 where there are none;
+        and the labels that reach the threshold.
     """
     width = max((len(document.labels) for document in predicted), default=0)
     ranked = np.full((len(predicted), width), -1, np.int32)
+    probabilities = np.zeros(ranked.shape, np.float32)
     reached: list[list[int]] = [[] for _ in predicted]
     for row, document in enumerate(predicted):
         ids = [label_ids[label] for label in document.labels]
         ranked[row, : len(ids)] = ids
         if document.probabilities is not None:
             # In float32, as the model's probabilities were compared when the threshold was chosen.
-            pairs = zip(ids, document.probabilities, strict=True)
-            reached[row] = [label for label, value in pairs if np.float32(value) >= np.float32(threshold)]
-    return ranked, Ragged.from_rows(reached)
+            probabilities[row, : len(ids)] = document.probabilities
+            reached[row] = ranked[row][(probabilities[row] >= np.float32(threshold)) & (ranked[row] >= 0)].tolist()
+    return ranked, probabilities, Ragged.from_rows(reached)
 
 
 def _number(value: object, where: str) -> float:
