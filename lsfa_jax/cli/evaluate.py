@@ -403,7 +403,7 @@ def _score_lists(lists: "Ranked", linear: "LinearModel", problem: _Problem) -> S
     top = best_of_groups(lists.label_ids, problem.groups.members, problem.num_ranked)
     predicted = [ids[(ids >= 0) & (logits >= 0)] for ids, logits in zip(*lists, strict=True)]
     confusion = thresholded.count(Ragged.from_rows(predicted), problem.truth, len(problem.label_ids))
-    # A decision of a machine is no logit of a probability.
+    # The decision of a machine is not the logit of a probability.
     probabilities = 1 / (1 + np.exp(-lists.logits)) if linear.kind == "tree" else None
     return Scores(top, confusion, probabilities=probabilities)
 

@@ -1,6 +1,7 @@
 """The file format of predictions, which bin/predict writes and bin/evaluate reads: JSON Lines, CSV or TSV.
 
-JSON Lines: {"id": ..., "labels": [...], "probabilities": [...]} for each document, best label first. CSV and TSV in the
+JSON Lines: {"id": ..., "labels": [...], "probabilities": [...]} for each document, best label first; explained, a fused
+model's predictions also have "votes", for each label a list of [word, vote]. CSV and TSV in the
 long layout: the columns document, rank, label, probability; a document without labels has one row in which the last
 three are empty. In the wide layout: a row for each document, with its id and the probabilities of all labels, each in
 the column of the label's name; the cell of a label that is left out is empty.
@@ -46,6 +47,8 @@ class Predicted(NamedTuple):
     probabilities: list[float] | None
     """As many as labels; None where a file holds none. The writers need them."""
     text: str = ""
+    votes: Sequence[Sequence[tuple[str, float]]] | None = None
+    """For each label the words by which a linear model voted for it, and their votes; None without one."""
 
 
 @dataclass
@@ -76,7 +79,13 @@ def writer(name: Literal["jsonl", "csv", "tsv"], stream: TextIO) -> Write:
 
 
 def _json_line(document: Predicted) -> str:
-    row = {"id": document.id, "labels": document.labels, "probabilities": document.probabilities}
+    row: dict[str, object] = {
+        "id": document.id,
+        "labels": document.labels,
+        "probabilities": document.probabilities,
+    }
+    if document.votes is not None:
+        row["votes"] = [[(word, round(vote, 4)) for word, vote in votes] for votes in document.votes]
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
