@@ -32,8 +32,10 @@ from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError, note, plural
 
 if TYPE_CHECKING:
+    from lsfa_jax.data.ranked import Ranked
     from lsfa_jax.data.reading.documents import Source
     from lsfa_jax.data.reading.options import ReadOptions
+    from lsfa_jax.sparse.linear import LinearModel
     from lsfa_jax.training.model_folder import TrainedModel
 
 
@@ -351,18 +353,21 @@ def _training_counts(
 def _systems(
     arguments: EvaluateArguments, model: "TrainedModel | None", predicted: list[Predicted] | None, problem: _Problem
 ) -> dict[str, Scores]:
-    """Returns the scores of the predictions or the model, and of the baseline."""
+    """Returns the scores of the predictions or the model and its parts, and of the baseline."""
     systems: dict[str, Scores] = {}
     if predicted is not None:
         systems["predictions"] = _score_predictions(predicted, problem)
     elif model is not None:
-        systems["model"] = _score_model(model, problem, arguments.batch_size)
-    if arguments.baseline != "none":
-        systems[arguments.baseline] = _score_baseline(arguments.baseline, problem, model)
+        systems |= _score_model(model, problem, arguments.batch_size)
+    if (baseline := arguments.baseline) != "none":
+        # The model may hold a linear model of this kind itself.
+        name = f"baseline {baseline}" if baseline in systems else baseline
+        systems[name] = _score_baseline(baseline, problem, model)
     return systems
 
 
-def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> Scores:
+def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> dict[str, Scores]:
+    """Returns the scores of the model, and where it is fused also those of the network and of the linear model."""
     from lsfa_jax.data.batches import Batches
     from lsfa_jax.data.corpus import Split
     from lsfa_jax.data.tokenizer import Tokenizer
@@ -375,18 +380,36 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> S
     with console.progress("reading texts", len(documents), "documents") as advance:
         texts = console.counted(documents.texts(), advance)
         words = encode(texts, model.vocabulary())
-    ranked = model.linear.rank_texts(documents.texts(), Tokenizer.from_settings(config.data)) if model.linear else None
     mesh = sharding.make_mesh()
     size = batch_size or config.report.batch_size
     split = Split(words, problem.truth)
-    batches = Batches(split, len(model.labels), size, config.data.length_buckets, mesh.size, ranked=ranked)
     params = sharding.replicate(mesh, model.scoring_params)
     groups, num_ranked = problem.groups.members, problem.num_ranked
-    return score_split(lsfa_module(model), params, batches, mesh, groups, num_ranked, problem.threshold)
+
+    def score(ranked: "Ranked | None") -> Scores:
+        batches = Batches(split, len(model.labels), size, config.data.length_buckets, mesh.size, ranked=ranked)
+        return score_split(lsfa_module(model), params, batches, mesh, groups, num_ranked, problem.threshold)
+
+    if model.linear is None:
+        return {"model": score(None)}
+    lists = model.linear.rank_texts(documents.texts(), Tokenizer.from_settings(config.data))
+    alone = _score_lists(lists, model.linear, problem)
+    return {"fused": score(lists), "network": score(None), model.linear.kind: alone}
+
+
+def _score_lists(lists: "Ranked", linear: "LinearModel", problem: _Problem) -> Scores:
+    """Scores the lists of a fused model's linear model."""
+    note(f"{baselines.TITLES[linear.kind]}: a label is predicted {baselines.RULES[linear.kind]}")
+    top = best_of_groups(lists.label_ids, problem.groups.members, problem.num_ranked)
+    predicted = [ids[(ids >= 0) & (logits >= 0)] for ids, logits in zip(*lists, strict=True)]
+    confusion = thresholded.count(Ragged.from_rows(predicted), problem.truth, len(problem.label_ids))
+    # The decision of a machine is not the logit of a probability.
+    probabilities = 1 / (1 + np.exp(-lists.logits)) if linear.kind == "tree" else None
+    return Scores(top, confusion, probabilities=probabilities)
 
 
 def _score_predictions(predicted: list[Predicted], problem: _Problem) -> Scores:
-    ranked, reached = prediction_files.as_arrays(predicted, problem.label_ids, problem.threshold)
+    ranked, probabilities, reached = prediction_files.as_arrays(predicted, problem.label_ids, problem.threshold)
     short = int(((ranked >= 0).sum(axis=1) < min(problem.num_ranked, len(problem.label_ids))).sum())
     if short:
         note(
@@ -397,7 +420,8 @@ def _score_predictions(predicted: list[Predicted], problem: _Problem) -> Scores:
     if not _have_probabilities(predicted):
         note("There are no probabilities for all labels, so none can be compared to a threshold: no F1")
         return Scores(top, None)
-    return Scores(top, thresholded.count(reached, problem.truth, len(problem.label_ids)))
+    confusion = thresholded.count(reached, problem.truth, len(problem.label_ids))
+    return Scores(top, confusion, probabilities=probabilities)
 
 
 def _score_baseline(baseline: baselines.Baseline, problem: _Problem, model: "TrainedModel | None") -> Scores:

@@ -82,7 +82,9 @@ class PredictArguments(Section):
         "none", description="Leave out labels with a lower probability. auto: the model's, of best micro F1."
     )
     explain: str = Field(
-        "", description="Also write a page (HTML) that shows which words each predicted label attended to."
+        "",
+        description="Also write a page (HTML) that shows which words each predicted label attended to. Of a fused "
+        "model, the page, tables and JSON Lines also have the words by which the linear model voted for it.",
     )
     explain_documents: int = Field(
         100, gt=0, description="Documents a page of --explain; further ones go to NAME-2.html and so on."
@@ -203,6 +205,7 @@ def _predictions(
     """Yields each document's prediction, and the predictor's result for its text."""
     from lsfa_jax.data.reading.documents import Document, read_documents
     from lsfa_jax.evaluation.prediction_files import Predicted
+    from lsfa_jax.serving.predictor import Explanation
 
     # Documents that were read and are not predicted yet, with the numbers of their rows.
     waiting: deque[tuple[Document, int]] = deque()
@@ -230,7 +233,9 @@ def _predictions(
         labels = [predictor.model.labels[label] for label in result.label_ids[:kept]]
         # The shortest decimal that is this float32.
         probabilities = [float(str(probability)) for probability in result.probabilities[:kept]]
-        yield Predicted(document.id or number, labels, probabilities, document.text), result
+        votes = result.votes if isinstance(result, Explanation) else None
+        shown = None if votes is None else votes[:kept]
+        yield Predicted(document.id or number, labels, probabilities, document.text, shown), result
 
 
 def _top(arguments: PredictArguments, num_labels: int) -> int:
@@ -318,7 +323,11 @@ def _pages(
     def show(predicted: "Predicted", result: "Explanation") -> None:
         labels, probabilities = predicted.labels, predicted.probabilities or []
         attention = result.attention[: len(labels)]
-        pages.add(Explained(str(predicted.id), result.text, labels, probabilities, result.spans, attention))
+        pages.add(
+            Explained(
+                str(predicted.id), result.text, labels, probabilities, result.spans, attention, predicted.votes or ()
+            )
+        )
 
     yield show
     pages.end()

@@ -11,8 +11,8 @@ import numpy as np
 from lsfa_jax.config import Report
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ragged import Ragged
-from lsfa_jax.evaluation import ranking, thresholded
-from lsfa_jax.evaluation.ranking import Bools, Integers, Propensity
+from lsfa_jax.evaluation import calibration, ranking, thresholded
+from lsfa_jax.evaluation.ranking import Bools, Floats, Integers, Propensity
 from lsfa_jax.evaluation.thresholded import ConfusionCounts
 
 BINS = (1, 10, 50, 100, 500, 1000)
@@ -46,11 +46,13 @@ class Scores(NamedTuple):
         confusion: how each label was predicted at a threshold; None where the output has no probabilities.
         histogram: int64 [2, 100], what `thresholded.best_threshold` chooses a threshold from; None where the output has
             no probabilities of all labels.
+        probabilities: float32 [N, K], of the best labels of the first group; None where the output has none.
     """
 
     top: Integers
     confusion: ConfusionCounts | None
     histogram: Integers | None = None
+    probabilities: Floats | None = None
 
 
 class TrainingCounts(NamedTuple):
@@ -83,7 +85,7 @@ def make_groups(
     if head_threshold:
         groups |= {"head": counts >= head_threshold, "tail": counts < head_threshold}
     edges = [0, *(edge for edge in bins if edge > 0)] if bins else []
-    for low, high in zip(edges, [*edges[1:], None], strict=True):
+    for low, high in zip(edges, [*edges, None][1:], strict=True):
         inside = (counts >= low) & (counts < high) if high is not None else counts >= low
         if inside.any():
             name = f"{low}+" if high is None else str(low) if high == low + 1 else f"{low}-{high - 1}"
@@ -132,6 +134,7 @@ def group_metrics(
     Returns:
         For each group the keys of `ranking.evaluate`, those of `thresholded.summary` where `scores` has confusion
         counts, and "labels" and "documents", the numbers of the group's labels and of the documents with one of them.
+        "all" has "ECE", the expected calibration error, where `scores` has probabilities.
     """
     counts = training.label_counts if training else np.zeros(groups.members.shape[1], np.int64)
     number = training.num_documents if training else 0
@@ -148,6 +151,8 @@ def group_metrics(
         result[name] = {"labels": float(group.sum()), "documents": float(documents.sum())} | values
         if scores.confusion is not None:
             result[name] |= thresholded.summary(scores.confusion, group)
+        if name == "all" and scores.probabilities is not None:
+            result[name]["ECE"] = calibration.expected_calibration_error(top, scores.probabilities, truth)
     return result
 
 

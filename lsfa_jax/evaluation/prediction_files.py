@@ -1,6 +1,7 @@
 """The file format of predictions, which bin/predict writes and bin/evaluate reads: JSON Lines, CSV or TSV.
 
-JSON Lines: {"id": ..., "labels": [...], "probabilities": [...]} for each document, best label first. CSV and TSV in the
+JSON Lines: {"id": ..., "labels": [...], "probabilities": [...]} for each document, best label first; explained, a fused
+model's predictions also have "votes", for each label a list of [word, vote]. CSV and TSV in the
 long layout: the columns document, rank, label, probability; a document without labels has one row in which the last
 three are empty. In the wide layout: a row for each document, with its id and the probabilities of all labels, each in
 the column of the label's name; the cell of a label that is left out is empty.
@@ -46,6 +47,8 @@ class Predicted(NamedTuple):
     probabilities: list[float] | None
     """As many as labels; None where a file holds none. The writers need them."""
     text: str = ""
+    votes: Sequence[Sequence[tuple[str, float]]] | None = None
+    """For each label the words by which a linear model voted for it, and their votes; None without one."""
 
 
 @dataclass
@@ -76,7 +79,13 @@ def writer(name: Literal["jsonl", "csv", "tsv"], stream: TextIO) -> Write:
 
 
 def _json_line(document: Predicted) -> str:
-    row = {"id": document.id, "labels": document.labels, "probabilities": document.probabilities}
+    row: dict[str, object] = {
+        "id": document.id,
+        "labels": document.labels,
+        "probabilities": document.probabilities,
+    }
+    if document.votes is not None:
+        row["votes"] = [[(word, round(vote, 4)) for word, vote in votes] for votes in document.votes]
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
@@ -283,7 +292,9 @@ def matched(
     return [by_id.get(name, Predicted(name, [], None)) for name in ids]
 
 
-def as_arrays(predicted: Sequence[Predicted], label_ids: dict[str, int], threshold: float) -> tuple[np.ndarray, Ragged]:
+def as_arrays(
+    predicted: Sequence[Predicted], label_ids: dict[str, int], threshold: float
+) -> tuple[np.ndarray, np.ndarray, Ragged]:
     """Converts predictions to arrays.
 
     Args:
@@ -292,19 +303,21 @@ def as_arrays(predicted: Sequence[Predicted], label_ids: dict[str, int], thresho
         threshold: the least probability at which a label counts as predicted.
 
     Returns:
-        int32[N, W], the labels best first, -1 beyond them; and the labels that reach the threshold.
+        int32[N, W], the labels best first, -1 beyond them; float32[N, W], their probabilities, 0 where there are none;
+        and the labels that reach the threshold.
     """
     width = max((len(document.labels) for document in predicted), default=0)
     ranked = np.full((len(predicted), width), -1, np.int32)
+    probabilities = np.zeros(ranked.shape, np.float32)
     reached: list[list[int]] = [[] for _ in predicted]
     for row, document in enumerate(predicted):
         ids = [label_ids[label] for label in document.labels]
         ranked[row, : len(ids)] = ids
         if document.probabilities is not None:
             # In float32, as the model's probabilities were compared when the threshold was chosen.
-            pairs = zip(ids, document.probabilities, strict=True)
-            reached[row] = [label for label, value in pairs if np.float32(value) >= np.float32(threshold)]
-    return ranked, Ragged.from_rows(reached)
+            probabilities[row, : len(ids)] = document.probabilities
+            reached[row] = ranked[row][(probabilities[row] >= np.float32(threshold)) & (ranked[row] >= 0)].tolist()
+    return ranked, probabilities, Ragged.from_rows(reached)
 
 
 def _number(value: object, where: str) -> float:

@@ -140,20 +140,22 @@ def score_split(
     num_labels, known = groups.shape[1], model.num_labels
     on_devices = sharding.replicate(mesh, (groups[:, :known], np.float32(threshold)))
     top = np.full((len(groups), len(batches.split), num_ranked), -1, np.int32)
+    probabilities = np.zeros(top.shape[1:], np.float32)
     histogram = np.zeros((2, len(GRID) + 1), np.int64)
     predicted, right = np.zeros((2, num_labels), np.int64)
 
-    def compute(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-        scores = score_batch(model, num_ranked, params, batch, *on_devices)
-        return scores.top, scores.histogram, scores.counts
+    def compute(batch: Batch) -> BatchScores:
+        return score_batch(model, num_ranked, params, batch, *on_devices)
 
-    for batch, (ranked, reached, counts) in over_split(compute, batches, mesh, title):
-        top[:, batch.rows[batch.document_mask]] = ranked[:, batch.document_mask]
-        histogram += reached
-        predicted[:known] += counts[0]
-        right[:known] += counts[1]
+    for batch, scores in over_split(compute, batches, mesh, title):
+        documents = batch.rows[batch.document_mask]
+        top[:, documents] = scores.top[:, batch.document_mask]
+        probabilities[documents] = scores.probabilities[batch.document_mask]
+        histogram += scores.histogram
+        predicted[:known] += scores.counts[0]
+        right[:known] += scores.counts[1]
     true = np.bincount(batches.split.labels.values, minlength=num_labels)
-    return Scores(top, thresholded.from_counts(right, predicted, true), histogram)
+    return Scores(top, thresholded.from_counts(right, predicted, true), histogram, probabilities)
 
 
 def over_split(

@@ -115,7 +115,7 @@ def _metric_names(places: Sequence[int]) -> Iterator[str]:
     for name in ranking.METRICS:
         yield from (f"{name}@{k}" for k in sorted(set(places)))
     yield "macro_P@5"
-    yield from _THRESHOLDED
+    yield from (*_THRESHOLDED, "ECE")
 
 
 def _shown(metrics: Mapping[str, float], metric: str) -> str:

@@ -1,7 +1,7 @@
-"""Pages that show which words each predicted label attended to: HTML without scripts and without external resources.
+"""Pages that show which words speak for each predicted label: HTML without scripts and without external resources.
 
 A page holds each text once. A word carries the attention of each label as a CSS variable, and the radio button of a
-label chooses which of them colours the words.
+label chooses which of them colours the words. The words by which a linear model voted for the label stand beside it.
 """
 
 from collections import Counter
@@ -46,12 +46,15 @@ class Explained(NamedTuple):
     """Where each word is in the text, start and end."""
     attention: np.ndarray
     """float32[K, W], how much each label attends to each word."""
+    votes: Sequence[Sequence[tuple[str, float]]] = ()
+    """For each label the words by which the linear model voted for it, and their votes; empty where there is none."""
 
 
 class _Label(NamedTuple):
     name: str
     probability: str
     words: list[tuple[str, str]]
+    votes: list[tuple[str, str]]
 
 
 class _Document(NamedTuple):
@@ -102,6 +105,7 @@ class Pages:
             previous=_link(self._path, number - 1) if number > 1 else "",
             next="" if last else _link(self._path, number + 1),
             documents=[_shown(document, self._about.max_words) for document in self._waiting],
+            with_votes=any(document.votes for document in self._waiting),
             most_labels=max((len(document.labels) for document in self._waiting), default=0),
         )
         with self._files.open(_numbered(self._path, number)) as stream:
@@ -123,9 +127,13 @@ def _shown(document: Explained, max_words: int) -> _Document:
     strongest = np.maximum(document.attention.max(axis=1, initial=0), 1e-30)
     depths = (document.attention / strongest[:, None]).T
     labels = [
-        _Label(name, f"{probability:.2f}", _strongest_words(document, attention))
-        for name, probability, attention in zip(
-            document.labels, document.probabilities, document.attention, strict=True
+        _Label(name, f"{probability:.2f}", _strongest_words(document, attention), [(w, f"{v:+.2f}") for w, v in votes])
+        for name, probability, attention, votes in zip(
+            document.labels,
+            document.probabilities,
+            document.attention,
+            document.votes or [()] * len(document.labels),
+            strict=True,
         )
     ]
     read_to = document.spans[-1][1] if len(document.spans) >= max_words else len(document.text)

@@ -1,4 +1,4 @@
-"""Predicts the labels of texts, streaming, with probabilities and on request with the attention behind each label."""
+"""Predicts the labels of texts, streaming, with probabilities and on request with what explains each label."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Split
@@ -20,6 +21,7 @@ from lsfa_jax.evaluation.scorer import score_batch
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
 from lsfa_jax.model import attention
 from lsfa_jax.model.lsfa import Lsfa, make_model
+from lsfa_jax.sparse.votes import Vote, strongest
 from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.util import fork, sharding
 
@@ -51,6 +53,9 @@ class Explanation(NamedTuple):
     """Where each word that the model reads is in `text`, start and end; at most `data.max_words`."""
     attention: np.ndarray
     """float32[K, T], each row sums to 1."""
+    votes: list[list[Vote]] | None = None
+    """For each of the K labels the words by which the linear model voted for it, the strongest first, and their votes;
+    None where the model is not fused."""
 
 
 @dataclass
@@ -84,6 +89,8 @@ class _Chunk(NamedTuple):
     lengths: np.ndarray
     """int64[texts], the words of each that the model reads."""
     batches: list[Batch]
+    features: csr_matrix | None
+    """float32[texts, V], what the linear model reads, where its votes are asked for."""
 
 
 class Predictor:
@@ -113,18 +120,21 @@ class Predictor:
 
     def predict(self, texts: Iterable[str], top: int = 5) -> Iterator[Prediction]:
         """Yields the `top` best labels of each text (all L where there are fewer), in the order of the texts."""
-        return self._run(texts, top, False, lambda text, length, out: Prediction(out[0], out[1]))
+        return self._run(texts, top, False, lambda chunk, row, out: Prediction(out[0], out[1]))
 
     def explain(self, texts: Iterable[str], top: int = 5) -> Iterator[Explanation]:
-        """Yields the same labels as `predict`, each with its attention over the words of its text."""
+        """Yields the labels of `predict`, each with its attention over the words of its text, and with its votes."""
 
-        def explanation(text: str, length: int, out: Sequence[np.ndarray]) -> Explanation:
+        def explanation(chunk: _Chunk, row: int, out: Sequence[np.ndarray]) -> Explanation:
             label_ids, probabilities, weights = out
+            text, length = chunk.texts[row], int(chunk.lengths[row])
+            linear, features = self.model.linear, chunk.features
+            votes = strongest(linear, features[row], label_ids) if linear and features is not None else None
             spans, words = self._vocabulary.word_places(text)
             attention = np.zeros((len(label_ids), len(spans)), np.float32)
             # The pieces of a word add up.
             np.add.at(attention.T, words, weights[:, :length].T)
-            return Explanation(label_ids, probabilities, self._tokenizer.normalised(text), spans, attention)
+            return Explanation(label_ids, probabilities, self._tokenizer.normalised(text), spans, attention, votes)
 
         return self._run(texts, top, True, explanation)
 
@@ -164,12 +174,12 @@ class Predictor:
         texts: Iterable[str],
         top: int,
         with_attention: bool,
-        result: Callable[[str, int, Sequence[np.ndarray]], T],
+        result: Callable[[_Chunk, int, Sequence[np.ndarray]], T],
     ) -> Iterator[T]:
         fork.check()
         compute = partial(self.compute, top=min(top, len(self.model.labels)), with_attention=with_attention)
         waiting = None
-        for chunk in prefetch(self._chunks(texts)):
+        for chunk in prefetch(self._chunks(texts, with_features=with_attention)):
             started = chunk, [compute(batch) for batch in chunk.batches]
             if self._chunk == 1:
                 yield from _in_order(*started, result)
@@ -181,12 +191,13 @@ class Predictor:
         if waiting:
             yield from _in_order(*waiting, result)
 
-    def _chunks(self, texts: Iterable[str]) -> Iterator[_Chunk]:
-        texts = iter(texts)
+    def _chunks(self, texts: Iterable[str], with_features: bool) -> Iterator[_Chunk]:
+        texts, linear = iter(texts), self.model.linear if with_features else None
         while chunk := list(islice(texts, self._chunk)):
             batches = self.batches(chunk)
             self._count(chunk, batches.split.tokens)
-            yield _Chunk(chunk, batches.split.lengths, list(batches.load(batches.consecutive())))
+            features = linear.features.of_texts(chunk, self._tokenizer) if linear else None
+            yield _Chunk(chunk, batches.split.lengths, list(batches.load(batches.consecutive())), features)
 
     def _count(self, texts: Sequence[str], words: Ragged) -> None:
         max_words, pieces = self.model.config.data.max_words, self.model.tokenizer
@@ -202,7 +213,7 @@ class Predictor:
 
 
 def _in_order(
-    chunk: _Chunk, outs: Sequence[tuple[jax.Array, ...]], result: Callable[[str, int, Sequence[np.ndarray]], T]
+    chunk: _Chunk, outs: Sequence[tuple[jax.Array, ...]], result: Callable[[_Chunk, int, Sequence[np.ndarray]], T]
 ) -> Iterator[T]:
     """Waits for the batches of a chunk and yields the results in the order of its texts."""
     ordered: list[Any] = [None] * len(chunk.texts)
@@ -210,7 +221,7 @@ def _in_order(
         arrays = jax.device_get(out)
         for place in np.flatnonzero(batch.document_mask):
             row = batch.rows[place]
-            ordered[row] = result(chunk.texts[row], int(chunk.lengths[row]), [array[place] for array in arrays])
+            ordered[row] = result(chunk, row, [array[place] for array in arrays])
     yield from ordered
 
 

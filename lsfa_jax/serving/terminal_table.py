@@ -49,7 +49,12 @@ def table_writer(stream: TextIO) -> Write:
             show([("document", "text", "label", "prob.")], "bold", "─" * width + "\n")
             is_empty = False
         names = map(_on_one_line, document.labels)
-        labels = [(name, f"{p:.2f}") for name, p in zip(names, document.probabilities or (), strict=True)]
+        labels: list[tuple[str | Text, str]] = []
+        for name, probability, votes in zip_longest(names, document.probabilities or (), document.votes or ()):
+            labels.append((name, f"{probability:.2f}"))
+            if votes:
+                words = Text("votes: " + ", ".join(_on_one_line(word) for word, _ in votes), style="dim")
+                labels += [(line, "") for line in words.wrap(console, label_width)]
         labels = labels or [("(none)", "")]
         start = Text(_on_one_line(document.text[: 20 * text_width]), style="dim")
         lines = start.wrap(console, text_width)

@@ -16,7 +16,7 @@ from lsfa_jax.data.batches import Batches, length_buckets
 from lsfa_jax.data.corpus import Corpus, EncodedSplit, Split
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.ranked import Ranked
-from lsfa_jax.evaluation import groups, thresholded
+from lsfa_jax.evaluation import calibration, groups, thresholded
 from lsfa_jax.evaluation.ranking import NUM_RANKED
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
@@ -521,6 +521,8 @@ class Run:
         truth, report = batches.split.labels, self.config.report
         scores = score_split(self.model, params, batches, self.mesh, self.groups, title=title)
         result: dict[str, Any] = {split: groups.measure(scores.top, truth, self.corpus, report, self.is_head)}
+        assert scores.probabilities is not None
+        result[split]["ECE"] = calibration.expected_calibration_error(scores.top[0], scores.probabilities, truth)
         if split == "validation":
             assert scores.histogram is not None
             return result | {"threshold": thresholded.best_threshold(scores.histogram, len(truth.values))}

@@ -13,10 +13,13 @@ from lsfa_jax.cli.evaluate import EvaluateArguments, evaluate, main
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
 from tests import training_corpus
+from tests.fused_model import fused
+from tests.reference import metrics as reference
 
 THRESHOLD = 0.6
 
@@ -68,6 +71,13 @@ def command(capsys):
     return run
 
 
+def assert_equal(measured, expected):
+    """Compares metrics of groups; a calibration error differs where programs round probabilities differently."""
+    assert measured.keys() == expected.keys()
+    for group, metrics in expected.items():
+        assert measured[group] == pytest.approx(metrics, abs=1e-4), group
+
+
 @pytest.mark.slow
 def test_metrics_of_a_model_are_those_of_its_probabilities(report, run, data):
     model = model_folder.read(run)
@@ -103,6 +113,53 @@ def test_metrics_of_a_model_are_those_of_its_probabilities(report, run, data):
     assert [name for name in measured if "-" in name or "+" in name] == ["1-4", "5-9", "10+"]
 
 
+def fused_probabilities(model, both, data):
+    """The fused probabilities of the test documents in NumPy, [N, L], and the labels of each as numbers."""
+    rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    texts, num_labels = [row["text"] for row in rows], len(model.labels)
+    logits = np.full((2, len(rows), num_labels), -7.0)
+    for row, one in enumerate(Predictor(model).predict(texts, num_labels)):
+        logits[0, row, one.label_ids] = np.log(one.probabilities) - np.log1p(-one.probabilities)
+    features = both.linear.features.of_texts(texts, DEFAULT_TOKENIZER)
+    logits[1][:, both.linear.trained.label_ids] = both.linear.trained.decisions(features)
+    weights = both.fusion
+    numbers = {label: number for number, label in enumerate([*model.labels, "unseen"])}
+    fused_logits = weights.network * logits[0] + weights.linear * logits[1] + weights.offset
+    return 1 / (1 + np.exp(-fused_logits)), [{numbers[label] for label in row["labels"]} for row in rows]
+
+
+@pytest.mark.slow
+def test_a_fused_model_is_measured_beside_its_network_and_its_linear_model(run, report, data, tmp_path, capsys):
+    model, rows = model_folder.read(run), [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
+    labels = [sorted(model.labels.index(label) for label in row["labels"]) for row in rows]
+    both = fused(model, [row["text"] for row in rows], labels)
+    model_folder.write(tmp_path / "fused", both)
+    arguments = EvaluateArguments(
+        run=str(tmp_path / "fused"),
+        k=(1, 2, 5),
+        bins=(1, 5, 10),
+        baseline="svm",
+        per_label=str(tmp_path / "labels.tsv"),
+    )
+    systems = evaluate(arguments)["systems"]
+    assert list(systems) == ["fused", "network", "svm", "baseline svm"]
+    assert_equal(systems["network"], report["systems"]["model"])
+    # The machines were trained on the same documents, as those of --baseline.
+    assert_equal(systems["svm"], systems["baseline svm"])
+    probabilities, truths = fused_probabilities(model, both, data)
+    tops = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    first = [100 * (top[0] in truth) for top, truth in zip(tops, truths, strict=True)]
+    assert systems["fused"]["all"]["P@1"] == pytest.approx(np.mean(first))
+    expected = reference.expected_calibration_error(tops, np.take_along_axis(probabilities, tops, 1), truths)
+    assert systems["fused"]["all"]["ECE"] == pytest.approx(expected, abs=1e-4)
+    assert "ECE" in systems["network"]["all"]
+    assert "ECE" not in systems["svm"]["all"]
+    assert systems["fused"] != systems["network"]
+    columns = (tmp_path / "labels.tsv").read_text().splitlines()[0].split("\t")
+    assert {"F1", "network F1", "svm F1"} <= set(columns)
+    assert "all: network" in capsys.readouterr().out
+
+
 def predictions(run, data, path, ids=None, shuffled=False):
     """Writes the model's probabilities of all labels as a file of predictions."""
     model = model_folder.read(run)
@@ -122,7 +179,7 @@ def test_predictions_of_all_labels_have_the_metrics_of_the_model(report, run, da
         file=str(data / "test.jsonl"), predictions=str(path), run=str(run), k=(1, 2, 5), bins=(1, 5, 10)
     )
     measured = evaluate(arguments)
-    assert measured["systems"]["predictions"] == report["systems"]["model"]
+    assert_equal(measured["systems"]["predictions"], report["systems"]["model"])
     # The counts of --train are the run's; N_t and the threshold are not known without the run.
     train = EvaluateArguments(
         file=arguments.file,
@@ -134,8 +191,7 @@ def test_predictions_of_all_labels_have_the_metrics_of_the_model(report, run, da
         threshold=THRESHOLD,
     )
     alone = evaluate(train)
-    for group, metrics in report["systems"]["model"].items():
-        assert alone["systems"]["predictions"][group] == pytest.approx(metrics), group
+    assert_equal(alone["systems"]["predictions"], report["systems"]["model"])
 
 
 def test_documents_are_matched_by_id(report, run, data, tmp_path):
@@ -145,7 +201,7 @@ def test_documents_are_matched_by_id(report, run, data, tmp_path):
     truth.write_text("".join(json.dumps(row | {"id": name}) + "\n" for row, name in zip(rows, ids, strict=True)))
     path = predictions(run, data, tmp_path / "predictions.jsonl", ids, shuffled=True)
     arguments = EvaluateArguments(file=str(truth), predictions=str(path), run=str(run), k=(1, 2, 5), bins=(1, 5, 10))
-    assert evaluate(arguments)["systems"]["predictions"] == report["systems"]["model"]
+    assert_equal(evaluate(arguments)["systems"]["predictions"], report["systems"]["model"])
 
 
 def test_predictions_without_training_counts_or_probabilities(data, command, tmp_path):

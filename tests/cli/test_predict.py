@@ -18,6 +18,7 @@ from lsfa_jax.evaluation.prediction_files import Irregularities, read_prediction
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
 from tests import training_corpus
+from tests.fused_model import fused
 
 WORDS = [f"word{i}" for i in range(20)]
 LABELS = ["comma, and\ttab", "<script>", *(f"label {i}" for i in range(training_corpus.NUM_LABELS - 2))]
@@ -261,6 +262,38 @@ def test_pages_show_what_was_predicted(run, texts, expected, tmp_path, capfd):
     # 30 words, of which the model reads 16.
     assert f"<s> {'word4 ' * 14}".rstrip() + "</s>" in first
     assert "first 16 words" in first
+    # The model is not fused.
+    assert "votes" not in out + first.split("</style>")[1]
+
+
+@pytest.fixture(scope="module")
+def fused_run(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fused")
+    training = [f"word{i} word{(i + 1) % 8}" for i in range(8)]
+    model_folder.write(folder, fused(model, training, [[i] for i in range(8)]))
+    return folder
+
+
+@pytest.mark.slow
+def test_explained_predictions_of_a_fused_model_have_its_votes(fused_run, texts, tmp_path, capfd):
+    out, page = tmp_path / "out.jsonl", tmp_path / "why.html"
+    assert predict(fused_run, texts, "--explain", page, "--output", out, "--top", 3) == 0
+    rows = json_lines(out.read_text())
+    explanations = list(Predictor(model_folder.read(fused_run)).explain(TEXTS, top=3))
+    for row, explanation in zip(rows, explanations, strict=True):
+        assert row["labels"] == [LABELS[i] for i in explanation.label_ids]
+        assert row["votes"] == [[[word, round(vote, 4)] for word, vote in votes] for votes in explanation.votes]
+    word, vote = explanations[0].votes[0][0]
+    assert f"<bdi>{word}</bdi> {vote:+.2f}</span>" in page.read_text()
+    # The file can be measured and read as any other.
+    assert [document.labels for _, document in zip(rows, read_predictions(out, Irregularities()), strict=True)] == [
+        row["labels"] for row in rows
+    ]
+    assert predict(fused_run, texts, "--explain", page, "--top", 3, "--output-format", "table") == 0
+    assert f"votes: {word}" in capfd.readouterr().out
+    # A label that the threshold leaves out takes its votes with it.
+    assert predict(fused_run, texts, "--explain", page, "--top", 3, "--threshold", 1) == 0
+    assert [row["votes"] for row in json_lines(capfd.readouterr().out)] == [[]] * len(ROWS)
 
 
 def test_a_bad_row_stops_and_leaves_no_file_or_is_skipped_and_counted(run, texts, tmp_path, capfd):

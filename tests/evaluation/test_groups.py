@@ -7,6 +7,7 @@ from lsfa_jax.config import Report
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import groups as label_groups
 from lsfa_jax.evaluation import ranking, thresholded
+from lsfa_jax.evaluation.calibration import expected_calibration_error
 from lsfa_jax.evaluation.groups import Scores, TrainingCounts, best_of_groups, group_metrics, make_groups
 
 COUNTS = np.array([120, 50, 49, 10, 9, 1, 0])
@@ -84,6 +85,15 @@ def test_without_training_counts_or_probabilities_there_is_no_psp_and_no_f1():
     assert list(result) == ["all"]
     assert not [name for name in result["all"] if "PSP" in name or "F1" in name]
     assert result["all"]["P@1"] == 50
+
+
+def test_the_calibration_error_is_that_of_all_labels():
+    groups = make_groups(4, TrainingCounts(np.array([9, 5, 1, 0]), 12), 5)
+    top = best_of_groups(LISTED, groups.members, 5)
+    probabilities = np.array([[0.9, 0.5, 0.5, 0.1, 0], [0.7, 0.3, 0.2, 0.1, 0]], np.float32)
+    result = group_metrics(Scores(top, None, probabilities=probabilities), TRUTH, groups, None)
+    assert result["all"]["ECE"] == expected_calibration_error(top[0], probabilities, TRUTH) > 0
+    assert not [name for name in groups.names[1:] if "ECE" in result[name]]
 
 
 class TwoDocuments:

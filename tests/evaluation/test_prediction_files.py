@@ -145,8 +145,9 @@ def test_ids_that_cannot_be_matched_raise(tmp_path):
 def test_arrays_hold_rankings_and_what_reaches_the_threshold():
     # As float32, in which a model's threshold was chosen, 0.3 is a little more: written as 0.3 it still reaches it.
     predicted = [Predicted("", ["y", "x"], [0.5, 0.3]), Predicted("", [], []), Predicted("", ["z"], [0.1])]
-    ranked, reached = as_arrays(predicted, {"x": 0, "y": 1, "z": 2}, float(np.float32(0.3)))
+    ranked, probabilities, reached = as_arrays(predicted, {"x": 0, "y": 1, "z": 2}, float(np.float32(0.3)))
     assert ranked.tolist() == [[1, 0], [-1, -1], [2, -1]]
+    np.testing.assert_array_equal(probabilities, np.float32([[0.5, 0.3], [0, 0], [0.1, 0]]))
     assert reached.values.tolist() == [1, 0]
     assert reached.offsets.tolist() == [0, 2, 2, 2]
 

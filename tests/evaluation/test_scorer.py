@@ -93,6 +93,8 @@ def test_scores_agree_with_plain_numpy(seed, num_documents, known, devices):
     for group, top in zip(groups, scores.top, strict=True):
         assert top.tolist() == [best_of(row, group) for row in logits]
     probabilities = np.pad(1 / (1 + np.exp(-logits.astype(np.float64))), ((0, 0), (0, 2)))
+    best = -np.sort(-np.pad(probabilities, ((0, 0), (0, NUM_RANKED))), axis=1)[:, :NUM_RANKED]
+    np.testing.assert_allclose(scores.probabilities, best, rtol=1e-6)
     reached = (probabilities[:, :, None] >= GRID.astype(np.float64)).sum(axis=-1)[:, :known]
     of_true = reached[truth[:, :known]]
     assert scores.histogram.tolist() == [np.bincount(x.ravel(), minlength=100).tolist() for x in (reached, of_true)]

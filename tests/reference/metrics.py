@@ -61,6 +61,24 @@ def macro_precision_at_k(tops, truths, num_labels, k):
     return np.array(precisions)
 
 
+def expected_calibration_error(tops, probabilities, truths, places=5, num_bins=15):
+    rights, sums = [[] for _ in range(num_bins)], [[] for _ in range(num_bins)]
+    for top, listed, truth in zip(tops, probabilities, truths, strict=True):
+        for label, probability in list(zip(top, listed, strict=True))[:places]:
+            if label >= 0:
+                place = 0
+                while place < num_bins - 1 and probability > np.float32((place + 1) / num_bins):
+                    place += 1
+                rights[place].append(label in truth)
+                sums[place].append(np.float64(probability))
+    total = sum(map(len, rights))
+    error = np.float64(0)
+    for right, each in zip(rights, sums, strict=True):
+        if right:
+            error += len(right) / total * abs(np.mean(right) - np.mean(each))
+    return 100 * error
+
+
 def bin_means(per_label, counts, bin_size):
     order = sorted(range(len(counts)), key=lambda label: (-counts[label], label))
     means = []

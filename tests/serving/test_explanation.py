@@ -116,6 +116,21 @@ def test_words_carry_the_attention_of_each_label_relative_to_its_strongest_word(
     assert ["checked" in button for button in document["inputs"]] == [True, False]
 
 
+def test_votes_stand_beside_their_label_and_are_explained(tmp_path):
+    votes = [[(SCRIPT, 1.234), ("blue", 0.5)], []]
+    shown = page(tmp_path, [explained("Red", attention=[[1], [1]])._replace(votes=votes), explained("a")])
+    first, second = shown.documents
+    assert [" ".join(label["text"].split()) for label in first["labels"]] == [
+        f"0.90 one red 100% votes: {SCRIPT} +1.23 blue +0.50",
+        "0.25 two red 100%",
+    ]
+    assert not any("votes" in label["text"] for label in second["labels"])
+    assert "script" not in shown.tags
+    assert "the votes of the linear model" in (tmp_path / "out.html").read_text()
+    page(tmp_path, [explained("a")])
+    assert "the votes of the linear model" not in (tmp_path / "out.html").read_text()
+
+
 def test_words_beyond_the_models_reach_are_marked(tmp_path):
     texts = ["one two three four five, six.", "one two.", "one two three four" + " more" * 1000]
     read, short, long = page(tmp_path, [explained(text) for text in texts]).documents

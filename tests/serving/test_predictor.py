@@ -8,8 +8,10 @@ import pytest
 from lsfa_jax.data import vocabulary
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.serving.predictor import Predictor
+from lsfa_jax.sparse.votes import strongest
 from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
+from tests.fused_model import fused
 from tests.reference import encoder as reference_encoder
 from tests.reference import lsfa as reference_lsfa
 from tests.reference.agreement import float64
@@ -66,6 +68,18 @@ def test_explanations_are_the_predictions_with_the_attention_of_equation_4(model
         np.testing.assert_allclose(explanation.attention, attention[explanation.label_ids], rtol=1e-4, atol=1e-6)
         words = [explanation.text[start:end].lower() for start, end in explanation.spans]
         assert words == DEFAULT_TOKENIZER.words(text)[: model.config.data.max_words]
+
+
+@pytest.mark.slow
+def test_explanations_of_a_fused_model_have_the_votes_of_each_text(model):
+    training = [f"word{i} word{(i + 1) % 16} word{i}" for i in range(16)]
+    both = fused(model, training, [[i % len(LABELS)] for i in range(16)])
+    explanations = list(Predictor(both, batch_size=4).explain(TEXTS, top=3))
+    for text, explanation in zip(TEXTS, explanations, strict=True):
+        features = both.linear.features.of_texts([text], DEFAULT_TOKENIZER)
+        assert explanation.votes == strongest(both.linear, features, explanation.label_ids)
+    assert any(explanations[0].votes)
+    assert explanations[1].votes == [[], [], []]
 
 
 def test_no_texts_and_more_labels_than_there_are(model):
