@@ -84,6 +84,9 @@ class EvaluateArguments(Section):
         "", description="File for counts, precision, recall and F1 of each label and system, as TSV."
     )
     batch_size: int = Field(0, ge=0, description="Documents computed at a time. 0: the run's report.batch_size.")
+    all_labels: bool = Field(
+        False, description="Score all labels, also with a model of many labels that scores those its tree proposes."
+    )
     reading: Reading = ReadingOptions()
 
 
@@ -358,7 +361,7 @@ def _systems(
     if predicted is not None:
         systems["predictions"] = _score_predictions(predicted, problem)
     elif model is not None:
-        systems |= _score_model(model, problem, arguments.batch_size)
+        systems |= _score_model(model, problem, arguments.batch_size, arguments.all_labels)
     if (baseline := arguments.baseline) != "none":
         # The model may hold a linear model of this kind itself.
         name = f"baseline {baseline}" if baseline in systems else baseline
@@ -366,13 +369,13 @@ def _systems(
     return systems
 
 
-def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> dict[str, Scores]:
+def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_labels: bool) -> dict[str, Scores]:
     """Returns the scores of the model, and where it is fused also those of the network and of the linear model."""
     from lsfa_jax.data.batches import Batches
     from lsfa_jax.data.corpus import Split
     from lsfa_jax.data.tokenizer import Tokenizer
     from lsfa_jax.evaluation.scorer import score_split
-    from lsfa_jax.serving.predictor import lsfa_module
+    from lsfa_jax.serving.predictor import lsfa_module, proposed
     from lsfa_jax.util import compilation_cache, sharding
 
     compilation_cache.keep_on_disk()
@@ -387,12 +390,16 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int) -> d
     groups, num_ranked = problem.groups.members, problem.num_ranked
 
     def score(ranked: "Ranked | None") -> Scores:
-        batches = Batches(split, len(model.labels), size, config.data.length_buckets, mesh.size, ranked=ranked)
+        batches = Batches(
+            split, len(model.labels), size, config.data.length_buckets, mesh.size, ranked=ranked, candidates=candidates
+        )
         return score_split(lsfa_module(model), params, batches, mesh, groups, num_ranked, problem.threshold)
 
-    if model.linear is None:
+    tokenizer = Tokenizer.from_settings(config.data)
+    lists = model.linear.rank_texts(documents.texts(), tokenizer) if model.linear else None
+    candidates = None if all_labels else proposed(config, lists)
+    if model.linear is None or model.fusion is None or lists is None:
         return {"model": score(None)}
-    lists = model.linear.rank_texts(documents.texts(), Tokenizer.from_settings(config.data))
     alone = _score_lists(lists, model.linear, problem)
     return {"fused": score(lists), "network": score(None), model.linear.kind: alone}
 

@@ -90,6 +90,9 @@ class PredictArguments(Section):
         100, gt=0, description="Documents a page of --explain; further ones go to NAME-2.html and so on."
     )
     batch_size: int = Field(0, ge=0, description="Documents computed at a time. 0: the run's report.batch_size.")
+    all_labels: bool = Field(
+        False, description="Score all labels, also with a model of many labels that scores those its tree proposes."
+    )
     reading: Reading = ReadingOptions()
 
 
@@ -196,7 +199,8 @@ def _predictor(arguments: PredictArguments, model: "TrainedModel", typed: bool, 
     # A user who types expects an answer to each text, and one who watches a screen the first answers soon. Attention
     # over all words of a text is large, and so are the probabilities of all labels.
     small_chunks = on_screen or arguments.explain or arguments.layout == "wide"
-    return Predictor(model, batch_size, chunk=1 if typed else batch_size if small_chunks else None)
+    chunk = 1 if typed else batch_size if small_chunks else None
+    return Predictor(model, batch_size, chunk, arguments.all_labels)
 
 
 def _predictions(

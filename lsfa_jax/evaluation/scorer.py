@@ -29,6 +29,9 @@ from lsfa_jax.util.console import progress
 
 Out = TypeVar("Out")
 
+# Labels that the network estimates to be best, beside those that a linear model proposes.
+_ESTIMATED = 32
+
 
 class BatchScores(NamedTuple):
     """What the scorer computes for one batch."""
@@ -57,31 +60,67 @@ def score_batch(
         groups: bool[G, L]; the first is ranked with probabilities.
         threshold: the least probability at which a label is predicted.
     """
-    logits = all_logits(model, params, batch)
-    top, best = best_labels(logits, groups, num_ranked)
+    logits, label_ids = scored_labels(model, params, batch)
+    top, best = best_labels(logits, groups, num_ranked, label_ids)
     probabilities = jax.nn.sigmoid(logits)
+    reached = (probabilities >= jnp.float32(threshold)) & batch.document_mask[:, None]
+    true = _is_true(batch, logits.shape[1], label_ids)
     return BatchScores(
         top=top,
         probabilities=jax.nn.sigmoid(best),
-        histogram=_histogram(probabilities, batch),
-        counts=_counts(probabilities >= jnp.float32(threshold), batch),
+        histogram=_histogram(probabilities, true, batch.document_mask),
+        counts=_counts(reached, true, model.num_labels, label_ids),
     )
 
 
-def all_logits(model: Lsfa, params: Any, batch: Batch) -> jax.Array:
-    """Computes the logits of all labels, float32[B, L]: the network's, or fused with the linear model's."""
+def scored_labels(model: Lsfa, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
+    """Computes the logits of all labels, or of the candidates: the network's, or fused with the linear model's.
+
+    Returns:
+        float32[B, C], -inf where a document has fewer labels; and the labels, int32[B, C], None where they are all L.
+    """
     lsfa = model.bind({"params": params})
-    logits = lsfa.scores(lsfa.states(batch.words, batch.lengths, stored=batch.states), batch.lengths)
-    return logits if batch.ranked is None else params["fusion"](logits, batch.ranked)
+    states = lsfa.states(batch.words, batch.lengths, stored=batch.states)
+    if batch.candidates is None:
+        logits = lsfa.scores(states, batch.lengths)
+        return logits if batch.ranked is None else params["fusion"](logits, batch.ranked), None
+    label_ids = with_estimated(lsfa, states, batch.lengths, batch.candidates)
+    logits = lsfa.candidate_scores(states, batch.lengths, label_ids)
+    if batch.ranked is not None:
+        logits = params["fusion"](logits, batch.ranked, label_ids)
+    return jnp.where(label_ids >= 0, logits, -jnp.inf), label_ids
 
 
-def best_labels(logits: jax.Array, groups: jax.Array, num_ranked: int) -> tuple[jax.Array, jax.Array]:
+def with_estimated(lsfa: Lsfa, states: jax.Array, lengths: jax.Array, candidates: jax.Array) -> jax.Array:
+    """Adds the labels that the network estimates to be best, so that labels which no list has can be predicted.
+
+    Args:
+        lsfa: the classifier, bound to its parameters.
+        states: float32[B, T, 2H], token states.
+        lengths: int32[B].
+        candidates: int32[B, K], different labels of each document, -1 where there are fewer.
+
+    Returns:
+        int32[B, K + up to 32], different labels of each document, -1 where there are fewer.
+    """
+    num_labels = lsfa.num_labels
+    estimates = lsfa.estimates(states, lengths, jnp.arange(num_labels))
+    rows, places = jnp.arange(len(candidates))[:, None], jnp.where(candidates < 0, num_labels, candidates)
+    others = estimates.at[rows, places].set(-jnp.inf, mode="drop")
+    values, added = jax.lax.top_k(others, min(_ESTIMATED, num_labels))
+    return jnp.concatenate([candidates, jnp.where(values > -jnp.inf, added, -1)], axis=1)
+
+
+def best_labels(
+    logits: jax.Array, groups: jax.Array, num_ranked: int, label_ids: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Ranks labels within groups.
 
     Args:
-        logits: float32[B, L].
+        logits: float32[B, C].
         groups: bool[G, L].
         num_ranked: K.
+        label_ids: int32[B, C], the labels of the columns; None where they are all L.
 
     Returns:
         int32[G, B, K], best first, -1 where a group has fewer; float32[B, K], the logits of the first group's best
@@ -91,7 +130,10 @@ def best_labels(logits: jax.Array, groups: jax.Array, num_ranked: int) -> tuple[
     padding = ((0, 0), (0, num_ranked - kept))
 
     def of_group(group: jax.Array) -> tuple[jax.Array, jax.Array]:
-        values, ids = jax.lax.top_k(jnp.where(group, logits, -jnp.inf), kept)
+        inside = group if label_ids is None else group[label_ids]
+        values, ids = jax.lax.top_k(jnp.where(inside, logits, -jnp.inf), kept)
+        if label_ids is not None:
+            ids = jnp.take_along_axis(label_ids, ids, axis=1)
         ids = jnp.where(values > -jnp.inf, ids, -1).astype(jnp.int32)
         return jnp.pad(ids, padding, constant_values=-1), jnp.pad(values, padding, constant_values=-jnp.inf)
 
@@ -100,19 +142,26 @@ def best_labels(logits: jax.Array, groups: jax.Array, num_ranked: int) -> tuple[
     return top, values[0]
 
 
-def _histogram(probabilities: jax.Array, batch: Batch) -> jax.Array:
+def _is_true(batch: Batch, num_columns: int, label_ids: jax.Array | None) -> jax.Array:
+    """Returns bool[B, C], which of the scored labels a document has."""
+    if label_ids is not None:
+        return jnp.any((label_ids[:, :, None] == batch.label_ids[:, None]) & batch.label_mask[:, None], axis=2)
+    rows = jnp.arange(len(batch.label_ids))[:, None]
+    return jnp.zeros((len(rows), num_columns), bool).at[rows, batch.label_ids].max(batch.label_mask)
+
+
+def _histogram(probabilities: jax.Array, true: jax.Array, document_mask: jax.Array) -> jax.Array:
     reached = jnp.searchsorted(jnp.asarray(GRID), probabilities, side="right")
-    documents = jnp.broadcast_to(batch.document_mask[:, None], reached.shape)
-    true = jnp.take_along_axis(reached, batch.label_ids, axis=1)
+    documents = jnp.broadcast_to(document_mask[:, None], reached.shape)
     empty = jnp.zeros(len(GRID) + 1, jnp.int32)
-    return jnp.stack([empty.at[reached].add(documents), empty.at[true].add(batch.label_mask)])
+    return jnp.stack([empty.at[reached].add(documents), empty.at[reached].add(true & documents)])
 
 
-def _counts(reached: jax.Array, batch: Batch) -> jax.Array:
-    reached = reached & batch.document_mask[:, None]
-    right = jnp.take_along_axis(reached, batch.label_ids, axis=1) & batch.label_mask
-    empty = jnp.zeros(reached.shape[1], jnp.int32)
-    return jnp.stack([reached.sum(axis=0, dtype=jnp.int32), empty.at[batch.label_ids].add(right)])
+def _counts(reached: jax.Array, true: jax.Array, num_labels: int, label_ids: jax.Array | None) -> jax.Array:
+    cells = jnp.stack([reached, reached & true]).astype(jnp.int32)
+    if label_ids is None:
+        return cells.sum(axis=1)
+    return jnp.zeros((2, num_labels), jnp.int32).at[:, label_ids].add(cells)
 
 
 def score_split(

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.data.text_advice import unread_words
 from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.evaluation.scorer import score_batch
@@ -82,6 +84,13 @@ def lsfa_module(model: TrainedModel) -> Lsfa:
     return make_model(model.config, model.encoder_shape, len(model.labels))
 
 
+def proposed(config: Config, lists: Ranked | None) -> np.ndarray | None:
+    """Returns the labels that are scored of each document, int32[N, K], by a linear model's lists; None for all."""
+    if lists is None or config.candidates != "tree":
+        return None
+    return lists.label_ids[:, : config.representation.num_candidates]
+
+
 class _Chunk(NamedTuple):
     """Texts that are predicted together, and their batches."""
 
@@ -96,7 +105,13 @@ class _Chunk(NamedTuple):
 class Predictor:
     """Predicts labels. Memory depends on batch size and text length, not on the number of texts."""
 
-    def __init__(self, model: TrainedModel, batch_size: int | None = None, chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        model: TrainedModel,
+        batch_size: int | None = None,
+        chunk: int | None = None,
+        all_labels: bool = False,
+    ) -> None:
         """Copies a model to the devices.
 
         Args:
@@ -104,6 +119,7 @@ class Predictor:
             batch_size: texts computed at a time; the run's `report.batch_size` by default.
             chunk: texts read before they are computed, sorted by length so that padding costs little; 16 batches by
                 default. 1 answers each text before the next is read.
+            all_labels: score all labels, also with a model whose linear model proposes some.
         """
         fork.check()
         self.model = model
@@ -117,6 +133,7 @@ class Predictor:
         self._tokenizer = Tokenizer.from_settings(model.config.data)
         self._params = sharding.replicate(self._mesh, model.scoring_params)
         self._lsfa = lsfa_module(model)
+        self._all_labels = all_labels
 
     def predict(self, texts: Iterable[str], top: int = 5) -> Iterator[Prediction]:
         """Yields the `top` best labels of each text (all L where there are fewer), in the order of the texts."""
@@ -143,6 +160,7 @@ class Predictor:
         config = self.model.config.data
         words = Ragged.from_rows(map(self._vocabulary.encode, texts))
         linear = self.model.linear
+        lists = linear.rank_texts(texts, self._tokenizer) if linear else None
         no_labels = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(texts), np.int64))
         return Batches(
             Split(words, no_labels),
@@ -152,7 +170,8 @@ class Predictor:
             self._mesh.size,
             longest=self._vocabulary.max_tokens,
             few_rows=_FEW_ROWS,
-            ranked=linear.rank_texts(texts, self._tokenizer) if linear else None,
+            ranked=lists if self.model.fusion else None,
+            candidates=None if self._all_labels else proposed(self.model.config, lists),
         )
 
     def compute(self, batch: Batch, top: int, with_attention: bool = False) -> tuple[jax.Array, ...]:
@@ -164,7 +183,8 @@ class Predictor:
             with_attention: whether attention is computed.
 
         Returns:
-            Label ids int32[B, K], probabilities float32[B, K], and on request attention float32[B, K, T].
+            Label ids int32[B, K], probabilities float32[B, K], and on request attention float32[B, K, T]; the ids of a
+            document with fewer scored labels end with -1.
         """
         placed = sharding.shard_batch(self._mesh, batch)
         return _best_labels(self._lsfa, top, with_attention, self._params, placed)
@@ -221,7 +241,8 @@ def _in_order(
         arrays = jax.device_get(out)
         for place in np.flatnonzero(batch.document_mask):
             row = batch.rows[place]
-            ordered[row] = result(chunk, row, [array[place] for array in arrays])
+            scored = arrays[0][place] >= 0
+            ordered[row] = result(chunk, row, [array[place][scored] for array in arrays])
     yield from ordered
 
 

@@ -42,8 +42,16 @@ class Fusion(NamedTuple):
     offset: AnyArray
     """float32[L], d."""
 
-    def __call__(self, logits: Array, ranked: Ranked) -> Array:
-        """Computes the fused logits float32[B, L] from the network's, float32[B, L], and the linear model's lists."""
+    def __call__(self, logits: Array, ranked: Ranked, label_ids: Array | None = None) -> Array:
+        """Computes the fused logits from the network's, float32[B, C], and the linear model's lists of B documents.
+
+        `label_ids`, int32[B, C], are the labels of the columns; None stands for all L labels.
+        """
+        if label_ids is not None:
+            # The lists are short: a comparison of all pairs takes less time than a table of B x L.
+            is_listed = label_ids[:, :, None] == ranked.label_ids[:, None]
+            linear = FLOOR + jnp.sum(jnp.where(is_listed, ranked.logits[:, None] - FLOOR, 0.0), axis=2)
+            return self.network[label_ids] * logits + self.linear[label_ids] * linear + self.offset[label_ids]
         scores = self.network * logits + self.linear * FLOOR + self.offset
         # Padding points behind the last label, which drops it.
         label_ids = jnp.where(ranked.label_ids < 0, logits.shape[1], ranked.label_ids)
@@ -107,6 +115,30 @@ def cells(
         numbers = np.full(len(label_ids), document, np.int64)
         true = np.isin(label_ids, labels).astype(np.float64)
         parts.append(Cells(numbers, label_ids, scores[label_ids].astype(np.float64), linear[label_ids], true, weights))
+    return concatenate(parts)
+
+
+def candidate_cells(
+    documents: np.ndarray, label_ids: np.ndarray, logits: np.ndarray, ranked: Ranked, truth: Sequence[np.ndarray]
+) -> Cells:
+    """Returns the pairs of documents and their candidates, where only these are ever predicted.
+
+    Args:
+        documents: int[B], their numbers.
+        label_ids: int32[B, C], the candidates.
+        logits: float32[B, C], the network's; -inf where a document has fewer.
+        ranked: the linear model's lists of the documents.
+        truth: the labels of each.
+    """
+    parts = []
+    for document, ids, scores, listed, values, labels in zip(documents, label_ids, logits, *ranked, truth, strict=True):
+        linear = dict(zip(listed.tolist(), values.tolist(), strict=True))
+        kept = scores > -np.inf
+        ids = ids[kept].astype(np.int64)
+        numbers, ones = np.full(len(ids), document, np.int64), np.ones(len(ids))
+        of_linear = np.array([linear.get(label, FLOOR) for label in ids.tolist()])
+        true = np.isin(ids, labels).astype(np.float64)
+        parts.append(Cells(numbers, ids, scores[kept].astype(np.float64), of_linear, true, ones))
     return concatenate(parts)
 
 

@@ -50,13 +50,15 @@ class LinearModel:
         """Which model it is."""
         return "tree" if isinstance(self.trained, Tree) else "svm"
 
-    def rank(self, features: csr_matrix, advance: Callable[[], None] = lambda: None) -> Ranked:
-        """Ranks the labels of N documents by their features, float32[N, V]; a tree calls `advance` after each.
+    def rank(self, features: csr_matrix, advance: Callable[[], None] = lambda: None, most: int = MOST_LISTED) -> Ranked:
+        """Ranks the labels of N documents by their features, float32[N, V], and lists the best, at most so many.
+
+        A tree calls `advance` after each document.
 
         Raises:
             UserError: it is a tree, and the library omikuji is not installed.
         """
-        width = min(self.num_labels, MOST_LISTED)
+        width = min(self.num_labels, most)
         ranked = Ranked(
             np.full((features.shape[0], width), -1, np.int32), np.full((features.shape[0], width), FLOOR, np.float32)
         )

@@ -10,7 +10,7 @@ from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import ranking
-from lsfa_jax.evaluation.scorer import all_logits, over_split
+from lsfa_jax.evaluation.scorer import over_split, scored_labels
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.sparse import fusion
 from lsfa_jax.sparse.fusion import Cells, Fusion
@@ -69,21 +69,26 @@ def fit(
 
 def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh, ranked: Ranked, seed: int) -> Cells:
     """Collects the cells of validation documents, `_MOST_DOCUMENTS` at most, in one pass."""
-    score = jax.jit(all_logits, static_argnums=0)
+    score = jax.jit(scored_labels, static_argnums=0)
     truth, num_documents = batches.split.labels, len(batches.split)
     rank = stream(Stream.FUSION_EVIDENCE, seed, 0).permutation(num_documents)
     parts: list[Cells] = []
 
-    def compute(batch: Batch) -> jax.Array:
-        return score(model, params, batch)
+    def compute(batch: Batch) -> tuple[jax.Array, jax.Array | None]:
+        logits, label_ids = score(model, params, batch)
+        return logits, label_ids
 
-    for number, (batch, logits) in enumerate(over_split(compute, batches, mesh, "fusing")):
+    for number, (batch, (logits, label_ids)) in enumerate(over_split(compute, batches, mesh, "fusing")):
         places = np.flatnonzero(batch.document_mask & (rank[batch.rows] < _MOST_DOCUMENTS))
         documents = batch.rows[places]
         labels = [truth.row(document) for document in documents]
         random = stream(Stream.FUSION_CELLS, seed, number)
-        if len(places):
-            parts.append(fusion.cells(documents, np.asarray(logits)[places], ranked.take(documents), labels, random))
+        scores, lists = np.asarray(logits)[places], ranked.take(documents)
+        if label_ids is not None:
+            ids = np.asarray(label_ids)[places]
+            parts.append(fusion.candidate_cells(documents, ids, scores, lists, labels))
+        elif len(places):
+            parts.append(fusion.cells(documents, scores, lists, labels, random))
     return fusion.concatenate(parts)
 
 

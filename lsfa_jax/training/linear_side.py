@@ -124,10 +124,29 @@ def _train(kind: Kind, corpus: Corpus) -> tuple[LinearModel, dict[str, Ranked]]:
     }
 
 
-def _rank(model: LinearModel, bags: csr_matrix | None, words: list[str]) -> Ranked:
+def training_candidates(linear_side: LinearSide, corpus: Corpus, folder: Path, number: int, advice: str) -> np.ndarray:
+    """Returns the best labels of each training document, int32[N, `number`], -1 where there are fewer.
+
+    They are kept in `folder` beside the models.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    file = folder / "candidates.npy"
+    if file.is_file():
+        kept = np.load(file, allow_pickle=False)
+        if kept.shape == (len(corpus.train), min(number, corpus.num_labels)):
+            return np.asarray(kept)
+    label_ids = _rank(linear_side.model, corpus.train.bags, corpus.bag_words, number).label_ids
+    with atomic.replacing(file, advice) as partial, partial.open("wb") as stream:
+        np.save(stream, label_ids)
+    return np.asarray(label_ids)
+
+
+def _rank(model: LinearModel, bags: csr_matrix | None, words: list[str], most: int = linear.MOST_LISTED) -> Ranked:
     assert bags is not None
     with progress(f"{linear.TITLES[model.kind]}: predicting", bags.shape[0], "documents") as advance:
-        return model.rank(linear.features_of(model, bags, words), advance)
+        return model.rank(linear.features_of(model, bags, words), advance, most)
 
 
 def _joined(first: Ragged, second: Ragged) -> Ragged:

@@ -86,9 +86,9 @@ class TrainedModel:
     architecture: Architecture | None = None
     """The sizes of a pretrained encoder."""
     linear: LinearModel | None = field(default=None, repr=False)
-    """The linear model of the fused score; None where the network decides alone."""
+    """The linear model that proposes labels, or whose score is fused; None where the network decides alone."""
     fusion: Fusion | None = field(default=None, repr=False)
-    """The weights of the fused score, where there is a linear model."""
+    """The weights of the fused score; None where the network's is not fused."""
 
     @property
     def scoring_params(self) -> dict[str, Any]:
@@ -135,8 +135,9 @@ def write(folder: Path, model: TrainedModel) -> None:
     # In a run folder, the file also lists the labels that occur only in test documents: they are kept.
     if (folder / "labels").is_file() and (longer := (folder / "labels").read_bytes()).startswith(content["labels"]):
         content["labels"] = longer
-    if model.linear and model.fusion:
+    if model.linear:
         content |= {_LINEAR + name: data for name, data in model.linear.files().items()}
+    if model.fusion:
         arrays |= {_FUSION + name: values for name, values in model.fusion._asdict().items()}
     content[_WEIGHTS] = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     manifest = {
@@ -197,7 +198,7 @@ def read(folder: Path) -> TrainedModel:
         tokenizer=_text(folder / _TOKENIZER, content[_TOKENIZER]) if manifest.encoder else "",
         architecture=shape.architecture,
         linear=linear,
-        fusion=_fusion(folder / _WEIGHTS, fusion, len(labels)) if linear else None,
+        fusion=_fusion(folder / _WEIGHTS, fusion, len(labels)) if fusion else None,
     )
     try:
         size = model.vocabulary().size

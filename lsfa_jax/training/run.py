@@ -23,6 +23,7 @@ from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import init_params, make_model
 from lsfa_jax.sparse.linear import TITLES
 from lsfa_jax.training import (
+    candidates,
     content,
     fused,
     linear_side,
@@ -188,9 +189,8 @@ class Run:
         self.splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
         longest = max(1, *(int(split.lengths.max(initial=1)) for split in self.splits.values()))
         self.buckets = length_buckets(config.data.length_buckets, longest)
-        self.train = self._batches(corpus.train, config.optimizer.batch_size)
-        self.validation = self._batches(corpus.validation, config.report.batch_size)
-        self.test = self._batches(corpus.test, config.report.batch_size)
+        self._candidates: dict[str, np.ndarray] = {}
+        self._set_batches()
         self.model = make_model(config, encoder.shape, corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.token_states = {
@@ -218,9 +218,10 @@ class Run:
 
     def _execute(self, stages: Sequence[Stage]) -> dict[str, Any]:
         linear = self._linear()
+        self._choose_candidates(linear)
         params = self._representation()
         self._measure("representation", params)
-        self._write_model("representation", params)
+        self._write_model("representation", params, linear)
         self.metrics["kept"], best = "representation", params
         if "transfer" in stages or "adjustment" in stages:
             learned = self._transfer(params, keep_states="adjustment" in stages)
@@ -229,7 +230,7 @@ class Run:
                 self._measure("adjusted", params)
                 if self._is_better("adjusted", "representation"):
                     best = params
-                    self._write_model("adjusted", params)
+                    self._write_model("adjusted", params, linear)
         if linear and self.config.fusion == "auto":
             self._fuse(best, linear)
         if len(self.test.split):
@@ -240,8 +241,23 @@ class Run:
         note(compilation_cache.summary())
         return self.metrics
 
-    def _batches(self, split: Split | EncodedSplit, size: int, ranked: Ranked | None = None) -> Batches:
-        return Batches(split, self.corpus.num_labels, size, self.buckets, self.mesh.size, ranked=ranked)
+    def _set_batches(self) -> None:
+        corpus, config = self.corpus, self.config
+        self.train = self._batches("train", corpus.train, config.optimizer.batch_size)
+        self.validation = self._batches("validation", corpus.validation, config.report.batch_size)
+        self.test = self._batches("test", corpus.test, config.report.batch_size)
+
+    def _batches(self, name: str, split: Split | EncodedSplit, size: int, ranked: Ranked | None = None) -> Batches:
+        """Returns the batches of a split, whose name determines the candidates of its documents."""
+        return Batches(
+            split,
+            self.corpus.num_labels,
+            size,
+            self.buckets,
+            self.mesh.size,
+            ranked=ranked,
+            candidates=self._candidates.get(name),
+        )
 
     def _key(self, use: Stream) -> Array:
         return random_key(use, self.config.seed)
@@ -363,8 +379,8 @@ class Run:
         if not self._keeps_states(states):
             return batches
         if not states.decided:
-            self._collect(params, self._batches(split, self.config.optimizer.batch_size), states)
-        return self._batches(states.split(), batches.batch_size)
+            self._collect(params, self._batches(name, split, self.config.optimizer.batch_size), states)
+        return self._batches(name, states.split(), batches.batch_size)
 
     def _transfer(self, params: Params, keep_states: bool) -> TrainState:
         """Collects prototypes and features of the training documents and runs stage 2."""
@@ -465,6 +481,34 @@ class Run:
             self.folder.write_metrics(self.metrics)
         return linear
 
+    def _choose_candidates(self, linear: LinearSide | None) -> None:
+        """Resolves the setting `candidates`, and gives the batches those of their documents."""
+        config, corpus = self.config, self.corpus
+        setting = candidates.resolved(config.candidates, corpus.num_labels)
+        if setting == "tree" and linear is None:
+            setting = "all"
+            if config.candidates == "tree":
+                raise UserError("--candidates tree: there is no linear model that could propose labels")
+        self.config = config = config.model_copy(update={"candidates": setting})
+        if setting == "all" or linear is None:
+            return
+        number, folder = config.representation.num_candidates, self.folder.checkpoints("linear")
+        self._candidates = {
+            "train": linear_side.training_candidates(linear, corpus, folder, number, model_folder.ADVICE),
+            "validation": linear.validation.label_ids[:, :number],
+            "test": linear.test.label_ids[:, :number],
+        }
+        self._set_batches()
+        known = corpus.validation.labels.values < corpus.num_labels
+        rows, labels = corpus.validation.labels.row_ids[known], corpus.validation.labels.values[known]
+        found = (self._candidates["validation"][rows] == labels[:, None]).any(axis=1)
+        note(
+            f"Each document is compared with the {number:,} labels that the {TITLES[linear.model.kind]} lists first, "
+            f"of {corpus.num_labels:,}; they have {100 * found.mean():.1f} % of the validation documents' labels"
+            if len(found)
+            else f"Each document is compared with {number:,} of {corpus.num_labels:,} labels"
+        )
+
     def _is_better(self, later: str, earlier: str) -> bool:
         """Whether a stage's weights are kept: they are at least as good on validation as those of an earlier one."""
         select = self.config.adjust.select
@@ -497,8 +541,8 @@ class Run:
         self._measure(
             "fused",
             params,
-            self._batches(corpus.validation, size, linear.validation),
-            self._batches(corpus.test, size, linear.test),
+            self._batches("validation", corpus.validation, size, linear.validation),
+            self._batches("test", corpus.test, size, linear.test),
         )
         self.metrics["kept"] = "fused"
         self._write_model("fused", params, linear)
@@ -529,8 +573,9 @@ class Run:
         bins = groups.macro_precision_bins(scores.top[0], truth, self.corpus, report.bin_size)
         return result | {"macro_P@5_bins": bins}
 
-    def _write_model(self, name: str, params: Params, linear: LinearSide | None = None) -> None:
+    def _write_model(self, name: str, params: Params, linear: LinearSide | None) -> None:
         """Writes the model folder; the parameters of an earlier stage are replaced by those of a later one."""
+        uses_linear = "fusion" in params or self.config.candidates == "tree"
         corpus, params = self.corpus, sharding.to_host(params)
         trained = model_folder.TrainedModel(
             config=self.config,
@@ -542,7 +587,7 @@ class Run:
             num_documents=corpus.published_documents,
             threshold=self.metrics["stages"][name]["threshold"],
             params={name: value for name, value in params.items() if name != "fusion"},
-            linear=linear.model if linear else None,
+            linear=linear.model if linear and uses_linear else None,
             fusion=params.get("fusion"),
         )
         model_folder.write(self.folder.path, trained)
