@@ -155,6 +155,13 @@ def recall_at_k(hit: Bools, truth: Ragged, k: int) -> Floats:
     return 100 * _ratio(_ratio(np.cumsum(hit[:, :k], axis=1), sizes).sum(axis=0), np.full(k, len(hit)))
 
 
+def recall(listed: Integers, truth: Ragged) -> float:
+    """Computes the share of all true labels that the documents' lists, int32[N, W], have, in percent."""
+    pairs = truth.row_ids
+    right = (listed[pairs] == truth.values[:, None]).any(axis=1)
+    return 100 * float(right.mean()) if len(right) else 0.0
+
+
 def ndcg_at_k(hit: Bools, truth: Ragged, k: int) -> Floats:
     """Computes nDCG@k, the paper's N@k: the mean over documents of DCG@k / its largest attainable value.
 

@@ -87,7 +87,7 @@ def scored_labels(model: Lsfa, params: Any, batch: Batch) -> tuple[jax.Array, ja
     label_ids = with_estimated(lsfa, states, batch.lengths, batch.candidates)
     logits = lsfa.candidate_scores(states, batch.lengths, label_ids)
     if batch.ranked is not None:
-        logits = params["fusion"](logits, batch.ranked, label_ids)
+        label_ids, logits = params["fusion"].of_candidates(label_ids, logits, batch.ranked)
     return jnp.where(label_ids >= 0, logits, -jnp.inf), label_ids
 
 

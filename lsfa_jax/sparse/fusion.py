@@ -42,22 +42,34 @@ class Fusion(NamedTuple):
     offset: AnyArray
     """float32[L], d."""
 
-    def __call__(self, logits: Array, ranked: Ranked, label_ids: Array | None = None) -> Array:
-        """Computes the fused logits from the network's, float32[B, C], and the linear model's lists of B documents.
-
-        `label_ids`, int32[B, C], are the labels of the columns; None stands for all L labels.
-        """
-        if label_ids is not None:
-            # The lists are short: a comparison of all pairs takes less time than a table of B x L.
-            is_listed = label_ids[:, :, None] == ranked.label_ids[:, None]
-            linear = FLOOR + jnp.sum(jnp.where(is_listed, ranked.logits[:, None] - FLOOR, 0.0), axis=2)
-            return self.network[label_ids] * logits + self.linear[label_ids] * linear + self.offset[label_ids]
+    def __call__(self, logits: Array, ranked: Ranked) -> Array:
+        """Computes the fused logits float32[B, L] from the network's, float32[B, L], and the linear model's lists."""
         scores = self.network * logits + self.linear * FLOOR + self.offset
         # Padding points behind the last label, which drops it.
         label_ids = jnp.where(ranked.label_ids < 0, logits.shape[1], ranked.label_ids)
         above = self.linear.at[label_ids].get(mode="fill", fill_value=0) * (ranked.logits - FLOOR)
         rows = jnp.arange(logits.shape[0])[:, None]
         return scores.at[rows, label_ids].add(above, mode="drop")
+
+    def of_candidates(self, label_ids: Array, logits: Array, ranked: Ranked) -> tuple[Array, Array]:
+        """Computes the fused logits of some labels of each document, and of those that the linear model lists.
+
+        Args:
+            label_ids: int32[B, K], different labels of each document, -1 where there are fewer.
+            logits: float32[B, K], the network's. For the listed labels that are not among these, it counts as `FLOOR`.
+            ranked: the lists of W labels.
+
+        Returns:
+            int32[B, K + W], different labels of each document, -1 where there are fewer; float32[B, K + W].
+        """
+        # The lists are short: comparing all pairs takes less time than a table of B x L.
+        is_listed = (label_ids[:, :, None] == ranked.label_ids[:, None]) & (label_ids >= 0)[:, :, None]
+        linear = FLOOR + jnp.sum(jnp.where(is_listed, ranked.logits[:, None] - FLOOR, 0.0), axis=2)
+        others = jnp.where(jnp.any(is_listed, axis=1), -1, ranked.label_ids)
+        label_ids = jnp.concatenate([label_ids, others], axis=1)
+        network = jnp.concatenate([logits, jnp.full(others.shape, FLOOR)], axis=1)
+        linear = jnp.concatenate([linear, ranked.logits], axis=1)
+        return label_ids, self.network[label_ids] * network + self.linear[label_ids] * linear + self.offset[label_ids]
 
 
 class Cells(NamedTuple):

@@ -16,7 +16,7 @@ from lsfa_jax.data.batches import Batches, length_buckets
 from lsfa_jax.data.corpus import Corpus, EncodedSplit, Split
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.ranked import Ranked
-from lsfa_jax.evaluation import calibration, groups, thresholded
+from lsfa_jax.evaluation import calibration, groups, ranking, thresholded
 from lsfa_jax.evaluation.ranking import NUM_RANKED
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
@@ -485,12 +485,12 @@ class Run:
         """Resolves the setting `candidates`, and gives the batches those of their documents."""
         config, corpus = self.config, self.corpus
         setting = candidates.resolved(config.candidates, corpus.num_labels)
-        if setting == "tree" and linear is None:
-            setting = "all"
+        if linear is None:
             if config.candidates == "tree":
                 raise UserError("--candidates tree: there is no linear model that could propose labels")
+            setting = "all"
         self.config = config = config.model_copy(update={"candidates": setting})
-        if setting == "all" or linear is None:
+        if linear is None or setting == "all":
             return
         number, folder = config.representation.num_candidates, self.folder.checkpoints("linear")
         self._candidates = {
@@ -499,14 +499,10 @@ class Run:
             "test": linear.test.label_ids[:, :number],
         }
         self._set_batches()
-        known = corpus.validation.labels.values < corpus.num_labels
-        rows, labels = corpus.validation.labels.row_ids[known], corpus.validation.labels.values[known]
-        found = (self._candidates["validation"][rows] == labels[:, None]).any(axis=1)
+        recall = ranking.recall(self._candidates["validation"], corpus.validation.labels)
         note(
-            f"Each document is compared with the {number:,} labels that the {TITLES[linear.model.kind]} lists first, "
-            f"of {corpus.num_labels:,}; they have {100 * found.mean():.1f} % of the validation documents' labels"
-            if len(found)
-            else f"Each document is compared with {number:,} of {corpus.num_labels:,} labels"
+            f"Each document is compared with {number:,} of {corpus.num_labels:,} labels, which the "
+            f"{TITLES[linear.model.kind]} proposes; they hold {recall:.1f} % of the validation documents' labels"
         )
 
     def _is_better(self, later: str, earlier: str) -> bool:
