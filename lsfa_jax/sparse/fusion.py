@@ -22,8 +22,9 @@ from lsfa_jax.types import AnyArray, Array
 # Training counts at which a bin begins, besides 0.
 _EDGES = (3, 10, 30, 100, 300, 1000)
 
-# The penalty on the squared distance of a bin's weights from the common ones, and of these from the usual ones.
-_SHRINKAGE = 10.0
+# The penalty on the squared distance of a bin's weights from the common ones, and of these from the usual ones. On samples
+# of AAPD and EURLEX57K, fitted on 40 to 300 documents, 100 is as good as or better than 3 to 10,000.
+_TO_COMMON, _TO_USUAL = 100.0, 10.0
 
 USUAL: dict[Kind, tuple[float, float, float]] = {"tree": (0.5, 0.3, 0.3), "svm": (0.3, 2.5, 0.2)}
 """a, c, d on samples of AAPD and EURLEX57K with BiLSTM and MiniLM, rounded."""
@@ -184,9 +185,10 @@ def fit(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
         gradient = np.stack([np.bincount(bin_of_cell, residuals * column, num_bins) for column in inputs.T], axis=1)
         shrunk = each - common
         unusual = common - np.array(USUAL[kind])
-        value = float(of.weights @ losses + _SHRINKAGE * (np.sum(shrunk**2) + np.sum(unusual**2)))
-        pull = 2 * _SHRINKAGE * shrunk
-        return value, np.concatenate([2 * _SHRINKAGE * unusual - pull.sum(axis=0), (gradient + pull).ravel()])
+        penalty = _TO_COMMON * np.sum(shrunk**2) + _TO_USUAL * np.sum(unusual**2)
+        pull = 2 * _TO_COMMON * shrunk
+        of_common = 2 * _TO_USUAL * unusual - pull.sum(axis=0)
+        return float(of.weights @ losses + penalty), np.concatenate([of_common, (gradient + pull).ravel()])
 
     start = np.tile(USUAL[kind], num_bins + 1)
     bounds = [(0, None), (0, None), (None, None)] * (num_bins + 1)
@@ -196,8 +198,8 @@ def fit(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
 
 
 def fit_linear(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
-    """Fits weights as `fit` does that leave the network out."""
-    fitted = fit(of._replace(network=np.zeros_like(of.network)), counts, kind)
+    """Fits weights that leave the network out, and are the same for all labels: they keep the linear model's order."""
+    fitted = fit(of._replace(network=np.zeros_like(of.network)), np.zeros_like(counts), kind)
     return fitted._replace(network=np.zeros_like(fitted.network))
 
 
