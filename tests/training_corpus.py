@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from lsfa_jax.config import Config, layered, merged
 from lsfa_jax.data import build_corpus, corpus, vocabulary
 from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.model import lsfa
 from lsfa_jax.model.encoders import EncoderShape
+from lsfa_jax.sparse import linear
+from lsfa_jax.sparse.fusion import Fusion
 from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.training.stages.adjustment import Adjustment
 from lsfa_jax.training.stages.representation import Representation
@@ -45,7 +50,7 @@ TINY: dict[str, Any] = {
 }
 
 
-def documents() -> dict[str, list[Document]]:
+def documents(validation: int = SIZES["validation"]) -> dict[str, list[Document]]:
     """Returns the documents of the three splits: eight words about their labels among words of no label.
 
     In training the labels have 32, 17, 13, 8, 7, 4, 4 and 1 documents.
@@ -60,7 +65,8 @@ def documents() -> dict[str, list[Document]]:
         words = [*about, *(f"common{random.integers(40)}" for _ in range(random.integers(2, 12)))]
         return Document(" ".join(random.permutation(words)), tuple(f"label{label}" for label in labels))
 
-    return {name: [document() for _ in range(size)] for name, size in SIZES.items()}
+    # Validation comes last: the other splits are the same, however large it is.
+    return {name: [document() for _ in range(size)] for name, size in (SIZES | {"validation": validation}).items()}
 
 
 def write(folder: Path, splits: dict[str, list[Document]] | None = None) -> Path:
@@ -134,6 +140,17 @@ def trained_model(
         threshold=threshold,
         params=jax.tree.map(np.asarray, init_params(model)),
     )
+
+
+def fused_model(model: TrainedModel, kind: linear.Kind) -> TrainedModel:
+    """Returns the model fused with a linear one, for which the words, in turn, are each about a label."""
+    num_labels, num_words = len(model.labels), len(model.words)
+    label_ids = np.arange(2 * num_labels) % num_labels
+    bags = csr_matrix(np.eye(num_words, dtype=np.int32)[label_ids % num_words])
+    trained = linear.train(kind, bags, model.words, Ragged.from_rows(label_ids[:, None]), num_labels)
+    random = np.random.default_rng(1)
+    weights = [random.uniform(0.2, 1, num_labels), random.uniform(0.2, 1, num_labels), random.normal(size=num_labels)]
+    return replace(model, linear=trained, fusion=Fusion(*(values.astype(np.float32) for values in weights)))
 
 
 def compile_into(folder: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lsfa_jax.data import vocabulary
+from lsfa_jax.data.ranked import FLOOR
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.sparse.votes import strongest
@@ -13,6 +14,7 @@ from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
 from tests.fused_model import fused
 from tests.reference import encoder as reference_encoder
+from tests.reference import fusion as reference_fusion
 from tests.reference import lsfa as reference_lsfa
 from tests.reference.agreement import float64
 
@@ -54,6 +56,32 @@ def test_each_text_gets_the_labels_of_equations_1_to_5_in_its_place(model, chunk
         probabilities, _ = reference(model, text)
         np.testing.assert_allclose(prediction.probabilities, np.sort(probabilities)[::-1][:3], rtol=1e-4)
         np.testing.assert_allclose(probabilities[prediction.label_ids], prediction.probabilities, rtol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, None])
+@pytest.mark.parametrize("kind", ["svm", "tree"])
+def test_a_fused_model_gives_the_weighted_sum_of_both_scores(model, kind, chunk):
+    fused = training_corpus.fused_model(model, kind)
+    predictor = Predictor(fused, batch_size=2, chunk=chunk)
+    ranked = fused.linear.rank_texts(TEXTS, DEFAULT_TOKENIZER)
+    linear = reference_fusion.dense_lists(*ranked, len(LABELS), FLOOR)
+    for row, prediction in enumerate(predictor.predict(iter(TEXTS), top=len(LABELS))):
+        probabilities, _ = reference(model, TEXTS[row])
+        logits = np.log(probabilities) - np.log1p(-probabilities)
+        weights = (values.astype(np.float64) for values in fused.fusion)
+        expected = 1 / (1 + np.exp(-reference_fusion.fused(logits, linear[row], *weights)))
+        np.testing.assert_allclose(prediction.probabilities, np.sort(expected)[::-1], rtol=1e-4)
+        np.testing.assert_allclose(expected[prediction.label_ids], prediction.probabilities, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_explanations_of_a_fused_model_have_its_labels_and_the_networks_attention(model):
+    fused = Predictor(training_corpus.fused_model(model, "svm"), batch_size=4)
+    for text, prediction, explanation in zip(TEXTS, fused.predict(TEXTS), fused.explain(TEXTS), strict=True):
+        np.testing.assert_array_equal(explanation.label_ids, prediction.label_ids)
+        np.testing.assert_allclose(explanation.probabilities, prediction.probabilities, rtol=1e-6)
+        _, attention = reference(model, text)
+        np.testing.assert_allclose(explanation.attention, attention[explanation.label_ids], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_a_changed_space_or_digit_of_the_manifest_is_an_error(copy):
         text + "\n",
         text.removesuffix("\n"),
         text.replace('"sha256"', '"sha257"'),
-        text.replace('"format": 4', '"format": 3'),
+        text.replace(f'"format": {model_folder.FORMAT}', '"format": 3'),
         json.dumps(json.loads(text)),
     ):
         assert changed != text
@@ -364,3 +364,98 @@ def test_a_tokenizer_that_cannot_be_read_is_an_error_although_its_checksum_is_ri
     seal(pretrained_copy)
     with pytest.raises(UserError, match=r"tokenizer\.json: changed or damaged"):
         model_folder.read(pretrained_copy)
+
+
+# --- the linear model of the fused score
+
+KINDS = ("svm", "tree")
+LINEAR = {"svm": ["words", "model.safetensors"], "tree": ["words", "model.safetensors", "tree/settings.json"]}
+LINEAR["tree"] += [f"tree/tree{number}.cbor" for number in range(3)]
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory):
+    """A folder of a fused model of each kind."""
+    models = {kind: training_corpus.fused_model(trained(), kind) for kind in KINDS}
+    folder = tmp_path_factory.mktemp("fused")
+    for kind, model in models.items():
+        model_folder.write(folder / kind, model)
+    return folder, models
+
+
+def linear_files(folder):
+    return sorted(file.relative_to(folder).as_posix() for file in (folder / "linear").rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fused_model_is_read_as_it_was_written_also_after_the_folder_moved(fused, tmp_path, kind):
+    folder, models = fused
+    moved = shutil.copytree(folder / kind, tmp_path / "moved")
+    assert linear_files(moved) == sorted(f"linear/{name}" for name in LINEAR[kind])
+    actual, expected = model_folder.read(moved), models[kind]
+    assert actual.linear.files() == expected.linear.files()
+    assert_equal(actual.fusion, expected.fusion)
+    assert_equal(actual.params, expected.params)
+    assert actual.scoring_params.keys() == {*expected.params, "fusion"}
+    assert {moved / name for name in linear_files(moved)} <= set(model_folder.paths(moved))
+
+
+@pytest.mark.parametrize("change", ["changed", "truncated", "missing"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_file_of_the_linear_model_is_an_error_that_names_it(fused, tmp_path, kind, change):
+    for name in LINEAR[kind]:
+        copy = shutil.copytree(fused[0] / kind, tmp_path / name.replace("/", "-"))
+        file = copy / "linear" / name
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data if change == "changed" else data[: len(data) // 2])
+        if change == "missing":
+            file.unlink()
+        with pytest.raises(UserError, match=f"{file}: changed or damaged"):
+            model_folder.read(copy)
+
+
+def test_a_model_without_a_linear_one_replaces_one_with_it(fused, tmp_path):
+    copy = shutil.copytree(fused[0] / "tree", tmp_path / "copy")
+    model_folder.write(copy, fused[1]["svm"])
+    assert model_folder.read(copy).linear.kind == "svm"
+    assert linear_files(copy) == ["linear/model.safetensors", "linear/words"]
+    model_folder.write(copy, trained())
+    assert model_folder.read(copy).linear is None
+    assert model_folder.read(copy).fusion is None
+    assert not (copy / "linear").exists()
+
+
+def test_a_linear_model_without_weights_is_not_written(fused, tmp_path):
+    """Without weights there is no score that it takes part in."""
+    model_folder.write(tmp_path, replace(fused[1]["svm"], fusion=None))
+    assert model_folder.read(tmp_path).linear is None
+
+
+@pytest.mark.parametrize("change", ["fewer", "none", "another type", "not finite", "unknown"])
+def test_weights_of_the_fused_score_that_do_not_fit_are_an_error(fused, tmp_path, change):
+    copy = shutil.copytree(fused[0] / "svm", tmp_path / "copy")
+    arrays = safetensors.numpy.load((copy / "weights.safetensors").read_bytes())
+    weights = arrays["fusion/network"]
+    arrays["fusion/network"] = {
+        "fewer": weights[1:], "another type": weights.astype(np.float64), "not finite": weights * np.float32(np.inf)
+    }.get(change, weights)  # fmt: skip
+    if change == "none":
+        del arrays["fusion/network"]
+    if change == "unknown":
+        arrays["fusion/more"] = weights
+    (copy / "weights.safetensors").write_bytes(safetensors.numpy.save(arrays))
+    seal(copy)
+    with pytest.raises(UserError, match=r"weights\.safetensors: changed or damaged .*fused score"):
+        model_folder.read(copy)
+
+
+@pytest.mark.parametrize(
+    "name", ["linear/../labels", "linear/tree/../../labels", "linear/.hidden", "linear//etc/hosts"]
+)
+def test_files_outside_of_the_linear_model_are_not_read(fused, tmp_path, name):
+    copy = shutil.copytree(fused[0] / "svm", tmp_path / "copy")
+    files = json.loads((copy / "model.json").read_text())["files"]
+    seal(copy, files=files | {name: files["labels"]})
+    with pytest.raises(UserError, match=r"model\.json: .*a file that no linear model has"):
+        model_folder.read(copy)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import pytest
 
@@ -51,6 +53,8 @@ def test_a_precision_that_the_settings_name_is_kept(chosen, monkeypatch):
 def test_auto_becomes_the_precision_with_which_the_run_began_or_that_of_the_devices(monkeypatch):
     monkeypatch.setattr(precision, "measured_speedup", lambda: 2.0)
     monkeypatch.setattr(precision, "processor_flags", lambda: frozenset(AMX))
+    # An earlier test may have chosen for this process.
+    monkeypatch.setattr(precision, "_of_this_process", functools.cache(precision._of_this_process.__wrapped__))
     auto = Config(precision="auto", seed=3)
     assert jax.default_backend() == "cpu"
     assert precision.resolved(auto) == Config(precision="bfloat16", seed=3)

@@ -76,12 +76,14 @@ def test_files_of_a_run(finished, tiny):
 def test_content_of_metrics_json(finished):
     content = json.loads((finished.folder / "metrics.json").read_text())
     assert content == finished.metrics
-    assert set(content) == {"dataset", "split", "num_labels", "stages", "test", "pvae", "seconds"}
+    assert set(content) == {"dataset", "split", "num_labels", "stages", "kept", "test", "pvae", "seconds"}
     assert content["dataset"] == "custom"
     assert content["split"] == {"train": 36, "validation": 12, "test": 12}
     assert content["num_labels"] == 8
     assert set(content["stages"]) == {"representation", "adjusted"}
-    assert content["test"] == content["stages"]["adjusted"]["test"]
+    quality = {name: stage["validation"]["N@5"] for name, stage in content["stages"].items()}
+    assert content["kept"] == ("adjusted" if quality["adjusted"] >= quality["representation"] else "representation")
+    assert content["test"] == content["stages"][content["kept"]]["test"]
     assert set(content["pvae"]) == {"relative_mean_error", "variance_ratio"}
     assert all(seconds > 0 for seconds in content["seconds"].values())
     for stage in content["stages"].values():

@@ -1,0 +1,163 @@
+"""Runs with a linear model: stages of metrics.json, the model that is kept, resuming, prediction."""
+
+import json
+import shutil
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from lsfa_jax import LSFA
+from lsfa_jax.cli import predict
+from lsfa_jax.cli.evaluate import EvaluateArguments, evaluate
+from lsfa_jax.data.load import load_corpus
+from lsfa_jax.data.ranked import FLOOR
+from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
+from lsfa_jax.training import model_folder
+from tests import training_corpus
+from tests.reference import fusion as reference
+from tests.reference.agreement import assert_equal
+from tests.training import runs
+
+pytestmark = pytest.mark.slow
+
+
+class Finished(NamedTuple):
+    """A run of all stages with machines, on 40 validation documents; its folder is not to be changed."""
+
+    folder: object
+    config: object
+    metrics: dict
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return training_corpus.write(tmp_path_factory.mktemp("data"), training_corpus.documents(validation=40))
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory, shared_steps):
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    config = training_corpus.run_config(data, linear="svm")
+    return Finished(folder, config, runs.train(folder, config))
+
+
+def model_files(folder):
+    """The content of the model's files, by name."""
+    return {path.relative_to(folder): path.read_bytes() for path in model_folder.paths(folder) if path.is_file()}
+
+
+def without_seconds(metrics):
+    return {name: value for name, value in metrics.items() if name != "seconds"}
+
+
+def test_metrics_have_the_linear_model_each_stage_and_the_fused_score(finished):
+    metrics = json.loads((finished.folder / "metrics.json").read_text())
+    assert metrics == finished.metrics
+    assert set(metrics["stages"]) == {"svm", "representation", "adjusted", "fused"}
+    assert set(metrics["seconds"]) == {"linear", "representation", "transfer", "adjustment"}
+    assert metrics["kept"] == "fused"
+    assert metrics["test"] == metrics["stages"]["fused"]["test"]
+    for stage in metrics["stages"].values():
+        for split in ("validation", "test"):
+            assert {"P@1", "N@5", "PSP@5", "head", "tail"} <= set(stage[split])
+    assert "threshold" not in metrics["stages"]["svm"]
+    assert metrics["stages"]["fused"]["threshold"] > 0
+
+
+def test_the_fused_score_is_at_least_as_good_on_validation_as_either_model(finished):
+    quality = {name: stage["validation"]["N@5"] for name, stage in finished.metrics["stages"].items()}
+    assert quality["fused"] >= max(quality["svm"], quality["representation"], quality["adjusted"])
+
+
+def test_the_kept_network_is_the_better_stage(finished):
+    """The parameters beside the weights of the fused score are those of the stage with the better N@5."""
+    quality = {name: stage["validation"]["N@5"] for name, stage in finished.metrics["stages"].items()}
+    best = runs.last_state(finished.folder, "representation")["best"]
+    if quality["adjusted"] >= quality["representation"]:
+        best = best | {"classifier": runs.last_state(finished.folder, "adjustment")["best"]}
+    assert_equal(model_folder.read(finished.folder).params, best)
+
+
+@pytest.mark.parametrize("calls", [(3, 8), (14,), (30,)])
+def test_an_interrupted_run_ends_with_the_same_metrics_and_model(finished, tmp_path, calls):
+    folder = tmp_path / "run"
+    # The machines of the finished run: all of them are trained before the first call.
+    for number, call in enumerate(calls):
+        runs.interrupt(folder, call, None if number else finished.config, resume=bool(number))
+    content = runs.resume(folder)
+    assert without_seconds(content) == without_seconds(finished.metrics)
+    assert model_files(folder) == model_files(finished.folder)
+
+
+def test_a_run_that_is_resumed_at_its_end_stays_as_it_is(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "copy")
+    assert runs.resume(folder) == finished.metrics
+    assert model_files(folder) == model_files(finished.folder)
+
+
+def test_a_moved_folder_predicts_the_fused_probabilities(finished, tmp_path, capfd):
+    moved = shutil.copytree(finished.folder, tmp_path / "moved")
+    documents = training_corpus.documents(validation=40)["test"]
+    texts = [document.text for document in documents]
+    model = model_folder.read(moved)
+    corpus = load_corpus(finished.config)
+
+    network = training_corpus.make_model(finished.config)
+    batch = training_corpus.batches(corpus.test, 12).gather(np.arange(12))
+    logits = np.asarray(network.apply({"params": model.params}, batch.words, batch.lengths), np.float64)
+    linear = reference.dense_lists(*model.linear.rank_texts(texts, DEFAULT_TOKENIZER), 8, FLOOR)
+    expected = 1 / (1 + np.exp(-reference.fused(logits, linear, *model.fusion)))
+
+    classifier = LSFA.load(moved)
+    columns = [classifier.classes_.tolist().index(label) for label in model.labels]
+    np.testing.assert_allclose(classifier.predict_proba(texts)[:, columns], expected, rtol=1e-4)
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    capfd.readouterr()
+    assert predict.main(["--run", str(moved), str(tmp_path / "texts.jsonl"), "--threshold", "none", "--top", "8"]) == 0
+    for line, row in zip(capfd.readouterr().out.splitlines(), expected, strict=True):
+        predicted = json.loads(line)
+        places = [model.labels.index(label) for label in predicted["labels"]]
+        np.testing.assert_allclose(predicted["probabilities"], row[places], rtol=1e-4)
+        assert predicted["probabilities"] == sorted(predicted["probabilities"], reverse=True)
+    measured = np.mean([row.argmax() in corpus.test.labels.row(i) for i, row in enumerate(expected)])
+    assert finished.metrics["test"]["P@1"] == pytest.approx(100 * measured)
+    classifier.save(tmp_path / "saved")
+    np.testing.assert_array_equal(LSFA.load(tmp_path / "saved").predict_proba(texts), classifier.predict_proba(texts))
+
+
+def test_bin_evaluate_measures_the_fused_score(finished, data):
+    report = evaluate(EvaluateArguments(run=str(finished.folder), file=str(data / "test.jsonl")))
+    measured = report["systems"]["model"]["all"]
+    for name in ("P@1", "N@5", "PSP@5"):
+        assert measured[name] == pytest.approx(finished.metrics["test"][name])
+
+
+def test_a_stage_that_is_worse_on_validation_is_not_kept(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished.folder, tmp_path / "copy")
+    content = runs.train(folder, stages=("adjustment",), adjust={"learning_rate": 100.0, "epochs": 1})
+    before, after = (content["stages"][name]["validation"]["N@5"] for name in ("representation", "adjusted"))
+    assert after < before
+    assert "adjusted is behind representation on validation (N@5" in capsys.readouterr().out
+    assert_equal(model_folder.read(folder).params, runs.last_state(folder, "representation")["best"])
+
+
+def test_without_fusion_the_better_stage_is_the_model_and_the_linear_one_is_measured(data, finished, tmp_path):
+    content = runs.train(tmp_path / "run", finished.config, ("representation",), fusion="none")
+    assert set(content["stages"]) == {"svm", "representation"}
+    assert content["kept"] == "representation"
+    assert content["test"] == content["stages"]["representation"]["test"]
+    assert content["stages"]["svm"] == finished.metrics["stages"]["svm"]
+    assert model_folder.read(tmp_path / "run").linear is None
+    assert not (tmp_path / "run" / "linear").exists()
+
+
+def test_on_few_validation_documents_nothing_is_fused(finished, tmp_path, capsys):
+    data = training_corpus.write(tmp_path / "data", training_corpus.documents(validation=29))
+    config = training_corpus.run_config(data, linear="svm", representation={"epochs": 1})
+    content = runs.train(tmp_path / "run", config, ("representation",))
+    out = capsys.readouterr().out
+    assert "are not fused: fewer than 30 validation documents (--data.validation-fraction)" in out
+    assert content["kept"] == "representation"
+    assert set(content["stages"]) == {"svm", "representation"}
+    assert model_folder.read(tmp_path / "run").linear is None
