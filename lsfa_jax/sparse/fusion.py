@@ -22,8 +22,8 @@ from lsfa_jax.types import AnyArray, Array
 # Training counts at which a bin begins, besides 0.
 _EDGES = (3, 10, 30, 100, 300, 1000)
 
-# The penalty on the squared distance of a bin's weights from the common ones, and of these from the usual ones. On samples
-# of AAPD and EURLEX57K, fitted on 40 to 300 documents, 100 is as good as or better than 3 to 10,000.
+# The penalty on the squared distance of a bin's weights from the common ones, and of these from the usual ones. On
+# samples of AAPD and EURLEX57K, fitted on 40 to 300 documents, 100 is as good as or better than 3 to 10,000.
 _TO_COMMON, _TO_USUAL = 100.0, 10.0
 
 USUAL: dict[Kind, tuple[float, float, float]] = {"tree": (0.5, 0.3, 0.3), "svm": (0.3, 2.5, 0.2)}
