@@ -40,6 +40,9 @@ _LABELS_PER_COST_OF_A_WORD = 1_000
 # quarter of the steps at any time, so that training may stop at any time.
 _AVERAGED_PER_EPOCH, _RECENCY = 4, 3.0
 
+# Validations without a gain before stage 1 stops: averaged weights gain steadily, so that few are enough.
+_PATIENCE = 3
+
 # Steps of the PVAE, which learns from few features in many passes.
 _PVAE_STEPS = 500
 
@@ -111,7 +114,7 @@ def _fitted(config: Config, corpus: Corpus, chosen: Collection[str], is_limited:
         "optimizer.swa_every": math.ceil(steps / _AVERAGED_PER_EPOCH),
         "optimizer.swa_recency": _RECENCY,
         "representation.epochs": epochs,
-        "representation.patience": config.representation.patience,
+        "representation.patience": _PATIENCE,
         "pvae.head_threshold": head_threshold,
         "pvae.epochs": max(config.pvae.epochs, math.ceil(_PVAE_STEPS / pair_steps)),
         "adjust.num_augmented": num_augmented(head_threshold),
