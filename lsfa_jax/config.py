@@ -47,8 +47,8 @@ class Data(Section):
     max_vocabulary: int = Field(500_000, gt=0, description="Words kept of the training texts, most frequent first.")
     validation_fraction: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05,
-        description="Share of the training documents held out where there is no validation file; auto: a tenth, up to "
-        "15 % of fewer than 4,500 documents, and never more than 2,000 documents.",
+        description="Share of the training documents held out where there is no validation file; auto: a tenth, 15 % "
+        "of fewer than 3,000 documents, and never more than 2,000 documents.",
     )
     test_fraction: float = Field(
         0.1, ge=0, lt=1, description="Share of the documents held out as test where there is no test file."

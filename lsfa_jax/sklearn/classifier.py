@@ -29,7 +29,7 @@ from lsfa_jax.training import model_folder, policy, precision
 from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run import Run
 from lsfa_jax.training.run_folder import RunFolder
-from lsfa_jax.util import fork
+from lsfa_jax.util import compilation_cache, fork
 from lsfa_jax.util.console import UserError, quiet
 
 _ESTIMATOR_FILE = "estimator.json"
@@ -161,6 +161,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
             RuntimeError: this process was forked after the model's first use.
         """
         fork.check()
+        compilation_cache.keep_on_disk()
         self._check_proba()
         texts, labels = parse_texts(X), ParsedLabels.of(y)
         check_consistent_length(texts, labels.names)
@@ -348,6 +349,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
 
     def _ranked(self, texts: list[str], top: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the columns in `classes_` of each text's best labels, and their probabilities."""
+        compilation_cache.keep_on_disk()
         self._predictor = predictor = getattr(self, "_predictor", None) or Predictor(self.model_)
         place = {name: column for column, name in enumerate(self._labels.classes)}
         columns = np.array([place[name] for name in self.model_.labels])

@@ -116,6 +116,30 @@ class Checkpoints:
         return self._manager.restore(number, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
 
 
+class NoCheckpoints:
+    """In place of `Checkpoints` in a run that no later command continues: nothing is saved."""
+
+    exists = False
+
+    def __enter__(self) -> "NoCheckpoints":
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def due(self) -> bool:
+        return False
+
+    def save(self, state: TrainState, complete: bool = False) -> None:
+        pass
+
+    def is_complete(self) -> bool:
+        return False
+
+    def restore(self, abstract: TrainState) -> TrainState:
+        raise AssertionError("there is no checkpoint")
+
+
 @contextmanager
 def _single_report() -> Iterator[None]:
     """Silences the tracebacks that Orbax's threads print in addition to the exception that is raised."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax.data.prefetch import prefetch
-from lsfa_jax.training.checkpoints import Checkpoints
+from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation, mean_losses
 from lsfa_jax.types import PyTree
@@ -69,7 +69,7 @@ class Stage(abc.ABC, Generic[BatchT]):
 def run(
     stage: Stage,
     state: TrainState,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Checkpoints | NoCheckpoints | None = None,
     folder: RunFolder | None = None,
     advice: str = "",
 ) -> TrainState:
@@ -155,7 +155,7 @@ def _is_over(stage: Stage, state: TrainState, step: int) -> bool:
     return True
 
 
-def _save(stage: Stage, state: TrainState, step: int, checkpoints: Checkpoints) -> None:
+def _save(stage: Stage, state: TrainState, step: int, checkpoints: Checkpoints | NoCheckpoints) -> None:
     _finite_losses(stage, state, step)
     checkpoints.save(state)
 

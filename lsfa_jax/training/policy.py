@@ -16,6 +16,7 @@ from lsfa_jax.util.console import note, plural
 SETTINGS = (
     "data.length_buckets",
     "optimizer.batch_size",
+    "optimizer.learning_rate",
     "optimizer.swa_start_epoch",
     "optimizer.swa_every",
     "optimizer.swa_recency",
@@ -28,9 +29,11 @@ SETTINGS = (
 )
 """The settings that the policy decides."""
 
-# A corpus below this size gets smaller batches; one below the second, fewer lengths to compile programs for.
+# A corpus below this size gets smaller batches; one below the second, fewer lengths to compile programs for, and a
+# higher learning rate: with 255 documents and 54 labels, N@5 on validation was 43.7 after 6 epochs, at 0.002 43.4 after
+# 11.
 _SMALL, _TINY = 10_000, 1_000
-_SMALL_BATCH = 16
+_SMALL_BATCH, _TINY_RATE = 16, 4e-3
 
 # Epochs at most, and at least, where words decide: an epoch costs its words x (1 + labels / 1,000).
 _MOST_EPOCHS, _FEWEST_EPOCHS, _WORDS = 40, 5, 20_000_000
@@ -39,6 +42,9 @@ _LABELS_PER_COST_OF_A_WORD = 1_000
 # Sets of weights that enter the average in an epoch, and how much newer ones count: the mean is over about the last
 # quarter of the steps at any time, so that training may stop at any time.
 _AVERAGED_PER_EPOCH, _RECENCY = 4, 3.0
+
+# Validations without a gain before stage 1 stops: averaged weights gain steadily, so that few are enough.
+_PATIENCE = 3
 
 # Steps of the PVAE, which learns from few features in many passes.
 _PVAE_STEPS = 500
@@ -95,23 +101,24 @@ def _fitted(config: Config, corpus: Corpus, chosen: Collection[str], is_limited:
     # Fine-tuning takes few epochs whatever the size, and its file has batches and lengths for word pieces.
     is_fine_tuned = bool(config.encoder.pretrained)
     batch_size, epochs = config.optimizer.batch_size, config.representation.epochs
-    buckets = config.data.length_buckets
+    buckets, rate = config.data.length_buckets, config.optimizer.learning_rate
     starts = {"optimizer.swa_start_epoch": 1, "psc.start_epoch": 2}
     if not is_fine_tuned:
         batch_size = value("optimizer.batch_size", min(batch_size, _SMALL_BATCH) if documents < _SMALL else batch_size)
         epochs = value("representation.epochs", _MOST_EPOCHS if is_limited else most_epochs(corpus))
         if documents < _TINY:
-            buckets = (shorter_length(corpus.train.lengths),)
+            buckets, rate = (shorter_length(corpus.train.lengths),), _TINY_RATE
     steps = math.ceil(documents / batch_size)
     head_threshold = value("pvae.head_threshold", max(2, math.ceil(counts.sum() / len(counts))))
     pair_steps = math.ceil(counts.sum() / config.pvae.batch_size)
     return {name: min(start, epochs) for name, start in starts.items()} | {
         "data.length_buckets": buckets,
         "optimizer.batch_size": batch_size,
+        "optimizer.learning_rate": rate,
         "optimizer.swa_every": math.ceil(steps / _AVERAGED_PER_EPOCH),
-        "optimizer.swa_recency": _RECENCY,
+        "optimizer.swa_recency": 0.0 if "optimizer.swa_start_epoch" in chosen else _RECENCY,
         "representation.epochs": epochs,
-        "representation.patience": config.representation.patience,
+        "representation.patience": _PATIENCE,
         "pvae.head_threshold": head_threshold,
         "pvae.epochs": max(config.pvae.epochs, math.ceil(_PVAE_STEPS / pair_steps)),
         "adjust.num_augmented": num_augmented(head_threshold),

@@ -36,7 +36,7 @@ from lsfa_jax.training import (
     summary,
     time_limit,
 )
-from lsfa_jax.training.checkpoints import Checkpoints
+from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
 from lsfa_jax.training.collection import HeadFeatures, collect_features
 from lsfa_jax.training.initial_encoder import InitialEncoder, initial_encoder
 from lsfa_jax.training.linear_side import LinearSide
@@ -180,7 +180,7 @@ class Run:
             corpus: the documents.
             encoder: what the encoder starts from.
             folder: the run folder.
-            save_every: seconds between checkpoints.
+            save_every: seconds between checkpoints; infinity: none at all, where no later command continues the run.
         """
         self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
         self.initial_encoder = encoder
@@ -277,7 +277,9 @@ class Run:
 
         return validate if len(batches.split) else None
 
-    def _run_stage(self, stage: loop.Stage, init: Callable[[], TrainState], checkpoints: Checkpoints) -> TrainState:
+    def _run_stage(
+        self, stage: loop.Stage, init: Callable[[], TrainState], checkpoints: Checkpoints | NoCheckpoints
+    ) -> TrainState:
         """Runs a stage from its last checkpoint or from the start; a complete stage is only restored."""
         if checkpoints.exists:
             state = checkpoints.restore(sharding.abstract(self.mesh, jax.eval_shape(init)))
@@ -307,7 +309,9 @@ class Run:
             "shorter texts, fewer epochs): stop with Ctrl-C, and start with --preset quick and another --output"
         )
 
-    def _checkpoints(self, stage: str) -> Checkpoints:
+    def _checkpoints(self, stage: str) -> Checkpoints | NoCheckpoints:
+        if math.isinf(self.save_every):
+            return NoCheckpoints()
         return Checkpoints(self.folder.checkpoints(stage), self.save_every)
 
     def epochs_before(self, deadline: float) -> int:
@@ -393,6 +397,7 @@ class Run:
         def init(sums: prototypes.FeatureSums) -> TrainState:
             return stage.init(self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums)
 
+        sums = prototypes.zero_sums(self.model.num_labels, self.model.feature_size)
         with self._checkpoints(stage.name) as checkpoints:
             if not checkpoints.is_complete() and not (checkpoints.exists and features_file.exists()):
                 states = self.token_states["train"]
@@ -402,8 +407,7 @@ class Run:
                 sums = self._collect(params, batches, *([states] if also else []), features)
                 if not checkpoints.exists:
                     checkpoints.save(sharding.replicate(self.mesh, init(sums)))
-            zeros = prototypes.zero_sums(self.model.num_labels, self.model.feature_size)
-            state = self._run_stage(stage, lambda: init(zeros), checkpoints)
+            state = self._run_stage(stage, lambda: init(sums), checkpoints)
         # Also after a run that was killed between the stage's last checkpoint and this line.
         features_file.unlink(missing_ok=True)
         if trains and "pvae" not in self.metrics:

@@ -75,7 +75,7 @@ def init_state(
         step=jnp.zeros((), jnp.int32),
         key=key,
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=jax.jit(optimizer.init)(params),  # one program instead of one a shape
         extra=extra,
         average=copied() if average else None,
         num_averaged=jnp.zeros((), jnp.int32),

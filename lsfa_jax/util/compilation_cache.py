@@ -57,7 +57,7 @@ def default_folder() -> Path:
 
 
 def keep_on_disk() -> None:
-    """Stores compiled programs in `default_folder()`, where later runs look for them; for commands, not libraries.
+    """Stores compiled programs in `default_folder()`, where later runs look for them; for commands and `LSFA`.
 
     A setting of the user has priority: the environment variable JAX_COMPILATION_CACHE_DIR (empty: nothing is stored),
     JAX_COMPILATION_CACHE_MAX_SIZE, or JAX's configuration. Where the folder cannot be used, a warning is printed.

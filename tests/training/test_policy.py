@@ -47,6 +47,8 @@ def test_weights_are_averaged_four_times_an_epoch_from_the_first_one():
     small = fitted(300)
     assert (small.optimizer.swa_start_epoch, small.optimizer.swa_every) == (1, 5)  # 19 steps
     assert small.optimizer.swa_recency > 0
+    # Who chooses the start chooses which weights count.
+    assert fitted(300, ["optimizer.swa_start_epoch"]).optimizer.swa_recency == 0
 
 
 def test_a_rare_label_has_fewer_documents_than_the_mean_and_gets_a_share_as_generated_features():
@@ -90,7 +92,7 @@ def test_a_run_that_continues_keeps_what_it_began_with():
 def test_fine_tuning_keeps_its_batches_lengths_and_epochs():
     config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"})
     tuned = fitted(300, config=config)
-    for name in ("optimizer.batch_size", "representation.epochs", "data.length_buckets"):
+    for name in ("optimizer.batch_size", "optimizer.learning_rate", "representation.epochs", "data.length_buckets"):
         assert get(tuned, name) == get(config, name)
     assert tuned.pvae.head_threshold == 30
 
@@ -114,8 +116,9 @@ def test_the_shorter_length_pads_least(longest):
     assert padded(shorter) == min(padded(length) for length in range(16, max(longest, 16) + 1, 16))
 
 
-def test_a_corpus_of_a_few_hundred_documents_compiles_for_two_lengths():
+def test_a_corpus_of_a_few_hundred_documents_compiles_for_two_lengths_and_learns_faster():
     assert len(fitted(300).data.length_buckets) == 1
+    assert fitted(300).optimizer.learning_rate > QUICK.optimizer.learning_rate == fitted(1_000).optimizer.learning_rate
     assert fitted(1_000).data.length_buckets == QUICK.data.length_buckets
 
 

@@ -248,6 +248,15 @@ def uses_contrast(config: Config, epoch: int) -> bool:
     return psc.weight > 0 and epoch >= psc.start_epoch and (epoch - psc.start_epoch) % psc.every == 0
 
 
+def computes_contrast(config: Config, epoch: int) -> bool:
+    """Whether the program of an epoch's steps computes the contrastive loss.
+
+    Before its first epoch no label has a prototype and it is zero. Where every later epoch uses it, the epochs before
+    run the same program: a second one for each length takes longer to compile than the loss to compute.
+    """
+    return uses_contrast(config, epoch) or (config.psc.weight > 0 and config.psc.every == 1)
+
+
 def first_stop(config: Config) -> int:
     """Returns the first epoch after which training may stop early: SWA and the contrastive loss have begun by then."""
     if not config.representation.wait_for_stages:
@@ -328,7 +337,7 @@ class Representation(Stage[Batch]):
         return replace(state, extra=sharding.replicate(self.mesh, extra))
 
     def step(self, state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
-        state = self._step(state, batch, uses_contrast(self.config, epoch), self._frozen)
+        state = self._step(state, batch, computes_contrast(self.config, epoch), self._frozen)
         swa = self.config.optimizer
         average_now = epoch >= swa.swa_start_epoch and number % swa.swa_every == 0
         return averaged(state, swa.swa_recency) if average_now else state
