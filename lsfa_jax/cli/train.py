@@ -123,7 +123,8 @@ def with_encoder(arguments: TrainArguments, argv: Sequence[str]) -> list[str]:
     from lsfa_jax.data.load import load_corpus
     from lsfa_jax.training import encoder_choice
 
-    values = encoder_choice.settings(load_corpus(arguments.settings()))
+    seconds = duration.parse(arguments.time_limit, "--time-limit")
+    values = encoder_choice.settings(load_corpus(arguments.settings()), seconds)
     return [*argv, *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
 
 

@@ -6,6 +6,7 @@ these devices.
 """
 
 import json
+import math
 import os
 from typing import Any
 
@@ -27,32 +28,35 @@ _FEWEST_DOCUMENTS = 1_000
 # languages.
 _LEAST_KNOWN = 0.65
 
-# Seconds that fine-tuning may take; and seconds a word piece on two cores of an AMD EPYC (Zen 5) in bfloat16, forward
+# Seconds that fine-tuning may take, and its share of a time limit; seconds a word piece on two cores of an AMD EPYC (Zen 5) in bfloat16, forward
 # and backward through all layers. The backward pass of a layer costs twice its forward pass.
-_SECONDS, _SECONDS_PER_PIECE, _CORES = 720, 2.8e-4, 2
+_SECONDS, _SHARE, _SECONDS_PER_PIECE, _CORES = 720, 0.8, 2.8e-4, 2
 _PIECES_PER_WORD = 1.25
 
 # Layers and epochs, the best first: the first that fit are chosen.
 _PLANS = ((_LAYERS, 4), (3, 4), (3, 3), (2, 3))
 
 
-def settings(corpus: Corpus) -> dict[str, Any]:
+def settings(corpus: Corpus, time_limit: float = math.inf) -> dict[str, Any]:
     """Returns the settings of the encoder for a corpus of words, by dotted name, and prints which it is and why.
 
-    {} stands for the BiLSTM.
+    {} stands for the BiLSTM. With a time limit in seconds, the run itself measures how many epochs fit.
     """
-    chosen, reason = _choose(corpus)
+    chosen, reason = _choose(corpus, time_limit)
+    if math.isfinite(time_limit):
+        chosen.pop("representation.epochs", None)
     note(f"--encoder auto: {PRETRAINED if chosen else 'bilstm'} ({reason})")
     return chosen
 
 
-def _choose(corpus: Corpus) -> tuple[dict[str, Any], str]:
+def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     documents = len(corpus.train)
     if documents < _FEWEST_DOCUMENTS:
         return {}, f"fewer than {_FEWEST_DOCUMENTS:,} training documents"
     on_cpu = jax.default_backend() == "cpu"
     words, cores = int(corpus.train.lengths.sum()), os.cpu_count() or 1
-    plan = affordable_plan(words, cores) if on_cpu else _PLANS[0]
+    seconds = _SHARE * time_limit if math.isfinite(time_limit) else _SECONDS
+    plan = affordable_plan(words, cores, seconds) if on_cpu else _PLANS[0]
     if not plan:
         return {}, f"fine-tuning on {documents:,} documents would take long; --encoder {PRETRAINED} does it"
     try:
@@ -68,11 +72,11 @@ def _choose(corpus: Corpus) -> tuple[dict[str, Any], str]:
     return values, f"{trained} in {epochs} epochs"
 
 
-def affordable_plan(words: int, cores: int) -> tuple[int, int] | None:
-    """Returns how many layers to fine-tune, in how many epochs, on so many words; None where that takes too long."""
+def affordable_plan(words: int, cores: int, seconds: float) -> tuple[int, int] | None:
+    """Returns how many layers to fine-tune, in how many epochs, on so many words in some time; None if it is too short."""
     epoch = words * _PIECES_PER_WORD * _SECONDS_PER_PIECE * _CORES / cores
     for layers, epochs in _PLANS:
-        if epoch * epochs * (_LAYERS + 2 * layers) / (3 * _LAYERS) <= _SECONDS:
+        if epoch * epochs * (_LAYERS + 2 * layers) / (3 * _LAYERS) <= seconds:
             return layers, epochs
     return None
 
