@@ -28,8 +28,8 @@ _FEWEST_DOCUMENTS = 1_000
 # languages.
 _LEAST_KNOWN = 0.65
 
-# Seconds that fine-tuning may take, and its share of a time limit; seconds a word piece on two cores of an AMD EPYC (Zen 5) in bfloat16, forward
-# and backward through all layers. The backward pass of a layer costs twice its forward pass.
+# Seconds that fine-tuning may take, and its share of a time limit; seconds a word piece on two cores of an AMD EPYC (Zen
+# 5) in bfloat16, forward and backward through all layers. The backward pass of a layer costs twice its forward pass.
 _SECONDS, _SHARE, _SECONDS_PER_PIECE, _CORES = 720, 0.8, 2.8e-4, 2
 _PIECES_PER_WORD = 1.25
 
@@ -73,7 +73,7 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
 
 
 def affordable_plan(words: int, cores: int, seconds: float) -> tuple[int, int] | None:
-    """Returns how many layers to fine-tune, in how many epochs, on so many words in some time; None if it is too short."""
+    """Returns how many layers to fine-tune, in how many epochs, on so many words; None where none fit in the time."""
     epoch = words * _PIECES_PER_WORD * _SECONDS_PER_PIECE * _CORES / cores
     for layers, epochs in _PLANS:
         if epoch * epochs * (_LAYERS + 2 * layers) / (3 * _LAYERS) <= seconds:
