@@ -23,6 +23,7 @@ from lsfa_jax.evaluation import thresholded
 from lsfa_jax.evaluation.groups import Scores
 from lsfa_jax.evaluation.ranking import NUM_RANKED, Bools
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD, GRID
+from lsfa_jax.model import candidates
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.util import interrupts, sharding
 from lsfa_jax.util.console import progress
@@ -53,12 +54,17 @@ def score_batch(
         model: the classifier.
         num_ranked: K.
         params: its parameters.
-        batch: B documents.
+        batch: B documents; where they have candidates, no other label is predicted.
         groups: bool[G, L]; the first is ranked with probabilities.
         threshold: the least probability at which a label is predicted.
     """
     lsfa = model.bind({"params": params})
-    logits = lsfa.scores(lsfa.states(batch.words, batch.lengths, stored=batch.states), batch.lengths)
+    states = lsfa.states(batch.words, batch.lengths, stored=batch.states)
+    if batch.candidates is None:
+        logits = lsfa.scores(states, batch.lengths)
+    else:
+        label_ids, of_candidates = lsfa.predicted_candidates(states, batch.lengths, batch.candidates)
+        logits = candidates.over_all_labels(label_ids, of_candidates, model.num_labels)
     top, best = best_labels(logits, groups, num_ranked)
     probabilities = jax.nn.sigmoid(logits)
     return BatchScores(
