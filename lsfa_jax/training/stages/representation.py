@@ -115,9 +115,8 @@ def sums_over_candidates(
     assert batch.candidates is not None
     assert batch.sample is not None
     labels, num_positive = (batch.candidates, batch.sample), jnp.sum(batch.label_mask, axis=1)
-    bce, features = lsfa.candidate_loss(  # Eq. 2-6
-        states, batch.lengths, *labels, num_positive, batch.document_mask
-    )
+    rows = batch.lengths, *labels, num_positive, batch.document_mask
+    bce, features = lsfa.candidate_loss(states, *rows)  # Eq. 2-6
     if not contrast:
         return Sums(bce, jnp.zeros(()))
     slots = batch.label_ids.shape[1]

@@ -554,6 +554,20 @@ def test_the_losses_of_a_step_are_those_of_the_candidates_and_the_sample(tiny):
     np.testing.assert_allclose(sums(after), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_step_over_candidates_on_four_devices_is_that_on_one(tiny):
+    batch = with_candidates(batch_of(tiny), 5)
+    _, _, state = descent(PER_LABEL)
+    step, mesh = compiled(candidate_step, PER_LABEL, optax.sgd(1.0)), sharding.make_mesh()
+    assert mesh.size == 4
+    expected = step(state, batch, True)
+    sharded = sharding.shard_batch(mesh, batch._replace(sample=None))
+    sharded = sharded._replace(sample=sharding.replicate(mesh, batch.sample))
+    after = step(sharding.replicate(mesh, state), sharded, True)
+    np.testing.assert_allclose(sums(after), sums(expected), rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.params, expected.params)
+
+
 def candidate_stage(corpus: Corpus) -> Representation:
     config = settings(candidates="tree", representation={"num_sampled": 3})
     proposed = np.stack([np.random.default_rng(row).permutation(L)[:4] for row in range(len(corpus.train))])
