@@ -83,6 +83,10 @@ SHORTLIST = 4_096
 """Labels of a sampled step; a quarter of all labels where there are fewer."""
 
 
+CANDIDATES = 100
+"""Labels that a linear model proposes for a document; a quarter of all labels where there are fewer."""
+
+
 @dataclass(frozen=True)
 class Implementation:
     """A function `(shape: Shape, seed: int, **arguments) -> Work` that a worker process calls."""
@@ -242,6 +246,20 @@ def _shortlist(shape: str) -> list[Comparison]:
     return [Comparison("shortlist", shape, "step", ours, peers, time_target=0.3 if shape == "eurlex" else None)]
 
 
+def _candidates(shape: str) -> list[Comparison]:
+    number = min(CANDIDATES, SHAPES[shape].num_labels // 4)
+
+    def beside_all(function: str, what: str, time_target: float, **arguments: object) -> Comparison:
+        ours, peer = _ours(function, shape, candidates=number, **arguments), _ours(function, shape, **arguments)
+        return Comparison("candidates", shape, what, ours, {"all labels": peer}, time_target=time_target)
+
+    return [
+        beside_all("training:step", "step, BCE", 0.4, psc=False),
+        beside_all("training:step", "step, with PSC", 0.4, psc=True),
+        beside_all("prediction:padded_batches", "prediction, a document", 0.35),
+    ]
+
+
 def _stage(name: str, what: str) -> Callable[[str], list[Comparison]]:
     def comparisons(shape: str) -> list[Comparison]:
         ours, peers = _ours(f"stages:{name}", shape), {"torch": _torch(f"stages:{name}", shape)}
@@ -313,6 +331,7 @@ TOPICS = {
     "step": Topic("a training step on one padded batch, without and with PSC", ("aapd", "rcv1", "eurlex"), _step),
     "epoch": Topic("a training epoch, added up from steps; EUR-Lex with PSC", ("rcv1", "eurlex"), _epoch),
     "shortlist": Topic("a training step with the sampled shortlist", ("eurlex", "670k"), _shortlist),
+    "candidates": Topic("a step and a prediction over candidates beside all labels", ("eurlex",), _candidates),
     "collection": Topic("features and prototypes, an epoch", ("eurlex",), _stage("collection", "a document")),
     "pvae": Topic("the variational autoencoder, a feature", ("eurlex",), _stage("pvae", "a feature")),
     "adjustment": Topic("the last stage, a document", ("eurlex",), _stage("adjustment", "a document")),

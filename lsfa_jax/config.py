@@ -214,6 +214,9 @@ class Representation(Section):
     num_sampled: int = Field(
         256, ge=1, description="Random labels in a step that represent those outside the candidates."
     )
+    num_estimated: int = Field(
+        20, ge=0, description="Labels that a cheap estimate adds to the tree's in prediction, so that others can win."
+    )
 
 
 class Pvae(Section):

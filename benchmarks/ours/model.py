@@ -35,14 +35,24 @@ class Ours(NamedTuple):
         self, split: Split | EncodedSplit, num_words: int | None = None, batch_size: int | None = None
     ) -> Batches:
         """Returns the batches of a split in the settings' length buckets, or one batch of `num_words` words."""
+        proposed = self._proposed(len(split))
         if num_words:
-            batches = Batches(split, self.shape.num_labels, len(split), [num_words])
+            batches = Batches(split, self.shape.num_labels, len(split), [num_words], candidates=proposed)
             # `Batches` shortens a bucket to the longest document of the split.
             batches.buckets = np.array([num_words])
             return batches
         longest = self.shape.max_words
         buckets = length_buckets(self.config.data.length_buckets, longest)
-        return Batches(split, self.shape.num_labels, batch_size or self.shape.batch_size, buckets)
+        size = batch_size or self.shape.batch_size
+        return Batches(split, self.shape.num_labels, size, buckets, candidates=proposed)
+
+    def _proposed(self, num_documents: int) -> np.ndarray | None:
+        """Returns random candidates of each document, where the settings say that there are any."""
+        if self.config.candidates != "tree":
+            return None
+        random, number = np.random.default_rng(0), self.config.representation.num_candidates
+        drawn = [random.choice(self.shape.num_labels, number, replace=False) for _ in range(num_documents)]
+        return np.array(drawn, np.int32)
 
 
 def make(shape: Shape, seed: int, lwan: bool = False, kind: str = "bilstm", **settings: Any) -> Ours:

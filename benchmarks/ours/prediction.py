@@ -3,9 +3,9 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases import Shape
@@ -13,6 +13,8 @@ from benchmarks.documents import random_rows
 from benchmarks.harness.work import Part, Work, per_item
 from benchmarks.ours.model import Ours, make
 from lsfa_jax.cli.predict import parse, predict
+from lsfa_jax.config import Representation
+from lsfa_jax.data.batches import Batch
 from lsfa_jax.training import model_folder
 from lsfa_jax.types import Params
 from lsfa_jax.util import console
@@ -20,9 +22,13 @@ from lsfa_jax.util import console
 _TOP = 5
 
 
-def padded_batches(shape: Shape, seed: int) -> Work:
-    """The five best of all labels, a document; the batches are padded before the measurement, as the peer's are."""
-    ours = make(shape, seed)
+def padded_batches(shape: Shape, seed: int, candidates: int = 0) -> Work:
+    """The five best labels, a document: of all, or of candidates and the best others by a cheap estimate.
+
+    The batches are padded before the measurement, as the peer's are.
+    """
+    which, representation = ("tree" if candidates else "all"), Representation(num_candidates=candidates or 1)
+    ours = make(shape, seed, candidates=which, representation=representation)
     documents = ours.split.take(random_rows(ours.documents, shape.num_predicted, seed))
     size = ours.config.report.batch_size
     batches = ours.batches(documents, batch_size=size)
@@ -31,13 +37,18 @@ def padded_batches(shape: Shape, seed: int) -> Work:
     padded = [batches.gather(order[i : i + size]) for i in range(0, len(order), size)]
 
     @jax.jit
-    def best_labels(params: Params, words: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits: Any = ours.model.apply({"params": params}, words, lengths)
-        return jax.lax.top_k(logits, _TOP)
+    def best_labels(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        lsfa = ours.model.bind({"params": params})
+        states = lsfa.states(batch.words, batch.lengths)
+        if batch.candidates is None:
+            return jax.lax.top_k(lsfa.scores(states, batch.lengths), _TOP)
+        label_ids, logits = lsfa.predicted_candidates(states, batch.lengths, batch.candidates)
+        best, places = jax.lax.top_k(jnp.where(label_ids < 0, -jnp.inf, logits), _TOP)
+        return best, jnp.take_along_axis(label_ids, places, axis=1)
 
     def run() -> None:
         for batch in padded:
-            jax.block_until_ready(best_labels(ours.params, batch.words, batch.lengths))
+            jax.block_until_ready(best_labels(ours.params, batch))
 
     return per_item(shape.num_predicted, run)
 

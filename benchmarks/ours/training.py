@@ -63,12 +63,14 @@ def step(
     psc: bool = False,
     num_words: int | None = None,
     shortlist: int = 0,
+    candidates: int = 0,
     kind: str = "bilstm",
     precision: str = "float32",
 ) -> Work:
     """Forward, backward and Adam on one batch of documents that nearly fill the padded length."""
-    representation = config.Representation(shortlist=shortlist)
-    ours = make(shape, seed, kind=kind, precision=precision, representation=representation)
+    representation = config.Representation(shortlist=shortlist, num_candidates=candidates or 1)
+    which = "tree" if candidates else "all"
+    ours = make(shape, seed, kind=kind, precision=precision, representation=representation, candidates=which)
     documents = ours.split.take(step_rows(ours.documents, shape, num_words))
     num_words = num_words or shape.step_words
     computed = num_words * len(documents) / documents.lengths.sum()

@@ -29,9 +29,6 @@ from lsfa_jax.util.console import progress
 
 Out = TypeVar("Out")
 
-# Labels that the network estimates to be best, beside those that a linear model proposes.
-_ESTIMATED = 32
-
 
 class BatchScores(NamedTuple):
     """What the scorer computes for one batch."""
@@ -84,31 +81,10 @@ def scored_labels(model: Lsfa, params: Any, batch: Batch) -> tuple[jax.Array, ja
     if batch.candidates is None:
         logits = lsfa.scores(states, batch.lengths)
         return logits if batch.ranked is None else params["fusion"](logits, batch.ranked), None
-    label_ids = with_estimated(lsfa, states, batch.lengths, batch.candidates)
-    logits = lsfa.candidate_scores(states, batch.lengths, label_ids)
+    label_ids, logits = lsfa.predicted_candidates(states, batch.lengths, batch.candidates)
     if batch.ranked is not None:
         label_ids, logits = params["fusion"].of_candidates(label_ids, logits, batch.ranked)
     return jnp.where(label_ids >= 0, logits, -jnp.inf), label_ids
-
-
-def with_estimated(lsfa: Lsfa, states: jax.Array, lengths: jax.Array, candidates: jax.Array) -> jax.Array:
-    """Adds the labels that the network estimates to be best, so that labels which no list has can be predicted.
-
-    Args:
-        lsfa: the classifier, bound to its parameters.
-        states: float32[B, T, 2H], token states.
-        lengths: int32[B].
-        candidates: int32[B, K], different labels of each document, -1 where there are fewer.
-
-    Returns:
-        int32[B, K + up to 32], different labels of each document, -1 where there are fewer.
-    """
-    num_labels = lsfa.num_labels
-    estimates = lsfa.estimates(states, lengths, jnp.arange(num_labels))
-    rows, places = jnp.arange(len(candidates))[:, None], jnp.where(candidates < 0, num_labels, candidates)
-    others = estimates.at[rows, places].set(-jnp.inf, mode="drop")
-    values, added = jax.lax.top_k(others, min(_ESTIMATED, num_labels))
-    return jnp.concatenate([candidates, jnp.where(values > -jnp.inf, added, -1)], axis=1)
 
 
 def best_labels(

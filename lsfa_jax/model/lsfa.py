@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
-from lsfa_jax.model import attention, candidate_loss, label_loss
+from lsfa_jax.model import attention, candidate_loss, candidates, label_loss
 from lsfa_jax.model.encoders import Encoder, EncoderShape, make_encoder
 from lsfa_jax.types import Array, DTypeLike, PyTree
 
@@ -32,6 +32,7 @@ class Lsfa(nn.Module):
         shared_classifier: whether all labels share one classifier.
         classifier_bias: whether classifiers have a bias.
         label_block: labels attended at a time; bounds memory.
+        num_estimated: labels that a cheap estimate adds to the candidates in prediction.
         dtype: of the matrix products, float32 or bfloat16.
     """
 
@@ -41,6 +42,7 @@ class Lsfa(nn.Module):
     shared_classifier: bool = False
     classifier_bias: bool = False
     label_block: int = 4096
+    num_estimated: int = 20
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -101,23 +103,38 @@ class Lsfa(nn.Module):
         tables, tile_size = self._label_tables(), self._tile_size
         return label_loss.loss(tokens, self._head_bias, tables, targets, tile_size, self.dtype, label_weights)
 
-    def candidate_scores(self, states: Array, lengths: Array, candidates: Array) -> Array:
-        """Eq. 2-5: logits float32[B, K] of the candidates of each document, int32[B, K]; arbitrary where one is -1."""
+    def candidate_scores(self, states: Array, lengths: Array, label_ids: Array) -> Array:
+        """Eq. 2-5: logits float32[B, K] of some labels of each document, int32[B, K]; arbitrary where one is -1."""
         tokens, tables = self._tokens(states, lengths), self._label_tables()
-        return candidate_loss.scores(tokens, self._head_bias, tables, candidates, self.dtype)[1]
+        return candidate_loss.scores(tokens, self._head_bias, tables, label_ids, self.dtype)[1]
+
+    def predicted_candidates(self, states: Array, lengths: Array, proposed: Array) -> tuple[Array, Array]:
+        """Computes what prediction compares a document with: the proposed labels and the best others by `estimates`.
+
+        Args:
+            states: float32[B, T, 2H], token states.
+            lengths: int32[B].
+            proposed: int32[B, K], different labels of each document; -1 where it has fewer.
+
+        Returns:
+            int32[B, K + num_estimated], the labels, -1 where there are fewer, and their logits.
+        """
+        estimates = self.estimates(states, lengths, jnp.arange(self.num_labels))
+        label_ids = candidates.with_best_others(proposed, estimates, self.num_estimated)
+        return label_ids, self.candidate_scores(states, lengths, label_ids)
 
     def candidate_loss(
         self,
         states: Array,
         lengths: Array,
-        candidates: Array,
+        label_ids: Array,
         sample: Array,
         num_positive: Array,
         document_mask: Array,
     ) -> tuple[Array, Array]:
         """Eq. 2-6: the estimate of `loss` and the candidates' features, as `candidate_loss.loss` computes them."""
         tokens, tables, tile_size = self._tokens(states, lengths), self._label_tables(), self._tile_size
-        labels = candidates, sample, num_positive, document_mask
+        labels = label_ids, sample, num_positive, document_mask
         return candidate_loss.loss(tokens, self._head_bias, tables, *labels, tile_size, self.dtype)
 
     def estimates(self, states: Array, lengths: Array, label_ids: Array) -> Array:
@@ -170,6 +187,7 @@ def make_model(settings: config.Config, shape: EncoderShape, num_labels: int) ->
         shared_classifier=settings.classifier.weights == "shared",
         classifier_bias=settings.classifier.bias,
         label_block=settings.encoder.label_block,
+        num_estimated=settings.representation.num_estimated,
         dtype=dtype,
     )
 

@@ -17,6 +17,7 @@ from lsfa_jax.evaluation import scorer
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD, GRID, best_threshold
 from lsfa_jax.util import sharding
 from lsfa_jax.util.compilation_cache import programs
+from tests.reference.agreement import assert_equal
 
 NUM_RANKED = 5
 
@@ -40,6 +41,9 @@ class Bound:
 
     def scores(self, states, lengths):
         return states
+
+    def predicted_candidates(self, states, lengths, candidates):
+        return candidates, jnp.take_along_axis(states, jnp.maximum(candidates, 0), axis=1)
 
 
 # Equal models share their compiled program; this one is equal to itself alone.
@@ -158,3 +162,24 @@ def test_the_threshold_is_one_half_without_labels_to_choose_it_on(truth):
     scores = score(np.ones((max(1, len(truth)), 6)), truth)
     assert best_threshold(scores.histogram, int(truth.sum())) == DEFAULT_THRESHOLD == 0.5
     assert scores.top.shape == (1, len(truth), NUM_RANKED)
+
+
+def test_of_documents_with_candidates_no_other_label_is_ranked_or_predicted():
+    random = np.random.default_rng(0)
+    logits, truth = random.normal(size=(6, 9)).astype(np.float32), random.random((6, 9)) < 0.3
+    proposed = np.array([random.permutation(9)[:3] for _ in range(6)], np.int32)
+    proposed[2, 1:] = -1
+    batches = Batches(make_split(truth), 9, 4, [1], candidates=proposed)
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
+    scores = scorer.score_split(table(9), logits, batches, mesh, np.ones((1, 9), bool), NUM_RANKED, 0.5)
+    listed = np.zeros((6, 9), bool)
+    for row, labels in zip(listed, proposed, strict=True):
+        row[labels[labels >= 0]] = True
+    for ranked, row, group in zip(scores.top[0], logits, listed, strict=True):
+        np.testing.assert_array_equal(ranked, best_of(row, group))
+    other = scorer.score_split(
+        table(9), np.where(listed, logits, -np.float32(1e9)), Batches(make_split(truth), 9, 4, [1]), mesh,
+        np.ones((1, 9), bool), NUM_RANKED, 0.5,
+    )  # fmt: skip
+    np.testing.assert_array_equal(scores.histogram, other.histogram)
+    assert_equal(scores.confusion, other.confusion)

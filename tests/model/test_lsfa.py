@@ -169,6 +169,38 @@ def test_word_vectors_have_a_gradient_only_if_trainable(trainable):
     assert all(np.any(g) for g in jax.tree.leaves(gradient))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"bias": True}, {"weights": "shared", "bias": True}, {"feature_head": False}],
+    ids=["head", "shared", "no head"],
+)
+def test_scores_of_candidates_are_columns_of_the_scores_of_all_labels(options):
+    model, params = make(**options)
+    states = apply(model, params, WORDS, LENGTHS, method="states")
+    label_ids = np.array([[6, 0, 3], [2, 2, -1], [-1, 5, 1]], np.int32)
+    scores = np.asarray(apply(model, params, states, LENGTHS, method="scores"))
+    actual = np.asarray(apply(model, params, states, LENGTHS, label_ids, method="candidate_scores"))
+    listed = label_ids >= 0
+    np.testing.assert_allclose(
+        actual[listed], np.take_along_axis(scores, label_ids, axis=1)[listed], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_prediction_scores_the_proposed_labels_and_the_best_others_by_estimates():
+    model, params = make(bias=True)
+    model = model.clone(num_estimated=2)
+    states = apply(model, params, WORDS, LENGTHS, method="states")
+    proposed = np.array([[6, 0], [2, -1], [-1, -1]], np.int32)
+    label_ids, logits = map(np.asarray, apply(model, params, states, LENGTHS, proposed, method="predicted_candidates"))
+    estimates = np.asarray(apply(model, params, states, LENGTHS, np.arange(L), method="estimates"))
+    scores = np.asarray(apply(model, params, states, LENGTHS, method="scores"))
+    for row, listed in enumerate(proposed):
+        others = [label for label in np.argsort(-estimates[row]) if label not in listed][:2]
+        np.testing.assert_array_equal(label_ids[row], [*listed, *others])
+    used = label_ids >= 0
+    np.testing.assert_allclose(logits[used], np.take_along_axis(scores, label_ids, axis=1)[used], rtol=1e-5, atol=1e-6)
+
+
 @settings(deadline=None, max_examples=20)
 @given(garbage=st.lists(st.integers(0, V - 1), min_size=B * T, max_size=B * T))
 def test_word_ids_beyond_the_length_change_no_logit(garbage):

@@ -96,14 +96,12 @@ def adjustment_step(
 
 
 def _cross_entropy(lsfa: Lsfa, states: Array, batch: Batch) -> Array:
-    """Eq. 6, a sum over documents and all labels, or its estimate from candidates where the batch has any."""
-    if batch.candidates is None:
+    """Eq. 6, a sum over documents and all labels, or its estimate from candidates where the batch has a sample."""
+    if batch.sample is None:
         return lsfa.loss(states, batch.lengths, batch.label_ids, batch.label_mask, batch.document_mask)
-    assert batch.sample is not None
-    num_positive = jnp.sum(batch.label_mask, axis=1)
-    return lsfa.candidate_loss(
-        states, batch.lengths, batch.candidates, batch.sample, num_positive, batch.document_mask
-    )[0]
+    assert batch.candidates is not None
+    labels, num_positive = (batch.candidates, batch.sample), jnp.sum(batch.label_mask, axis=1)
+    return lsfa.candidate_loss(states, batch.lengths, *labels, num_positive, batch.document_mask)[0]
 
 
 def distribute_generated(

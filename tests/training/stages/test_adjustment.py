@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax.config import Config
-from lsfa_jax.data.batches import Batch
+from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.candidates import with_labels
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.training.stages import adjustment, transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams, Generated, distribute_generated
@@ -184,6 +185,33 @@ def test_losses_and_gradient_are_those_of_equations_6_and_19(stages, batch, part
         trained = np.flatnonzero(np.any(gradient, axis=1))
         assert set(trained) <= set(generated.label_ids[generated.mask])
         assert len(trained) > 0
+
+
+def test_a_step_over_candidates_that_are_all_labels_is_one_over_all_labels(tiny, stages, batch):
+    documents, generated = batch
+    stage, epoch = stages["both"]
+    expected = stage.step(initial_state(stage), batch, epoch, 1)
+    proposed = np.tile(np.arange(L, dtype=np.int32), (len(documents.rows), 1))
+    listed = with_labels(documents._replace(candidates=proposed))._replace(sample=np.array([5, 2], np.int32))
+    after = stage.step(initial_state(stage), (listed, generated), epoch, 1)
+    np.testing.assert_allclose(after.params["weights"], expected.params["weights"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(after.loss_sums["bce"], expected.loss_sums["bce"], rtol=1e-5)
+    np.testing.assert_array_equal(after.loss_sums["augmented"], expected.loss_sums["augmented"])
+
+
+def test_batches_have_candidates_and_a_sample_where_steps_are_over_candidates(tiny):
+    proposed = np.tile(np.arange(3), (len(tiny.train), 1))
+    config = training_corpus.config(candidates="tree", representation={"num_sampled": 2})
+    documents = Batches(tiny.train, L, 8, [16], candidates=proposed)
+    model, mesh = training_corpus.make_model(config), sharding.make_mesh(jax.local_devices()[:1])
+    arguments = TAIL, FROZEN, lambda *_: None, optax.sgd(1.0), mesh
+    epoch = [batch for batch, _ in Adjustment(model, config, documents, *arguments).batches(1, 0)]
+    for batch in epoch:
+        assert batch.sample.shape == (2,)
+        for row, labels in zip(batch.candidates, training_corpus.label_sets(batch), strict=True):
+            assert set(np.asarray(row[: len(labels or ())]).tolist()) == (labels or set())
+    with pytest.raises(ValueError, match="no candidates"):
+        Adjustment(model, config, training_corpus.batches(tiny.train), *arguments)
 
 
 def test_a_step_changes_nothing_but_the_classifiers(stages, batch):

@@ -12,17 +12,18 @@ import pytest
 
 from lsfa_jax.config import Config, Psc
 from lsfa_jax.data import negative_sampling
-from lsfa_jax.data.batches import Batch
+from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.candidates import with_labels as with_labels_in_front
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.model.prototypes import prototypes
 from lsfa_jax.training import collection
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.stages import representation
-from lsfa_jax.training.stages.representation import Representation, full_step, shortlist_step
+from lsfa_jax.training.stages.representation import Representation, candidate_step, full_step, shortlist_step
 from lsfa_jax.training.state import TrainState, init_state
 from lsfa_jax.util import sharding
 from tests import training_corpus
-from tests.reference import classifier, contrastive
+from tests.reference import candidates, classifier, contrastive
 from tests.reference.agreement import assert_equal, central_differences, float64
 
 L, D = training_corpus.NUM_LABELS, 5
@@ -518,6 +519,85 @@ def test_candidates_of_a_resumed_epoch_are_those_of_the_full_epoch(tiny):
         resumed = [to_numpy(batch.shortlist_pool) for batch in stage.batches(2, start)]
         assert len(resumed) == 5 - start
         assert_equal(resumed, epoch[start:])
+
+
+def with_candidates(batch: Batch, width: int) -> Batch:
+    """The batch with the same number of random proposals for each document, its labels in front, and a sample."""
+    random = np.random.default_rng(3)
+    proposed = np.stack([random.permutation(L)[:width] for _ in batch.rows]).astype(np.int32)
+    return with_labels_in_front(batch._replace(candidates=proposed, sample=np.array([6, 1, 4], np.int32)))
+
+
+@pytest.mark.parametrize(("config", "contrast"), CASES)
+def test_a_step_with_all_labels_as_candidates_is_one_over_all_labels(tiny, config, contrast):
+    batch, optimizer = batch_of(tiny), optax.sgd(1.0)
+    step, _, state = descent(config)
+    expected = step(state, batch, contrast)
+    after = compiled(candidate_step, config, optimizer)(state, with_candidates(batch, L), contrast)
+    np.testing.assert_allclose(sums(after), sums(expected), rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.params, expected.params)
+
+
+def test_the_losses_of_a_step_are_those_of_the_candidates_and_the_sample(tiny):
+    batch = with_candidates(batch_of(tiny), 5)
+    _, _, state = descent(PER_LABEL)
+    after = compiled(candidate_step, PER_LABEL, optax.sgd(1.0))(state, batch, True)
+    params, sets, psc = float64(state.params), training_corpus.label_sets(batch), PER_LABEL.psc
+    features = training_corpus.reference_features(params, batch.words, batch.lengths)
+    logits = classifier.scores(features, params["classifier"]["weights"], params["classifier"]["bias"])
+    bce = candidates.binary_cross_entropy(logits, batch.candidates, sets, batch.sample)
+    listed = [rows[labels] for rows, labels in zip(features, np.maximum(batch.candidates, 0), strict=True)]
+    options = psc.temperature, psc.normalize, psc.denominator
+    exact = PROTOTYPES.astype(np.float64), PRESENT
+    total = candidates.contrastive(listed, batch.candidates, sets, batch.sample, *exact, *options)
+    expected = [bce / (batch.document_mask.sum() * L), total / batch.label_mask.sum()]
+    np.testing.assert_allclose(sums(after), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_step_over_candidates_on_four_devices_is_that_on_one(tiny):
+    batch = with_candidates(batch_of(tiny), 5)
+    _, _, state = descent(PER_LABEL)
+    step, mesh = compiled(candidate_step, PER_LABEL, optax.sgd(1.0)), sharding.make_mesh()
+    assert mesh.size == 4
+    expected = step(state, batch, True)
+    sharded = sharding.shard_batch(mesh, batch._replace(sample=None))
+    sharded = sharded._replace(sample=sharding.replicate(mesh, batch.sample))
+    after = step(sharding.replicate(mesh, state), sharded, True)
+    np.testing.assert_allclose(sums(after), sums(expected), rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.params, expected.params)
+
+
+def candidate_stage(corpus: Corpus) -> Representation:
+    config = settings(candidates="tree", representation={"num_sampled": 3})
+    proposed = np.stack([np.random.default_rng(row).permutation(L)[:4] for row in range(len(corpus.train))])
+    batches = Batches(corpus.train, L, 8, [16], candidates=proposed)
+    return Representation(training_corpus.make_model(config), config, batches, optax.sgd(0.1), ONE_DEVICE)
+
+
+def test_candidates_and_samples_of_a_resumed_epoch_are_those_of_the_full_epoch(tiny):
+    stage = candidate_stage(tiny)
+    epoch = [to_numpy(batch) for batch in stage.batches(2, 0)]
+    assert all(batch.sample.shape == (3,) for batch in epoch)
+    assert any(np.any(a.sample != b.sample) for a, b in itertools.pairwise(epoch))
+    for batch in epoch:
+        for row, labels in zip(batch.candidates, training_corpus.label_sets(batch), strict=True):
+            assert set(row[: len(labels or ())]) == (labels or set())
+    assert_equal([to_numpy(batch) for batch in stage.batches(2, 3)], epoch[3:])
+
+
+def test_a_step_over_candidates_needs_the_candidates(tiny):
+    with pytest.raises(ValueError, match="no candidates"):
+        make_stage(tiny, settings(candidates="tree"))
+
+
+@pytest.mark.slow
+def test_a_stage_with_candidates_lowers_the_loss_over_all_labels(tiny):
+    stage, batch = candidate_stage(tiny), batch_of(tiny, 0)
+    step, _, state = descent(settings())
+    before = sums(step(replace(state, params=initial_state(stage).params), batch, False))[0]
+    trained = run_epochs(stage, 8)
+    assert sums(step(replace(state, params=trained.params), batch, False))[0] < 0.7 * before
 
 
 def to_numpy(tree: Any) -> Any:
