@@ -57,7 +57,7 @@ def test_list_names_every_corpus_and_what_is_prepared(folder, capsys):
 
 def test_describe_prints_the_row_beside_the_papers_and_draws_the_curve(folder, tmp_path, capsys):
     png = tmp_path / "curve.png"
-    assert run("describe", "aapd", "--data-dir", folder, "--png", png) == 0
+    assert run("describe", "aapd", "--data-dir", folder, "--preset", "full", "--png", png) == 0
     out = capsys.readouterr().out
     assert "N_trn N_tst D_vocab L L_avg N_avg W_trn W_tst" in lines(out)
     assert "this 40 20 40 4 2.00 20.00 3.00 3.00" in lines(out)
@@ -81,10 +81,10 @@ def test_training_starts_from_the_prepared_corpus(folder, cache, capsys):
         return [(path.name, path.stat().st_ino) for path in (cache / "prepared").iterdir()]
 
     assert run("prepare", "eurlex57k", "--data-dir", folder, "--preset", "quick", "--vectors", "none") == 0
-    assert "38 training, 2 validation and 20 test documents, 4 labels" in capsys.readouterr().out
+    assert "34 training, 6 validation and 20 test documents, 4 labels" in capsys.readouterr().out
     before = prepared()
     values = layered("eurlex57k", "quick", "paper") | {"data_dir": str(folder)}
-    assert len(load_corpus(validated(values, "test")).train) == 38
+    assert len(load_corpus(validated(values, "test")).train) == 34
     assert prepared() == before
     assert len(before) == 1
 
@@ -127,7 +127,7 @@ def test_a_generated_corpus_is_prepared_by_its_name(monkeypatch, capsys):
     shape = Shape(200, 50, 20, 2.0, 30.0, 30.0, 500)
     monkeypatch.setitem(named.CATALOGUE, "synthetic-aapd", replace(named.CATALOGUE["synthetic-aapd"], shape=shape))
     for seed in (0, 0, 1):
-        assert run("prepare", "synthetic-aapd", "--seed", seed) == 0
+        assert run("prepare", "synthetic-aapd", "--preset", "full", "--seed", seed) == 0
         assert "190 training, 10 validation and 50 test documents, 20 labels" in capsys.readouterr().out
     assert run("list") == 0
     entry = named.CATALOGUE["synthetic-aapd"]

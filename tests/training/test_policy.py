@@ -6,7 +6,7 @@ from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.training import policy
 
-QUICK = Config(preset="quick")
+QUICK = Config.model_validate({"preset": "quick", "encoder": {"hidden_size": 128}})
 
 
 def corpus(documents, words=100, labels=20, per_document=2):
@@ -38,9 +38,13 @@ def test_only_the_named_settings_change():
 def test_small_corpora_get_smaller_batches_and_more_epochs():
     small, middle, large = (fitted(number) for number in (300, 9_999, 100_000))
     assert [x.optimizer.batch_size for x in (small, middle, large)] == [16, 16, 40]
-    assert [x.representation.epochs for x in (small, middle, large)] == [40, 20, 5]
+    assert [x.representation.epochs for x in (small, middle, large)] == [40, 20, 4]
     # Each label costs the attention something.
     assert fitted(9_999, labels=3_000).representation.epochs == 5
+    narrow = with_values(QUICK, {"encoder.hidden_size": 64})
+    assert fitted(9_999, labels=3_000, config=narrow).representation.epochs == 10
+    # A time limit bounds them in another way.
+    assert policy.resolved(QUICK, corpus(100_000), (), is_limited=True).representation.epochs == 40
 
 
 def test_weights_are_averaged_four_times_an_epoch_from_the_first_one():
@@ -89,12 +93,16 @@ def test_a_run_that_continues_keeps_what_it_began_with():
     assert policy.kept(full, started, ()) == full
 
 
-def test_fine_tuning_keeps_its_batches_lengths_and_epochs():
-    config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"})
+def test_fine_tuning_keeps_the_schedule_of_its_file_within_its_epochs():
+    schedule = {"optimizer.swa_start_epoch": 4, "psc.start_epoch": 3, "representation.epochs": 5}
+    config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"} | schedule)
     tuned = fitted(300, config=config)
-    for name in ("optimizer.batch_size", "optimizer.learning_rate", "representation.epochs", "data.length_buckets"):
+    decided = {"optimizer.swa_every", "pvae.head_threshold", "pvae.epochs", "adjust.num_augmented"}
+    for name in set(policy.SETTINGS) - decided:
         assert get(tuned, name) == get(config, name)
     assert tuned.pvae.head_threshold == 30
+    short = fitted(300, ["representation.epochs"], with_values(config, {"representation.epochs": 2}))
+    assert (short.optimizer.swa_start_epoch, short.psc.start_epoch) == (2, 2)
 
 
 def test_fewer_epochs_move_the_starts_unless_they_are_chosen():
@@ -120,6 +128,11 @@ def test_a_corpus_of_a_few_hundred_documents_compiles_for_two_lengths_and_learns
     assert len(fitted(300).data.length_buckets) == 1
     assert fitted(300).optimizer.learning_rate > QUICK.optimizer.learning_rate == fitted(1_000).optimizer.learning_rate
     assert fitted(1_000).data.length_buckets == QUICK.data.length_buckets
+
+
+def test_no_line_for_what_fine_tuning_keeps(capsys):
+    fitted(300, config=with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"}))
+    assert capsys.readouterr().out.startswith("From the corpus: weights averaged every 2 steps, N_t = 30, N_a = 10, ")
 
 
 def test_a_line_says_what_was_decided(capsys):

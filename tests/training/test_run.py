@@ -159,6 +159,13 @@ def test_the_settings_file_of_a_run_repeats_it(finished, tmp_path):
     assert_same_run(tmp_path / "again", finished.folder)
 
 
+@slow
+def test_a_run_without_checkpoints_ends_with_the_same_metrics(finished, tmp_path):
+    run.train(finished.config, tmp_path / "run", save_every=math.inf)
+    assert metrics(tmp_path / "run") == metrics(finished.folder)
+    assert not [path for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file()]
+
+
 # So many checks for a signal happen in each process of the interrupted run, again and again.
 CALLS = (4, 9, 6, 11, 5, 8, 7, 13, 10)
 

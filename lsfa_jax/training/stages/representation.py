@@ -241,7 +241,9 @@ def computes_contrast(config: Config, epoch: int) -> bool:
     Before its first epoch no label has a prototype and it is zero. Where every later epoch uses it, the epochs before
     run the same program: a second one for each length takes longer to compile than the loss to compute.
     """
-    return uses_contrast(config, epoch) or (config.psc.weight > 0 and config.psc.every == 1)
+    psc = config.psc
+    starts_later = psc.weight > 0 and psc.every == 1 and epoch < psc.start_epoch <= config.representation.epochs
+    return uses_contrast(config, epoch) or starts_later
 
 
 def first_stop(config: Config) -> int:

@@ -232,6 +232,32 @@ def test_epochs_with_the_contrastive_loss(psc, epochs):
 
 
 @pytest.mark.parametrize(
+    ("psc", "epochs"),
+    [
+        ({}, [1, 2, 3, 4, 5]),
+        ({"start_epoch": 4}, [1, 2, 3, 4, 5]),
+        ({"start_epoch": 3, "every": 2}, [3, 5]),
+        ({"start_epoch": 6}, []),
+        ({"weight": 0.0}, []),
+    ],
+)
+def test_epochs_before_the_contrastive_loss_run_the_program_of_those_with_it(psc, epochs):
+    config = Config.model_validate({"psc": {"start_epoch": 2} | psc, "representation": {"epochs": 5}})
+    assert [epoch for epoch in range(1, 6) if representation.computes_contrast(config, epoch)] == epochs
+
+
+def test_without_prototypes_the_contrastive_loss_changes_nothing(tiny):
+    step, _, state = descent(PER_LABEL, present=np.zeros(L, bool))
+    batch = batch_of(tiny)
+    after = step(state, batch, True)
+    assert sums(after)[1] == 0
+    for changed, expected in zip(
+        jax.tree.leaves(after.params), jax.tree.leaves(step(state, batch, False).params), strict=True
+    ):
+        np.testing.assert_allclose(changed, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
     ("swa", "psc", "epochs", "wait", "expected"),
     [
         (10, {"start_epoch": 2}, 30, True, 10),
