@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from lsfa_jax.config import STAGES, Config
+from lsfa_jax.data import build_corpus
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_corpus
+from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.training import content, run_folder
 from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run_folder import RunFolder
@@ -40,8 +42,9 @@ def folder(tmp_path, config, tiny) -> Path:
             "num_labels": 8,
             "pvae": {},
             "test": {},
-            "stages": {"representation": {"threshold": 0.5}, "adjusted": {"threshold": 0.5}},
-            "seconds": dict.fromkeys(STAGES, 1.0),
+            "kept": "fused",
+            "stages": {"svm": {}} | {key: {"threshold": 0.5} for key in ("representation", "adjusted", "fused")},
+            "seconds": dict.fromkeys(("linear", *STAGES), 1.0),
         }
     )
     return run.path
@@ -131,6 +134,25 @@ def test_a_run_does_not_continue_on_other_data(folder, config, data, split, chan
     assert runs.files(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda text: text.replace("later", "other"), ["vocabulary"]),
+        (lambda text: text.replace("often often", "often"), ["texts of the training documents"]),
+    ],
+    ids=["another word", "fewer of a word"],
+)
+def test_words_beyond_those_that_the_network_reads_are_part_of_the_data(config, change, named):
+    text = " ".join(f"w{number}" for number in range(16)) + " later often often"
+    digests = []
+    for shown in (text, change(text)):
+        rows = [Document(f"first {shown}", ("a",)), Document(f"second {shown}", ("b",))]
+        settings = {"max_words": 16, "max_vocabulary": 40, "validation_fraction": 0.0, "seed": 0}
+        corpus = build_corpus.build("c", rows, [], None, **settings)
+        digests.append(content.digests(corpus, initial_encoder(config, corpus)))
+    assert content.changed(*digests) == named
+
+
 def test_a_run_does_not_continue_on_other_word_vectors(folder, config, tmp_path):
     vectors = tmp_path / "vectors.txt"
     vectors.write_text("common1 1 2 3\n")
@@ -209,10 +231,10 @@ def test_stages_that_run_again_lose_their_results_and_those_of_later_stages(fold
     assert {path.name for path in (folder / "checkpoints").iterdir()} == set(kept)
     assert [line["stage"] for line in runs.history(folder)] == list(kept)
     content = run.read_metrics()
-    assert set(content["stages"]) == {"representation"}
-    assert set(content["seconds"]) == set(kept)
+    assert set(content["stages"]) == {"svm", "representation"}
+    assert set(content["seconds"]) == {"linear", *kept}
     assert ("pvae" in content) == ("transfer" in kept)
-    assert "test" not in content
+    assert not {"test", "kept"} & set(content)
 
 
 def test_a_run_that_resumes_loses_nothing(folder, config):
