@@ -91,6 +91,7 @@ def test_content_of_metrics_json(finished):
             for group in (stage[split], stage[split]["head"], stage[split]["tail"]):
                 assert set(group) >= RANKING
                 assert all(0 <= group[name] <= 100 + 1e-9 for name in RANKING)
+            assert 0 <= stage[split]["ECE"] <= 100
         assert len(stage["macro_P@5_bins"]) == 1
 
 
