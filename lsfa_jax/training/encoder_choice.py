@@ -28,8 +28,9 @@ _FEWEST_DOCUMENTS = 1_000
 # languages.
 _LEAST_KNOWN = 0.65
 
-# Seconds that fine-tuning may take, and its share of a time limit; seconds a word piece, forward and backward through
-# all layers, on two cores of an AMD EPYC (Zen 5) in bfloat16. The backward pass of a layer costs twice its forward pass.
+# Seconds that fine-tuning may take, and its share of a time limit.
+# Seconds a word piece, forward and backward through all layers, on two cores of an AMD EPYC (Zen 5) in bfloat16; the
+# backward pass of a layer costs twice its forward pass.
 _SECONDS, _SHARE, _SECONDS_PER_PIECE, _CORES = 720, 0.8, 2.8e-4, 2
 _PIECES_PER_WORD = 1.25
 
