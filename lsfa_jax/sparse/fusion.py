@@ -203,6 +203,29 @@ def fit_linear(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
     return fitted._replace(network=np.zeros_like(fitted.network))
 
 
+def calibrated(fusion: Fusion, of: Cells, num_documents: int, num_ranked: int = 5) -> Fusion:
+    """Returns weights with k x score + b in place of the score, fitted on the best cells of each document (Platt 1999).
+
+    `fit` weighs all labels, most of which nobody would predict; these are the ones whose probabilities are read. The
+    order of a document's labels stays the same, because k and b are common to all.
+    """
+    from scipy.optimize import minimize
+
+    scores = score(fusion, of)
+    best_labels = best(scores, of, num_documents, num_ranked)
+    is_best = (best_labels[of.documents] == of.label_ids[:, None]).any(axis=1)
+    scores, true = scores[is_best], of.true[is_best]
+
+    def objective(scale: np.ndarray) -> float:
+        changed = scale[0] * scores + scale[1]
+        return float(np.sum(np.logaddexp(0, changed) - true * changed) + _TO_USUAL * np.sum((scale - [1, 0]) ** 2))
+
+    k, b = minimize(objective, [1.0, 0.0], method="L-BFGS-B", bounds=[(0.1, None), (None, None)]).x
+    return Fusion(
+        *(np.float32(k) * np.asarray(weights) for weights in fusion[:2]), np.float32(k) * fusion.offset + np.float32(b)
+    )
+
+
 def score(fusion: Fusion, of: Cells) -> np.ndarray:
     """Computes the fused logits of cells, float64[C]."""
     network, linear, offset = (weights[of.label_ids] for weights in fusion)

@@ -61,10 +61,11 @@ def fit(
     """
     kind = linear.model.kind
     chosen = collect(model, params, batches, mesh, linear.validation, seed)
-    if len(batches.split) < LEAST_DOCUMENTS:
-        return fusion.fit(chosen, counts, kind), None
-    evidence = measure(chosen, batches.split.labels, counts, kind, seed)
-    return (fusion.fit if evidence.speaks_for_network else fusion.fit_linear)(chosen, counts, kind), evidence
+    evidence = None
+    if len(batches.split) >= LEAST_DOCUMENTS:
+        evidence = measure(chosen, batches.split.labels, counts, kind, seed)
+    fit_weights = fusion.fit if evidence is None or evidence.speaks_for_network else fusion.fit_linear
+    return fusion.calibrated(fit_weights(chosen, counts, kind), chosen, len(batches.split)), evidence
 
 
 def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh, ranked: Ranked, seed: int) -> Cells:
