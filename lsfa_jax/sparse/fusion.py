@@ -221,9 +221,8 @@ def calibrated(fusion: Fusion, of: Cells, num_documents: int, num_ranked: int = 
         return float(np.sum(np.logaddexp(0, changed) - true * changed) + _TO_USUAL * np.sum((scale - [1, 0]) ** 2))
 
     k, b = minimize(objective, [1.0, 0.0], method="L-BFGS-B", bounds=[(0.1, None), (None, None)]).x
-    return Fusion(
-        *(np.float32(k) * np.asarray(weights) for weights in fusion[:2]), np.float32(k) * fusion.offset + np.float32(b)
-    )
+    network, linear, offset = (np.float32(k) * np.asarray(weights) for weights in fusion)
+    return Fusion(network, linear, offset + np.float32(b))
 
 
 def score(fusion: Fusion, of: Cells) -> np.ndarray:
