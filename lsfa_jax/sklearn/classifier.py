@@ -60,11 +60,11 @@ _DENSE_ENTRIES = 50_000_000
 class LSFA(ClassifierMixin, BaseEstimator):
     """Long-tailed multi-label text classifier: all three stages of LSFA behind `fit` and `predict`.
 
-    An argument that is None takes the preset's value (`bin/train --help` shows each setting), unless its description
-    below differs.
+    An argument that is None takes the preset's value (`bin/train --help` shows each setting); what follows from the
+    corpus with the preset 'quick' is described below, and by `lsfa_jax.training.policy`.
 
     Args:
-        preset: 'quick', for a laptop, or 'full', the paper's sizes.
+        preset: 'quick', for a laptop, or 'full', the paper's sizes and numbers.
         epochs: passes over the training texts at most; None: up to 40, fewer in a larger corpus. Training stops early
             where validation no longer improves.
         max_words: words kept of each text.
@@ -75,7 +75,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
         num_augmented: N_a, features generated for each rare label; None: three tenths of N_t, from 10 to 500.
         psc_weight: alpha, weight of the contrastive loss.
         augmented_weight: gamma, weight of the generated features.
-        learning_rate: Adam's; of the labels alone if a pretrained encoder is fine-tuned.
+        learning_rate: Adam's; of the labels alone if a pretrained encoder is fine-tuned. None: the preset's, but 0.004
+            below 1,000 texts where the encoder is not pretrained.
         batch_size: texts a step; None: the preset's, but 16 below 10,000 texts where the encoder is not pretrained.
         vectors: word vectors: 'none', 'glove-50d' (fetched once), or a GloVe or word2vec text file.
         encoder: 'bilstm', 'cnn', or a pretrained transformer to fine-tune: 'minilm' (fetched once) or a folder in

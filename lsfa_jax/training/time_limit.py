@@ -71,7 +71,8 @@ def plan(timing: Timing, sizes: Sizes, adjustment_epochs: int) -> tuple[float, f
     """Estimates a run from the time of its steps.
 
     Each epoch collects prototypes and validates. Once, features are collected for stage 2, stage 3 passes over the
-    documents, both models are scored, and the programs of both stages are compiled.
+    documents, both models are scored, and the programs of both stages are compiled, in about the time of those of
+    stage 1, which the disk keeps.
 
     Args:
         timing: of the steps of stage 1.
@@ -85,7 +86,7 @@ def plan(timing: Timing, sizes: Sizes, adjustment_epochs: int) -> tuple[float, f
     scored = sizes.validation + sizes.test
     epoch = timing.epoch + forward * (sizes.train + sizes.validation)
     adjustment = adjustment_epochs * (sizes.train + sizes.validation)
-    return epoch, 2 * timing.compilation + forward * (sizes.train + adjustment + 2 * scored)
+    return epoch, timing.compilation + forward * (sizes.train + adjustment + 2 * scored)
 
 
 def epochs_that_fit(seconds: float, epoch: float, once: float, most: int) -> int:
