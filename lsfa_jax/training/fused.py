@@ -107,12 +107,12 @@ def measure(cells: Cells, truth: Ragged, counts: np.ndarray, kind: Kind, seed: i
     random = stream(Stream.FUSION_EVIDENCE, seed, 1)
     fold = random.permutation(num_documents) % 2
     both, alone = np.zeros((2, num_documents))
+    without = cells._replace(network=np.zeros_like(cells.network))
     for part in (0, 1):
-        inside = fold[cells.documents] == part
-        fitted_on, scored = (Cells(*(values[rows] for values in cells)) for rows in (~inside, inside))
-        of_part = fold == part
-        for result, fit_weights in ((both, fusion.fit), (alone, fusion.fit_linear)):
-            scores = fusion.score(fit_weights(fitted_on, counts, kind), scored)
+        inside, of_part = fold[cells.documents] == part, fold == part
+        for result, of in ((both, cells), (alone, without)):
+            fitted_on, scored = (Cells(*(values[rows] for values in of)) for rows in (~inside, inside))
+            scores = fusion.score(fusion.fit(fitted_on, counts, kind), scored)
             top = fusion.best(scores, scored, num_documents, ranking.NUM_RANKED)
             gains = ranking.document_ndcg(ranking.hits(top, truth), truth, ranking.NUM_RANKED)[:, -1]
             result[of_part] = 100 * gains[of_part]

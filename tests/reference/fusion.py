@@ -31,13 +31,21 @@ class Pairs(NamedTuple):
     weights: np.ndarray
 
 
-def objective(weights: np.ndarray, pairs: Pairs, shrinkage: float) -> float:
-    """Computes the cross-entropy of the pairs + shrinkage x the squared distances from the common weights.
+class Shrinkage(NamedTuple):
+    """Penalties on squared distances: of the bins' weights from the common ones, and of these from the usual [3]."""
+
+    to_common: float
+    to_usual: float
+    usual: tuple[float, float, float]
+
+
+def objective(weights: np.ndarray, pairs: Pairs, shrinkage: Shrinkage) -> float:
+    """Computes the cross-entropy of the pairs + the smallest shrinkage that some common weights give.
 
     Args:
-        weights: [bins, 3], a, c and d of each bin. The common weights that are nearest to them are their mean.
+        weights: [bins, 3], a, c and d of each bin.
         pairs: which are fitted.
-        shrinkage: of the distance.
+        shrinkage: the penalties. The best common weights are the mean of the bins' and of the usual ones, so weighed.
     """
     total = 0.0
     for b, network, linear, true, weight in zip(*pairs, strict=True):
@@ -45,10 +53,14 @@ def objective(weights: np.ndarray, pairs: Pairs, shrinkage: float) -> float:
         score = a * network + c * linear + d
         # -log of the probability of what is true: of the label, or of its absence.
         total += weight * np.logaddexp(0, -score if true else score)
-    return total + shrinkage * np.sum((weights - weights.mean(axis=0)) ** 2)
+    to_common, to_usual, usual = shrinkage
+    common = to_common * weights.sum(axis=0) + to_usual * np.array(usual)
+    common = np.maximum(common / (to_common * len(weights) + to_usual), [0, 0, -np.inf])
+    total += to_common * np.sum((weights - common) ** 2)
+    return total + to_usual * np.sum((common - usual) ** 2)
 
 
-def fit(pairs: Pairs, num_bins: int, shrinkage: float) -> np.ndarray:
+def fit(pairs: Pairs, num_bins: int, shrinkage: Shrinkage) -> np.ndarray:
     """Minimises the objective over a, c >= 0 by sequential least squares with numerical gradients; [bins, 3]."""
     result = minimize(
         lambda flat: objective(flat.reshape(num_bins, 3), pairs, shrinkage),

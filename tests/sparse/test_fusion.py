@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -128,6 +129,8 @@ def pairs(of, counts):
     return reference.Pairs(fusion.bins(counts)[of.label_ids], of.network, of.linear, of.true, of.weights)
 
 
+SHRINKAGE = reference.Shrinkage(fusion._TO_COMMON, fusion._TO_USUAL, fusion.USUAL["tree"])
+
 COUNTS = np.array([500, 40, 5, 1])
 """Training counts of labels in the bins 5, 4, 1 and 0: no label is in the bins 2 and 3."""
 
@@ -135,8 +138,8 @@ COUNTS = np.array([500, 40, 5, 1])
 @pytest.mark.parametrize(("a", "c"), [(0.6, 0.5), (0.8, -0.7), (-0.7, 0.5)])
 def test_the_fit_is_the_minimum_of_the_objective(a, c):
     of = simulated(np.random.default_rng(5), 30, COUNTS, a, c, -1)
-    fitted = np.stack(fusion.fit(of, COUNTS), axis=1).astype(np.float64)
-    expected = reference.fit(pairs(of, COUNTS), 6, fusion._SHRINKAGE)
+    fitted = np.stack(fusion.fit(of, COUNTS, "tree"), axis=1).astype(np.float64)
+    expected = reference.fit(pairs(of, COUNTS), 6, SHRINKAGE)
     np.testing.assert_allclose(fitted, expected[fusion.bins(COUNTS)], atol=1e-3)
     assert np.all(fitted[:, :2] >= 0)
     if a < 0 or c < 0:
@@ -145,16 +148,17 @@ def test_the_fit_is_the_minimum_of_the_objective(a, c):
 
 def test_without_the_network_the_fit_is_the_minimum_with_the_linear_model_alone():
     of = simulated(np.random.default_rng(6), 30, COUNTS, 0.6, 0.5, -1)
-    fitted = fusion.fit_linear(of, COUNTS)
+    fitted = fusion.fit_linear(of, COUNTS, "tree")
     assert not np.any(fitted.network)
-    expected = reference.fit(pairs(of._replace(network=0 * of.network), COUNTS), 6, fusion._SHRINKAGE)
-    np.testing.assert_allclose(np.stack(fitted[1:], axis=1), expected[fusion.bins(COUNTS)][:, 1:], atol=1e-3)
+    expected = reference.fit(pairs(of._replace(network=0 * of.network), np.zeros(4)), 1, SHRINKAGE)
+    # Equal weights keep the linear model's order.
+    np.testing.assert_allclose(np.stack(fitted[1:], axis=1), np.tile(expected[0, 1:], (4, 1)), atol=1e-3)
 
 
 def test_the_weights_behind_the_labels_of_many_documents_are_recovered():
     counts = np.array([2000, 50, 4])
     of = simulated(np.random.default_rng(7), 4000, counts, 0.6, 0.4, -1)
-    fitted = np.stack(fusion.fit(of, counts), axis=1)
+    fitted = np.stack(fusion.fit(of, counts, "tree"), axis=1)
     np.testing.assert_allclose(fitted, np.tile([0.6, 0.4, -1], (3, 1)), atol=0.12)
 
 
@@ -162,21 +166,23 @@ def test_a_bin_without_documents_gets_the_common_weights():
     counts = np.array([2000, 50, 1])
     of = simulated(np.random.default_rng(8), 200, counts, 0.6, 0.4, -1)
     of = Cells(*(values[of.label_ids < 2] for values in of))
-    fitted = np.stack(fusion.fit(of, counts), axis=1)
-    # The bins 4 and 6 have documents, and the common weights are the mean.
-    np.testing.assert_allclose(fitted[2], (fitted[0] + fitted[1]) / 2, atol=1e-3)
+    fitted = np.stack(fusion.fit(of, counts, "tree"), axis=1)
+    # The bins 4 and 6 have documents; the common weights are the mean of theirs and the usual ones, so weighed.
+    to_common, to_usual, usual = SHRINKAGE
+    mean = (to_common * (fitted[0] + fitted[1]) + to_usual * np.array(usual)) / (2 * to_common + to_usual)
+    np.testing.assert_allclose(fitted[2], mean, atol=1e-3)
     assert np.abs(fitted[0] - fitted[1]).max() > 0.01
 
 
 def test_a_bin_with_few_documents_stays_near_the_common_weights():
     counts, random = np.array([2000, 1]), np.random.default_rng(9)
-    common = simulated(random, 500, counts, 0.6, 0.4, -1)
-    other = simulated(random, 500, counts, 0.6, 0.4, -5)
+    common = simulated(random, 2000, counts, 0.6, 0.4, -1)
+    other = simulated(random, 2000, counts, 0.6, 0.4, -5)
     distances = []
-    for few in (5, 500):
+    for few in (5, 2000):
         frequent, rare = common.label_ids == 0, (other.label_ids == 1) & (other.documents < few)
         of = fusion.concatenate([Cells(*(x[frequent] for x in common)), Cells(*(x[rare] for x in other))])
-        fitted = fusion.fit(of, counts)
+        fitted = fusion.fit(of, counts, "tree")
         distances.append(abs(fitted.offset[1] - fitted.offset[0]))
     assert distances[0] < 0.5
     assert distances[1] > 4 * distances[0]
@@ -184,7 +190,7 @@ def test_a_bin_with_few_documents_stays_near_the_common_weights():
 
 def test_labels_of_a_bin_have_the_same_weights():
     counts = np.array([999, 300, 299, 2, 0])
-    fitted = fusion.fit(simulated(np.random.default_rng(10), 50, counts, 0.6, 0.4, -1), counts)
+    fitted = fusion.fit(simulated(np.random.default_rng(10), 50, counts, 0.6, 0.4, -1), counts, "tree")
     for weights in fitted:
         assert weights.dtype == np.float32
         assert weights[0] == weights[1] != weights[2]
@@ -193,9 +199,67 @@ def test_labels_of_a_bin_have_the_same_weights():
 
 def test_one_label_that_every_document_has_is_fitted():
     of = simulated(np.random.default_rng(11), 40, np.array([40]), 0.6, 0.4, -1)._replace(true=np.ones(40))
-    fitted = fusion.fit(of, np.array([40]))
+    fitted = fusion.fit(of, np.array([40]), "tree")
     assert np.isfinite(fitted).all()
     assert fusion.score(fitted, of).min() > 0
+
+
+def test_without_documents_the_weights_are_the_usual_ones():
+    fitted = fusion.fit(fusion.concatenate([]), COUNTS, "svm")
+    np.testing.assert_allclose(np.stack(fitted, axis=1), np.tile(fusion.USUAL["svm"], (4, 1)), rtol=1e-6)
+
+
+# --- calibration
+
+
+def test_calibration_keeps_the_order_and_brings_the_probabilities_of_the_best_labels_near_to_how_often_they_are_right():
+    random = np.random.default_rng(12)
+    counts = np.full(20, 40)
+    of = simulated(random, 400, counts, 0.6, 0.4, -1)
+    steep = fusion.Fusion(*(3 * weights for weights in fusion.fit(of, counts, "tree")))
+    calibrated = fusion.calibrated(steep, of, 400)
+    top = fusion.best(fusion.score(steep, of), of, 400, 5)
+    np.testing.assert_array_equal(fusion.best(fusion.score(calibrated, of), of, 400, 5), top)
+    is_best = (top[of.documents] == of.label_ids[:, None]).any(axis=1)
+    before, after = (
+        abs(np.mean(of.true[is_best] - 1 / (1 + np.exp(-fusion.score(weights, of)[is_best]))))
+        for weights in (steep, calibrated)
+    )
+    assert after < 0.01 < before
+
+
+# --- candidates
+
+
+def test_candidates_and_listed_labels_are_fused_each_once():
+    random = np.random.default_rng(13)
+    weights = fusion.Fusion(*random.random((3, 6)).astype(np.float32))
+    listed = np.array([[1, 4, 2], [0, -1, -1], [-1, -1, -1]], np.int32)
+    values = np.where(listed < 0, FLOOR, random.normal(size=listed.shape)).astype(np.float32)
+    label_ids = np.array([[4, 5], [3, -1], [2, 0]], np.int32)
+    logits = random.normal(size=label_ids.shape).astype(np.float32)
+    ids, fused = map(
+        np.asarray, weights.of_candidates(jnp.asarray(label_ids), jnp.asarray(logits), Ranked(listed, values))
+    )
+    dense = reference.dense_lists(listed, values, 6, FLOOR)
+    network = reference.dense_lists(label_ids, logits, 6, FLOOR)
+    expected = reference.fused(network, dense, *weights)
+    assert [sorted(row[row >= 0].tolist()) for row in ids] == [[1, 2, 4, 5], [0, 3], [0, 2]]
+    for row in range(3):
+        kept = ids[row] >= 0
+        np.testing.assert_allclose(fused[row, kept], expected[row, ids[row, kept]], rtol=1e-5)
+
+
+def test_cells_of_candidates_have_both_logits():
+    ranked = Ranked(np.array([[1, 3], [0, -1]], np.int32), np.array([[0.5, -1], [2, FLOOR]], np.float32))
+    label_ids, logits = np.array([[3, 2], [0, -1]], np.int32), np.array([[4, 5], [6, -np.inf]], np.float32)
+    of = fusion.candidate_cells(np.array([7, 9]), label_ids, logits, ranked, [np.array([2]), np.array([0, 5])])
+    assert of.documents.tolist() == [7, 7, 9]
+    assert of.label_ids.tolist() == [3, 2, 0]
+    assert of.network.tolist() == [4, 5, 6]
+    assert of.linear.tolist() == [-1, FLOOR, 2]
+    assert of.true.tolist() == [0, 1, 1]
+    assert of.weights.tolist() == [1, 1, 1]
 
 
 # --- ranking

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from lsfa_jax.data.ranked import FLOOR, Ranked
 from lsfa_jax.sparse import fusion
 from lsfa_jax.sparse.fusion import Cells
 from lsfa_jax.training import fused
+from lsfa_jax.training.linear_side import LinearSide
 from lsfa_jax.util import sharding
 from tests import training_corpus
 from tests.reference import fusion as reference
@@ -28,7 +31,7 @@ def simulated(network_knows, num_documents=120, seed=0):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_network_that_knows_more_is_evidence(seed):
-    evidence = fused.measure(*simulated(1.0, seed=seed), COUNTS, seed)
+    evidence = fused.measure(*simulated(1.0, seed=seed), COUNTS, "tree", seed)
     assert evidence.gain > 2
     assert evidence.share == 1
     assert evidence.speaks_for_network
@@ -36,26 +39,26 @@ def test_a_network_that_knows_more_is_evidence(seed):
 
 def test_noise_of_a_network_is_seldom_evidence_and_changes_little():
     """Three of four bootstrap samples speak for noise once in four times; its weight is near 0 then."""
-    results = [fused.measure(*simulated(0.0, 80, seed), COUNTS, seed) for seed in range(4)]
+    results = [fused.measure(*simulated(0.0, 80, seed), COUNTS, "tree", seed) for seed in range(4)]
     assert sum(evidence.speaks_for_network for evidence in results) <= 2, results
     assert all(abs(evidence.gain) < 1.5 for evidence in results), results
 
 
 def test_a_network_that_ranks_the_wrong_labels_high_is_no_evidence():
-    evidence = fused.measure(*simulated(-1.0), COUNTS, 0)
+    evidence = fused.measure(*simulated(-1.0), COUNTS, "tree", 0)
     assert evidence.gain <= 0
     assert not evidence.speaks_for_network
 
 
 def test_a_network_that_changes_nothing_is_no_evidence():
     cells, truth = simulated(0.0)
-    evidence = fused.measure(cells._replace(network=np.zeros_like(cells.network)), truth, COUNTS, 0)
+    evidence = fused.measure(cells._replace(network=np.zeros_like(cells.network)), truth, COUNTS, "tree", 0)
     assert evidence == (0, 0)
 
 
 def test_the_evidence_follows_from_the_seed():
     cells, truth = simulated(0.1)
-    first, again, reseeded = (fused.measure(cells, truth, COUNTS, seed) for seed in (1, 1, 2))
+    first, again, reseeded = (fused.measure(cells, truth, COUNTS, "tree", seed) for seed in (1, 1, 2))
     assert first == again
     assert first != reseeded
 
@@ -64,16 +67,16 @@ def test_documents_without_cells_are_no_evidence():
     """Of many validation documents some are left out."""
     cells, truth = simulated(1.0)
     few = Cells(*(values[cells.documents < 60] for values in cells))
-    assert fused.measure(few, truth, COUNTS, 0).gain > 2
+    assert fused.measure(few, truth, COUNTS, "tree", 0).gain > 2
 
 
 def test_labels_are_scored_by_weights_that_were_not_fitted_on_their_documents(monkeypatch):
     cells, truth = simulated(1.0)
     fitted, scored = [], []
     fit, score = fusion.fit, fusion.score
-    monkeypatch.setattr(fusion, "fit", lambda of, counts: fitted.append(set(of.documents)) or fit(of, counts))
+    monkeypatch.setattr(fusion, "fit", lambda of, *rest: fitted.append(set(of.documents)) or fit(of, *rest))
     monkeypatch.setattr(fusion, "score", lambda weights, of: scored.append(set(of.documents)) or score(weights, of))
-    fused.measure(cells, truth, COUNTS, 0)
+    fused.measure(cells, truth, COUNTS, "tree", 0)
     assert len(fitted) == len(scored) == 4
     assert all(not one & other for one, other in zip(fitted, scored, strict=True))
     assert set.union(*scored) == set(range(120))
@@ -123,13 +126,16 @@ def test_of_many_documents_some_are_drawn_with_the_seed(network, tiny, ranked, m
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_without_evidence_the_network_has_no_weight(network, tiny, ranked):
+def test_without_evidence_the_network_has_no_weight(network, tiny, ranked, monkeypatch):
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     batches, params = training_corpus.batches(tiny.validation), sharding.replicate(mesh, network[1])
     counts = tiny.published_counts[:8]
-    weights, evidence = fused.fit(network[0], params, batches, mesh, ranked, counts, 0)
+    linear = LinearSide(SimpleNamespace(kind="svm"), {"svm": {"validation": ranked}})
+    assert fused.fit(network[0], params, batches, mesh, linear, counts, 0)[1] is None
+    monkeypatch.setattr(fused, "LEAST_DOCUMENTS", 5)
+    weights, evidence = fused.fit(network[0], params, batches, mesh, linear, counts, 0)
     assert evidence.speaks_for_network == bool(np.any(weights.network > 0))
-    again, same = fused.fit(network[0], params, batches, mesh, ranked, counts, 0)
+    again, same = fused.fit(network[0], params, batches, mesh, linear, counts, 0)
     assert same == evidence
     for actual, expected in zip(again, weights, strict=True):
         np.testing.assert_array_equal(actual, expected)
