@@ -10,9 +10,9 @@ from tests.reference import fusion as reference
 
 
 def random_lists(random, num_documents, num_labels, width):
-    """Lists of different lengths, the empty one among them."""
+    """Lists of different lengths, the empty one among them; what stands beside padding counts for nothing."""
     label_ids = np.full((num_documents, width), -1, np.int32)
-    logits = np.full((num_documents, width), FLOOR, np.float32)
+    logits = np.full((num_documents, width), 5, np.float32)
     for row in range(num_documents):
         length = min(row, width, num_labels)
         label_ids[row, :length] = random.permutation(num_labels)[:length]

@@ -15,7 +15,6 @@ from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.sparse import linear, tf_idf, tree
 from lsfa_jax.sparse.linear import LinearModel
 from lsfa_jax.sparse.svm import Svm
-from lsfa_jax.sparse.tree import Tree
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
 
@@ -87,7 +86,7 @@ def test_texts_are_ranked_as_their_bags(model, features):
     np.testing.assert_allclose(ranked.logits, of_bags.logits, rtol=1e-6)
 
 
-def test_progress_is_told_of_each_document_of_a_tree(model, features):
+def test_each_document_of_a_tree_advances_the_progress(model, features):
     called = []
     model.rank(features, lambda: called.append(1))
     assert len(called) == (features.shape[0] if model.kind == "tree" else 0)
@@ -276,9 +275,7 @@ def test_machines_are_the_same_in_every_training(tiny):
         np.testing.assert_array_equal(actual, expected)
 
 
-def test_a_tree_may_name_labels_in_any_order_and_number():
-    """Labels that its beam does not reach are padding."""
-    assert isinstance(Tree({}), Tree)
+def test_labels_that_are_not_listed_are_padding():
     model = LinearModel(
         tf_idf.TfIdf(["a"], np.ones(1, np.float32)), 3, Svm(np.array([2]), np.ones((1, 1), "f"), np.zeros(1, "f"))
     )
