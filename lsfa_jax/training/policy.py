@@ -1,6 +1,6 @@
 """Which settings follow from the corpus: one policy for `bin/train` and `LSFA`.
 
-It acts with the quick preset, and only on settings that nobody chose; the full preset has the paper's numbers.
+It acts with the quick preset, and only on settings that are not chosen; the full preset has the paper's numbers.
 """
 
 import math
@@ -63,12 +63,12 @@ def acts(config: Config) -> bool:
 
 
 def resolved(config: Config, corpus: Corpus, chosen: Collection[str], *, is_limited: bool = False) -> Config:
-    """Returns the settings with those of `SETTINGS` that nobody chose fitted to the corpus, and prints them.
+    """Returns the settings with those of `SETTINGS` that are not chosen fitted to the corpus, and prints them.
 
     Args:
         config: all settings so far.
         corpus: the documents.
-        chosen: the dotted names of settings that somebody chose: the corpus's file, --config, options.
+        chosen: the dotted names of settings with a value in the corpus's file, in that of --config, or in an option.
         is_limited: a time limit bounds the epochs, so that they need not be bounded by the words of the corpus.
     """
     if not acts(config):
@@ -79,7 +79,7 @@ def resolved(config: Config, corpus: Corpus, chosen: Collection[str], *, is_limi
 
 
 def kept(config: Config, started: Config, chosen: Collection[str]) -> Config:
-    """Returns the settings of a run that continues: what nobody chose now is as it was when the run began."""
+    """Returns the settings of a run that continues: what is not chosen now is as it was when the run began."""
     if not acts(config):
         return config
     return with_values(config, {name: get(started, name) for name in SETTINGS if name not in chosen})
@@ -158,7 +158,7 @@ def shorter_length(lengths: np.ndarray) -> int:
 
 
 def summary(values: Mapping[str, Any]) -> str:
-    """Describes settings that the policy decided, in words; those that nobody would change are left out."""
+    """Describes settings that the policy decided, in words; those that are seldom changed are left out."""
     texts = {
         "optimizer.batch_size": lambda size: f"batches of {size}",
         "representation.epochs": lambda epochs: f"at most {plural(epochs, 'epoch')}",
