@@ -263,3 +263,9 @@ def test_every_metric_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     for name in ranking.METRICS:
         assert f"- **{name}@k**" in page
+
+
+def test_recall_of_lists_is_the_share_of_all_true_labels_that_they_have():
+    listed = np.array([[4, 1, -1], [2, 0, 3], [-1, -1, -1]], np.int32)
+    assert ranking.recall(listed, Ragged.from_rows([[1, 2], [3], []])) == pytest.approx(200 / 3)
+    assert ranking.recall(listed, Ragged.from_rows([[], [], []])) == 0

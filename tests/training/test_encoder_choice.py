@@ -1,0 +1,78 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.training import encoder_choice
+from lsfa_jax.util.console import UserError
+
+VOCABULARY = '{"model": {"vocab": {"the": 0, "law": 1, "of": 2}}}'
+
+
+def corpus(documents, words_each=100, known=0.9):
+    """Documents of the words "the", which the vocabulary has, and "gesetz", which it has not."""
+    ids = np.where(np.arange(documents * words_each) % 100 < 100 * known, 2, 3).astype(np.int32)
+    words = Ragged.from_sizes(ids, np.full(documents, words_each))
+    return SimpleNamespace(train=Documents(words), words=["the", "gesetz"])
+
+
+class Documents:
+    def __init__(self, words):
+        self.words, self.lengths = words, words.sizes
+
+    def __len__(self):
+        return len(self.lengths)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """Two cores, and a pretrained encoder that is there."""
+    monkeypatch.setattr(encoder_choice.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(encoder_choice, "folder_of", lambda name: name)
+    monkeypatch.setattr(encoder_choice, "read_tokenizer", lambda folder: VOCABULARY)
+
+
+def chosen(*arguments, **options):
+    return encoder_choice.settings(corpus(*arguments), **options)
+
+
+def test_few_words_are_learned_with_all_layers_and_more_with_the_last_ones():
+    plans = [chosen(documents) for documents in (2_000, 6_000, 8_000, 12_000)]
+    layers_and_epochs = [(plan["encoder.train"], plan["representation.epochs"]) for plan in plans]
+    assert layers_and_epochs == [("all", 4), (3, 4), (3, 3), (2, 3)]
+    assert all(plan["encoder.pretrained"] == "minilm" for plan in plans)
+
+
+@pytest.mark.parametrize(
+    ("documents", "words", "known", "reason"),
+    [
+        (999, 100, 0.9, "fewer than 1,000 training documents"),
+        (40_000, 100, 0.9, "would take long; --encoder minilm does it"),
+        (2_000, 100, 0.5, "reads English, and knows 50 % of these words"),
+    ],
+)
+def test_the_bilstm_is_chosen_with_a_reason(documents, words, known, reason, capsys):
+    assert chosen(documents, words, known) == {}
+    assert reason in capsys.readouterr().out
+
+
+def test_weights_that_cannot_be_fetched_are_done_without(monkeypatch, capsys):
+    def fails(name):
+        raise UserError("cannot fetch it: no network")
+
+    monkeypatch.setattr(encoder_choice, "folder_of", fails)
+    assert chosen(2_000) == {}
+    assert "bilstm (minilm cannot be had: cannot fetch it: no network)" in capsys.readouterr().out
+
+
+def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open():
+    plan = chosen(10_000, time_limit=3_600)
+    assert plan["encoder.train"] == "all"
+    assert "representation.epochs" not in plan
+    assert chosen(10_000, time_limit=60) == {}
+
+
+def test_more_cores_do_more(monkeypatch):
+    monkeypatch.setattr(encoder_choice.os, "cpu_count", lambda: 16)
+    assert chosen(40_000)["encoder.train"] == "all"
