@@ -36,11 +36,10 @@ def make(B, T, D, L, K, R, H=3, weights="per_label", bias=True, head=True):
 
     candidates = np.full((B, K), -1, np.int32)
     num_positive = np.zeros(B, np.int32)
-    for row in candidates[np.arange(B) != 3]:
+    for document in set(range(B)) - {3}:
         number = random.integers(1, min(K, L) + 1)
-        row[:number] = random.permutation(L)[:number]
-    for document in set(range(B)) - {2, 3}:
-        num_positive[document] = random.integers(0, (candidates[document] >= 0).sum() + 1)
+        candidates[document, :number] = random.permutation(L)[:number]
+        num_positive[document] = 0 if document == 2 else random.integers(1, number + 1)
     is_document = np.arange(B) < max(1, B - 1)
     labels = candidates, random.permutation(L)[:R].astype(np.int32), num_positive, is_document
     return trained, lengths, labels
