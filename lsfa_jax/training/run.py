@@ -131,14 +131,11 @@ def _prepare(
     encoder = initial_encoder(config, corpus)
     partition.split({"encoder": encoder.params}, config.encoder)  # raises where there are fewer layers
     digests = content.digests(corpus, encoder)
-    if not folder.config_file.is_file() and math.isfinite(deadline):
-        epochs = Run(config, corpus, encoder, folder, save_every).epochs_before(deadline)
-        config = policy.with_epochs(config, epochs, chosen)
     folder.check_content(corpus.words, corpus.labels, digests, config)
     run_folder.drop_stages(folder, config, stages, resume)
     folder.create(config, corpus, digests)
     note(f"Run folder: {folder.path}")
-    return Run(config, corpus, encoder, folder, save_every)
+    return Run(config, corpus, encoder, folder, save_every, deadline, chosen)
 
 
 def _check_places(config: Config) -> None:
@@ -171,7 +168,14 @@ class Run:
     """The corpus, model, devices and folder of a run."""
 
     def __init__(
-        self, config: Config, corpus: Corpus, encoder: InitialEncoder, folder: RunFolder, save_every: float
+        self,
+        config: Config,
+        corpus: Corpus,
+        encoder: InitialEncoder,
+        folder: RunFolder,
+        save_every: float,
+        deadline: float = math.inf,
+        chosen: Collection[str] = (),
     ) -> None:
         """Prepares batches and the model; compiles nothing yet.
 
@@ -181,8 +185,11 @@ class Run:
             encoder: what the encoder starts from.
             folder: the run folder.
             save_every: seconds between checkpoints; infinity: none at all, where no later command continues the run.
+            deadline: time (`time.monotonic`) before which the run ends, if need be with fewer epochs of stage 1.
+            chosen: names of the settings that keep their values then.
         """
         self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
+        self._deadline, self._chosen = deadline, chosen
         self.initial_encoder = encoder
         self.mesh = sharding.make_mesh()
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
@@ -314,13 +321,14 @@ class Run:
             return NoCheckpoints()
         return Checkpoints(self.folder.checkpoints(stage), self.save_every)
 
-    def epochs_before(self, deadline: float) -> int:
-        """Times a few steps of stage 1; returns its epochs with which the run ends before a time (`time.monotonic`)."""
-        _, frozen = partition.split({"encoder": self.initial_encoder.params}, self.config.encoder)
-        stage = self._first_stage(self.train, None, sharding.replicate(self.mesh, frozen))
+    def _plan_epochs(self, train: Batches, frozen: PyTree) -> None:
+        """Times a few steps of stage 1 and keeps, in the settings too, the epochs with which the run ends in time."""
+        stage = self._first_stage(train, None, frozen)
         state = sharding.replicate(self.mesh, self._first_state(stage))
         sizes = time_limit.Sizes(**{name: len(split) for name, split in self.splits.items()})
-        return time_limit.fitted_epochs(stage, state, self.config, sizes, deadline)
+        epochs = time_limit.fitted_epochs(stage, state, self.config, sizes, self._deadline)
+        self.config = policy.with_epochs(self.config, epochs, self._chosen)
+        self.folder.write_config(self.config)
 
     def _first_stage(
         self, train: Batches, validate: Callable[[PyTree], dict[str, float]] | None, frozen: PyTree
@@ -351,6 +359,8 @@ class Run:
                 params = sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
                 train = self._encoded(params, "train", train)
                 validation = self._encoded(params, "validation", validation)
+            if not checkpoints.exists and math.isfinite(self._deadline):
+                self._plan_epochs(train, frozen)
             stage = self._first_stage(train, self._validator(validation), frozen)
             state = self._run_stage(stage, lambda: self._first_state(stage), checkpoints)
         if runs_now:

@@ -142,12 +142,16 @@ class RunFolder:
         }
         model_folder.invalidate(self.path)
         # The settings first: a run that is killed after this can be resumed.
-        self._write("config.toml", to_toml(config))
+        self.write_config(config)
         for name, text in model_folder.text_files(corpus.words, corpus.labels, corpus.tokenizer).items():
             self._write(name, text)
         if digests is not None:
             self._write(self._content_file.name, json.dumps(dict(digests), indent=2) + "\n")
         self._write("environment.json", json.dumps(environment, indent=2) + "\n")
+
+    def write_config(self, config: Config) -> None:
+        """Writes the settings."""
+        self._write(self.config_file.name, to_toml(config))
 
     def read_config(self) -> Config:
         """Reads the settings of the run in the folder."""
