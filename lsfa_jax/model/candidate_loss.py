@@ -1,8 +1,8 @@
 """Eq. 2-6 for the candidates of each document, and an unbiased estimate of Eq. 6 over all labels from them.
 
-A document's candidates C_b are K labels that may be right, its own labels among them. They are summed one by one. All
-other labels are represented by a sample S of R of the L labels, drawn uniformly without replacement and shared by the
-batch. A label is in S with probability R / L, so
+A document's candidates C_b are K labels that may be right, all labels of the document among them. They are summed one
+by one. All other labels are represented by a sample S of R of the L labels, drawn uniformly without replacement and
+shared by the batch. A label is in S with probability R / L, so
 
     sum_{l in C_b} f_bl + L / R sum_{l in S, not in C_b} f_bl
 
