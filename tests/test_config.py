@@ -550,7 +550,7 @@ def test_options_and_files_change_the_settings_of_an_encoder(tmp_path):
 
 @pytest.mark.parametrize("line", [["--encoder"], ["--encoder", "--resume"], ["--encoder="]])
 def test_an_encoder_without_a_name_is_an_error(line):
-    with pytest.raises(UserError, match="--encoder: expected bilstm, cnn, minilm, or the folder"):
+    with pytest.raises(UserError, match="--encoder: expected auto, bilstm, cnn, minilm, or the folder"):
         parse(line)
 
 

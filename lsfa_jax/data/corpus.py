@@ -76,8 +76,6 @@ class Corpus:
     """Label names: first the `num_labels` that training has, most frequent first, then those only seen elsewhere."""
     num_labels: int
     """L, the labels that the model knows."""
-    bag_words: list[str] = field(repr=False)
-    """The words that bags of words count."""
     published_counts: np.ndarray = field(repr=False)
     """int64[len(labels)], documents of each label in the published training split, held-out ones included."""
     published_documents: int = 0
@@ -86,6 +84,8 @@ class Corpus:
     """Words of those documents, before texts are cut."""
     test_words: int = 0
     """Words of the test documents, before texts are cut."""
+    bag_words: list[str] = field(default_factory=list, repr=False)
+    """The words that bags of words count."""
     pieces: Pieces | None = field(default=None, repr=False)
     """The vocabulary where texts are word pieces of a pretrained encoder."""
 

@@ -91,6 +91,8 @@ def train(
     chosen = policy.SETTINGS if chosen is None else chosen
     if started is not None:
         config = policy.kept(config, started, chosen)
+        if config.candidates == "auto":
+            config = config.model_copy(update={"candidates": started.candidates})
     if not folder.config_file.is_file():
         run_folder.check_can_start(folder, config, stages, resume)  # before the folder is created
 
@@ -540,7 +542,7 @@ class Run:
         weights, evidence = fused.fit(self.model, params, self.validation, self.mesh, linear, counts, self.config.seed)
         documents = plural(len(self.validation.split), "validation document")
         if evidence is None:
-            note(f"Fused: network and {title}, with usual weights, because {documents} are too few to fit them")
+            note(f"Fused: network and {title}; {documents} are too few to say what the network adds")
         else:
             reason = "" if evidence.speaks_for_network else f", which is no evidence for it: the {title} decides alone"
             gain = f"the network adds {evidence.gain:+.2f} points of N@5 to the {title}"

@@ -90,7 +90,7 @@ def uninterrupted(environment, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
     command = Command(environment, *long_run(data, folder))
     assert command.end() == 0, command.err
-    assert "Before and after augmentation" in command.out
+    assert "is the model that predicts" in command.out
     return folder
 
 
@@ -246,20 +246,6 @@ def test_resuming_needs_a_run(run, data, tmp_path, options):
     assert not folder.exists()
 
 
-def test_a_baseline_is_compared_with_the_model_at_the_end(run, data, uninterrupted, tmp_path, monkeypatch):
-    folder = shutil.copytree(uninterrupted, tmp_path / "copy")
-    line = ("--output", folder, "--resume", "--baseline")
-    code, out, err = run(*line, "svm")
-    assert (code, err) == (0, "")
-    tables = out[out.index("Before and after augmentation") :]
-    assert "all: model   all: svm" in tables
-    measured = json.loads((uninterrupted / "metrics.json").read_text())["test"]["P@1"]
-    shown = next(line.split() for line in tables[tables.index("all: model") :].splitlines() if " P@1 " in line)
-    assert shown[1] == f"{measured:.2f}"
-    monkeypatch.setitem(sys.modules, "omikuji", None)  # not installed
-    assert_user_error(run(*line, "tree"), "pip install omikuji")
-
-
 def test_stages_must_be_consecutive(run, data, tmp_path):
     line = (*arguments(data, tmp_path / "run"), "--stages", "representation", "adjustment")
     assert_user_error(run(*line), "--stages representation adjustment: expected one stage, or consecutive ones")
@@ -280,7 +266,7 @@ def assert_complete(outcome, folder, *texts):
     measured = results(folder)
     for stage in measured["stages"].values():
         metrics = {k: v for k, v in stage["test"].items() if k not in ("head", "tail")}
-        assert len(metrics) == 13
+        assert len(metrics) == 14
         assert all(0 <= value <= 100 + 1e-9 for value in metrics.values())
     return measured
 

@@ -128,7 +128,8 @@ def test_a_moved_folder_predicts_the_fused_probabilities(finished, tmp_path, cap
 
 def test_bin_evaluate_measures_the_fused_score(finished, data):
     report = evaluate(EvaluateArguments(run=str(finished.folder), file=str(data / "test.jsonl")))
-    measured = report["systems"]["model"]["all"]
+    assert set(report["systems"]) == {"fused", "network", "svm"}
+    measured = report["systems"]["fused"]["all"]
     for name in ("P@1", "N@5", "PSP@5"):
         assert measured[name] == pytest.approx(finished.metrics["test"][name])
 
@@ -152,12 +153,11 @@ def test_without_fusion_the_better_stage_is_the_model_and_the_linear_one_is_meas
     assert not (tmp_path / "run" / "linear").exists()
 
 
-def test_on_few_validation_documents_nothing_is_fused(finished, tmp_path, capsys):
+def test_few_validation_documents_are_fused_without_asking_for_evidence(finished, tmp_path, capsys):
     data = training_corpus.write(tmp_path / "data", training_corpus.documents(validation=29))
     config = training_corpus.run_config(data, linear="svm", representation={"epochs": 1})
     content = runs.train(tmp_path / "run", config, ("representation",))
     out = capsys.readouterr().out
-    assert "are not fused: fewer than 30 validation documents (--data.validation-fraction)" in out
-    assert content["kept"] == "representation"
-    assert set(content["stages"]) == {"svm", "representation"}
-    assert model_folder.read(tmp_path / "run").linear is None
+    assert "Fused: network and one-versus-rest SVM; 29 validation documents are too few to say" in out
+    assert content["kept"] == "fused"
+    assert np.any(model_folder.read(tmp_path / "run").fusion.network > 0)

@@ -426,10 +426,12 @@ def test_a_model_without_a_linear_one_replaces_one_with_it(fused, tmp_path):
     assert not (copy / "linear").exists()
 
 
-def test_a_linear_model_without_weights_is_not_written(fused, tmp_path):
-    """Without weights there is no score that it takes part in."""
-    model_folder.write(tmp_path, replace(fused[1]["svm"], fusion=None))
-    assert model_folder.read(tmp_path).linear is None
+def test_a_linear_model_that_only_proposes_labels_has_no_weights(fused, tmp_path):
+    model = replace(fused[1]["svm"], fusion=None)
+    model_folder.write(tmp_path, model)
+    read = model_folder.read(tmp_path)
+    assert read.fusion is None
+    assert read.linear.files() == model.linear.files()
 
 
 @pytest.mark.parametrize("change", ["fewer", "none", "another type", "not finite", "unknown"])
