@@ -1,6 +1,7 @@
 """The command behind bin/train: settings from files and options, then a run."""
 
 import argparse
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,8 @@ def leaves_encoder_open(arguments: TrainArguments, argv: Sequence[str]) -> bool:
     from lsfa_jax.data import named
 
     is_open = arguments.preset == "quick" and arguments.profile == "paper" and not named.entry(arguments.dataset).shape
-    has_vectors = any(word.partition("=")[0] == "--vectors" for word in argv)
+    in_file = _settings_file(_early_options(argv))[0].get("vectors", "none") != "none"
+    has_vectors = in_file or any(word.partition("=")[0] == "--vectors" for word in argv)
     starts = not arguments.resume and STAGES[0] in arguments.stages
     return (
         is_open
@@ -185,12 +187,13 @@ def _layer_names(chosen: argparse.Namespace, file: Mapping[str, Any], where: str
     return names
 
 
-def train(arguments: TrainArguments, chosen: Collection[str]) -> dict[str, Any]:
+def train(arguments: TrainArguments, chosen: Collection[str], started: float) -> dict[str, Any]:
     """Runs the stages that the arguments name and returns what metrics.json holds.
 
     Args:
         arguments: of the command line.
         chosen: the names of the settings that are not fitted to the corpus, as `chosen_settings` returns them.
+        started: when the command began, on the clock of `time.monotonic`; the time limit counts from there.
 
     Raises:
         UserError: something is wrong with the data, the settings or the run folder.
@@ -205,7 +208,7 @@ def train(arguments: TrainArguments, chosen: Collection[str]) -> dict[str, Any]:
         resume=arguments.resume,
         save_every=arguments.save_every,
         chosen=chosen,
-        seconds=duration.parse(arguments.time_limit, "--time-limit"),
+        seconds=duration.parse(arguments.time_limit, "--time-limit") - (time.monotonic() - started),
     )
 
 
@@ -223,6 +226,7 @@ def _with_output(arguments: TrainArguments) -> TrainArguments:
 def _command(argv: list[str], prog: str) -> None:
     from lsfa_jax.util.malloc import keep_freed_memory
 
+    started = time.monotonic()
     keep_freed_memory()
     arguments = parse(argv, prog)
     duration.parse(arguments.time_limit, "--time-limit")
@@ -238,7 +242,7 @@ def _command(argv: list[str], prog: str) -> None:
         if leaves_encoder_open(arguments, argv):
             argv = with_encoder(arguments, argv)
             arguments = parse(argv, prog).model_copy(update={"output": arguments.output})
-        train(arguments, chosen_settings(argv))
+        train(arguments, chosen_settings(argv), started)
     except (KeyboardInterrupt, SystemExit):  # SIGINT, SIGTERM before the first stage
         console.error(how_to_resume(RunFolder(Path(arguments.output))))
         raise

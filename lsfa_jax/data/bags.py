@@ -56,9 +56,10 @@ class BagSpool:
         self._counts.close()
 
 
-def choose_words(train: csr_matrix) -> np.ndarray:
-    """Returns the ids, ascending, of the words that at least two of the training documents have."""
-    return np.flatnonzero(np.bincount(train.indices, minlength=train.shape[1]) >= _LEAST_DOCUMENTS)
+def choose_words(rows: csr_matrix, in_training: np.ndarray) -> np.ndarray:
+    """Returns the ids, ascending, of the words that at least two of the rows where bool[N] is true have."""
+    words = rows.indices[np.repeat(in_training, np.diff(rows.indptr))]
+    return np.flatnonzero(np.bincount(words, minlength=rows.shape[1]) >= _LEAST_DOCUMENTS)
 
 
 def write(folder: Path, bags: csr_matrix) -> None:

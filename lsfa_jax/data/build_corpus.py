@@ -448,7 +448,7 @@ def _write_splits(
 def _write_bags(folder: Path, parts: Mapping[str, _Part], published: _Part, reader: _Reader) -> list[str]:
     """Writes the splits' bags of words; returns their words, those of at least two published training documents."""
     rows = {id(part.spool): part.spool.bags(len(reader.bag_counter.ids)) for part in parts.values()}
-    kept = bags.choose_words(rows[id(published.spool)][published.keep])
+    kept = bags.choose_words(rows[id(published.spool)], published.keep)
     for split, part in parts.items():
         bags.write(folder / split, rows[id(part.spool)][part.keep][:, kept])
     words = list(reader.bag_counter.ids)

@@ -134,6 +134,8 @@ def _histogram(probabilities: jax.Array, true: jax.Array, document_mask: jax.Arr
 
 
 def _counts(reached: jax.Array, true: jax.Array, num_labels: int, label_ids: jax.Array | None) -> jax.Array:
+    if label_ids is not None:  # where a document has fewer, -1 would count as the last label
+        reached = reached & (label_ids >= 0)
     cells = jnp.stack([reached, reached & true]).astype(jnp.int32)
     if label_ids is None:
         return cells.sum(axis=1)

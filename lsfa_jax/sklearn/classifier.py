@@ -351,7 +351,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
     def _ranked(self, texts: list[str], top: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the columns in `classes_` of each text's best labels, and their probabilities."""
         compilation_cache.keep_on_disk()
-        self._predictor = predictor = getattr(self, "_predictor", None) or Predictor(self.model_)
+        self._predictor = predictor = getattr(self, "_predictor", None) or Predictor(self.model_, all_labels=True)
         place = {name: column for column, name in enumerate(self._labels.classes)}
         columns = np.array([place[name] for name in self.model_.labels])
         for label_ids, probabilities in predictor.predict(texts, top):

@@ -134,7 +134,7 @@ def cells(
 def candidate_cells(
     documents: np.ndarray, label_ids: np.ndarray, logits: np.ndarray, ranked: Ranked, truth: Sequence[np.ndarray]
 ) -> Cells:
-    """Returns the pairs of documents and their candidates, where only these are ever predicted.
+    """Returns the pairs of documents and the candidates that the network has scored.
 
     Args:
         documents: int[B], their numbers.
@@ -206,7 +206,7 @@ def fit_linear(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
 def calibrated(fusion: Fusion, of: Cells, num_documents: int, num_ranked: int = 5) -> Fusion:
     """Returns weights with k x score + b in place of the score, fitted on the best cells of each document (Platt 1999).
 
-    `fit` weighs all labels, most of which nobody would predict; these are the ones whose probabilities are read. The
+    `fit` weighs all labels, most of which are never predicted; these are the ones whose probabilities are read. The
     order of a document's labels stays the same, because k and b are common to all.
     """
     from scipy.optimize import minimize

@@ -34,6 +34,9 @@ MOST_LISTED = 512
 # One-versus-rest machines are trained where they take seconds and megabytes: labels x documents, and labels x words.
 _MOST_PAIRS, _MOST_WEIGHTS = 6_000_000, 25_000_000
 
+# Documents that the machines score at a time.
+_ROWS = 2048
+
 _ARRAYS, _WORDS, _TREE = "model.safetensors", "words", "tree/"
 
 
@@ -68,10 +71,12 @@ class LinearModel:
                 ranked.logits[row, : len(ids)] = _logits(probabilities)
                 advance()
             return ranked
-        decisions = np.maximum(self.trained.decisions(features), FLOOR)
-        order = np.argsort(-decisions, axis=1, kind="stable")[:, :width]
-        ranked.label_ids[:, : order.shape[1]] = self.trained.label_ids[order]
-        ranked.logits[:, : order.shape[1]] = np.take_along_axis(decisions, order, axis=1)
+        for start in range(0, features.shape[0], _ROWS):  # no array of all documents and labels exists
+            rows = slice(start, start + _ROWS)
+            decisions = np.maximum(self.trained.decisions(features[rows]), FLOOR)
+            order = np.argsort(-decisions, axis=1, kind="stable")[:, :width]
+            ranked.label_ids[rows, : order.shape[1]] = self.trained.label_ids[order]
+            ranked.logits[rows, : order.shape[1]] = np.take_along_axis(decisions, order, axis=1)
         return ranked
 
     def rank_texts(self, texts: Iterable[str], tokenizer: Tokenizer) -> Ranked:

@@ -1,8 +1,7 @@
 """Which encoder learns most within minutes on a corpus: `--encoder auto`.
 
 On a few thousand English documents a pretrained transformer is far ahead of the encoders that start from nothing
-(docs/encoders.md); it is chosen where fine-tuning it, or its last layers, takes no more than a quarter of an hour on
-these devices.
+(docs/encoders.md); it is chosen where fine-tuning it, or its last layers, takes minutes on these devices.
 """
 
 import json

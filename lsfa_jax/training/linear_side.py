@@ -21,13 +21,15 @@ from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.sparse import linear
 from lsfa_jax.sparse.linear import Kind, LinearModel
-from lsfa_jax.util import atomic
+from lsfa_jax.util import atomic, interrupts
 from lsfa_jax.util.console import UserError, note, progress, warn
 
 # A tree is drawn at random; the machines are preferred unless it is better by more than this, in N@5 on validation.
 _TREE_ADVANTAGE = 0.5
 
-_SPLITS = ("validation", "test")
+_SPLITS = ("train", "validation", "test")
+
+_NO_LISTS = Ranked(np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32))
 
 _LISTS, _CHECKSUM = ".safetensors", "sha256"
 
@@ -39,7 +41,13 @@ class LinearSide:
     model: LinearModel
     """The one that is fused, trained on all published training documents."""
     lists: dict[Kind, dict[str, Ranked]]
-    """The lists of validation and test documents, of each model that was trained."""
+    """The lists of each split, by each model that was trained; of training documents, as many labels as candidates are
+    needed."""
+
+    @property
+    def train(self) -> Ranked:
+        """The lists of the training documents, by the model of `validation`: no validation document shaped them."""
+        return self.lists[self.model.kind]["train"]
 
     @property
     def validation(self) -> Ranked:
@@ -52,13 +60,14 @@ class LinearSide:
         return self.lists[self.model.kind]["test"]
 
 
-def train(config: Config, corpus: Corpus, folder: Path, advice: str) -> LinearSide | None:
+def train(config: Config, corpus: Corpus, num_candidates: int, folder: Path, advice: str) -> LinearSide | None:
     """Trains the linear models that the settings name, or reads them where the run has them already.
 
     Args:
         config: all settings.
         corpus: the documents.
-        folder: where they are kept.
+        num_candidates: labels that are listed for each training document; 0 where they are not needed.
+        folder: where the models and lists are kept.
         advice: what to do if it cannot be written.
 
     Returns:
@@ -72,8 +81,9 @@ def train(config: Config, corpus: Corpus, folder: Path, advice: str) -> LinearSi
     for kind in _kinds(config, corpus):
         if not (folder / kind).is_dir():
             try:
-                new = _train(kind, corpus)
+                new = _train(kind, corpus, num_candidates)
             except UserError as error:
+                interrupts.check()  # Ctrl-C ends the library's process too
                 warn(f"no {linear.TITLES[kind]}: {error}")
                 continue
             _write(folder / kind, *new, advice)
@@ -100,7 +110,7 @@ def _kinds(config: Config, corpus: Corpus) -> list[Kind]:
     return affordable
 
 
-def _train(kind: Kind, corpus: Corpus) -> tuple[LinearModel, dict[str, Ranked]]:
+def _train(kind: Kind, corpus: Corpus, num_candidates: int) -> tuple[LinearModel, dict[str, Ranked]]:
     """Trains a model without and, where they are published training documents, with the validation documents."""
     train, validation = corpus.train, corpus.validation
     words, num_labels = corpus.bag_words, corpus.num_labels
@@ -118,29 +128,12 @@ def _train(kind: Kind, corpus: Corpus) -> tuple[LinearModel, dict[str, Ranked]]:
             _joined(train.labels, validation.labels),
             num_labels,
         )
+    interrupts.check()
     return model, {
+        "train": _rank(first, train.bags, words, num_candidates) if num_candidates else _NO_LISTS,
         "validation": _rank(first, validation.bags, words),
         "test": _rank(model, corpus.test.bags, words),
     }
-
-
-def training_candidates(linear_side: LinearSide, corpus: Corpus, folder: Path, number: int, advice: str) -> np.ndarray:
-    """Returns the best labels of each training document, int32[N, `number`], -1 where there are fewer.
-
-    They are kept in `folder` beside the models.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    file = folder / "candidates.npy"
-    if file.is_file():
-        kept = np.load(file, allow_pickle=False)
-        if kept.shape == (len(corpus.train), min(number, corpus.num_labels)):
-            return np.asarray(kept)
-    label_ids = _rank(linear_side.model, corpus.train.bags, corpus.bag_words, number).label_ids
-    with atomic.replacing(file, advice) as partial, partial.open("wb") as stream:
-        np.save(stream, label_ids)
-    return np.asarray(label_ids)
 
 
 def _rank(model: LinearModel, bags: csr_matrix | None, words: list[str], most: int = linear.MOST_LISTED) -> Ranked:

@@ -198,7 +198,7 @@ def read(folder: Path) -> TrainedModel:
         tokenizer=_text(folder / _TOKENIZER, content[_TOKENIZER]) if manifest.encoder else "",
         architecture=shape.architecture,
         linear=linear,
-        fusion=_fusion(folder / _WEIGHTS, fusion, len(labels)) if fusion else None,
+        fusion=_fusion(folder / _WEIGHTS, fusion, linear, len(labels)) if fusion else None,
     )
     try:
         size = model.vocabulary().size
@@ -227,7 +227,9 @@ def _linear(folder: Path, manifest: "_Manifest") -> LinearModel | None:
     return model
 
 
-def _fusion(path: Path, arrays: dict[str, np.ndarray], num_labels: int) -> Fusion:
+def _fusion(path: Path, arrays: dict[str, np.ndarray], linear: LinearModel | None, num_labels: int) -> Fusion:
+    if linear is None:
+        raise _damaged(path, f"it has weights of a fused score, and {_MANIFEST} lists no linear model")
     try:
         fusion = Fusion(**arrays)
     except TypeError:

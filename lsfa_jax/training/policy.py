@@ -62,18 +62,17 @@ def acts(config: Config) -> bool:
     return config.preset == "quick" and config.profile == "paper"
 
 
-def resolved(config: Config, corpus: Corpus, chosen: Collection[str], *, is_limited: bool = False) -> Config:
+def resolved(config: Config, corpus: Corpus, chosen: Collection[str]) -> Config:
     """Returns the settings with those of `SETTINGS` that are not chosen fitted to the corpus, and prints them.
 
     Args:
         config: all settings so far.
         corpus: the documents.
         chosen: the dotted names of settings with a value in the corpus's file, in that of --config, or in an option.
-        is_limited: a time limit bounds the epochs, so that they need not be bounded by the words of the corpus.
     """
     if not acts(config):
         return config
-    values = {name: value for name, value in _fitted(config, corpus, chosen, is_limited).items() if name not in chosen}
+    values = {name: value for name, value in _fitted(config, corpus, chosen).items() if name not in chosen}
     note(f"From the corpus: {summary(values)}")
     return with_values(config, values)
 
@@ -85,6 +84,12 @@ def kept(config: Config, started: Config, chosen: Collection[str]) -> Config:
     return with_values(config, {name: get(started, name) for name in SETTINGS if name not in chosen})
 
 
+def most_epochs_in_time(config: Config, chosen: Collection[str]) -> int:
+    """Returns the most epochs of a run with a time limit, which bounds them in place of the words of the corpus."""
+    is_fitted = acts(config) and not config.encoder.pretrained and "representation.epochs" not in chosen
+    return _MOST_EPOCHS if is_fitted else config.representation.epochs
+
+
 def with_epochs(config: Config, epochs: int, chosen: Collection[str]) -> Config:
     """Returns the settings with so many epochs of stage 1; averaging and the contrastive loss start within them."""
     starts = {name: min(get(config, name), epochs) for name in ("optimizer.swa_start_epoch", "psc.start_epoch")}
@@ -92,11 +97,11 @@ def with_epochs(config: Config, epochs: int, chosen: Collection[str]) -> Config:
     return with_values(config, {"representation.epochs": epochs} | kept_starts)
 
 
-def _fitted(config: Config, corpus: Corpus, chosen: Collection[str], is_limited: bool) -> dict[str, Any]:
+def _fitted(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str, Any]:
     """Returns a value for every setting that the policy decides; values follow from each other where one is chosen."""
     # Fine-tuning takes few epochs whatever the size: its file has what is measured for it.
     from_the_start = not config.encoder.pretrained
-    values = _training_from_the_start(config, corpus, chosen, is_limited) if from_the_start else {}
+    values = _training_from_the_start(config, corpus, chosen) if from_the_start else {}
 
     def value(name: str) -> Any:
         return get(config, name) if name in chosen else values.get(name, get(config, name))
@@ -114,12 +119,10 @@ def _fitted(config: Config, corpus: Corpus, chosen: Collection[str], is_limited:
     return values | starts | sizes
 
 
-def _training_from_the_start(
-    config: Config, corpus: Corpus, chosen: Collection[str], is_limited: bool
-) -> dict[str, Any]:
+def _training_from_the_start(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str, Any]:
     """Returns the schedule of an encoder that starts from random weights."""
     documents, settings = len(corpus.train), config.optimizer
-    epochs = _MOST_EPOCHS if is_limited else most_epochs(corpus, config.encoder.hidden_size)
+    epochs = most_epochs(corpus, config.encoder.hidden_size)
     tiny = documents < _TINY
     return {
         "data.length_buckets": (shorter_length(corpus.train.lengths),) if tiny else config.data.length_buckets,

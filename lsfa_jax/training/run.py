@@ -129,7 +129,7 @@ def _prepare(
     corpus = load_corpus(config)
     _check_documents(corpus)
     if not folder.config_file.is_file():
-        config = policy.resolved(config, corpus, chosen, is_limited=math.isfinite(deadline))
+        config = policy.resolved(config, corpus, chosen)
     encoder = initial_encoder(config, corpus)
     partition.split({"encoder": encoder.params}, config.encoder)  # raises where there are fewer layers
     digests = content.digests(corpus, encoder)
@@ -328,7 +328,8 @@ class Run:
         stage = self._first_stage(train, None, frozen)
         state = sharding.replicate(self.mesh, self._first_state(stage))
         sizes = time_limit.Sizes(**{name: len(split) for name, split in self.splits.items()})
-        epochs = time_limit.fitted_epochs(stage, state, self.config, sizes, self._deadline)
+        most = policy.most_epochs_in_time(self.config, self._chosen)
+        epochs = time_limit.fitted_epochs(stage, state, self.config, sizes, most, self._deadline)
         self.config = policy.with_epochs(self.config, epochs, self._chosen)
         self.folder.write_config(self.config)
 
@@ -349,7 +350,11 @@ class Run:
         _, frozen = partition.split({"encoder": self.initial_encoder.params}, config.encoder)
         frozen = sharding.replicate(self.mesh, frozen)
         summary.print_start(
-            config, self.corpus, self.train, self.is_head, shortlist_size(config, self.corpus.num_labels)
+            config,
+            self.corpus,
+            self.train,
+            self.is_head,
+            0 if self._candidates else shortlist_size(config, self.corpus.num_labels),
         )
         if not len(self.validation.split):
             warn("no validation documents: every epoch runs, and the last weights are kept")
@@ -483,7 +488,11 @@ class Run:
     def _linear(self) -> LinearSide | None:
         """Trains the linear models and measures them."""
         start = time.monotonic()
-        linear = linear_side.train(self.config, self.corpus, self.folder.checkpoints("linear"), model_folder.ADVICE)
+        config, corpus = self.config, self.corpus
+        wanted = candidates.resolved(config, corpus.num_labels) == "tree"
+        number = config.representation.num_candidates if wanted else 0
+        folder = self.folder.checkpoints("linear")
+        linear = linear_side.train(config, corpus, number, folder, model_folder.ADVICE)
         results, report = self.metrics["stages"], self.config.report
         for kind, lists in linear.lists.items() if linear else ():
             results[kind] = {}
@@ -500,17 +509,19 @@ class Run:
     def _choose_candidates(self, linear: LinearSide | None) -> None:
         """Resolves the setting `candidates`, and gives the batches those of their documents."""
         config, corpus = self.config, self.corpus
-        setting = candidates.resolved(config.candidates, corpus.num_labels)
+        setting = candidates.resolved(config, corpus.num_labels)
         if linear is None:
             if config.candidates == "tree":
                 raise UserError("--candidates tree: there is no linear model that could propose labels")
             setting = "all"
         self.config = config = config.model_copy(update={"candidates": setting})
+        # A run that continues has the same loss, whatever is installed by then.
+        self.folder.write_config(config)
         if linear is None or setting == "all":
             return
-        number, folder = config.representation.num_candidates, self.folder.checkpoints("linear")
+        number = config.representation.num_candidates
         self._candidates = {
-            "train": linear_side.training_candidates(linear, corpus, folder, number, model_folder.ADVICE),
+            "train": linear.train.label_ids[:, :number],
             "validation": linear.validation.label_ids[:, :number],
             "test": linear.test.label_ids[:, :number],
         }

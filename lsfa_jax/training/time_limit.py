@@ -71,8 +71,8 @@ def plan(timing: Timing, sizes: Sizes, adjustment_epochs: int) -> tuple[float, f
     """Estimates a run from the time of its steps.
 
     Each epoch collects prototypes and validates. Once, features are collected for stage 2, stage 3 passes over the
-    documents, both models are scored, and the programs of both stages are compiled, in about the time of those of
-    stage 1, which the disk keeps.
+    documents, both models and the fused score are scored, and the programs of both stages are compiled, in about the
+    time of those of stage 1, which the disk keeps.
 
     Args:
         timing: of the steps of stage 1.
@@ -86,7 +86,7 @@ def plan(timing: Timing, sizes: Sizes, adjustment_epochs: int) -> tuple[float, f
     scored = sizes.validation + sizes.test
     epoch = timing.epoch + forward * (sizes.train + sizes.validation)
     adjustment = adjustment_epochs * (sizes.train + sizes.validation)
-    return epoch, timing.compilation + forward * (sizes.train + adjustment + 2 * scored)
+    return epoch, timing.compilation + forward * (sizes.train + adjustment + 3 * scored + sizes.validation)
 
 
 def epochs_that_fit(seconds: float, epoch: float, once: float, most: int) -> int:
@@ -94,20 +94,21 @@ def epochs_that_fit(seconds: float, epoch: float, once: float, most: int) -> int
     return min(most, max(1, int(((1 - _FREE) * seconds - once) / epoch)))
 
 
-def fitted_epochs(stage: Stage, state: TrainState, config: Config, sizes: Sizes, deadline: float) -> int:
+def fitted_epochs(stage: Stage, state: TrainState, config: Config, sizes: Sizes, most: int, deadline: float) -> int:
     """Times steps, prints the plan and returns the epochs of stage 1 with which the run ends before the deadline.
 
     Args:
         stage: stage 1.
         state: its initial state, whose memory is donated.
-        config: all settings; `representation.epochs` is the most that is returned.
+        config: all settings.
         sizes: of the splits.
+        most: epochs that are returned at most.
         deadline: on the clock of `time.monotonic`.
     """
     timing = time_steps(stage, state, max(1, config.psc.start_epoch))
     epoch, once = plan(timing, sizes, config.adjust.epochs)
     left = deadline - time.monotonic()
-    epochs = epochs_that_fit(left, epoch, once, config.representation.epochs)
+    epochs = epochs_that_fit(left, epoch, once, most)
     total = in_words(epochs * epoch + once)
     if epochs * epoch + once > left:
         warn(f"--time-limit: not even one epoch fits; with one, the run takes about {total} more")

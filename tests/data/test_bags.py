@@ -145,4 +145,5 @@ def test_a_spool_returns_its_rows(tmp_path):
 
 def test_words_of_two_documents_are_chosen_however_often_they_occur():
     rows = csr_matrix(np.array([[1, 9, 0, 2], [1, 0, 0, 1], [0, 0, 0, 1]], np.int32))
-    assert bags.choose_words(rows).tolist() == [0, 3]
+    assert bags.choose_words(rows, np.array([True, True, True])).tolist() == [0, 3]
+    assert bags.choose_words(rows, np.array([False, True, True])).tolist() == [3]

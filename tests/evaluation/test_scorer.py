@@ -184,3 +184,14 @@ def test_of_documents_with_candidates_no_other_label_is_ranked_or_predicted():
     # Of labels that are not scored, none reaches a threshold.
     np.testing.assert_array_equal(scores.histogram[:, 1:], other.histogram[:, 1:])
     assert_equal(scores.confusion, other.confusion)
+
+
+def test_documents_with_fewer_candidates_do_not_count_as_predictions_of_the_last_label():
+    truth = np.zeros((2, 4), bool)
+    truth[:, 0] = True
+    proposed = np.array([[0, -1, -1], [0, 1, -1]], np.int32)
+    batches = Batches(make_split(truth), 4, 2, [1], candidates=proposed)
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
+    logits = np.zeros((2, 4), np.float32)
+    scores = scorer.score_split(table(4), logits, batches, mesh, np.ones((1, 4), bool), NUM_RANKED, 0.0)
+    assert scores.confusion.false_positives.tolist() == [0, 1, 0, 0]

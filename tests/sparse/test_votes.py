@@ -11,7 +11,9 @@ NUM_LABELS = 8
 UNSEEN = NUM_LABELS - 1
 KINDS = [
     "svm",
-    pytest.param("tree", marks=pytest.mark.skipif(not tree.is_installed(), reason="omikuji has no wheel here")),
+    pytest.param(
+        "tree", marks=pytest.mark.skipif(not tree.is_installed(), reason="omikuji has no wheel for this platform")
+    ),
 ]
 
 

@@ -19,8 +19,8 @@ from tests import training_corpus
 RARE = 7
 
 
-def train(corpus, folder, kind):
-    return linear_side.train(training_corpus.config(linear=kind), corpus, folder, "make room")
+def train(corpus, folder, kind, num_candidates=3):
+    return linear_side.train(training_corpus.config(linear=kind), corpus, num_candidates, folder, "make room")
 
 
 def without_label(split: Split, label: int) -> Split:
@@ -59,6 +59,12 @@ def test_lists_of_validation_documents_are_by_a_model_that_never_saw_them(drawn,
     expected = blind.rank(linear.features_of(blind, drawn.validation.bags, drawn.bag_words))
     np.testing.assert_array_equal(side.validation.logits, expected.logits)
     np.testing.assert_array_equal(side.validation.label_ids, expected.label_ids)
+    candidates = blind.rank(linear.features_of(blind, drawn.train.bags, drawn.bag_words), most=3)
+    np.testing.assert_array_equal(side.train.label_ids, candidates.label_ids)
+
+
+def test_training_documents_have_no_lists_where_no_candidates_are_needed(drawn, tmp_path):
+    assert train(drawn, tmp_path, "svm", num_candidates=0).train.label_ids.shape == (0, 0)
 
 
 def test_the_model_that_is_kept_is_trained_on_all_published_training_documents(drawn, kept):
@@ -96,7 +102,7 @@ def test_what_was_trained_is_read_again(drawn, tmp_path, kind, monkeypatch):
 
 def test_a_damaged_folder_is_an_error_that_names_it(drawn, kept, tmp_path):
     files = sorted(file.relative_to(kept) for file in kept.rglob("*") if file.is_file())
-    assert len(files) == 5
+    assert len(files) == 6
     for number, file in enumerate(files):
         for change in ("flipped", "missing", "truncated"):
             folder = shutil.copytree(kept, tmp_path / f"{number}-{change}")

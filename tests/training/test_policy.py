@@ -44,7 +44,9 @@ def test_small_corpora_get_smaller_batches_and_more_epochs():
     narrow = with_values(QUICK, {"encoder.hidden_size": 64})
     assert fitted(9_999, labels=3_000, config=narrow).representation.epochs == 10
     # A time limit bounds them in another way.
-    assert policy.resolved(QUICK, corpus(100_000), (), is_limited=True).representation.epochs == 40
+    large = fitted(100_000)
+    assert policy.most_epochs_in_time(large, ()) == 40
+    assert policy.most_epochs_in_time(large, ["representation.epochs"]) == large.representation.epochs
 
 
 def test_weights_are_averaged_four_times_an_epoch_from_the_first_one():
