@@ -282,6 +282,11 @@ def _problem(
         f"{plural(len(documents), 'document')}, {plural(len(label_ids), 'label')}; a label is predicted from "
         f"probability {threshold:.2g}{source}"
     )
+    if training:
+        note(
+            f"Head labels have at least {head_threshold:,} of the {training.num_documents:,} training documents, "
+            "documents that were held out for validation included; bin/train counts without those"
+        )
     return _Problem(
         documents=documents,
         train=train,

@@ -18,6 +18,7 @@ from lsfa_jax.util.console import note, plural, table
 _THRESHOLDED = ("micro_precision", "micro_recall", "micro_F1", "macro_F1", "macro_F1_tested")
 _GROUPS = ("all", "head", "tail")
 _COUNTS = ("TP", "FP", "FN")
+_MOST_SIDE_BY_SIDE = 2
 _LABEL_METRICS = {"precision": thresholded.precision, "recall": thresholded.recall, "F1": thresholded.f1}
 
 
@@ -79,7 +80,10 @@ def print_tables(
         propensity: A and B of PSP.
     """
     groups = list(next(iter(systems.values())))
-    _print_systems(systems, num_documents, places, [name for name in groups if name in _GROUPS])
+    shown = [name for name in groups if name in _GROUPS]
+    # Side by side, two systems fit on a page; of more, a table for each group does.
+    for part in [shown] if len(systems) <= _MOST_SIDE_BY_SIDE else [[name] for name in shown]:
+        _print_systems(systems, num_documents, places, part)
     bins = [name for name in groups if name not in _GROUPS]
     if bins:
         for system, metrics in systems.items():

@@ -18,7 +18,9 @@ _MANY_LABELS, _MOST_LABELS = 1_000, 30_000
 
 
 def resolved(config: Config, num_labels: int) -> Literal["tree", "all"]:
-    """Returns the setting `candidates` with "auto" resolved for L labels: the paper's own sizes compare with all."""
+    """Returns the setting `candidates` with "auto" resolved for L labels; the paper's sizes compare with all."""
+    if num_labels <= config.representation.num_candidates:
+        return "all"
     if config.candidates == "auto":
         return "tree" if policy.acts(config) and _MANY_LABELS <= num_labels <= _MOST_LABELS else "all"
     return config.candidates

@@ -33,6 +33,9 @@ _LEAST_KNOWN = 0.65
 _SECONDS, _SHARE, _SECONDS_PER_PIECE, _CORES = 720, 0.8, 2.8e-4, 2
 _PIECES_PER_WORD = 1.25
 
+# Pieces that a document is padded to at least; seconds to compile and to train the linear models.
+_LEAST_PIECES, _START = 30, 90
+
 # Layers and epochs, the best first: the first that fit are chosen.
 _PLANS = ((_LAYERS, 4), (3, 4), (3, 3), (2, 3))
 
@@ -52,13 +55,13 @@ def settings(corpus: Corpus, time_limit: float = math.inf) -> dict[str, Any]:
 def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     documents = len(corpus.train)
     if documents < _FEWEST_DOCUMENTS:
-        return {}, f"fewer than {_FEWEST_DOCUMENTS:,} training documents"
+        return {}, f"{documents:,} training documents, fewer than {_FEWEST_DOCUMENTS:,}"
     on_cpu = jax.default_backend() == "cpu"
-    words, cores = int(corpus.train.lengths.sum()), os.cpu_count() or 1
-    seconds = _SHARE * time_limit if math.isfinite(time_limit) else _SECONDS
-    plan = affordable_plan(words, cores, seconds) if on_cpu else _PLANS[0]
+    pieces = float(np.maximum(_PIECES_PER_WORD * corpus.train.lengths, _LEAST_PIECES).sum())
+    seconds = _SHARE * (time_limit - _START) if math.isfinite(time_limit) else _SECONDS
+    plan = affordable_plan(pieces, os.cpu_count() or 1, seconds) if on_cpu else _PLANS[0]
     if not plan:
-        return {}, f"fine-tuning on {documents:,} documents would take long; --encoder {PRETRAINED} does it"
+        return {}, f"fine-tuning on {documents:,} documents would take too long; --encoder {PRETRAINED} does it"
     try:
         known = known_share(corpus, json.loads(read_tokenizer(folder_of(PRETRAINED)))["model"]["vocab"])
     except UserError as error:
@@ -69,12 +72,12 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     train, trained = ("all", "all of it") if layers == _LAYERS else (layers, f"its last {layers} layers")
     encoder = {"kind": "transformer", "pretrained": PRETRAINED, "train": train}
     values = {f"encoder.{name}": value for name, value in encoder.items()} | {"representation.epochs": epochs}
-    return values, f"{trained} in {epochs} epochs"
+    return values, trained if math.isfinite(time_limit) else f"{trained} in {epochs} epochs"
 
 
-def affordable_plan(words: int, cores: int, seconds: float) -> tuple[int, int] | None:
-    """Returns how many layers to fine-tune, in how many epochs, on so many words; None where none fit in the time."""
-    epoch = words * _PIECES_PER_WORD * _SECONDS_PER_PIECE * _CORES / cores
+def affordable_plan(pieces: float, cores: int, seconds: float) -> tuple[int, int] | None:
+    """Returns how many layers to fine-tune, in how many epochs, on so many pieces; None where none fit in the time."""
+    epoch = pieces * _SECONDS_PER_PIECE * _CORES / cores
     for layers, epochs in _PLANS:
         if epoch * epochs * (_LAYERS + 2 * layers) / (3 * _LAYERS) <= seconds:
             return layers, epochs

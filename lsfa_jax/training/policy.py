@@ -73,7 +73,8 @@ def resolved(config: Config, corpus: Corpus, chosen: Collection[str]) -> Config:
     if not acts(config):
         return config
     values = {name: value for name, value in _fitted(config, corpus, chosen).items() if name not in chosen}
-    note(f"From the corpus: {summary(values)}")
+    if text := summary(values):
+        note(f"From the corpus: {text}")
     return with_values(config, values)
 
 

@@ -85,6 +85,8 @@ def train(
     """
     deadline = time.monotonic() + seconds
     stages = run_folder.consecutive(stages)
+    if config.candidates == "tree" and config.linear == "none":
+        raise UserError("--candidates tree: a linear model proposes them; leave out --linear none")
     folder = RunFolder(output)
     started = folder.read_config() if folder.config_file.is_file() else None
     config = precision.resolved(run_folder.with_absolute_paths(config), started)
@@ -553,7 +555,7 @@ class Run:
         weights, evidence = fused.fit(self.model, params, self.validation, self.mesh, linear, counts, self.config.seed)
         documents = plural(len(self.validation.split), "validation document")
         if evidence is None:
-            note(f"Fused: network and {title}; {documents} are too few to say what the network adds")
+            note(f"Fused: network and {title}; too few validation documents to say what the network adds ({documents})")
         else:
             reason = "" if evidence.speaks_for_network else f", which is no evidence for it: the {title} decides alone"
             gain = f"the network adds {evidence.gain:+.2f} points of N@5 to the {title}"

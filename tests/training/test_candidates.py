@@ -10,7 +10,8 @@ from lsfa_jax.training import candidates
         ("auto", 999, "all"),
         ("auto", 1000, "tree"),
         ("auto", 30_001, "all"),
-        ("tree", 1, "tree"),
+        ("tree", 101, "tree"),
+        ("tree", 100, "all"),
         ("all", 10_000, "all"),
     ],
 )

@@ -47,8 +47,8 @@ def test_few_words_are_learned_with_all_layers_and_more_with_the_last_ones():
 @pytest.mark.parametrize(
     ("documents", "words", "known", "reason"),
     [
-        (999, 100, 0.9, "fewer than 1,000 training documents"),
-        (40_000, 100, 0.9, "would take long; --encoder minilm does it"),
+        (999, 100, 0.9, "999 training documents, fewer than 1,000"),
+        (40_000, 100, 0.9, "would take too long; --encoder minilm does it"),
         (2_000, 100, 0.5, "reads English, and knows 50 % of these words"),
     ],
 )

@@ -10,9 +10,10 @@ import pytest
 from lsfa_jax import LSFA
 from lsfa_jax.cli import predict
 from lsfa_jax.cli.evaluate import EvaluateArguments, evaluate
-from lsfa_jax.data.load import load_corpus
+from lsfa_jax.data.load import load_corpus, read_split
 from lsfa_jax.data.ranked import FLOOR
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
+from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
 from tests import training_corpus
 from tests.reference import fusion as reference
@@ -158,6 +159,36 @@ def test_few_validation_documents_are_fused_without_asking_for_evidence(finished
     config = training_corpus.run_config(data, linear="svm", representation={"epochs": 1})
     content = runs.train(tmp_path / "run", config, ("representation",))
     out = capsys.readouterr().out
-    assert "Fused: network and one-versus-rest SVM; 29 validation documents are too few to say" in out
+    assert "Fused: network and one-versus-rest SVM; too few validation documents to say" in out
     assert content["kept"] == "fused"
     assert np.any(model_folder.read(tmp_path / "run").fusion.network > 0)
+
+
+def test_a_run_over_candidates_is_predicted_over_them(data, tmp_path, shared_steps):
+    """Three of eight labels are proposed and one is estimated; the linear model's list of all eight is fused."""
+    sizes = {"num_candidates": 3, "num_estimated": 1, "num_sampled": 2, "epochs": 2}
+    config = training_corpus.run_config(data, linear="svm", candidates="tree", fusion="none", representation=sizes)
+    content = runs.train(tmp_path / "network", config)
+    model = model_folder.read(tmp_path / "network")
+    assert model.config.candidates == "tree"
+    texts = [document.text for document in read_split(config, "test")]
+    predicted = list(Predictor(model).predict(texts, 8))
+    lists = model.linear.rank_texts(texts, DEFAULT_TOKENIZER).label_ids[:, :3]
+    for prediction, listed in zip(predicted, lists, strict=True):
+        assert len(set(prediction.label_ids.tolist())) == 4
+        assert set(listed.tolist()) <= set(prediction.label_ids.tolist())
+    complete = list(Predictor(model, all_labels=True).predict(texts, 8))
+    for prediction, of_all in zip(predicted, complete, strict=True):
+        assert sorted(of_all.label_ids.tolist()) == list(range(8))
+        probabilities = dict(zip(of_all.label_ids.tolist(), of_all.probabilities.tolist(), strict=True))
+        expected = [probabilities[label] for label in prediction.label_ids.tolist()]
+        np.testing.assert_allclose(prediction.probabilities, expected, rtol=1e-4, atol=1e-6)
+    report = evaluate(EvaluateArguments(run=str(tmp_path / "network"), file=str(data / "test.jsonl")))
+    assert report["systems"]["model"]["all"]["N@5"] == pytest.approx(content["test"]["N@5"])
+
+    fused = runs.train(tmp_path / "fused", config, fusion="auto")
+    assert fused["stages"]["representation"] == content["stages"]["representation"]
+    model = model_folder.read(tmp_path / "fused")
+    assert all(len(prediction.label_ids) == 8 for prediction in Predictor(model).predict(texts, 8))
+    report = evaluate(EvaluateArguments(run=str(tmp_path / "fused"), file=str(data / "test.jsonl")))
+    assert report["systems"]["fused"]["all"]["N@5"] == pytest.approx(fused["test"]["N@5"])
