@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lsfa_jax.config import Config, Section, read_toml
+from lsfa_jax.config import Config, Section, dotted, read_toml
 
 PAGE = Path(__file__).with_name("settings.md")
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -80,12 +80,9 @@ def _kind(kind: Any) -> str:
 
 
 def _differences() -> Iterator[str]:
-    def rows(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-        for key, value in values.items():
-            if isinstance(value, dict):
-                yield from rows(value, f"{prefix}{key}.")
-            else:
-                yield f"`{prefix}{key}` = {_code(tuple(value) if isinstance(value, list) else value)}"
+    def rows(values: dict[str, Any]) -> Iterator[str]:
+        for key, value in dotted(values).items():
+            yield f"`{key}` = {_code(tuple(value) if isinstance(value, list) else value)}"
 
     for path in sorted(CONFIGS.rglob("*.toml"), key=lambda path: (path.parent.name, path.name)):
         yield f"- `{path.relative_to(CONFIGS.parent)}`: {', '.join(rows(read_toml(path)))}"

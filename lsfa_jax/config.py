@@ -555,13 +555,12 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Lists the dotted keys of nested dicts."""
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Converts nested dicts to values by dotted key."""
+    out: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
+        out |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
 
 
 def differences(first: Config, second: Config) -> list[str]:

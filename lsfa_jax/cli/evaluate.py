@@ -28,6 +28,7 @@ from lsfa_jax.evaluation.groups import (
 from lsfa_jax.evaluation.prediction_files import Irregularities, Predicted
 from lsfa_jax.evaluation.ranking import Propensity
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
+from lsfa_jax.sparse.linear import TITLES, Kind
 from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError, note, plural
 
@@ -394,15 +395,16 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_
     params = sharding.replicate(mesh, model.scoring_params)
     groups, num_ranked = problem.groups.members, problem.num_ranked
 
+    tokenizer = Tokenizer.from_settings(config.data)
+    lists = model.linear.rank_texts(documents.texts(), tokenizer) if model.linear else None
+    candidates = None if all_labels else proposed(config, lists)
+
     def score(ranked: "Ranked | None") -> Scores:
         batches = Batches(
             split, len(model.labels), size, config.data.length_buckets, mesh.size, ranked=ranked, candidates=candidates
         )
         return score_split(lsfa_module(model), params, batches, mesh, groups, num_ranked, problem.threshold)
 
-    tokenizer = Tokenizer.from_settings(config.data)
-    lists = model.linear.rank_texts(documents.texts(), tokenizer) if model.linear else None
-    candidates = None if all_labels else proposed(config, lists)
     if model.linear is None or model.fusion is None or lists is None:
         return {"model": score(None)}
     alone = _score_lists(lists, model.linear, problem)
@@ -411,7 +413,7 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_
 
 def _score_lists(lists: "Ranked", linear: "LinearModel", problem: _Problem) -> Scores:
     """Scores the lists of a fused model's linear model."""
-    note(f"{baselines.TITLES[linear.kind]}: a label is predicted {baselines.RULES[linear.kind]}")
+    note(f"{TITLES[linear.kind]}: a label is predicted {baselines.RULES[linear.kind]}")
     top = best_of_groups(lists.label_ids, problem.groups.members, problem.num_ranked)
     predicted = [ids[(ids >= 0) & (logits >= 0)] for ids, logits in zip(*lists, strict=True)]
     confusion = thresholded.count(Ragged.from_rows(predicted), problem.truth, len(problem.label_ids))
@@ -436,11 +438,11 @@ def _score_predictions(predicted: list[Predicted], problem: _Problem) -> Scores:
     return Scores(top, confusion, probabilities=probabilities)
 
 
-def _score_baseline(baseline: baselines.Baseline, problem: _Problem, model: "TrainedModel | None") -> Scores:
+def _score_baseline(baseline: Kind, problem: _Problem, model: "TrainedModel | None") -> Scores:
     from lsfa_jax.data.tokenizer import Tokenizer
     from lsfa_jax.sparse.tf_idf import tf_idf
 
-    title, train, documents = baselines.TITLES[baseline], problem.train, problem.documents
+    title, train, documents = TITLES[baseline], problem.train, problem.documents
     assert train is not None
     note(f"{title}: {plural(len(train), 'training document')}; a label is predicted {baselines.RULES[baseline]}")
     with console.progress(f"{title}: TF-IDF", len(train) + len(documents), "documents") as advance:

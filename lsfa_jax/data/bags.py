@@ -18,7 +18,9 @@ from lsfa_jax.data.ragged import offsets_of
 from lsfa_jax.data.tokenizer import Tokenizer, is_character
 from lsfa_jax.data.vocabulary import WordCounter
 
-_LEAST_DOCUMENTS = 2
+LEAST_DOCUMENTS = 2
+"""A word of fewer training documents is not counted."""
+
 _PARTS = ("bag_words", "bag_counts", "bag_offsets")
 
 
@@ -59,7 +61,7 @@ class BagSpool:
 def choose_words(rows: csr_matrix, in_training: np.ndarray) -> np.ndarray:
     """Returns the ids, ascending, of the words that at least two of the rows where bool[N] is true have."""
     words = rows.indices[np.repeat(in_training, np.diff(rows.indptr))]
-    return np.flatnonzero(np.bincount(words, minlength=rows.shape[1]) >= _LEAST_DOCUMENTS)
+    return np.flatnonzero(np.bincount(words, minlength=rows.shape[1]) >= LEAST_DOCUMENTS)
 
 
 def write(folder: Path, bags: csr_matrix) -> None:

@@ -5,7 +5,6 @@ labels, G groups, K labels kept of each ranking.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -16,22 +15,19 @@ from lsfa_jax.evaluation.groups import Scores, best_of_groups
 from lsfa_jax.evaluation.ranking import Bools, Floats, Integers
 from lsfa_jax.sparse import svm as svm_model
 from lsfa_jax.sparse import tree as tree_model
+from lsfa_jax.sparse.linear import Kind
 from lsfa_jax.util.console import progress
-
-Baseline = Literal["tree", "svm"]
-
-TITLES: dict[Baseline, str] = {"tree": "label tree", "svm": "one-versus-rest SVM"}
 
 _TREE_THRESHOLD = 0.5
 
-RULES: dict[Baseline, str] = {
+RULES: dict[Kind, str] = {
     "tree": f"where its score is at least {_TREE_THRESHOLD}",
     "svm": "where the decision of its machine is positive",
 }
 """When a label is predicted."""
 
 
-def check(baseline: Baseline) -> None:
+def check(baseline: Kind) -> None:
     """Checks that the baseline's library is installed.
 
     Raises:
@@ -87,7 +83,7 @@ def svm(
     return Scores(top, thresholded.from_counts(right, predicted, with_label.sizes))
 
 
-METHODS: dict[Baseline, Callable[[csr_matrix, Ragged, csr_matrix, Ragged, Bools, int], Scores]] = {
+METHODS: dict[Kind, Callable[[csr_matrix, Ragged, csr_matrix, Ragged, Bools, int], Scores]] = {
     "tree": tree,
     "svm": svm,
 }

@@ -160,7 +160,8 @@ class Predictor:
         config = self.model.config.data
         words = Ragged.from_rows(map(self._vocabulary.encode, texts))
         linear = self.model.linear
-        lists = linear.rank_texts(texts, self._tokenizer) if linear else None
+        needs_lists = self.model.fusion is not None or not self._all_labels
+        lists = linear.rank_texts(texts, self._tokenizer) if linear and needs_lists else None
         no_labels = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(texts), np.int64))
         return Batches(
             Split(words, no_labels),

@@ -29,6 +29,9 @@ _TO_COMMON, _TO_USUAL = 100.0, 10.0
 USUAL: dict[Kind, tuple[float, float, float]] = {"tree": (0.5, 0.3, 0.3), "svm": (0.3, 2.5, 0.2)}
 """a, c, d on samples of AAPD and EURLEX57K with BiLSTM and MiniLM, rounded."""
 
+# Best labels of a document, on which probabilities are calibrated.
+_CALIBRATED = 5
+
 # Cells of a document: the labels that each model ranks highest, and those that stand for all others.
 _BEST, _DRAWN = 128, 64
 
@@ -203,7 +206,7 @@ def fit_linear(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
     return fitted._replace(network=np.zeros_like(fitted.network))
 
 
-def calibrated(fusion: Fusion, of: Cells, num_documents: int, num_ranked: int = 5) -> Fusion:
+def calibrated(fusion: Fusion, of: Cells, num_documents: int) -> Fusion:
     """Returns weights with k x score + b in place of the score, fitted on the best cells of each document (Platt 1999).
 
     `fit` weighs all labels, most of which are never predicted; these are the ones whose probabilities are read. The
@@ -212,7 +215,7 @@ def calibrated(fusion: Fusion, of: Cells, num_documents: int, num_ranked: int = 
     from scipy.optimize import minimize
 
     scores = score(fusion, of)
-    best_labels = best(scores, of, num_documents, num_ranked)
+    best_labels = best(scores, of, num_documents, _CALIBRATED)
     is_best = (best_labels[of.documents] == of.label_ids[:, None]).any(axis=1)
     scores, true = scores[is_best], of.true[is_best]
 

@@ -9,11 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from lsfa_jax.data.bags import counted_words
+from lsfa_jax.data.bags import LEAST_DOCUMENTS, counted_words
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
 from lsfa_jax.util.console import UserError
-
-_LEAST_DOCUMENTS = 2
 
 
 class TfIdf(NamedTuple):
@@ -51,7 +49,7 @@ def fit(counts: csr_matrix, words: list[str]) -> tuple[TfIdf, np.ndarray]:
         The features, and int64[V], their columns of `counts`.
     """
     documents = np.bincount(counts.indices, minlength=len(words))
-    kept = np.flatnonzero(documents >= _LEAST_DOCUMENTS)
+    kept = np.flatnonzero(documents >= LEAST_DOCUMENTS)
     idf = np.log((1 + counts.shape[0]) / (1 + documents[kept])) + 1
     return TfIdf([words[i] for i in kept], idf.astype(np.float32)), kept
 
@@ -66,7 +64,7 @@ def tf_idf(
     Raises:
         UserError: no word is in two training texts.
     """
-    counter = _counter(tokenizer, min_df=_LEAST_DOCUMENTS)
+    counter = _counter(tokenizer, min_df=LEAST_DOCUMENTS)
     try:
         counts = counter.fit_transform(train)
     except ValueError as error:

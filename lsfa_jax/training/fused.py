@@ -1,12 +1,13 @@
 """Fitting the fused score on validation documents, and the evidence that the network adds to the linear model."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import ranking
@@ -70,14 +71,10 @@ def fit(
 
 def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh, ranked: Ranked, seed: int) -> Cells:
     """Collects the cells of validation documents, `_MOST_DOCUMENTS` at most, in one pass."""
-    score = jax.jit(scored_labels, static_argnums=0)
+    compute = functools.partial(jax.jit(scored_labels, static_argnums=0), model, params)
     truth, num_documents = batches.split.labels, len(batches.split)
     rank = stream(Stream.FUSION_EVIDENCE, seed, 0).permutation(num_documents)
     parts: list[Cells] = []
-
-    def compute(batch: Batch) -> tuple[jax.Array, jax.Array | None]:
-        logits, label_ids = score(model, params, batch)
-        return logits, label_ids
 
     for number, (batch, (logits, label_ids)) in enumerate(over_split(compute, batches, mesh, "fusing")):
         places = np.flatnonzero(batch.document_mask & (rank[batch.rows] < _MOST_DOCUMENTS))

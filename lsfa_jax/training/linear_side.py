@@ -99,9 +99,9 @@ def _kinds(config: Config, corpus: Corpus) -> list[Kind]:
     if not len(corpus.bag_words):
         warn("no word is in two training texts: there is no linear model beside the network")
         return []
-    affordable = linear.affordable(corpus.published_documents, len(corpus.bag_words), corpus.num_labels)
     if config.linear != "auto":
         return [config.linear]
+    affordable = linear.affordable(corpus.published_documents, len(corpus.bag_words), corpus.num_labels)
     if not affordable:
         warn(
             "no linear model is trained beside the network: the library omikuji is not installed (pip install "
