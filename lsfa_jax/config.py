@@ -135,6 +135,11 @@ class Classifier(Section):
 
     weights: Literal["per_label", "shared"] = Field("per_label", description="w_l per label, or one w for all labels.")
     bias: bool = Field(False, description="Add a bias to w_l . v_l.")
+    weights_start: Literal["random", "discriminant"] = Field(
+        "random",
+        description="Initial w_l, and with a bias what belongs to it; discriminant: those of a linear discriminant "
+        "analysis of the mean token states, for pretrained encoders.",
+    )
     bias_start: Literal["zero", "prior", "frequency"] = Field(
         "zero",
         description="Initial bias, as a probability; prior: the labels' mean frequency; frequency: each label's, "

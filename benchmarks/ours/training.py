@@ -118,7 +118,8 @@ def _collection(ours: Ours, documents: Split, num_words: int) -> Callable[[], No
 
     def run() -> None:
         nonlocal sums
-        sums, features, _ = collect(ours.model, params, batches.gather(np.arange(len(documents))), sums)
+        batch = batches.gather(np.arange(len(documents)))
+        sums, features, _ = collect(ours.model, params, batch, sums, ours.model.encoder.stored_dtype)
         jax.block_until_ready((sums, features))
 
     return run

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lsfa_jax.data.corpus import EncodedSplit, Split
+from lsfa_jax.data.corpus import AnySplit
 from lsfa_jax.data.negative_sampling import ShortlistPool
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.ranked import Ranked
@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     """Documents padded to one shape. On the host, then on the devices."""
 
     words: AnyArray | None
-    """int32[B, T], word ids, 0 beyond the length; None where the split has token states."""
+    """int32[B, T], word ids, 0 beyond the length; None where the split has token or hidden states."""
     lengths: AnyArray
     """int32[B], words of each document; 0 for padding rows."""
     label_ids: AnyArray
@@ -33,6 +33,8 @@ class Batch(NamedTuple):
     """int32[B], each document's number in its split; 0 at padding rows."""
     states: AnyArray | None = None
     """[B, T, 2H], token states, 0 beyond the length; None where the split has word ids."""
+    hidden: AnyArray | None = None
+    """[B, R, H], hidden states of the encoder's frozen layers; None where the split has none."""
     ranked: Ranked | None = None
     """The linear model's lists of the documents; None where the score is the network's alone."""
     candidates: AnyArray | None = None
@@ -73,7 +75,7 @@ class Batches:
 
     def __init__(
         self,
-        split: Split | EncodedSplit,
+        split: AnySplit,
         num_labels: int,
         batch_size: int,
         buckets: Sequence[int],
@@ -177,9 +179,9 @@ class Batches:
         padded = np.zeros(num_rows, np.int32)
         padded[: len(rows)] = rows
         document_mask = np.arange(num_rows) < len(rows)
-        encoded = isinstance(self.split, EncodedSplit)
-        tokens, lengths = _padded(self.split.tokens, rows, num_rows, num_words)
-        labels = self.split.labels
+        labels, lengths = self.split.labels, np.zeros(num_rows, np.int32)
+        lengths[: len(rows)] = self.split.lengths[rows]
+        tokens, _ = _padded(self.split.tokens, rows, num_rows, self.split.num_rows(num_words))
         most = int((labels.offsets[rows + 1] - labels.offsets[rows]).max(initial=0))
         slots = next(size for size in self.slots if size >= most)
         label_ids, counts = _padded(labels, rows, num_rows, slots)
@@ -187,14 +189,16 @@ class Batches:
         candidates = None
         if self._candidates is not None:
             candidates = np.where(document_mask[:, None], self._candidates[padded], -1).astype(np.int32)
+        kind = self.split.kind
         return Batch(
-            words=None if encoded else tokens,
+            words=tokens if kind == "words" else None,
+            states=tokens if kind == "states" else None,
+            hidden=tokens if kind == "hidden" else None,
             lengths=lengths,
             label_ids=np.where(label_mask, label_ids, 0),
             label_mask=label_mask,
             document_mask=document_mask,
             rows=padded,
-            states=tokens if encoded else None,
             ranked=None if self._ranked is None else self._ranked.take(padded),
             candidates=candidates,
         )
@@ -238,7 +242,7 @@ def _padded(ragged: Ragged, rows: np.ndarray, num_rows: int, width: int) -> tupl
     return padded, sizes
 
 
-def label_slots(split: Split | EncodedSplit) -> list[int]:
+def label_slots(split: AnySplit) -> list[int]:
     """Returns the widths K that positive pairs are padded to: few, so that a run compiles few programs.
 
     One width is enough for a corpus whose documents have up to 32 labels; the few documents with hundreds of labels get

@@ -1,6 +1,8 @@
 """A corpus as integers: three splits of word ids and label ids."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -21,10 +23,17 @@ class Split:
     bags: csr_matrix | None = field(default=None, repr=False)
     """int32[N, words], how often each of `Corpus.bag_words` occurs in each whole text."""
 
+    kind: ClassVar[str] = "words"
+    """What a batch holds of the documents: one of its fields."""
+
     @property
     def tokens(self) -> Ragged:
         """The words."""
         return self.words
+
+    def num_rows(self, num_tokens: int) -> int:
+        """Rows that a batch has for a document, padded to a number of tokens."""
+        return num_tokens
 
     def __len__(self) -> int:
         return self.words.num_rows
@@ -48,10 +57,16 @@ class EncodedSplit:
     labels: Ragged
     """int32, the label ids of each document, each once."""
 
+    kind: ClassVar[str] = "states"
+
     @property
     def tokens(self) -> Ragged:
         """The states."""
         return self.states
+
+    def num_rows(self, num_tokens: int) -> int:
+        """Rows that a batch has for a document, padded to a number of tokens."""
+        return num_tokens
 
     def __len__(self) -> int:
         return self.states.num_rows
@@ -60,6 +75,38 @@ class EncodedSplit:
     def lengths(self) -> np.ndarray:
         """int64[N], tokens of each document."""
         return self.states.sizes
+
+
+@dataclass(frozen=True)
+class HiddenSplit:
+    """N documents as hidden states of an encoder's frozen layers, and label ids."""
+
+    hidden: Ragged
+    """float [all rows, H], the hidden states of each document."""
+    labels: Ragged
+    """int32, the label ids of each document, each once."""
+    lengths: np.ndarray
+    """int64[N], tokens of each document."""
+    hidden_rows: Callable[[np.ndarray], np.ndarray]
+    """Returns the rows of hidden states of documents of the given lengths."""
+
+    kind: ClassVar[str] = "hidden"
+
+    @property
+    def tokens(self) -> Ragged:
+        """The hidden states."""
+        return self.hidden
+
+    def num_rows(self, num_tokens: int) -> int:
+        """Rows that a batch has for a document, padded to a number of tokens."""
+        return int(self.hidden_rows(np.array(num_tokens)))
+
+    def __len__(self) -> int:
+        return self.hidden.num_rows
+
+
+AnySplit = Split | EncodedSplit | HiddenSplit
+"""Documents in one of three forms: what the encoder reads, what its trained layers read, what labels attend to."""
 
 
 @dataclass(frozen=True)

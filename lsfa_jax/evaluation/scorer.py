@@ -77,7 +77,7 @@ def scored_labels(model: Lsfa, params: Any, batch: Batch) -> tuple[jax.Array, ja
         float32[B, C], -inf where a document has fewer labels; and the labels, int32[B, C], None where they are all L.
     """
     lsfa = model.bind({"params": params})
-    states = lsfa.states(batch.words, batch.lengths, stored=batch.states)
+    states = lsfa.states(batch.words, batch.lengths, stored=batch.states, hidden=batch.hidden)
     if batch.candidates is None:
         logits = lsfa.scores(states, batch.lengths)
         return logits if batch.ranked is None else params["fusion"](logits, batch.ranked), None

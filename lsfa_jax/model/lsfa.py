@@ -4,7 +4,7 @@ Parameters are {"encoder": ..., "labels": {"queries", "head"}, "classifier": {"w
 of label attention and feature head, and of the one-versus-all classifiers, which stage 3 adjusts.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from lsfa_jax import config
 from lsfa_jax.model import attention, candidate_loss, candidates, label_loss
-from lsfa_jax.model.encoders import Encoder, EncoderShape, make_encoder
+from lsfa_jax.model.encoders import Encoder, EncoderShape, LayeredEncoder, make_encoder
 from lsfa_jax.types import Array, DTypeLike, PyTree
 
 # Tokens whose attention a CPU computes at a time: with fewer, its products are small; with more, its caches overflow.
@@ -68,16 +68,28 @@ class Lsfa(nn.Module):
         return {"weights": weights} | ({"bias": jnp.zeros(rows)} if self.classifier_bias else {})
 
     def states(
-        self, token_ids: Array | None, lengths: Array, train: bool = False, stored: Array | None = None
+        self,
+        token_ids: Array | None,
+        lengths: Array,
+        train: bool = False,
+        stored: Array | None = None,
+        hidden: Array | None = None,
     ) -> Array:
         """Eq. 1: token states float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B].
 
-        States that were stored, [B, T, 2H], are used in place of the encoder.
+        What was stored is used in place of the encoder, states [B, T, 2H], or of its frozen layers, hidden states
+        [B, R, H].
         """
         if stored is not None:
             return stored.astype(jnp.float32)
+        if hidden is not None:
+            return cast(LayeredEncoder, self.encoder).from_hidden(hidden, lengths, train)
         assert token_ids is not None
         return self.encoder(token_ids, lengths, train)
+
+    def hidden(self, token_ids: Array, lengths: Array) -> Array:
+        """Computes the hidden states of the encoder's frozen layers, float32[B, R, H]."""
+        return cast(LayeredEncoder, self.encoder).hidden(token_ids, lengths)
 
     def positive_features(self, states: Array, lengths: Array, label_ids: Array) -> Array:
         """Eq. 2-4: features float32[B, K, D] of some labels of each document, label_ids int32[B, K]."""
@@ -143,13 +155,16 @@ class Lsfa(nn.Module):
         Every label gets the feature of the document's mean token state, so that a label costs D operations instead of
         T x 2H.
         """
-        mean = jnp.sum(states, axis=1, keepdims=True) / jnp.maximum(lengths, 1)[:, None, None]
-        features = attention.project_tokens(mean, self._head, self.dtype)[:, 0]
-        if self._head_bias is not None:
-            features = jax.nn.relu(features + self._head_bias)
+        features = self.mean_features(states, lengths)
         weights, bias = classifier_rows(self.classifier, self.num_labels, label_ids)
         logits = attention.product("bd,md->bm", features, weights, self.dtype)
         return logits if bias is None else logits + bias
+
+    def mean_features(self, states: Array, lengths: Array) -> Array:
+        """Computes float32[B, D], the feature of each document's mean token state: that of even attention."""
+        mean = jnp.sum(states, axis=1, keepdims=True) / jnp.maximum(lengths, 1)[:, None, None]
+        features = attention.project_tokens(mean, self._head, self.dtype)[:, 0]
+        return features if self._head_bias is None else jax.nn.relu(features + self._head_bias)
 
     def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
         """Eq. 1-5: logits float32[B, L] of token ids int32[B, T] and lengths int32[B]."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -16,17 +17,17 @@ from lsfa_jax.evaluation.scorer import over_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training.sparse_step import unique_rows
-from lsfa_jax.types import Array, PyTree
+from lsfa_jax.types import Array, DTypeLike, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.array_file import ArrayFile
 
-BatchSink = Callable[[Batch, Array, Array], None]
-"""Called with a batch, its features float32[B, K, D] and its token states [B, T, 2H]; stores what it needs."""
+BatchSink = Callable[..., None]
+"""Called with a batch, its token or hidden states and, where there are any, its features; stores what it needs."""
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+@functools.partial(jax.jit, static_argnums=(0, 4), donate_argnums=3)
 def collect(
-    model: Lsfa, params: PyTree, batch: Batch, sums: prototypes.FeatureSums
+    model: Lsfa, params: PyTree, batch: Batch, sums: prototypes.FeatureSums, states_dtype: DTypeLike
 ) -> tuple[prototypes.FeatureSums, Array, Array]:
     """Computes the features of a batch's positive pairs and adds them to the sums of their labels.
 
@@ -37,12 +38,13 @@ def collect(
         params: its parameters.
         batch: documents with token ids or token states.
         sums: of the batches so far; their memory is donated.
+        states_dtype: of the token states that are returned.
 
     Returns:
-        The new sums, the features float32[B, K, D] and the token states [B, T, 2H] in `stored_dtype`.
+        The new sums, the features float32[B, K, D] and the token states [B, T, 2H].
     """
     lsfa = model.bind({"params": params})
-    states = lsfa.states(batch.words, batch.lengths, stored=batch.states)
+    states = lsfa.states(batch.words, batch.lengths, stored=batch.states, hidden=batch.hidden)
     features = lsfa.positive_features(states, batch.lengths, batch.label_ids)
     # A batch has few of the L labels: only their rows are read and written.
     label_ids, places = unique_rows(batch.label_ids.reshape(-1), model.num_labels)
@@ -50,25 +52,52 @@ def collect(
         features.reshape(-1, model.feature_size), places, batch.label_mask.reshape(-1), len(label_ids)
     )
     total = jax.tree.map(lambda table, rows: table.at[label_ids].add(rows, mode="drop", unique_indices=True), sums, new)
-    return total, features, states.astype(model.encoder.stored_dtype)
+    return total, features, states.astype(states_dtype)
 
 
 def collect_features(
-    model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, *sinks: BatchSink
+    model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, *sinks: BatchSink, states_dtype: DTypeLike | None = None
 ) -> prototypes.FeatureSums:
-    """Sums the features of all positive pairs of a split in one pass; `sinks` are called with each batch."""
+    """Sums the features of all positive pairs of a split in one pass.
+
+    Args:
+        model: the classifier.
+        params: its parameters.
+        batches: the documents.
+        mesh: the devices.
+        sinks: called with each batch.
+        states_dtype: of the token states that the sinks get; None: in which the encoder stores them.
+    """
+    dtype = jnp.dtype(model.encoder.stored_dtype if states_dtype is None else states_dtype)
     sums = sharding.replicate(mesh, prototypes.zero_sums(batches.num_labels, model.feature_size))
 
     def add(batch: Batch) -> tuple[Array, ...]:
         nonlocal sums
-        sums, features, states = collect(model, params, batch, sums)
+        sums, features, states = collect(model, params, batch, sums, dtype)
         # Without sinks one number is enough for the pass to wait for the batch; else the host would queue all batches.
         return (features, states) if sinks else (features[0, 0, 0],)
 
     for batch, outcome in over_split(add, batches, mesh, "collecting features"):
         for sink in sinks:
-            sink(batch, *outcome)
+            features, states = outcome
+            sink(batch, states, features)
     return sums
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _hidden(model: Lsfa, params: PyTree, batch: Batch) -> Array:
+    assert batch.words is not None
+    return model.bind({"params": params}).hidden(batch.words, batch.lengths).astype(model.encoder.stored_dtype)
+
+
+def store_hidden(model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, sink: BatchSink) -> None:
+    """Computes the hidden states of the encoder's frozen layers in one pass over a split; `sink` stores them."""
+
+    def compute(batch: Batch) -> Array:
+        return _hidden(model, params, batch)
+
+    for batch, hidden in over_split(compute, batches, mesh, "reading with the frozen layers"):
+        sink(batch, hidden)
 
 
 class PairFeatures(Protocol):
@@ -105,11 +134,11 @@ class HeadFeatures:
     def filling(self) -> Iterator[BatchSink]:
         """Yields the function that stores a batch of the split; the file exists once the block has ended."""
         if not len(self):
-            yield lambda batch, features, states: None
+            yield lambda batch, states, features: None
             return
         with self._file.filling() as array:
 
-            def store(batch: Batch, features: Array, states: Array) -> None:
+            def store(batch: Batch, states: Array, features: Array) -> None:
                 rows, slots = np.nonzero(batch.label_mask)
                 places = self._file_rows[self._offsets[batch.rows[rows]] + slots]
                 in_head = places >= 0

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,20 @@ import numpy as np
 
 from lsfa_jax.config import NAMED_ENCODERS, NAMED_VECTORS, STAGES, Config, Stage
 from lsfa_jax.data.batches import Batches, length_buckets
-from lsfa_jax.data.corpus import Corpus, EncodedSplit, Split
+from lsfa_jax.data.corpus import AnySplit, Corpus
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import calibration, groups, ranking, thresholded
 from lsfa_jax.evaluation.ranking import NUM_RANKED
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
+from lsfa_jax.model.encoders import LayeredEncoder
 from lsfa_jax.model.lsfa import init_params, make_model
 from lsfa_jax.sparse.linear import TITLES
 from lsfa_jax.training import (
     candidates,
     content,
+    discriminants,
     fused,
     linear_side,
     loop,
@@ -37,7 +39,7 @@ from lsfa_jax.training import (
     time_limit,
 )
 from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
-from lsfa_jax.training.collection import HeadFeatures, collect_features
+from lsfa_jax.training.collection import HeadFeatures, collect_features, store_hidden
 from lsfa_jax.training.initial_encoder import InitialEncoder, initial_encoder
 from lsfa_jax.training.linear_side import LinearSide
 from lsfa_jax.training.optimizer import make_fine_tuning_optimizer, make_optimizer
@@ -198,6 +200,7 @@ class Run:
         self.mesh = sharding.make_mesh()
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
         self.splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
+        self._inputs: dict[str, AnySplit] = dict(self.splits)
         longest = max(1, *(int(split.lengths.max(initial=1)) for split in self.splits.values()))
         self.buckets = length_buckets(config.data.length_buckets, longest)
         self._candidates: dict[str, np.ndarray] = {}
@@ -205,9 +208,16 @@ class Run:
         self.model = make_model(config, encoder.shape, corpus.num_labels)
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.token_states = {
-            name: TokenStates(folder.token_states(name), self.splits[name], self.model.encoder)
+            name: TokenStates(folder.token_states(name), self.splits[name], self.model.encoder, exact=name != "train")
             for name in run_folder.ENCODED_SPLITS
         }
+        self.hidden_states: dict[str, TokenStates] = {}
+        if isinstance(config.encoder.train, int):
+            rows = cast(LayeredEncoder, self.model.encoder).hidden_rows
+            self.hidden_states = {
+                name: TokenStates(folder.hidden_states(name), self.splits[name], self.model.encoder, hidden_rows=rows)
+                for name in run_folder.HIDDEN_SPLITS
+            }
         self.groups = groups.head_and_tail(groups.head_of_all_labels(corpus, self.is_head))
         self.metrics = folder.read_metrics() | {
             "dataset": corpus.name,
@@ -247,18 +257,19 @@ class Run:
         if len(self.test.split):
             self.metrics["test"] = self.metrics["stages"][self.metrics["kept"]]["test"]
         self.folder.write_metrics(self.metrics)
+        for states in (*self.token_states.values(), *self.hidden_states.values()):
+            states.remove()
         if len(self.test.split):
             summary.print_results(self.corpus, self.is_head, self.metrics, self.folder.path)
         note(compilation_cache.summary())
         return self.metrics
 
     def _set_batches(self) -> None:
-        corpus, config = self.corpus, self.config
-        self.train = self._batches("train", corpus.train, config.optimizer.batch_size)
-        self.validation = self._batches("validation", corpus.validation, config.report.batch_size)
-        self.test = self._batches("test", corpus.test, config.report.batch_size)
+        self.train = self._batches("train", self._inputs["train"], self.config.optimizer.batch_size)
+        self.validation = self._batches("validation", self._inputs["validation"], self.config.report.batch_size)
+        self.test = self._batches("test", self._inputs["test"], self.config.report.batch_size)
 
-    def _batches(self, name: str, split: Split | EncodedSplit, size: int, ranked: Ranked | None = None) -> Batches:
+    def _batches(self, name: str, split: AnySplit, size: int, ranked: Ranked | None = None) -> Batches:
         """Returns the batches of a split, whose name determines the candidates of its documents."""
         return Batches(
             split,
@@ -331,7 +342,9 @@ class Run:
         state = sharding.replicate(self.mesh, self._first_state(stage))
         sizes = time_limit.Sizes(**{name: len(split) for name, split in self.splits.items()})
         most = policy.most_epochs_in_time(self.config, self._chosen)
-        epochs = time_limit.fitted_epochs(stage, state, self.config, sizes, most, self._deadline)
+        # The plan must not reserve their place yet: what is kept is decided after stage 1.
+        stores_states = self.config.adjust.cache_states != "no" and not self.config.adjust.encoder_dropout
+        epochs = time_limit.fitted_epochs(stage, state, self.config, sizes, most, self._deadline, stores_states)
         self.config = policy.with_epochs(self.config, epochs, self._chosen)
         self.folder.write_config(self.config)
 
@@ -342,9 +355,19 @@ class Run:
         optimizer = make_fine_tuning_optimizer(self.config.optimizer, steps)
         return Representation(self.model, self.config, train, optimizer, self.mesh, validate, frozen)
 
-    def _first_state(self, stage: Representation) -> TrainState:
-        trained, _ = partition.split(self._init_params(Stream.MODEL), self.config.encoder)
+    def _first_state(self, stage: Representation, start: Params | None = None) -> TrainState:
+        """Returns the state before the first step, with classifiers to start from if there are any."""
+        params = self._init_params(Stream.MODEL)
+        trained, _ = partition.split(params | {"classifier": start or params["classifier"]}, self.config.encoder)
         return stage.init(self._key(Stream.REPRESENTATION), trained)
+
+    def _starting_classifiers(self, train: Batches) -> Params | None:
+        """Returns the classifiers that stage 1 starts from; None where they are random."""
+        if self.config.classifier.weights_start == "random":
+            return None
+        params = sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
+        moments = discriminants.collect(self.model, params, train, self.mesh)
+        return discriminants.start(params["classifier"], moments, self.corpus.label_counts, len(train.split))
 
     def _representation(self) -> Params:
         """Runs stage 1 and returns the parameters that did best on validation."""
@@ -363,6 +386,7 @@ class Run:
 
         with self._checkpoints(Representation.name) as checkpoints:
             runs_now = not checkpoints.is_complete()
+            self._read_with_frozen_layers(runs_now)
             train, validation = self.train, self.validation
             if runs_now and config.encoder.train == "frozen":
                 params = sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
@@ -371,10 +395,25 @@ class Run:
             if not checkpoints.exists and math.isfinite(self._deadline):
                 self._plan_epochs(train, frozen)
             stage = self._first_stage(train, self._validator(validation), frozen)
-            state = self._run_stage(stage, lambda: self._first_state(stage), checkpoints)
+            start = None if checkpoints.exists else self._starting_classifiers(train)
+            state = self._run_stage(stage, lambda: self._first_state(stage, start), checkpoints)
         if runs_now:
             self._warn_of_unused_parts(stage, state)
         return partition.join(frozen, best_params(state))
+
+    def _read_with_frozen_layers(self, runs_now: bool) -> None:
+        """Lets the encoder read the hidden states of its frozen layers, where there is room to store them."""
+        params = None
+        for name, states in self.hidden_states.items():
+            if not (runs_now or states.decided) or not self._keeps_states(states):
+                continue
+            if not states.decided:
+                params = params or sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
+                batches = self._batches(name, self.splits[name], self.config.report.batch_size)
+                with states.filling() as sink:
+                    store_hidden(self.model, params, batches, self.mesh, sink)
+            self._inputs[name] = states.split()
+        self._set_batches()
 
     def _warn_of_unused_parts(self, stage: loop.Stage, state: TrainState) -> None:
         epochs = int(state.step) / stage.steps_per_epoch
@@ -394,16 +433,24 @@ class Run:
         """Sums the features of a split in one pass of the encoder, which also fills `files`."""
         with ExitStack() as stack:
             sinks = [stack.enter_context(file.filling()) for file in files]
-            return collect_features(self.model, params, batches, self.mesh, *sinks)
+            dtypes = [file.dtype for file in files if isinstance(file, TokenStates)]
+            dtype = dtypes[0] if dtypes else None
+            return collect_features(self.model, params, batches, self.mesh, *sinks, states_dtype=dtype)
 
-    def _encoded(self, params: Params, name: str, batches: Batches) -> Batches:
+    def _encoded(self, params: Params, name: str, batches: Batches, ranked: Ranked | None = None) -> Batches:
         """Returns batches of a split's stored token states; if states are not stored, the given batches of words."""
-        states, split = self.token_states[name], self.splits[name]
+        states, split = self.token_states[name], self._inputs[name]
         if not self._keeps_states(states):
             return batches
         if not states.decided:
             self._collect(params, self._batches(name, split, self.config.optimizer.batch_size), states)
-        return self._batches(name, states.split(), batches.batch_size)
+        return self._batches(name, states.split(), batches.batch_size, ranked)
+
+    def _held_out(self, params: Params, name: str, linear: LinearSide | None = None) -> Batches:
+        """Returns batches to score a split, which the encoder reads once after stage 1; with a linear model's lists."""
+        ranked = None if linear is None else {"validation": linear.validation, "test": linear.test}[name]
+        batches = self._batches(name, self._inputs[name], self.config.report.batch_size, ranked)
+        return self._encoded(params, name, batches, ranked)
 
     def _transfer(self, params: Params, keep_states: bool) -> TrainState:
         """Collects prototypes and features of the training documents and runs stage 2."""
@@ -483,8 +530,6 @@ class Run:
                 return stage.init(self._key(Stream.ADJUSTMENT), classifier)
 
             state = self._run_stage(stage, init, checkpoints)
-        for states in self.token_states.values():
-            states.remove()
         return best_params(state)
 
     def _linear(self) -> LinearSide | None:
@@ -552,7 +597,8 @@ class Run:
         """Fits the fused score, measures it and writes the model with it."""
         corpus, title = self.corpus, TITLES[linear.model.kind]
         counts = corpus.published_counts[: corpus.num_labels]
-        weights, evidence = fused.fit(self.model, params, self.validation, self.mesh, linear, counts, self.config.seed)
+        validation = self._held_out(params, "validation")
+        weights, evidence = fused.fit(self.model, params, validation, self.mesh, linear, counts, self.config.seed)
         documents = plural(len(self.validation.split), "validation document")
         if evidence is None:
             note(f"Fused: network and {title}; too few validation documents to say what the network adds ({documents})")
@@ -561,27 +607,19 @@ class Run:
             gain = f"the network adds {evidence.gain:+.2f} points of N@5 to the {title}"
             note(f"Fused on {documents}: {gain}{reason}")
         params = params | {"fusion": sharding.replicate(self.mesh, jax.tree.map(jnp.asarray, weights))}
-        size = self.config.report.batch_size
         self.metrics["stages"].pop("fused", None)
-        self._measure(
-            "fused",
-            params,
-            self._batches("validation", corpus.validation, size, linear.validation),
-            self._batches("test", corpus.test, size, linear.test),
-        )
+        self._measure("fused", params, linear)
         self.metrics["kept"] = "fused"
         self._write_model("fused", params, linear)
 
-    def _measure(
-        self, name: str, params: Params, validation: Batches | None = None, test: Batches | None = None
-    ) -> None:
+    def _measure(self, name: str, params: Params, linear: LinearSide | None = None) -> None:
         """Chooses the threshold and computes validation and test metrics, unless metrics.json has them."""
         results = self.metrics["stages"]
-        validation, test = validation or self.validation, test or self.test
         if "threshold" not in results.get(name, {}):
             results[name] = {"threshold": thresholded.DEFAULT_THRESHOLD}
-            for split, batches in (("validation", validation), ("test", test)):
-                if len(batches.split):
+            for split in ("validation", "test"):
+                if len(self.splits[split]):
+                    batches = self._held_out(params, split, linear)
                     results[name] |= self._measure_split(f"{name} on {split}", split, params, batches)
         self.folder.write_metrics(self.metrics)
 

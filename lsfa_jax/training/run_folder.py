@@ -34,8 +34,11 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # The sections of the settings that only this stage and later ones read.
 _STAGE_SECTIONS = {"transfer": ("pvae",), "adjustment": ("adjust",)}
 
-ENCODED_SPLITS = ("train", "validation")
-"""The splits whose token states the adjustment may keep on disk."""
+ENCODED_SPLITS = ("train", "validation", "test")
+"""The splits whose token states a run may keep on disk once its encoder is trained."""
+
+HIDDEN_SPLITS = ("train", "validation")
+"""The splits whose hidden states of frozen layers it may keep, for the stage that trains the other layers."""
 
 
 class RunFolder:
@@ -81,8 +84,12 @@ class RunFolder:
         return self.path / "checkpoints" / stage
 
     def token_states(self, split: str) -> Path:
-        """Where a split's token states are while the third stage reads them."""
+        """Where a split's token states are while the run reads them."""
         return self.path / "checkpoints" / f"{split}-states.npy"
+
+    def hidden_states(self, split: str) -> Path:
+        """Where a split's hidden states are while the run reads them."""
+        return self.path / "checkpoints" / f"{split}-hidden.npy"
 
     def has_checkpoint(self) -> bool:
         """Whether a stage has a complete checkpoint."""
@@ -267,7 +274,7 @@ def _is_fixed(folder: RunFolder, key: str, stages: Sequence[Stage], resume: bool
     if section == "report":
         return False
     stage = next((name for name, sections in _STAGE_SECTIONS.items() if section in sections), STAGES[0])
-    if key in ("adjust.cache_states", "adjust.encoder_dropout") and folder.read_config().encoder.train == "frozen":
+    if key in ("adjust.cache_states", "adjust.encoder_dropout") and folder.read_config().encoder.train != "all":
         stage = STAGES[0]  # which trains on stored states, too
     restarts = stage in stages and not (resume and folder.checkpoints(stage).exists())
     return stage == STAGES[0] or not restarts
@@ -292,8 +299,9 @@ def drop_stages(folder: RunFolder, config: Config, stages: Sequence[Stage], resu
         shutil.rmtree(folder.checkpoints(stage), ignore_errors=True)
         folder.drop_history(stage, after=-1)
     if "adjustment" in restarted:
-        for split in ENCODED_SPLITS:
-            folder.token_states(split).unlink(missing_ok=True)
+        states = [folder.token_states(split) for split in ENCODED_SPLITS]
+        for path in (*states, *(folder.hidden_states(split) for split in HIDDEN_SPLITS)):
+            path.unlink(missing_ok=True)
     # Another N_t changes head and tail, other constants change PSP, in the results of the first stage too.
     changed = differences(folder.read_config(), config)
     remeasure = any(key in changed for key in ("pvae.head_threshold", "report.propensity_a", "report.propensity_b"))

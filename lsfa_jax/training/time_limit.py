@@ -1,6 +1,7 @@
 """How many epochs of stage 1 a time limit allows: a few steps are timed before it begins."""
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,14 +9,15 @@ import jax
 from lsfa_jax.config import Config
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState
-from lsfa_jax.util.console import note, warn
+from lsfa_jax.util.console import note, plural, warn
 from lsfa_jax.util.duration import in_words
 
 # Steps that are timed: at least so many, for at least so many seconds, and no more once they took the last number.
 _STEPS, _SECONDS, _MOST_SECONDS = 8, 3.0, 30.0
 
-# A pass that computes no gradients takes this share of one that does (backward passes are twice the forward ones).
-_FORWARD = 1 / 3
+# A pass that computes no gradients takes this share of one that does (backward passes are twice the forward ones), and
+# one over stored token states, which trains only classifiers, this share.
+_FORWARD, _STORED = 1 / 3, 0.1
 
 # The share of the remaining time that the plan leaves free.
 _FREE = 0.15
@@ -67,34 +69,42 @@ def time_steps(stage: Stage, state: TrainState, epoch: int = 1) -> Timing:
     return Timing(stage.steps_per_epoch * sum(seconds) / len(seconds), compilation)
 
 
-def plan(timing: Timing, sizes: Sizes, adjustment_epochs: int) -> tuple[float, float]:
-    """Estimates a run from the time of its steps.
+def seconds_of(epochs: int, timing: Timing, sizes: Sizes, config: Config, stores_states: bool) -> float:
+    """Estimates how long a run takes, from the time of its steps.
 
-    Each epoch collects prototypes and validates. Once, features are collected for stage 2, stage 3 passes over the
-    documents, both models and the fused score are scored, and the programs of both stages are compiled, in about the
-    time of those of stage 1, which the disk keeps.
+    Each epoch validates, and collects prototypes where the contrastive loss takes part. Once, features of all splits
+    are collected, those of training documents also for classifiers to start from, and the programs of the later stages
+    are compiled, in about the time of those of stage 1, which the disk keeps. Stage 3 and the three results then pass
+    over the stored states.
 
     Args:
+        epochs: of stage 1.
         timing: of the steps of stage 1.
         sizes: of the splits.
-        adjustment_epochs: of stage 3.
-
-    Returns:
-        The seconds of an epoch of stage 1, and of all that comes once.
+        config: all settings.
+        stores_states: whether stage 3 and the results need no encoder.
     """
-    forward = _FORWARD * timing.epoch / sizes.train
+    document = timing.epoch / sizes.train
+    forward = _FORWARD * document
+    later = _STORED * document if stores_states else forward
+    with_contrast = epochs - min(config.psc.start_epoch, epochs) + 1 if config.psc.weight > 0 else 0
+    in_stage_1 = epochs * (timing.epoch + forward * sizes.validation) + with_contrast * forward * sizes.train
     scored = sizes.validation + sizes.test
-    epoch = timing.epoch + forward * (sizes.train + sizes.validation)
-    adjustment = adjustment_epochs * (sizes.train + sizes.validation)
-    return epoch, timing.compilation + forward * (sizes.train + adjustment + 3 * scored + sizes.validation)
+    passes = 2 if config.classifier.weights_start == "discriminant" else 1
+    once = forward * (passes * sizes.train + scored)
+    adjustment = config.adjust.epochs * (sizes.train + sizes.validation)
+    return timing.compilation + in_stage_1 + once + later * (adjustment + 3 * scored + sizes.validation)
 
 
-def epochs_that_fit(seconds: float, epoch: float, once: float, most: int) -> int:
+def epochs_that_fit(seconds: float, seconds_of_epochs: Callable[[int], float], most: int) -> int:
     """Returns the largest number of epochs, from 1 to `most`, for which 85 % of the seconds suffice."""
-    return min(most, max(1, int(((1 - _FREE) * seconds - once) / epoch)))
+    available = (1 - _FREE) * seconds
+    return max((epochs for epochs in range(2, most + 1) if seconds_of_epochs(epochs) <= available), default=1)
 
 
-def fitted_epochs(stage: Stage, state: TrainState, config: Config, sizes: Sizes, most: int, deadline: float) -> int:
+def fitted_epochs(
+    stage: Stage, state: TrainState, config: Config, sizes: Sizes, most: int, deadline: float, stores_states: bool
+) -> int:
     """Times steps, prints the plan and returns the epochs of stage 1 with which the run ends before the deadline.
 
     Args:
@@ -104,14 +114,18 @@ def fitted_epochs(stage: Stage, state: TrainState, config: Config, sizes: Sizes,
         sizes: of the splits.
         most: epochs that are returned at most.
         deadline: on the clock of `time.monotonic`.
+        stores_states: whether stage 3 and the results need no encoder.
     """
     timing = time_steps(stage, state, max(1, config.psc.start_epoch))
-    epoch, once = plan(timing, sizes, config.adjust.epochs)
+
+    def seconds_of_epochs(epochs: int) -> float:
+        return seconds_of(epochs, timing, sizes, config, stores_states)
+
     left = deadline - time.monotonic()
-    epochs = epochs_that_fit(left, epoch, once, most)
-    total = in_words(epochs * epoch + once)
-    if epochs * epoch + once > left:
+    epochs = epochs_that_fit(left, seconds_of_epochs, most)
+    total = in_words(seconds_of_epochs(epochs))
+    if seconds_of_epochs(epochs) > left:
         warn(f"--time-limit: not even one epoch fits; with one, the run takes about {total} more")
     else:
-        note(f"--time-limit: at most {epochs} epochs of about {in_words(epoch)}; with the rest, {total} more")
+        note(f"--time-limit: at most {plural(epochs, 'epoch')} of about {in_words(timing.epoch)}; in all {total} more")
     return epochs

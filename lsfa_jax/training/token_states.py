@@ -1,9 +1,9 @@
-"""Token states (Eq. 1) of a split in a file, for a stage in which the encoder is frozen."""
+"""States of a split in a file: token states (Eq. 1) of a frozen encoder, or the hidden states of its frozen layers."""
 
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,20 +11,36 @@ import jax
 import numpy as np
 
 from lsfa_jax.data.batches import Batch
-from lsfa_jax.data.corpus import EncodedSplit, Split
+from lsfa_jax.data.corpus import EncodedSplit, HiddenSplit, Split
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.model.encoders import Encoder
 from lsfa_jax.training.collection import BatchSink
 from lsfa_jax.util.array_file import ArrayFile
 from lsfa_jax.util.console import UserError, note
 
+HiddenRows = Callable[[np.ndarray], np.ndarray]
+"""Returns the rows of the hidden states of documents of given lengths."""
+
 
 class TokenStates:
-    """[all tokens, 2H] in a file, a row for each token of a split, in the precision that the encoder names."""
+    """[rows, 2H] in a file, a row for each token of a split, or the rows of each document's hidden states."""
 
-    def __init__(self, path: Path, split: Split, encoder: Encoder) -> None:
-        """Names the file for a split's states; nothing is written yet."""
-        self._split = split
-        self._file = ArrayFile(path, (int(split.words.offsets[-1]), encoder.state_size), encoder.stored_dtype)
+    def __init__(
+        self, path: Path, split: Split, encoder: Encoder, exact: bool = False, hidden_rows: HiddenRows | None = None
+    ) -> None:
+        """Names the file for a split's states; nothing is written yet.
+
+        Args:
+            path: of the file.
+            split: the documents.
+            encoder: computes the states.
+            exact: keep them in float32 instead of the precision that the encoder names.
+            hidden_rows: returns the rows of documents of given lengths, for hidden states; None: token states.
+        """
+        self._split, self._hidden_rows = split, hidden_rows
+        self._sizes = split.lengths if hidden_rows is None else hidden_rows(split.lengths)
+        self.dtype = np.dtype(np.float32 if exact else encoder.stored_dtype)
+        self._file = ArrayFile(path, (int(self._sizes.sum()), encoder.state_size), self.dtype)
 
     def keep_on_disk(self, choice: str) -> bool:
         """Whether states are kept: "yes", "no", or "auto", which keeps them if half of the free disk space suffices.
@@ -54,7 +70,7 @@ class TokenStates:
             note(f"{why}; the encoder will run in every epoch instead")
             path.touch()
             return False
-        note(f"{path}: {size / 2**20:,.0f} MiB of token states, until adjustment is done")
+        note(f"{path}: {size / 2**20:,.0f} MiB of token states, until the run is done")
         return True
 
     @property
@@ -66,20 +82,22 @@ class TokenStates:
     def filling(self) -> Iterator[BatchSink]:
         """Yields the function that stores a batch of the split; the file exists once the block has ended."""
         with self._file.filling() as array:
-            offsets = self._split.words.offsets
+            ends = np.cumsum(self._sizes)
 
-            def store(batch: Batch, features: jax.Array, states: jax.Array) -> None:
+            def store(batch: Batch, states: jax.Array, features: jax.Array | None = None) -> None:
                 on_host = np.asarray(states)
                 for row in np.flatnonzero(batch.document_mask):
-                    start, length = offsets[batch.rows[row]], batch.lengths[row]
-                    array[start : start + length] = on_host[row, :length]
+                    end, size = ends[batch.rows[row]], self._sizes[batch.rows[row]]
+                    array[end - size : end] = on_host[row, :size]
 
             yield store
 
-    def split(self) -> EncodedSplit:
-        """Returns the split with token states in place of token ids."""
-        states = self._split.words._replace(values=self._file.open().view(np.ndarray))
-        return EncodedSplit(states, self._split.labels)
+    def split(self) -> EncodedSplit | HiddenSplit:
+        """Returns the split with states in place of token ids."""
+        states = Ragged.from_sizes(self._file.open().view(np.ndarray), self._sizes)
+        if self._hidden_rows is None:
+            return EncodedSplit(states, self._split.labels)
+        return HiddenSplit(states, self._split.labels, self._split.lengths, self._hidden_rows)
 
     def remove(self) -> None:
         """Removes the file and the decision."""

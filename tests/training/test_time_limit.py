@@ -58,16 +58,33 @@ def test_few_steps_are_timed_where_each_takes_long(monkeypatch):
     assert len(stage.steps) <= 5
 
 
-def test_the_plan_counts_what_every_epoch_and_what_the_whole_run_computes():
-    epoch, once = time_limit.plan(Timing(epoch=90.0, compilation=5.0), SIZES, adjustment_epochs=3)
-    # 0.1 s a document with gradients, a third of that without.
-    assert epoch == pytest.approx(90 + 990 / 30)
-    assert once == pytest.approx(5 + (900 + 3 * 990 + 3 * 390 + 90) / 30)
+def config_with(**sections) -> Config:
+    return Config.model_validate({"psc": {"start_epoch": 3}, "adjust": {"epochs": 3}} | sections)
+
+
+@pytest.mark.parametrize(("epochs", "with_contrast"), [(1, 1), (2, 1), (3, 1), (5, 3)])
+def test_the_plan_counts_what_every_epoch_and_what_the_whole_run_computes(epochs, with_contrast):
+    timing = Timing(epoch=90.0, compilation=5.0)
+    # 0.1 s a document with gradients, a third of that without, a tenth of it from stored states.
+    in_epochs = epochs * (90 + 90 / 30) + with_contrast * 900 / 30
+    later = 3 * 990 + 3 * 390 + 90
+    seconds = time_limit.seconds_of(epochs, timing, SIZES, config_with(), stores_states=True)
+    assert seconds == pytest.approx(5 + in_epochs + 1290 / 30 + later / 100)
+    seconds = time_limit.seconds_of(epochs, timing, SIZES, config_with(), stores_states=False)
+    assert seconds == pytest.approx(5 + in_epochs + 1290 / 30 + later / 30)
+
+
+def test_without_the_contrastive_loss_no_prototypes_are_collected_in_stage_1():
+    timing, without = Timing(epoch=90.0, compilation=5.0), config_with(psc={"weight": 0.0})
+    more = time_limit.seconds_of(4, timing, SIZES, without, True) - time_limit.seconds_of(
+        3, timing, SIZES, without, True
+    )
+    assert more == pytest.approx(90 + 90 / 30)
 
 
 @pytest.mark.parametrize(("seconds", "epochs"), [(1000, 7), (941, 6), (2000, 9), (100, 1), (0, 1), (-5, 1)])
 def test_the_largest_number_of_epochs_fits_in_85_percent_of_the_time(seconds, epochs):
-    assert time_limit.epochs_that_fit(seconds, epoch=100, once=150, most=9) == epochs
+    assert time_limit.epochs_that_fit(seconds, lambda number: 100.0 * number + 150, most=9) == epochs
 
 
 @pytest.mark.parametrize(
@@ -75,9 +92,9 @@ def test_the_largest_number_of_epochs_fits_in_85_percent_of_the_time(seconds, ep
     [(20.0, 30, "--time-limit: at most 30 epochs of about "), (0.1, 1, "not even one epoch fits; with one, the run")],
 )
 def test_the_plan_is_printed(seconds, epochs, line, capsys):
-    config = Config.model_validate({"representation": {"epochs": 30}})
+    config = config_with(representation={"epochs": 30})
     deadline = time.monotonic() + seconds
-    assert time_limit.fitted_epochs(Sleeper(), initial_state(), config, SIZES, 30, deadline) == epochs
+    assert time_limit.fitted_epochs(Sleeper(), initial_state(), config, SIZES, 30, deadline, True) == epochs
     assert line in "".join(capsys.readouterr())
 
 

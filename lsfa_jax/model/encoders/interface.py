@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import jax.numpy as jnp
 
-from lsfa_jax.types import Array, DTypeLike
+from lsfa_jax.types import Array, DTypeLike, HostArray
 
 
 class Encoder(Protocol):
@@ -20,6 +20,19 @@ class Encoder(Protocol):
 
     def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
         """Computes float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B]; padding changes no state."""
+
+
+class LayeredEncoder(Encoder, Protocol):
+    """An encoder whose first layers may be frozen and their hidden states stored, R rows a document."""
+
+    def hidden(self, token_ids: Array, lengths: Array) -> Array:
+        """Computes the hidden states of the frozen layers, float32[B, R, H]."""
+
+    def from_hidden(self, hidden: Array, lengths: Array, train: bool = False) -> Array:
+        """Computes the token states float32[B, T, 2H] of hidden states."""
+
+    def hidden_rows(self, lengths: HostArray) -> HostArray:
+        """Returns R of documents of the given lengths, int64[...]."""
 
 
 class Architecture(NamedTuple):

@@ -6,7 +6,7 @@ document's length change no output and no gradient.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Literal, NamedTuple
 
 import chex
@@ -285,16 +285,80 @@ def transformer(
     Returns:
         float32[B, T, H], zero beyond each document's length.
     """
-    chex.assert_rank((token_ids, lengths), (2, 1))
-    num_tokens = token_ids.shape[1]
-    windows = windows_of(num_tokens, min(window, architecture.num_positions) - 2)
-    ids, window_lengths = split_windows(token_ids, lengths, windows, architecture)
-    mask = token_mask(window_lengths, ids.shape[1])
+    depth = architecture.num_layers
+    hidden = lower_layers(params, token_ids, lengths, architecture, window, dtype, depth, drop_embedding)
+    return upper_layers(params, hidden, lengths, architecture, window, dtype, depth)[:, : token_ids.shape[1]]
 
+
+def lower_layers(
+    params: Params,
+    token_ids: Array,
+    lengths: Array,
+    architecture: Architecture,
+    window: int,
+    dtype: DTypeLike,
+    depth: int,
+    drop_embedding: Callable[[Array], Array] = lambda x: x,
+) -> Array:
+    """Computes the first `depth` layers.
+
+    Returns:
+        float32[B, R, H], the hidden states of each document's windows one after the other, first and last tokens
+        included; R = `hidden_rows(T, ...)`.
+    """
+    chex.assert_rank((token_ids, lengths), (2, 1))
+    windows = windows_of(token_ids.shape[1], _tokens_at_once(architecture, window))
+    ids, window_lengths = split_windows(token_ids, lengths, windows, architecture)
     x = drop_embedding(embed(params["embedding"], ids, architecture.norm_epsilon)).reshape(-1, architecture.hidden_size)
-    for i in range(architecture.num_layers):
+    x = _layers(params, x, token_mask(window_lengths, ids.shape[1]), architecture, dtype, range(depth))
+    return x.reshape(len(lengths), -1, architecture.hidden_size)
+
+
+def upper_layers(
+    params: Params,
+    hidden: Array,
+    lengths: Array,
+    architecture: Architecture,
+    window: int,
+    dtype: DTypeLike,
+    depth: int,
+) -> Array:
+    """Computes all layers but the first `depth` from what `lower_layers` returns.
+
+    Returns:
+        float32[B, T, H], zero beyond each document's length, with the largest T of as many windows.
+    """
+    largest = _tokens_at_once(architecture, window)
+    number = -(-hidden.shape[1] // (largest + 2))
+    num_tokens = (
+        hidden.shape[1] - 2 if number == 1 else largest + (number - 1) * windows_of(largest + 1, largest).stride
+    )
+    windows = windows_of(num_tokens, largest)
+    mask = token_mask(windows.lengths(lengths).reshape(-1) + 2, windows.size + 2)
+    x = hidden.reshape(-1, architecture.hidden_size)
+    x = _layers(params, x, mask, architecture, dtype, range(depth, architecture.num_layers))
+    return join_windows(x.reshape(*mask.shape, -1), lengths, windows, num_tokens)
+
+
+def hidden_rows(lengths: HostArray, architecture: Architecture, window: int) -> HostArray:
+    """Returns int64[...], the rows of the hidden states of documents of the given lengths, int[...]."""
+    largest = _tokens_at_once(architecture, window)
+    stride = windows_of(largest + 1, largest).stride
+    number = 1 - np.minimum(largest - np.asarray(lengths), 0) // stride
+    return np.where(number == 1, np.asarray(lengths) + 2, number * (largest + 2)).astype(np.int64)
+
+
+def _tokens_at_once(architecture: Architecture, window: int) -> int:
+    """Returns the tokens of a full window without the first and the last one."""
+    return min(window, architecture.num_positions) - 2
+
+
+def _layers(
+    params: Params, x: Array, mask: Array, architecture: Architecture, dtype: DTypeLike, numbers: Iterable[int]
+) -> Array:
+    for i in numbers:
         x = layer(params[layer_name(i)], x, mask, architecture, dtype)
-    return join_windows(x.reshape(*ids.shape, -1), lengths, windows, num_tokens)
+    return x
 
 
 def layer_name(number: int) -> str:
@@ -331,6 +395,7 @@ class Transformer(nn.Module):
         embedding_dropout: rate of the dropout on the embeddings.
         state_dropout: rate of the dropout on the states.
         dtype: of the matrix products, float32 or bfloat16.
+        num_frozen: layers below those that are trained, whose hidden states may be stored.
     """
 
     architecture: Architecture
@@ -338,6 +403,7 @@ class Transformer(nn.Module):
     embedding_dropout: float = 0.0
     state_dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
+    num_frozen: int = 0
 
     stored_dtype: ClassVar[DTypeLike] = jnp.float16
     """Precision in which states may be stored: the last layer norm bounds them by sqrt(H) times its scale."""
@@ -352,6 +418,21 @@ class Transformer(nn.Module):
         self.parts = {name: self.param(name, _init, shapes[name]) for name in shapes}
         self.drop_embedding = nn.Dropout(self.embedding_dropout)
         self.drop_states = nn.Dropout(self.state_dropout)
+
+    def hidden(self, token_ids: Array, lengths: Array) -> Array:
+        """Computes the hidden states of the frozen layers, float32[B, R, H], without dropout."""
+        sizes = self.architecture, self.window, self.dtype, self.num_frozen
+        return lower_layers(self.parts, token_ids, lengths, *sizes)
+
+    def from_hidden(self, hidden: Array, lengths: Array, train: bool = False) -> Array:
+        """Computes the token states float32[B, T, H] of hidden states of the frozen layers."""
+        sizes = self.architecture, self.window, self.dtype, self.num_frozen
+        states = upper_layers(self.parts, hidden.astype(jnp.float32), lengths, *sizes)
+        return self.drop_states(states, deterministic=not train)
+
+    def hidden_rows(self, lengths: HostArray) -> HostArray:
+        """Returns R of documents of the given lengths, int64[...]."""
+        return hidden_rows(lengths, self.architecture, self.window)
 
     def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
         """Computes the token states float32[B, T, H] of token ids int32[B, T] and lengths int32[B].
@@ -529,8 +610,10 @@ def _convert_layer(source: _Tensors, architecture: Architecture, names: _LayerNa
 def from_settings(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> Transformer:
     """Returns the transformer of an architecture with the window and the dropout of the settings."""
     assert shape.architecture, "the folder of a transformer has its architecture"
+    num_trained = settings.train if isinstance(settings.train, int) else shape.architecture.num_layers
     return Transformer(
         architecture=shape.architecture,
+        num_frozen=max(0, shape.architecture.num_layers - num_trained),
         window=settings.window,
         embedding_dropout=settings.embedding_dropout,
         state_dropout=settings.encoder_dropout,

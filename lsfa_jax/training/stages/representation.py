@@ -149,7 +149,7 @@ def dense_step(
     def loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
         dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
         lsfa = model.bind({"params": join(frozen, params)}, rngs=dropout)
-        states = lsfa.states(batch.words, batch.lengths, _drops(config), batch.states)  # Eq. 1
+        states = lsfa.states(batch.words, batch.lengths, _drops(config), batch.states, batch.hidden)  # Eq. 1
         sums = sums_of(lsfa, states, batch, state.extra, config.psc, contrast)
         return objective(sums, batch, config.psc, model.num_labels)
 
@@ -187,7 +187,7 @@ def shortlist_step(
 
     def encode(encoder: PyTree) -> Array:
         lsfa = model.bind({"params": join(frozen, state.params | {"encoder": encoder})}, rngs=dropout)
-        return lsfa.states(batch.words, batch.lengths, _drops(config), batch.states)
+        return lsfa.states(batch.words, batch.lengths, _drops(config), batch.states, batch.hidden)
 
     states, encoder_vjp = jax.vjp(encode, state.params["encoder"])
     logits = model.bind({"params": state.params}).estimates(states, batch.lengths, pool)

@@ -58,6 +58,26 @@ def test_long_texts_are_read_in_overlapping_windows(window, num_tokens):
     )
 
 
+@pytest.mark.parametrize("window", [5, 6, 100])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_the_upper_layers_continue_from_stored_hidden_states(window, depth):
+    num_tokens, lengths = 11, np.array([11, 3, 4, 5, 10, 0], np.int32)
+    ids = token_ids(len(lengths), num_tokens)
+    rows = transformer.hidden_rows(lengths, ARCHITECTURE, window)
+    hidden = np.zeros((len(lengths), int(transformer.hidden_rows(np.array(num_tokens), ARCHITECTURE, window)), H))
+    for i, length in enumerate(lengths):  # each in a batch of its length, as another batch may have had it
+        alone = ids[i : i + 1, : max(1, length)]
+        of_document = transformer.lower_layers(
+            PARAMS, alone, lengths[i : i + 1], ARCHITECTURE, window, np.float32, depth
+        )
+        hidden[i, : rows[i]] = of_document[0, : rows[i]]
+    sizes = ARCHITECTURE, window, np.float32, depth
+    states = transformer.upper_layers(PARAMS, hidden.astype(np.float32), lengths, *sizes)
+    expected = transformer.transformer(PARAMS, ids, lengths, ARCHITECTURE, window)
+    np.testing.assert_allclose(states[:, :num_tokens], expected, rtol=1e-4, atol=1e-5)
+    assert not np.any(states[:, num_tokens:])
+
+
 @pytest.mark.slow
 def test_gradients_of_windows_are_those_of_the_reference():
     architecture = ARCHITECTURE._replace(num_layers=1, intermediate_size=2)
