@@ -27,17 +27,16 @@ _FEWEST_DOCUMENTS = 1_000
 # languages.
 _LEAST_KNOWN = 0.65
 
-# Seconds that fine-tuning may take, and its share of a time limit.
-# Seconds a word piece, forward and backward through all layers, on two cores of an AMD EPYC (Zen 5) in bfloat16; the
-# backward pass of a layer costs twice its forward pass.
-_SECONDS, _SHARE, _SECONDS_PER_PIECE, _CORES = 720, 0.8, 2.8e-4, 2
+# Seconds that fine-tuning may take, and its share of a time limit. Seconds a word piece, forward and backward through
+# all layers, on two cores of an AMD EPYC (Zen 5) in bfloat16, padding included.
+_SECONDS, _SHARE, _SECONDS_PER_PIECE, _CORES = 840, 0.8, 3.9e-4, 2
 _PIECES_PER_WORD = 1.25
 
 # Pieces that a document is padded to at least; seconds to compile and to train the linear models.
 _LEAST_PIECES, _START = 30, 90
 
 # Layers and epochs, the best first: the first that fit are chosen.
-_PLANS = ((_LAYERS, 4), (3, 4), (3, 3), (2, 3))
+_PLANS = ((_LAYERS, 4), (_LAYERS, 3), (3, 4), (3, 3), (2, 4), (2, 3), (1, 4))
 
 
 def settings(corpus: Corpus, time_limit: float = math.inf) -> dict[str, Any]:
@@ -77,11 +76,19 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
 
 def affordable_plan(pieces: float, cores: int, seconds: float) -> tuple[int, int] | None:
     """Returns how many layers to fine-tune, in how many epochs, on so many pieces; None where none fit in the time."""
-    epoch = pieces * _SECONDS_PER_PIECE * _CORES / cores
-    for layers, epochs in _PLANS:
-        if epoch * epochs * (_LAYERS + 2 * layers) / (3 * _LAYERS) <= seconds:
-            return layers, epochs
-    return None
+    whole = pieces * _SECONDS_PER_PIECE * _CORES / cores
+    return next((plan for plan in _PLANS if whole * share_of_passes(*plan) <= seconds), None)
+
+
+def share_of_passes(layers: int, epochs: int) -> float:
+    """Returns the passes that fine-tuning the last layers takes, in passes forward and backward through all layers.
+
+    The layers below are passed once, forward. Beside the epochs there are passes forward before the first, for the
+    prototypes of those with the contrastive loss (from the third on) and after the last. A pass backward costs twice as
+    much as one forward.
+    """
+    forward = 1 + max(1, epochs - 2) + 1
+    return ((_LAYERS - layers) + layers * (3 * epochs + forward)) / (3 * _LAYERS)
 
 
 def known_share(corpus: Corpus, vocabulary: dict[str, int]) -> float:

@@ -14,6 +14,7 @@ from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.util.console import note, plural
 
 SETTINGS = (
+    "classifier.weights_start",
     "data.length_buckets",
     "optimizer.batch_size",
     "optimizer.learning_rate",
@@ -39,6 +40,11 @@ _SMALL_BATCH, _TINY_RATE = 16, 4e-3
 # 101 labels, 128 units).
 _MOST_EPOCHS, _FEWEST_EPOCHS, _WORDS = 40, 4, 25_000_000
 _LABELS_THAT_COST_A_WORD, _UNITS = 1_000, 128
+
+# With so many labels, most have few documents to learn a classifier from in the few epochs of fine-tuning: on
+# EUR-Lex-4K (2,937 labels, one layer, two epochs) N@5 on validation was 66.7 with discriminants and 63.7 with random weights, on
+# openings of EU laws (187 labels, three layers) 79.3 and 79.4.
+_MANY_LABELS = 1_000
 
 # Sets of weights that enter the average in an epoch, and how much newer ones count: the mean is over about the last
 # quarter of the steps at any time, so that training may stop at any time.
@@ -101,8 +107,7 @@ def with_epochs(config: Config, epochs: int, chosen: Collection[str]) -> Config:
 def _fitted(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str, Any]:
     """Returns a value for every setting that the policy decides; values follow from each other where one is chosen."""
     # Fine-tuning takes few epochs whatever the size: its file has what is measured for it.
-    from_the_start = not config.encoder.pretrained
-    values = _training_from_the_start(config, corpus, chosen) if from_the_start else {}
+    values = _fine_tuning(corpus) if config.encoder.pretrained else _training_from_the_start(config, corpus, chosen)
 
     def value(name: str) -> Any:
         return get(config, name) if name in chosen else values.get(name, get(config, name))
@@ -118,6 +123,11 @@ def _fitted(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str
         "adjust.num_augmented": num_augmented(value("pvae.head_threshold")),
     }
     return values | starts | sizes
+
+
+def _fine_tuning(corpus: Corpus) -> dict[str, Any]:
+    """Returns how classifiers on a pretrained encoder start."""
+    return {"classifier.weights_start": "discriminant"} if corpus.num_labels >= _MANY_LABELS else {}
 
 
 def _training_from_the_start(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str, Any]:
@@ -164,6 +174,7 @@ def shorter_length(lengths: np.ndarray) -> int:
 def summary(values: Mapping[str, Any]) -> str:
     """Describes settings that the policy decided, in words; those that are seldom changed are left out."""
     texts = {
+        "classifier.weights_start": lambda start: f"classifiers start as {start}s",
         "optimizer.batch_size": lambda size: f"batches of {size}",
         "representation.epochs": lambda epochs: f"at most {plural(epochs, 'epoch')}",
         "optimizer.swa_every": lambda steps: f"weights averaged every {plural(steps, 'step')}",

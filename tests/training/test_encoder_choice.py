@@ -38,9 +38,9 @@ def chosen(*arguments, **options):
 
 
 def test_few_words_are_learned_with_all_layers_and_more_with_the_last_ones():
-    plans = [chosen(documents) for documents in (2_000, 6_000, 8_000, 12_000)]
+    plans = [chosen(documents) for documents in (3_000, 4_000, 6_000, 7_500, 11_000, 14_000)]
     layers_and_epochs = [(plan["encoder.train"], plan["representation.epochs"]) for plan in plans]
-    assert layers_and_epochs == [("all", 4), (3, 4), (3, 3), (2, 3)]
+    assert layers_and_epochs == [("all", 4), ("all", 3), (3, 4), (3, 3), (2, 3), (1, 4)]
     assert all(plan["encoder.pretrained"] == "minilm" for plan in plans)
 
 
@@ -75,4 +75,11 @@ def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open():
 
 def test_more_cores_do_more(monkeypatch):
     monkeypatch.setattr(encoder_choice.os, "cpu_count", lambda: 16)
-    assert chosen(40_000)["encoder.train"] == "all"
+    assert chosen(20_000)["encoder.train"] == "all"
+
+
+def test_the_passes_of_fine_tuning_are_those_of_each_layer():
+    # Forward is a third of a pass: below the trained layers once; there before, between and after three epochs.
+    assert encoder_choice.share_of_passes(2, 3) == pytest.approx((4 + 2 * 3) / 18 + 2 / 6 * 3)
+    # All layers, four epochs, of which the last two use the contrastive loss.
+    assert encoder_choice.share_of_passes(6, 4) == pytest.approx(4 + 4 / 3)

@@ -38,11 +38,11 @@ def test_only_the_named_settings_change():
 def test_small_corpora_get_smaller_batches_and_more_epochs():
     small, middle, large = (fitted(number) for number in (300, 9_999, 100_000))
     assert [x.optimizer.batch_size for x in (small, middle, large)] == [16, 16, 40]
-    assert [x.representation.epochs for x in (small, middle, large)] == [40, 20, 4]
+    assert [x.representation.epochs for x in (small, middle, large)] == [40, 25, 4]
     # Each label costs the attention something.
-    assert fitted(9_999, labels=3_000).representation.epochs == 5
+    assert fitted(9_999, labels=3_000).representation.epochs == 6
     narrow = with_values(QUICK, {"encoder.hidden_size": 64})
-    assert fitted(9_999, labels=3_000, config=narrow).representation.epochs == 10
+    assert fitted(9_999, labels=3_000, config=narrow).representation.epochs == 13
     # A time limit bounds them in another way.
     large = fitted(100_000)
     assert policy.most_epochs_in_time(large, ()) == 40
@@ -144,3 +144,10 @@ def test_a_line_says_what_was_decided(capsys):
         "From the corpus: at most 40 epochs, weights averaged every 2 steps, N_t = 30, N_a = 10, 167 epochs"
     )
     assert "batches" not in line
+
+
+def test_fine_tuned_encoders_start_from_discriminants_where_labels_are_many():
+    fine_tuned = with_values(QUICK, {"encoder.pretrained": "minilm"})
+    starts = [fitted(9_000, labels=labels, config=fine_tuned).classifier.weights_start for labels in (999, 1_000)]
+    assert starts == ["random", "discriminant"]
+    assert fitted(9_000, labels=1_000).classifier.weights_start == "random"
