@@ -70,8 +70,8 @@ def classifiers(moments: Moments, counts: HostArray, num_documents: int) -> tupl
     """Computes the discriminants w = S^-1 d, where d is a label's mean minus that of all documents, shrunk.
 
     The logit is that of normal distributions with covariance S around the label's mean and the mean of all documents:
-    w (x - m) - d w / 2, of which a tenth is used, plus the log odds of the label's frequency. The squared length of d in
-    the metric S^-1 exceeds that of the true difference by about D (1 / n_l - 1 / N), by which d is shrunk. A label
+    w (x - m) - d w / 2, of which a tenth is used, plus the log odds of the label's frequency. The squared length of d
+    in the metric S^-1 exceeds that of the true difference by about D (1 / n_l - 1 / N), by which d is shrunk. A label
     without documents has w = 0.
 
     Args:

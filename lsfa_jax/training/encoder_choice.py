@@ -29,7 +29,7 @@ _LEAST_KNOWN = 0.65
 
 # Seconds that fine-tuning may take, and its share of a time limit. Seconds a word piece, forward and backward through
 # all layers, on two cores of an AMD EPYC (Zen 5) in bfloat16, padding included.
-_SECONDS, _SHARE, _SECONDS_PER_PIECE, _CORES = 840, 0.8, 3.9e-4, 2
+_SECONDS, _SHARE, _SECONDS_PER_PIECE, _CORES = 700, 0.8, 3.9e-4, 2
 _PIECES_PER_WORD = 1.25
 
 # Pieces that a document is padded to at least; seconds to compile and to train the linear models.

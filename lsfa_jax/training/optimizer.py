@@ -78,20 +78,34 @@ def _clip(settings: config.Optimizer) -> optax.GradientTransformation:
     return clips[settings.clip]()
 
 
+class _ScheduleState(NamedTuple):
+    """The place in a schedule: numbers instead of constants, so that schedules of any length run the same program."""
+
+    count: jax.Array
+    """int32, steps so far."""
+    warmup: jax.Array
+    """int32, steps until the rate is at its peak."""
+    num_steps: jax.Array
+    """int32, steps until it is 0."""
+
+
+def _warmup_cosine(state: _ScheduleState) -> jax.Array:
+    """Returns the rate of the next step as a share of the peak, as `optax.warmup_cosine_decay_schedule` computes it."""
+    step = state.count + 1  # the first step has a rate already
+    decayed = (jnp.minimum(step, state.num_steps) - state.warmup) / (state.num_steps - state.warmup)
+    return jnp.where(step < state.warmup, step / state.warmup, 0.5 * (1 + jnp.cos(jnp.pi * decayed)))
+
+
 def _encoder_rates(settings: config.Optimizer, num_steps: int) -> optax.GradientTransformation:
     """Multiplies updates by minus the learning rate, which differs for the encoder, and decays its matrices."""
     peak, warmup = settings.encoder_learning_rate, max(1, round(settings.warmup * num_steps))
-    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(num_steps, warmup + 1))
 
-    def init(params: PyTree) -> optax.ScaleByScheduleState:
+    def init(params: PyTree) -> _ScheduleState:
         del params
-        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+        return _ScheduleState(*(jnp.asarray(x, jnp.int32) for x in (0, warmup, max(num_steps, warmup + 1))))
 
-    def update(
-        updates: PyTree, state: optax.ScaleByScheduleState, params: PyTree = None
-    ) -> tuple[PyTree, optax.ScaleByScheduleState]:
-        # The first step has a rate already.
-        rate = schedule(state.count + 1)
+    def update(updates: PyTree, state: _ScheduleState, params: PyTree = None) -> tuple[PyTree, _ScheduleState]:
+        rate = peak * _warmup_cosine(state)
 
         def of_encoder(factor: float, update: jax.Array, param: jax.Array) -> jax.Array:
             decay = settings.weight_decay * param if param.ndim > 1 else 0.0
@@ -100,7 +114,7 @@ def _encoder_rates(settings: config.Optimizer, num_steps: int) -> optax.Gradient
         factors = layer_factors(params["encoder"], settings.layer_decay)
         scaled = jax.tree.map(lambda update: -settings.learning_rate * update, updates)
         encoder = jax.tree.map(of_encoder, factors, updates["encoder"], params["encoder"])
-        return scaled | {"encoder": encoder}, optax.ScaleByScheduleState(state.count + 1)
+        return scaled | {"encoder": encoder}, state._replace(count=state.count + 1)
 
     return optax.GradientTransformation(init, update)
 

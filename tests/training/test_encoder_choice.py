@@ -38,7 +38,7 @@ def chosen(*arguments, **options):
 
 
 def test_few_words_are_learned_with_all_layers_and_more_with_the_last_ones():
-    plans = [chosen(documents) for documents in (3_000, 4_000, 6_000, 7_500, 11_000, 14_000)]
+    plans = [chosen(documents) for documents in (2_500, 3_500, 5_000, 6_500, 9_000, 12_000)]
     layers_and_epochs = [(plan["encoder.train"], plan["representation.epochs"]) for plan in plans]
     assert layers_and_epochs == [("all", 4), ("all", 3), (3, 4), (3, 3), (2, 3), (1, 4)]
     assert all(plan["encoder.pretrained"] == "minilm" for plan in plans)

@@ -188,6 +188,16 @@ def test_without_a_rate_for_the_encoder_fine_tuning_is_plain_adam():
     jax.tree.map(np.testing.assert_array_equal, *trained)
 
 
+def test_schedules_of_any_length_run_the_same_program():
+    params = {"encoder": {"embedding": jnp.ones(2)}, "labels": jnp.ones(2)}
+    settings = config.Optimizer(encoder_learning_rate=0.01)
+    programs = set()
+    for num_steps in (5, 500):
+        tuned = optimizer.make_fine_tuning_optimizer(settings, num_steps)
+        programs.add(jax.jit(tuned.update).lower(params, tuned.init(params), params).as_text())
+    assert len(programs) == 1
+
+
 @pytest.mark.parametrize(("num_steps", "warmup"), [(1, 0.1), (2, 0.9), (1, 0.0)])
 def test_a_schedule_of_one_or_two_steps(num_steps, warmup):
     settings = config.Optimizer(clip="none", encoder_learning_rate=0.01, warmup=warmup)
