@@ -81,7 +81,7 @@ def _clip(settings: config.Optimizer) -> optax.GradientTransformation:
 class _ScheduleState(NamedTuple):
     """The place in a schedule: numbers instead of constants, so that schedules of any length run the same program."""
 
-    count: jax.Array
+    step: jax.Array
     """int32, steps so far."""
     warmup: jax.Array
     """int32, steps until the rate is at its peak."""
@@ -91,14 +91,14 @@ class _ScheduleState(NamedTuple):
 
 def _warmup_cosine(state: _ScheduleState) -> jax.Array:
     """Returns the rate of the next step as a share of the peak, as `optax.warmup_cosine_decay_schedule` computes it."""
-    step = state.count + 1  # the first step has a rate already
+    step = state.step + 1  # the first step has a rate already
     decayed = (jnp.minimum(step, state.num_steps) - state.warmup) / (state.num_steps - state.warmup)
     return jnp.where(step < state.warmup, step / state.warmup, 0.5 * (1 + jnp.cos(jnp.pi * decayed)))
 
 
 def _encoder_rates(settings: config.Optimizer, num_steps: int) -> optax.GradientTransformation:
     """Multiplies updates by minus the learning rate, which differs for the encoder, and decays its matrices."""
-    peak, warmup = settings.encoder_learning_rate, max(1, round(settings.warmup * num_steps))
+    peak, warmup = float(settings.encoder_learning_rate), max(1, round(settings.warmup * num_steps))
 
     def init(params: PyTree) -> _ScheduleState:
         del params
@@ -114,7 +114,7 @@ def _encoder_rates(settings: config.Optimizer, num_steps: int) -> optax.Gradient
         factors = layer_factors(params["encoder"], settings.layer_decay)
         scaled = jax.tree.map(lambda update: -settings.learning_rate * update, updates)
         encoder = jax.tree.map(of_encoder, factors, updates["encoder"], params["encoder"])
-        return scaled | {"encoder": encoder}, state._replace(count=state.count + 1)
+        return scaled | {"encoder": encoder}, state._replace(step=state.step + 1)
 
     return optax.GradientTransformation(init, update)
 
