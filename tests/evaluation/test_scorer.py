@@ -36,7 +36,7 @@ class Bound:
     def __init__(self, table):
         self.table = table
 
-    def states(self, words, lengths, stored=None):
+    def states(self, words, lengths, stored=None, hidden=None):
         return self.table[words[:, 0]]
 
     def scores(self, states, lengths):

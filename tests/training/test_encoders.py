@@ -11,14 +11,19 @@ import pytest
 from lsfa_jax import LSFA
 from lsfa_jax.cli import predict
 from lsfa_jax.config import Config, merged
-from lsfa_jax.data.batches import Batch
+from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.negative_sampling import sample_pool
 from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder, partition, pretrained
+from lsfa_jax.training.collection import store_hidden
+from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.stages.representation import full_step, shortlist_step
 from lsfa_jax.training.state import init_state
+from lsfa_jax.training.token_states import TokenStates
+from lsfa_jax.util import sharding
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
 from tests.training import pretrained_folder, runs
@@ -37,6 +42,7 @@ ENCODERS = {
         "optimizer": FINE_TUNED,
         "data": LONG,
         "representation": {"shortlist": 4},
+        "classifier": {"weights_start": "discriminant", "bias": True, "bias_start": "frequency"},
     },
 }
 
@@ -143,6 +149,32 @@ def test_the_states_of_a_frozen_encoder_are_those_that_are_stored(step, data, be
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *after)
     assert np.any(after[0]["classifier"]["weights"] != trained["classifier"]["weights"])
+
+
+@pytest.mark.slow
+def test_the_stored_hidden_states_of_frozen_layers_give_the_states_of_the_words(data, bert, tmp_path):
+    config = config_of("last layer", data, bert)
+    corpus = load_corpus(config)
+    model = make_model(config, initial_encoder(config, corpus).shape, corpus.num_labels)
+    params, mesh = training_corpus.init_params(model), sharding.make_mesh(jax.local_devices()[:1])
+    of_words = Batches(corpus.train, corpus.num_labels, 8, [9, 20])
+    stored = TokenStates(tmp_path / "states.npy", corpus.train, model.encoder, hidden_rows=model.encoder.hidden_rows)
+    with stored.filling() as sink:
+        store_hidden(model, sharding.replicate(mesh, params), of_words, mesh, sink)
+
+    @jax.jit
+    def states(batch):
+        lsfa = model.bind({"params": params})
+        return lsfa.states(batch.words, batch.lengths, hidden=batch.hidden)
+
+    plan = of_words.epoch(np.random.default_rng(0))
+    of_hidden = Batches(stored.split(), corpus.num_labels, 8, [9, 20])
+    for words, hidden in zip(of_words.load(plan), of_hidden.load(plan), strict=True):
+        assert hidden.words is None
+        np.testing.assert_array_equal(hidden.lengths, words.lengths)
+        expected, got = states(words), states(hidden)
+        np.testing.assert_allclose(got[:, : expected.shape[1]], expected, rtol=0, atol=0.02)
+    assert corpus.train.lengths.max() > 14  # more than a window of 16 holds
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ def test_a_run_without_checkpoints_ends_with_the_same_metrics(finished, tmp_path
 
 
 # So many checks for a signal happen in each process of the interrupted run, again and again.
-CALLS = (4, 9, 6, 11, 5, 8, 7, 13, 10)
+CALLS = (4, 9, 6, 11, 5, 8, 7, 15, 10)
 
 
 @slow
