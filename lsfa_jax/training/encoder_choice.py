@@ -68,7 +68,11 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     if known < _LEAST_KNOWN:
         return {}, f"{PRETRAINED} reads English, and knows {100 * known:.0f} % of these words"
     layers, epochs = plan
-    train, trained = ("all", "all of it") if layers == _LAYERS else (layers, f"its last {layers} layers")
+    train, trained = (
+        ("all", "all of it")
+        if layers == _LAYERS
+        else (layers, "its last " + ("layer" if layers == 1 else f"{layers} layers"))
+    )
     encoder = {"kind": "transformer", "pretrained": PRETRAINED, "train": train}
     values = {f"encoder.{name}": value for name, value in encoder.items()} | {"representation.epochs": epochs}
     return values, trained if math.isfinite(time_limit) else f"{trained} in {epochs} epochs"

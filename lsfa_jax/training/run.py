@@ -195,7 +195,7 @@ class Run:
             chosen: names of the settings that keep their values then.
         """
         self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
-        self._deadline, self._chosen = deadline, chosen
+        self._deadline, self._chosen, self._started = deadline, chosen, time.monotonic()
         self.initial_encoder = encoder
         self.mesh = sharding.make_mesh()
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
@@ -260,7 +260,8 @@ class Run:
         for states in (*self.token_states.values(), *self.hidden_states.values()):
             states.remove()
         if len(self.test.split):
-            summary.print_results(self.corpus, self.is_head, self.metrics, self.folder.path)
+            seconds = time.monotonic() - self._started
+            summary.print_results(self.corpus, self.is_head, self.metrics, self.folder.path, seconds)
         note(compilation_cache.summary())
         return self.metrics
 

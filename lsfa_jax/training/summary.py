@@ -39,7 +39,7 @@ def print_start(config: Config, corpus: Corpus, train: Batches, is_head: np.ndar
         )
 
 
-def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], folder: Path) -> None:
+def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], folder: Path, seconds: float) -> None:
     """Prints the test metrics of each model of a run, in all, head and tail labels, and the time of each stage.
 
     Args:
@@ -47,6 +47,7 @@ def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], 
         is_head: bool[L].
         metrics: the content of metrics.json.
         folder: the run folder.
+        seconds: of this run of the command, scoring included.
     """
     # A group none of whose labels occurs in the test documents has no metrics; 0.00 would look like failure.
     occurring = head_of_all_labels(corpus, is_head)[corpus.test.labels.values]
@@ -66,4 +67,4 @@ def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], 
         error, ratio = metrics["pvae"]["relative_mean_error"], metrics["pvae"]["variance_ratio"]
         note(f"Generated features: relative mean error {error:.3f} (best: 0), variance ratio {ratio:.3f} (best: 1)")
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in metrics["seconds"].items())
-    note(f"Time: {times}. All metrics: {folder / 'metrics.json'}")
+    note(f"Time: {times}; this command {seconds:.0f} s. All metrics: {folder / 'metrics.json'}")

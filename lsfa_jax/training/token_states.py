@@ -18,6 +18,8 @@ from lsfa_jax.training.collection import BatchSink
 from lsfa_jax.util.array_file import ArrayFile
 from lsfa_jax.util.console import UserError, note
 
+_WORTH_A_NOTE = 100 * 2**20
+
 HiddenRows = Callable[[np.ndarray], np.ndarray]
 """Returns the rows of the hidden states of documents of given lengths."""
 
@@ -70,7 +72,8 @@ class TokenStates:
             note(f"{why}; the encoder will run in every epoch instead")
             path.touch()
             return False
-        note(f"{path}: {size / 2**20:,.0f} MiB of token states, until the run is done")
+        if size >= _WORTH_A_NOTE:
+            note(f"{path}: {size / 2**20:,.0f} MiB of token states, until the run is done")
         return True
 
     @property
