@@ -29,6 +29,7 @@ class Interrupted(Exception):  # noqa: N818 - a request of the user, not an erro
 
 _received: int | None = None
 _is_deferring = False
+_ends_process = False
 
 
 def check() -> None:
@@ -60,12 +61,18 @@ def deferred() -> Iterator[None]:
     _received = None
     handlers = {signum: signal.signal(signum, remember) for signum in _SIGNALS}
     _is_deferring = True
+    is_interrupted = False
     try:
         yield
+    except Interrupted:
+        is_interrupted = True
+        raise
     finally:
         _is_deferring = False
+        # A command has saved everything and ends now: a further signal would interrupt what Python tears down.
+        is_over = _ends_process and (is_interrupted or _received is not None)
         for signum, handler in handlers.items():
-            signal.signal(signum, handler)
+            signal.signal(signum, signal.SIG_IGN if is_over else handler)
     check()
 
 
@@ -113,6 +120,8 @@ def run_and_exit(command: Callable[[], int]) -> NoReturn:
 
     A further signal, or a thread that still works, would disturb that.
     """
+    global _ends_process
+    _ends_process = True
     try:
         code: int | str | None = command()
     except SystemExit as request:
