@@ -121,13 +121,13 @@ def leaves_encoder_open(arguments: TrainArguments, argv: Sequence[str]) -> bool:
 
 
 def with_encoder(arguments: TrainArguments, argv: Sequence[str]) -> list[str]:
-    """Returns the command line with the options of the encoder that suits the corpus."""
+    """Returns the command line behind the options of the encoder that suits the corpus; given ones win."""
     from lsfa_jax.data.load import load_corpus
     from lsfa_jax.training import encoder_choice
 
     seconds = duration.parse(arguments.time_limit, "--time-limit")
     values = encoder_choice.settings(load_corpus(arguments.settings()), seconds)
-    return [*argv, *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
+    return [*(word for name, value in values.items() for word in (f"--{name}", str(value))), *argv]
 
 
 def _early_options(argv: Sequence[str]) -> argparse.Namespace:

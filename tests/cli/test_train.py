@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from lsfa_jax.cli.train import main
+from lsfa_jax.cli.train import main, parse, with_encoder
 from lsfa_jax.data.reading.documents import Document
 from tests import training_corpus
 from tests.training_corpus import arguments
@@ -434,3 +434,12 @@ def test_training_with_one_label_or_one_document(run, tmp_path, documents):
     assert measured["split"]["train"] == documents
     assert measured["test"]["P@1"] == 100.0
     assert measured["test"]["P@5"] == 20.0
+
+
+def test_options_win_over_what_the_encoder_that_suits_the_corpus_brings(monkeypatch):
+    brought = {"encoder.kind": "cnn", "representation.epochs": 3}
+    monkeypatch.setattr("lsfa_jax.data.load.load_corpus", lambda config: None)
+    monkeypatch.setattr("lsfa_jax.training.encoder_choice.settings", lambda corpus, seconds: brought)
+    for argv, epochs in (([], 3), (["--representation.epochs", "7"], 7)):
+        arguments = parse(with_encoder(parse(argv), argv))
+        assert (arguments.encoder.kind, arguments.representation.epochs) == ("cnn", epochs)
