@@ -92,10 +92,7 @@ def _hidden(model: Lsfa, params: PyTree, batch: Batch) -> Array:
 
 def store_hidden(model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, sink: BatchSink) -> None:
     """Computes the hidden states of the encoder's frozen layers in one pass over a split; `sink` stores them."""
-
-    def compute(batch: Batch) -> Array:
-        return _hidden(model, params, batch)
-
+    compute = functools.partial(_hidden, model, params)
     for batch, hidden in over_split(compute, batches, mesh, "reading with the frozen layers"):
         sink(batch, hidden)
 

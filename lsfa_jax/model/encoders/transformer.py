@@ -57,8 +57,13 @@ def windows_of(num_tokens: int, largest: int) -> Windows:
     """Returns the windows that cover `num_tokens` tokens, of at most `largest` each; neighbours share a quarter."""
     if num_tokens <= largest:
         return Windows(1, num_tokens, 1)
-    stride = largest - largest // 4
+    stride = _stride(largest)
     return Windows(1 + -(-(num_tokens - largest) // stride), largest, stride)
+
+
+def _stride(largest: int) -> int:
+    """Returns the tokens between the starts of neighbouring windows of `largest` tokens each."""
+    return largest - largest // 4
 
 
 def split_windows(
@@ -330,9 +335,7 @@ def upper_layers(
     """
     largest = _tokens_at_once(architecture, window)
     number = -(-hidden.shape[1] // (largest + 2))
-    num_tokens = (
-        hidden.shape[1] - 2 if number == 1 else largest + (number - 1) * windows_of(largest + 1, largest).stride
-    )
+    num_tokens = hidden.shape[1] - 2 if number == 1 else largest + (number - 1) * _stride(largest)
     windows = windows_of(num_tokens, largest)
     mask = token_mask(windows.lengths(lengths).reshape(-1) + 2, windows.size + 2)
     x = hidden.reshape(-1, architecture.hidden_size)
@@ -343,8 +346,7 @@ def upper_layers(
 def hidden_rows(lengths: HostArray, architecture: Architecture, window: int) -> HostArray:
     """Returns int64[...], the rows of the hidden states of documents of the given lengths, int[...]."""
     largest = _tokens_at_once(architecture, window)
-    stride = windows_of(largest + 1, largest).stride
-    number = 1 - np.minimum(largest - np.asarray(lengths), 0) // stride
+    number = 1 - np.minimum(largest - np.asarray(lengths), 0) // _stride(largest)
     return np.where(number == 1, np.asarray(lengths) + 2, number * (largest + 2)).astype(np.int64)
 
 
