@@ -128,6 +128,8 @@ def run_and_exit(command: Callable[[], int]) -> NoReturn:
         code = request.code
     except KeyboardInterrupt:  # in the last lines of the command
         code = 128 + signal.SIGINT
+    finally:
+        _ends_process = False
     if isinstance(code, int) and code > 128:
         with suppress(KeyboardInterrupt):
             for signum in _SIGNALS:

@@ -105,6 +105,15 @@ def test_handlers_are_restored():
     assert not [thread for thread in threading.enumerate() if thread.name == "signals"]
 
 
+def test_a_command_that_was_called_in_a_process_leaves_no_trace_in_it():
+    with pytest.raises(SystemExit):
+        interrupts.run_and_exit(lambda: 0)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted), interrupts.deferred():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
 def test_in_another_thread_signals_are_left_as_they_are():
     errors = []
 
