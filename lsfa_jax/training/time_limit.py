@@ -20,7 +20,7 @@ _STEPS, _SECONDS, _MOST_SECONDS = 8, 3.0, 30.0
 _FORWARD, _STORED = 1 / 3, 0.1
 
 # The share of the remaining time that the plan leaves free.
-_FREE = 0.15
+_FREE = 0.1
 
 
 class Timing(NamedTuple):
@@ -97,7 +97,7 @@ def seconds_of(epochs: int, timing: Timing, sizes: Sizes, config: Config, stores
 
 
 def epochs_that_fit(seconds: float, seconds_of_epochs: Callable[[int], float], most: int) -> int:
-    """Returns the largest number of epochs, from 1 to `most`, for which 85 % of the seconds suffice."""
+    """Returns the largest number of epochs, from 1 to `most`, for which 90 % of the seconds suffice."""
     available = (1 - _FREE) * seconds
     return max((epochs for epochs in range(2, most + 1) if seconds_of_epochs(epochs) <= available), default=1)
 
