@@ -236,7 +236,9 @@ class Pvae(Section):
     kl_weight: Literal["auto"] | NonNegativeFloat = Field(
         "auto", description="auto: the ELBO at the best noise variance; a number: mean squared error + number x KL."
     )
-    residual: bool = Field(True, description="The decoder adds to the prototype; else it generates the feature itself.")
+    residual: bool = Field(
+        True, description="The PVAE sees and generates scaled deviations from the prototype; else the features."
+    )
     integer_cast: bool = Field(
         False, description="Round features and prototypes towards zero (parity with the released code)."
     )

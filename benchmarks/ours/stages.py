@@ -1,5 +1,6 @@
 """Our collection of prototypes, autoencoder and adjustment."""
 
+import functools
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -59,20 +60,16 @@ def adjustment(shape: Shape, seed: int) -> Work:
     rows = random_rows(ours.documents, number, seed)
     batches = ours.batches(_token_states(ours, ours.split.take(rows)))
     pvae = make_pvae(config, model.feature_size)
-    params, statistics = init_variables(pvae, jax.random.key(seed))
     frozen = FrozenParams(
         params={name: x for name, x in ours.params.items() if name != "classifier"},
         prototypes=jax.random.uniform(jax.random.key(1), (shape.num_labels, model.feature_size)),
-        pvae=params,
-        pvae_statistics=statistics,
+        pvae=init_variables(pvae, jax.random.key(seed)),
         key=jax.random.key(seed),
     )
     # The tail is thinned as the documents are, so that an epoch has its share of generated features.
     tail = np.arange(shape.num_labels // 5, shape.num_labels)[:: max(1, shape.num_documents // number)]
     optimizer = make_optimizer(config.optimizer, config.adjust.learning_rate)
-    stage = Adjustment(
-        model, config, batches, tail, frozen, lambda *variables: decoder(pvae, *variables), optimizer, mesh
-    )
+    stage = Adjustment(model, config, batches, tail, frozen, functools.partial(decoder, pvae), optimizer, mesh)
     # Without a copy of the best weights: the plain peer keeps none.
     state = replace(stage.init(jax.random.key(0), ours.params["classifier"]), best=None)
     return per_item(number, _epochs_of(stage, sharding.replicate(mesh, state)))

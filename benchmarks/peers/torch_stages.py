@@ -36,7 +36,7 @@ def collection(shape: Shape, seed: int) -> Work:
 
 
 class PlainPvae(torch.nn.Module):
-    """The autoencoder of Eq. 11-15 with our decoder, which adds to the prototype."""
+    """The autoencoder of Eq. 11-15 of deviations from the prototype, as ours at its initial scale."""
 
     def __init__(self, feature_size: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class PlainPvae(torch.nn.Module):
         return torch.relu(self.out(hidden) + prototypes)
 
     def forward(self, features: torch.Tensor, prototypes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        hidden = torch.relu(self.hidden(torch.cat([features, prototypes], dim=-1)))
+        hidden = torch.relu(self.hidden(torch.cat([features - prototypes, prototypes], dim=-1)))
         mu, log_variance = self.mu(hidden), self.log_variance(hidden).clamp(-10, 10)
         return self.decode(mu + torch.randn_like(mu) * torch.exp(0.5 * log_variance), prototypes), mu, log_variance
 

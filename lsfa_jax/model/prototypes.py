@@ -61,6 +61,19 @@ def variances(sums: FeatureSums) -> Array:
     return jnp.where(sums.counts > 1, jnp.maximum(scatter, 0.0) / jnp.maximum(sums.counts - 1, 1), 0.0)
 
 
+def scale(sums: FeatureSums) -> dict[str, Array]:
+    """Returns the unit in which the PVAE sees features.
+
+    Returns:
+        `centre`, float32[D], the mean of the features; `deviation`, float32, their standard deviation around their
+        prototype, pooled over labels and dimensions; 1 where there is none.
+    """
+    freedom = jnp.maximum(sums.counts - 1, 0)
+    variance = jnp.sum(freedom * variances(sums)) / jnp.maximum(jnp.sum(freedom), 1) / sums.totals.shape[1]
+    centre = jnp.sum(sums.totals, axis=0) / jnp.maximum(jnp.sum(sums.counts), 1)
+    return {"centre": centre, "deviation": jnp.where(variance > 0, jnp.sqrt(variance), 1.0)}
+
+
 def is_head(counts: HostArray, threshold: int) -> HostArray:
     """Returns bool[L], true for head labels: a label is a tail label if n^l < N_t.
 

@@ -18,9 +18,12 @@ _LOG_VARIANCE_LIMIT = 10.0
 class Pvae(nn.Module):
     """The encoder f_mu, f_sigma and the decoder f_phi, perceptrons with one hidden layer each.
 
-    The paper leaves f_phi open. With `residual` the decoder is f_phi([z; p]) = relu(p + MLP([z; p])): a perceptron
-    alone sees only prototypes of head labels in training and does not learn to reproduce that of a tail label. The last
-    three switches reproduce the released code (docs/how_it_works.md).
+    The paper leaves f_phi and the units of the inputs open. With `residual` the perceptrons see and generate deviations
+    from the prototype, in units of the collection `scale`: v becomes (v - p) / s and p becomes (p - c) / s in their
+    inputs, and f_phi([z; p]) = relu(p + s MLP). A perceptron alone sees only prototypes of head labels in training and
+    does not learn to reproduce that of a tail label. And where features deviate little from their prototypes, as those
+    of a pretrained encoder do, it learns to ignore z before it learns from the deviations. The last three switches
+    reproduce the released code (docs/how_it_works.md).
     """
 
     feature_size: int
@@ -32,7 +35,7 @@ class Pvae(nn.Module):
     nonnegative: bool = True
     """Features are outputs of a ReLU, so the decoder ends in a ReLU too."""
     residual: bool = True
-    """The decoder adds its output to the prototype."""
+    """The perceptrons see and generate deviations from the prototype."""
     relu_posterior: bool = False
     """A ReLU on mu and on log sigma^2, which is not clipped."""
     decoder_norm: bool = False
@@ -48,6 +51,10 @@ class Pvae(nn.Module):
         self.decoder_out = nn.Dense(self.feature_size)
         if self.decoder_norm:
             self.norm = nn.BatchNorm(momentum=0.9)
+        if self.residual:
+            # Constants that follow from the features (`prototypes.scale`).
+            self.centre = self.variable("scale", "centre", jnp.zeros, self.feature_size)
+            self.deviation = self.variable("scale", "deviation", jnp.ones, ())
 
     def encode(self, features: Array, prototypes: Array) -> tuple[Array, Array]:
         """Eq. 11-12: mu and sigma of the posterior q(z | v, p).
@@ -60,7 +67,10 @@ class Pvae(nn.Module):
             mu and log sigma^2, both float32[P, Z].
         """
         chex.assert_equal_shape((features, prototypes))
-        hidden = nn.relu(self.encoder_hidden(jnp.concatenate([self._cast(features), self._cast(prototypes)], axis=-1)))
+        features, prototypes = self._cast(features), self._cast(prototypes)
+        if self.residual:
+            features = (features - prototypes) / self.deviation.value
+        hidden = nn.relu(self.encoder_hidden(jnp.concatenate([features, self._scaled(prototypes)], axis=-1)))
         mu, log_variance = self.encoder_mu(hidden), self.encoder_log_variance(hidden)
         if self.relu_posterior:
             return nn.relu(mu), nn.relu(log_variance)
@@ -79,10 +89,11 @@ class Pvae(nn.Module):
             float32[..., D].
         """
         chex.assert_equal_rank((z, prototypes))
-        hidden = nn.relu(self.decoder_hidden(jnp.concatenate([z, self._cast(prototypes)], axis=-1)))
+        prototypes = self._cast(prototypes)
+        hidden = nn.relu(self.decoder_hidden(jnp.concatenate([z, self._scaled(prototypes)], axis=-1)))
         out = self.decoder_out(hidden)
         if self.residual:
-            out = out + self._cast(prototypes)
+            out = prototypes + self.deviation.value * out
         if self.decoder_norm:
             rows = None if mask is None else mask[..., None]
             out = self.norm(out, use_running_average=not train, mask=rows)
@@ -105,6 +116,9 @@ class Pvae(nn.Module):
         """
         mu, log_variance = self.encode(features, prototypes)
         return self.decode(reparameterize(mu, log_variance, noise), prototypes, train, mask), mu, log_variance
+
+    def _scaled(self, prototypes: Array) -> Array:
+        return (prototypes - self.centre.value) / self.deviation.value if self.residual else prototypes
 
     def _cast(self, x: Array) -> Array:
         return jnp.trunc(x) if self.integer_cast else x

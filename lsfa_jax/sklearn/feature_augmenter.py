@@ -126,7 +126,8 @@ class FeatureAugmenter(BaseEstimator):
         state = self._trained(stage, stage.init(self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums))
         tail = np.flatnonzero(~is_head & (counts > 0))
         self.diagnostics_ = transfer.diagnose(self._model, state, tail, self._key(Stream.AUGMENTATION))
-        self._params, self._centres = sharding.to_host((state.params, prototypes.prototypes(state.extra["sums"])))
+        variables = {"params": state.params} | state.extra["constants"]
+        self._variables, self._centres = sharding.to_host((variables, prototypes.prototypes(state.extra["sums"])))
         self.label_counts_, self.is_head_ = counts, is_head
         self.prototypes_ = np.where(counts[:, None] > 0, self._centres * self._scale + self._offset, np.float32(0))
         return self
@@ -162,7 +163,7 @@ class FeatureAugmenter(BaseEstimator):
         for start in range(0, len(features), _BLOCK):
             part = slice(start, start + _BLOCK)
             centres = self._centres[label_ids[part]]
-            features[part] = _generate(self._model, self._params, key, label_ids[part], indices[part], centres)
+            features[part] = _generate(self._model, self._variables, key, label_ids[part], indices[part], centres)
         return (features * self._scale + self._offset).reshape(len(labels), n, features.shape[1])
 
     def adjust(
@@ -241,14 +242,14 @@ class FeatureAugmenter(BaseEstimator):
         """Trains the head on standardised features; `shift` is added to generated ones."""
         mesh = sharding.make_mesh()
         generator = linear_head.Generator(
-            pvae=self._params,
+            pvae=self._variables,
             prototypes=self._centres,
             shift=jnp.asarray(shift),
             key=jax.random.fold_in(self._key(Stream.AUGMENTATION), settings.seed),
         )
         steps = settings.epochs * math.ceil(len(features) / settings.batch_size)
         stage = linear_head.LinearHead(
-            lambda params: transfer.decoder(self._model, params, {}),
+            partial(transfer.decoder, self._model),
             settings,
             features,
             labels,
@@ -304,8 +305,10 @@ class FeatureAugmenter(BaseEstimator):
 
 
 @partial(jax.jit, static_argnums=0)
-def _generate(model: pvae.Pvae, params: PyTree, key: Array, label_ids: Array, indices: Array, centres: Array) -> Array:
-    decode = transfer.decoder(model, params, {})
+def _generate(
+    model: pvae.Pvae, variables: PyTree, key: Array, label_ids: Array, indices: Array, centres: Array
+) -> Array:
+    decode = transfer.decoder(model, variables)
     return augmentation.sample_features(decode, key, label_ids, indices, centres, model.latent_size)
 
 

@@ -1,5 +1,6 @@
 """A run: the three stages in order, each resumable, measured and written into one run folder."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -502,8 +503,7 @@ class Run:
         frozen = FrozenParams(
             params={name: value for name, value in params.items() if name != "classifier"},
             prototypes=prototypes.prototypes(sums),
-            pvae=learned.params,
-            pvae_statistics=learned.extra["batch_stats"],
+            pvae={"params": learned.params} | learned.extra["constants"],
             key=self._key(Stream.AUGMENTATION),
         )
         # A label without training documents has no prototype, so no features are generated for it.
@@ -519,7 +519,7 @@ class Run:
                 train,
                 np.flatnonzero(in_tail),
                 frozen,
-                lambda params, statistics: transfer.decoder(self.pvae, params, statistics),
+                functools.partial(transfer.decoder, self.pvae),
                 make_optimizer(config.optimizer, config.adjust.learning_rate),
                 self.mesh,
                 self._validator(validation),

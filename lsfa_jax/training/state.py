@@ -28,7 +28,7 @@ class TrainState:
     """Trained parameters."""
     opt_state: optax.OptState
     extra: PyTree
-    """Other arrays of the stage: prototypes, batch-norm statistics."""
+    """Other arrays of the stage: prototypes, collections of a module that are not trained."""
     average: PyTree
     """Running mean of the parameters (SWA); None in a stage without it."""
     num_averaged: Array

@@ -95,7 +95,8 @@ def test_features_of_positive_pairs_equal_ours(ours):
 
 def test_the_autoencoder_equals_ours(ours):
     model = transfer.make_pvae(ours.config, ours.shape.feature_size)
-    params, _ = transfer.init_variables(model, jax.random.key(0))
+    variables = transfer.init_variables(model, jax.random.key(0))
+    params = variables["params"]
     peer = torch_stages.PlainPvae(ours.shape.feature_size)
     layers = {"encoder_hidden": peer.hidden, "encoder_mu": peer.mu, "encoder_log_variance": peer.log_variance,
               "decoder_hidden": peer.decoder_hidden, "decoder_out": peer.out}  # fmt: skip
@@ -104,7 +105,7 @@ def test_the_autoencoder_equals_ours(ours):
         layer.bias.data = torch.from_numpy(np.array(params[name]["bias"]))
     v, p = np.random.default_rng(0).random((2, 5, ours.shape.feature_size), np.float32)
     noise = np.random.default_rng(1).standard_normal((5, model.latent_size)).astype(np.float32)
-    outputs = model.apply({"params": params}, v, p, noise)
+    outputs = model.apply(variables, v, p, noise)
     _, mu, log_variance = peer(torch.from_numpy(v), torch.from_numpy(p))
     decoded = peer.decode(mu + torch.from_numpy(noise) * torch.exp(0.5 * log_variance), torch.from_numpy(p))
     for output, torch_output in zip(outputs, (decoded, mu, log_variance), strict=True):

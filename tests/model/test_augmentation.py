@@ -80,13 +80,14 @@ def test_latents_are_standard_normal_and_features_are_centred_on_the_prototype_o
 
 def test_features_come_from_the_decoder_of_equation_15():
     net = pvae.Pvae(feature_size=D, hidden_size=4, latent_size=Z)
-    params = jax.jit(net.init)(KEY, *(np.zeros((1, size)) for size in (D, D, Z)))["params"]
+    variables = jax.jit(net.init)(KEY, *(np.zeros((1, size)) for size in (D, D, Z)))
     label_ids, indices = columns(PAIRS)
     features = augmentation.sample_features(
-        lambda z, p: net.apply({"params": params}, z, p, method="decode"),
+        lambda z, p: net.apply(variables, z, p, method="decode"),
         KEY, label_ids, indices, PROTOTYPES[label_ids], Z,
     )  # fmt: skip
-    expected = reference_pvae.decode(params, np.asarray(latents(label_ids, indices)), PROTOTYPES[label_ids])
+    z = np.asarray(latents(label_ids, indices))
+    expected = reference_pvae.decode(variables["params"], z, PROTOTYPES[label_ids])
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
     assert np.any(expected > 0)
 

@@ -56,6 +56,23 @@ def test_values_and_gradients_in_the_features(statistic, num_labels):
     )
 
 
+def test_the_scale_is_that_of_the_deviations_from_prototypes():
+    features = 3.0 + normal(P, D)
+    scale = prototypes.scale(prototypes.feature_sums(features, LABELS, MASK, L))
+    exact, ids = features.astype(np.float64)[MASK], LABELS[MASK]
+    means = np.stack([exact[ids == label].mean(axis=0) for label in ids])
+    np.testing.assert_allclose(scale["centre"], exact.mean(axis=0), rtol=1e-5)
+    # Unbiased: each label takes a degree of freedom.
+    square = np.sum((exact - means) ** 2) / (len(ids) - len(set(ids))) / D
+    np.testing.assert_allclose(scale["deviation"], np.sqrt(square), rtol=1e-5)
+
+
+def test_the_scale_of_equal_features_changes_nothing():
+    equal = prototypes.feature_sums(np.ones((P, D), np.float32), LABELS, MASK, L)
+    for sums in (equal, prototypes.zero_sums(L, D)):
+        assert prototypes.scale(sums)["deviation"] == 1
+
+
 @settings(deadline=None)
 @given(part=st.lists(st.booleans(), min_size=P, max_size=P).map(np.array))
 def test_sums_over_parts_add_up_to_the_sums_over_all_pairs(part):

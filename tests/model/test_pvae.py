@@ -31,27 +31,34 @@ PARAMS = {
     name: {"kernel": normal(*shape, seed=i), "bias": normal(shape[1], seed=i)}
     for i, (name, shape) in enumerate(SHAPES.items())
 }
+SCALE = {"centre": normal(D, seed=23), "deviation": np.float32(0.6)}
 FEATURES, PROTOTYPES, NOISE = 2 * normal(P, D, seed=20), 2 * normal(P, D, seed=21), normal(P, Z, seed=22)
 MASK = np.array([True, True, False, True, True])
 
 
 def encode(features, prototypes, params=PARAMS, **switches):
-    return model(**switches).apply({"params": params}, features, prototypes, method="encode")
+    return model(**switches).apply({"params": params, "scale": SCALE}, features, prototypes, method="encode")
 
 
 def decode(z, prototypes, params=PARAMS, **switches):
-    return model(**switches).apply({"params": params}, z, prototypes, method="decode")
+    return model(**switches).apply({"params": params, "scale": SCALE}, z, prototypes, method="decode")
 
 
 def test_parameters_are_those_of_the_encoder_and_the_decoder():
     variables = model().init(jax.random.key(0), FEATURES, PROTOTYPES, NOISE)
-    assert jax.tree.map(np.shape, variables) == {"params": jax.tree.map(np.shape, PARAMS)}
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, {"params": PARAMS, "scale": SCALE})
+    plain = model(residual=False).init(jax.random.key(0), FEATURES, PROTOTYPES, NOISE)
+    assert jax.tree.map(np.shape, plain) == {"params": jax.tree.map(np.shape, PARAMS)}
 
 
-def test_encoder_is_equations_11_and_12():
+@pytest.mark.parametrize("residual", [True, False])
+def test_encoder_is_equations_11_and_12(residual):
+    scale = SCALE if residual else None
     assert_agrees(
-        lambda params, features, prototypes: jnp.concatenate(encode(features, prototypes, params), axis=1),
-        lambda *arguments: np.concatenate(reference.encode(*arguments), axis=1),
+        lambda params, features, prototypes: jnp.concatenate(
+            encode(features, prototypes, params, residual=residual), axis=1
+        ),
+        lambda *arguments: np.concatenate(reference.encode(*arguments, scale), axis=1),
         PARAMS,
         FEATURES,
         PROTOTYPES,
@@ -63,7 +70,7 @@ def test_encoder_is_equations_11_and_12():
 def test_decoder_is_equation_15(nonnegative, residual):
     assert_agrees(
         lambda params, z, prototypes: decode(z, prototypes, params, nonnegative=nonnegative, residual=residual),
-        lambda params, z, prototypes: reference.decode(params, z, prototypes, nonnegative, residual),
+        lambda params, z, prototypes: reference.decode(params, z, prototypes, nonnegative, SCALE if residual else None),
         PARAMS,
         NOISE,
         PROTOTYPES,
@@ -77,13 +84,14 @@ def test_the_latent_is_equations_13_and_14():
 @pytest.mark.parametrize("kl_weight", ["auto", 0.005, 0.0])
 def test_objective_and_its_gradient_in_all_parameters_are_equations_11_to_17(kl_weight):
     def objective(params, features, prototypes):
-        reconstruction, mu, log_variance = model().apply({"params": params}, features, prototypes, NOISE)
+        variables = {"params": params, "scale": SCALE}
+        reconstruction, mu, log_variance = model().apply(variables, features, prototypes, NOISE)
         return pvae.negative_elbo(features, reconstruction, mu, log_variance, MASK, kl_weight)
 
     def expected(params, features, prototypes):
-        mu, log_variance = reference.encode(params, features, prototypes)
+        mu, log_variance = reference.encode(params, features, prototypes, SCALE)
         z = reference.reparameterize(mu, log_variance, NOISE.astype(np.float64))
-        reconstruction = reference.decode(params, z, prototypes)
+        reconstruction = reference.decode(params, z, prototypes, scale=SCALE)
         return reference.negative_elbo(features, reconstruction, mu, log_variance, MASK, kl_weight)
 
     assert_agrees(objective, expected, PARAMS, FEATURES, PROTOTYPES)
@@ -176,10 +184,10 @@ def test_log_variance_stays_between_minus_10_and_10():
 
 
 def test_relu_posterior_applies_a_relu_to_mu_and_log_variance():
-    mu, log_variance = encode(FEATURES, PROTOTYPES)
+    mu, log_variance = encode(FEATURES, PROTOTYPES, residual=False)
     assert np.any(mu < 0), "the test needs negative values"
     assert np.any(log_variance < 0), "the test needs negative values"
-    released_mu, released_log_variance = encode(FEATURES, PROTOTYPES, relu_posterior=True)
+    released_mu, released_log_variance = encode(FEATURES, PROTOTYPES, residual=False, relu_posterior=True)
     np.testing.assert_array_equal(released_mu, np.maximum(mu, 0))
     np.testing.assert_array_equal(released_log_variance, np.maximum(log_variance, 0))
     _, large = encode(FEATURES, PROTOTYPES, with_log_variance_bias(50.0), relu_posterior=True)
@@ -190,8 +198,9 @@ def test_integer_cast_truncates_features_and_prototypes():
     # Towards zero, as astype does: -1.9 becomes -1, not -2.
     features, prototypes = FEATURES.astype(int).astype(np.float32), PROTOTYPES.astype(int).astype(np.float32)
     assert np.any(FEATURES < -1)
-    assert_equal(encode(FEATURES, PROTOTYPES, integer_cast=True), encode(features, prototypes))
-    assert_equal(decode(NOISE, PROTOTYPES, integer_cast=True), decode(NOISE, prototypes))
+    raw, cast = {"residual": False}, {"residual": False, "integer_cast": True}  # as in the released code
+    assert_equal(encode(FEATURES, PROTOTYPES, **cast), encode(features, prototypes, **raw))
+    assert_equal(decode(NOISE, PROTOTYPES, **cast), decode(NOISE, prototypes, **raw))
     assert np.any(np.abs(np.asarray(encode(features, prototypes)[0]) - encode(FEATURES, PROTOTYPES)[0]) > 1e-3)
 
 
@@ -201,11 +210,11 @@ def test_decoder_norm_is_batch_norm_before_the_relu():
     params = {**PARAMS, "norm": {"scale": scale, "bias": bias}}
     stats = {"norm": {"mean": np.float32([0.3, -0.2, 0.1]), "var": np.float32([1.2, 0.7, 2.0])}}
     initial = net.init(jax.random.key(0), FEATURES, PROTOTYPES, NOISE)
-    assert jax.tree.map(np.shape, initial) == jax.tree.map(np.shape, {"params": params, "batch_stats": stats})
+    variables = {"params": params, "batch_stats": stats, "scale": SCALE}
+    assert jax.tree.map(np.shape, initial) == jax.tree.map(np.shape, variables)
 
-    variables = {"params": params, "batch_stats": stats}
     normalized, updates = net.apply(variables, NOISE, PROTOTYPES, train=True, method="decode", mutable=["batch_stats"])
-    out = reference.decoder_output(PARAMS, NOISE.astype(np.float64), PROTOTYPES.astype(np.float64))
+    out = reference.decoder_output(PARAMS, NOISE.astype(np.float64), PROTOTYPES.astype(np.float64), SCALE)
     mean, variance = out.mean(axis=0), out.var(axis=0)
     expected = np.maximum((out - mean) / np.sqrt(variance + 1e-5) * scale + bias, 0)
     np.testing.assert_allclose(normalized, expected, rtol=1e-4, atol=1e-5)

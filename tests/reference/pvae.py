@@ -1,4 +1,7 @@
-"""Eq. 11-17 in plain loops, float64; `params` is the parameter dict of the module."""
+"""Eq. 11-17 in plain loops, float64; `params` is the parameter dict of the module.
+
+With a `scale`, the perceptrons see and generate deviations from the prototype in its units.
+"""
 
 import numpy as np
 
@@ -11,28 +14,37 @@ def relu(x):
     return np.maximum(x, 0.0)
 
 
-def encode(params, features, prototypes):
+UNIT = {"centre": 0.0, "deviation": 1.0}
+
+
+def condition(p, scale):
+    return p if scale is None else (p - scale["centre"]) / scale["deviation"]
+
+
+def encode(params, features, prototypes, scale=UNIT):
     """Eq. 11-12: mu and log sigma^2 of each feature."""
     mu, log_variance = [], []
     for v, p in zip(features, prototypes, strict=True):
-        hidden = relu(dense(params["encoder_hidden"], np.concatenate([v, p])))
+        x = v if scale is None else (v - p) / scale["deviation"]
+        hidden = relu(dense(params["encoder_hidden"], np.concatenate([x, condition(p, scale)])))
         mu.append(dense(params["encoder_mu"], hidden))
         log_variance.append(np.clip(dense(params["encoder_log_variance"], hidden), -10.0, 10.0))
     return np.stack(mu), np.stack(log_variance)
 
 
-def decoder_output(params, z, prototypes, residual=True):
-    """Eq. 15 before the last ReLU; with `residual`, the prototype is added to the perceptron's output."""
+def decoder_output(params, z, prototypes, scale=UNIT):
+    """Eq. 15 before the last ReLU."""
     out = []
     for latent, p in zip(z, prototypes, strict=True):
-        hidden = relu(dense(params["decoder_hidden"], np.concatenate([latent, p])))
-        out.append(dense(params["decoder_out"], hidden) + (p if residual else 0))
+        hidden = relu(dense(params["decoder_hidden"], np.concatenate([latent, condition(p, scale)])))
+        output = dense(params["decoder_out"], hidden)
+        out.append(output if scale is None else p + scale["deviation"] * output)
     return np.stack(out)
 
 
-def decode(params, z, prototypes, nonnegative=True, residual=True):
+def decode(params, z, prototypes, nonnegative=True, scale=UNIT):
     """Eq. 15; ends in a ReLU where features are nonnegative."""
-    out = decoder_output(params, z, prototypes, residual)
+    out = decoder_output(params, z, prototypes, scale)
     return relu(out) if nonnegative else out
 
 

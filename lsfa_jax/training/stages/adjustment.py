@@ -21,8 +21,8 @@ from lsfa_jax.types import AnyArray, Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
-Decoder = Callable[[PyTree, PyTree], Callable[[Array, Array], Array]]
-"""(PVAE parameters, batch-norm statistics) -> decoder, a function of one latent [Z] and one prototype [D]."""
+Decoder = Callable[[PyTree], Callable[[Array, Array], Array]]
+"""Variables of the PVAE -> decoder, a function of one latent [Z] and one prototype [D]."""
 
 
 class Generated(NamedTuple):
@@ -44,9 +44,7 @@ class FrozenParams(NamedTuple):
     prototypes: Array
     """float32[L, D]."""
     pvae: PyTree
-    """Parameters of the PVAE."""
-    pvae_statistics: PyTree
-    """Its batch-norm statistics."""
+    """Variables of the PVAE: its parameters, as `params`, and the collections that are not trained."""
     key: Array
     """PRNG key of the augmented sets."""
 
@@ -80,7 +78,7 @@ def adjustment_step(
             bce = _cross_entropy(lsfa, states, documents) / cells  # Eq. 6
         if augment:
             features = augmentation.sample_features(  # Eq. 18
-                decoder(frozen.pvae, frozen.pvae_statistics),
+                decoder(frozen.pvae),
                 frozen.key,
                 generated.label_ids,
                 generated.indices,

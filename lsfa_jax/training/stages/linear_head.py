@@ -40,7 +40,7 @@ class Generator(NamedTuple):
     """Inputs of the step that are not trained: what generates features."""
 
     pvae: PyTree
-    """Parameters of the PVAE."""
+    """Variables of the PVAE."""
     prototypes: Array
     """float32[L, D]."""
     shift: Array

@@ -50,32 +50,36 @@ def make_pvae(config: Config, feature_size: int) -> pvae.Pvae:
     )
 
 
-def init_variables(model: pvae.Pvae, key: Array) -> tuple[PyTree, PyTree]:
-    """Returns initial parameters and batch-norm statistics ({} without batch norm)."""
+def init_variables(model: pvae.Pvae, key: Array) -> dict[str, PyTree]:
+    """Returns initial parameters, as `params`, and the collections that are not trained."""
     one = jnp.zeros((1, model.feature_size))
-    variables = jax.jit(model.init)(key, one, one, jnp.zeros((1, model.latent_size)))
-    return variables["params"], variables.get("batch_stats", {})
+    return dict(jax.jit(model.init)(key, one, one, jnp.zeros((1, model.latent_size))))
 
 
 def pvae_step(
     model: pvae.Pvae, config: Config, optimizer: optax.GradientTransformation, state: TrainState, batch: PairBatch
 ) -> TrainState:
-    """Trains the PVAE on one batch; `state.extra` holds the feature sums and the batch-norm statistics."""
+    """Trains the PVAE on one batch; `state.extra` holds the feature sums and the collections that are not trained."""
     targets = prototypes.prototypes(state.extra["sums"])[batch.label_ids]
     noise = jax.random.normal(jax.random.fold_in(state.key, state.step), (len(batch.features), model.latent_size))
     features = jnp.trunc(batch.features) if config.pvae.integer_cast else batch.features
 
     def loss(params: PyTree) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
-        variables = {"params": params, "batch_stats": state.extra["batch_stats"]}
         (reconstruction, mu, log_variance), updated = model.apply(  # Eq. 11-15
-            variables, features, targets, noise, mask=batch.mask, mutable=["batch_stats"]
+            {"params": params} | state.extra["constants"],
+            features,
+            targets,
+            noise,
+            mask=batch.mask,
+            mutable=["batch_stats"],
         )
         elbo = pvae.negative_elbo(features, reconstruction, mu, log_variance, batch.mask, config.pvae.kl_weight)
         kl = jnp.sum(jnp.where(batch.mask, pvae.kl_divergence(mu, log_variance), 0.0)) / jnp.sum(batch.mask)
-        return elbo, ({"negative_elbo": elbo, "kl": kl}, updated.get("batch_stats", {}))  # Eq. 16-17
+        return elbo, ({"negative_elbo": elbo, "kl": kl}, updated)  # Eq. 16-17
 
-    grads, (losses, statistics) = jax.grad(loss, has_aux=True)(state.params)
-    return after_step(state, grads, losses, optimizer, state.extra | {"batch_stats": statistics})
+    grads, (losses, updated) = jax.grad(loss, has_aux=True)(state.params)
+    extra = state.extra | {"constants": state.extra["constants"] | updated}
+    return after_step(state, grads, losses, optimizer, extra)
 
 
 class Transfer(Stage[PairBatch]):
@@ -111,8 +115,11 @@ class Transfer(Stage[PairBatch]):
 
     def init(self, key: Array, init_key: Array, sums: prototypes.FeatureSums) -> TrainState:
         """Returns the state before the first step, given the feature sums of all labels."""
-        params, statistics = init_variables(self.model, init_key)
-        extra = {"sums": sums, "batch_stats": statistics}
+        constants = init_variables(self.model, init_key)
+        params = constants.pop("params")
+        if "scale" in constants:
+            constants["scale"] = prototypes.scale(sums)
+        extra = {"sums": sums, "constants": constants}
         return init_state(key, params, self.optimizer, ("negative_elbo", "kl"), extra, keep_best=False)
 
     def batches(self, epoch: int, start: int) -> Iterator[PairBatch]:
@@ -130,9 +137,13 @@ class Transfer(Stage[PairBatch]):
         return self._step(state, batch)
 
 
-def decoder(model: pvae.Pvae, params: PyTree, batch_stats: PyTree) -> Callable[[Array, Array], Array]:
-    """Returns the decoder G of one latent [Z] and one prototype [D], float32[D]."""
-    variables = {"params": params, "batch_stats": batch_stats}
+def decoder(model: pvae.Pvae, variables: PyTree) -> Callable[[Array, Array], Array]:
+    """Returns the decoder G of one latent [Z] and one prototype [D], float32[D].
+
+    Args:
+        model: the PVAE.
+        variables: its parameters, as `params`, and the collections that are not trained.
+    """
 
     def decode(z: Array, prototype: Array) -> Any:
         return model.apply(variables, z, prototype, method=pvae.Pvae.decode)
@@ -157,7 +168,7 @@ def diagnose(model: pvae.Pvae, state: TrainState, label_ids: np.ndarray, key: Ar
     if not len(label_ids):
         return {"relative_mean_error": 0.0, "variance_ratio": 0.0}
     sums: prototypes.FeatureSums = state.extra["sums"]
-    variables = {"params": state.params, "batch_stats": state.extra["batch_stats"]}
+    variables = {"params": state.params} | state.extra["constants"]
     centres = prototypes.prototypes(sums)[label_ids]
     errors, generated = map(np.asarray, _generated_statistics(model, variables, label_ids, centres, key))
     counted = np.asarray(sums.counts)[label_ids] > 1
@@ -173,7 +184,7 @@ def _generated_statistics(
     model: pvae.Pvae, variables: dict[str, PyTree], label_ids: Array, centres: Array, key: Array
 ) -> tuple[Array, Array]:
     """Computes the relative error of the generated features' mean, and their variance, of each label: float32[M]."""
-    decode = decoder(model, **variables)
+    decode = decoder(model, variables)
     indices = jnp.arange(_DIAGNOSTIC_SAMPLES)
 
     def statistics(label_and_centre: tuple[Array, Array]) -> tuple[Array, Array]:

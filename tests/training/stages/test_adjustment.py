@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -83,12 +84,12 @@ def random_like(tree: Any, seed: int) -> Any:
 
 PVAE = transfer.make_pvae(training_corpus.config(), D)
 PARAMS = training_corpus.init_params(training_corpus.make_model(training_corpus.config()))
-PVAE_SHAPES = jax.eval_shape(lambda: transfer.init_variables(PVAE, jax.random.key(0))[0])
+PVAE_SHAPES = jax.eval_shape(lambda: transfer.init_variables(PVAE, jax.random.key(0))["params"])
+SCALE = {"centre": np.arange(D, dtype=np.float32), "deviation": np.float32(0.7)}
 FROZEN = FrozenParams(
     params={name: value for name, value in PARAMS.items() if name != "classifier"},
     prototypes=random_like(jnp.zeros((L, D)), 1),
-    pvae=random_like(PVAE_SHAPES, 2),
-    pvae_statistics={},
+    pvae={"params": random_like(PVAE_SHAPES, 2), "scale": SCALE},
     key=jax.random.key(11),
 )
 
@@ -108,7 +109,7 @@ def make_stage(
         training_corpus.batches(corpus.train, 8, devices),
         tail,
         FROZEN,
-        lambda params, statistics: transfer.decoder(PVAE, params, statistics),
+        functools.partial(transfer.decoder, PVAE),
         optax.sgd(1.0),
         sharding.make_mesh(jax.local_devices()[:devices]),
         validate,
@@ -139,7 +140,7 @@ Loss = Callable[[np.ndarray], float]
 
 def references(batch: Batch, generated: Generated) -> tuple[Loss, Loss]:
     """Returns both losses as functions of the classifiers' weights, by the equations."""
-    exact = float64(FROZEN._replace(key=0, pvae_statistics={}))
+    exact = float64(FROZEN._replace(key=0))
     features = training_corpus.reference_features(exact.params, batch.words, batch.lengths)
     cells = batch.document_mask.sum() * L
     latents = [
@@ -147,7 +148,9 @@ def references(batch: Batch, generated: Generated) -> tuple[Loss, Loss]:
         for label, index in zip(generated.label_ids, generated.indices, strict=True)
     ]
     centres = exact.prototypes[generated.label_ids]
-    samples = reference_pvae.decode(exact.pvae, np.array(latents, np.float64), centres)
+    samples = reference_pvae.decode(
+        exact.pvae["params"], np.array(latents, np.float64), centres, scale=exact.pvae["scale"]
+    )
 
     def bce(weights: np.ndarray) -> float:
         scores = classifier.scores(features, weights)

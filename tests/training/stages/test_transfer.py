@@ -60,7 +60,8 @@ def test_a_step_is_the_gradient_of_equations_11_to_17(kl_weight):
         jnp.asarray(random.normal(size=(L, D)), jnp.float32), jnp.arange(L), jnp.ones(L, jnp.float32)
     )
     state = stage.init(jax.random.key(9), jax.random.key(1), sums)
-    assert state.extra["batch_stats"] == {}
+    assert state.extra["constants"].keys() == {"scale"}
+    scale = float64(state.extra["constants"]["scale"])
     state = state.replace(
         params=jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), jnp.float32), state.params)
     )
@@ -69,8 +70,9 @@ def test_a_step_is_the_gradient_of_equations_11_to_17(kl_weight):
     features, before = np.asarray(batch.features, np.float64), float64(state.params)
 
     def losses(params: Any) -> tuple[float, float]:
-        mu, log_variance = reference_pvae.encode(params, features, centres)
-        decoded = reference_pvae.decode(params, reference_pvae.reparameterize(mu, log_variance, noise), centres)
+        mu, log_variance = reference_pvae.encode(params, features, centres, scale)
+        latents = reference_pvae.reparameterize(mu, log_variance, noise)
+        decoded = reference_pvae.decode(params, latents, centres, scale=scale)
         kl = reference_pvae.kl_divergence(mu, log_variance)[mask].mean()
         return reference_pvae.negative_elbo(features, decoded, mu, log_variance, mask, kl_weight), kl
 
@@ -93,10 +95,10 @@ def test_a_step_is_the_gradient_of_equations_11_to_17(kl_weight):
 def test_the_decoder_normalises_by_the_statistics_of_training():
     """The statistics of the decoder's norm are those of the PVAE's training; decoding does not update them."""
     model = pvae.Pvae(feature_size=D, hidden_size=4, latent_size=Z, decoder_norm=True, nonnegative=False)
-    params, statistics = transfer.init_variables(model, jax.random.key(0))
-    moved = jax.tree.map(lambda x: x + 2.0, statistics)
+    variables = transfer.init_variables(model, jax.random.key(0))
+    moved = variables | {"batch_stats": jax.tree.map(lambda x: x + 2.0, variables["batch_stats"])}
     z, centre = jnp.ones(Z), jnp.ones(D)
-    initial, later = (transfer.decoder(model, params, each)(z, centre) for each in (statistics, moved))
+    initial, later = (transfer.decoder(model, each)(z, centre) for each in (variables, moved))
     # (x - 2) / sqrt(3) against x / 1: mean 0 + 2, variance 1 + 2.
     np.testing.assert_allclose(later, (initial * np.sqrt(1 + 1e-5) - 2) / np.sqrt(3 + 1e-5), rtol=1e-4, atol=1e-5)
 
