@@ -194,7 +194,9 @@ def _validate(stage: Stage, state: TrainState, step: int, meter: "_Meter", folde
     text = f"{stage.name} epoch {epoch:.3g}/{stage.epochs}: {_losses_text(losses)}"
     if shown := [f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@5", "N@5", "PSP@5") if name in metrics]:
         text += f" | validation {' '.join(shown)}{' *' if score > float(state.best_score) else ''}"
-    note(text)
+    # A stage without validation may have hundreds of short epochs, of which ten lines are enough.
+    if metrics or epoch in (1, stage.epochs) or epoch % max(1, stage.epochs // 10) == 0:
+        note(text)
     state = after_validation(state, params, score)
     meter.restart_wait()
     meter.restart_step()
