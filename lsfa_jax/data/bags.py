@@ -1,12 +1,15 @@
-"""Bags of words: how often each word of a whole text occurs in it, where the word ids of a corpus are of cut texts.
+"""Bags of terms: how often each word, and each pair of adjacent words, occurs in a text.
 
-Words are the tokenizer's; as by scikit-learn's default, a single letter or digit is none, but for a character of a
-script without spaces and an emoji.
+A bag is of the whole text, where the word ids of a corpus are of cut texts; pairs are of its first words. Words are the
+tokenizer's; as by scikit-learn's default, a single letter or digit is none, but for a character of a script without
+spaces and an emoji.
+
+A term's key is the number of its word, or those of both words in one integer.
 """
 
 from array import array
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -19,9 +22,23 @@ from lsfa_jax.data.tokenizer import Tokenizer, is_character
 from lsfa_jax.data.vocabulary import WordCounter
 
 LEAST_DOCUMENTS = 2
-"""A word of fewer training documents is not counted."""
+"""A term of fewer training documents is not counted."""
 
-_PARTS = ("bag_words", "bag_counts", "bag_offsets")
+# Pairs are of so many words at the beginning of a text; those of whole laws make a label tree worse (docs/recipe.md).
+_PAIRED_WORDS = 100
+
+_SHIFT = 32
+
+# Terms that are counted at a time, and slots of the table that counts approximately.
+_BLOCK, _SLOTS = 1 << 22, 1 << 24
+
+_PARTS = ("bag_terms", "bag_counts", "bag_offsets")
+
+
+def terms(text: str, tokenizer: Tokenizer) -> list[str]:
+    """Returns the words of a text that are counted, and its pairs of adjacent words, each with a space between."""
+    words = counted_words(tokenizer.words(text), tokenizer)
+    return [*words, *map(" ".join, pairwise(words[:_PAIRED_WORDS]))]
 
 
 def counted_words(words: Sequence[str], tokenizer: Tokenizer) -> Sequence[str]:
@@ -31,57 +48,109 @@ def counted_words(words: Sequence[str], tokenizer: Tokenizer) -> Sequence[str]:
     return [word for word in words if len(word) > 1 or is_character(word)]
 
 
+def names(keys: np.ndarray, words: Sequence[str]) -> list[str]:
+    """Returns terms in writing.
+
+    Args:
+        keys: int64[V].
+        words: by their numbers.
+    """
+    first, last = (keys >> _SHIFT) - 1, keys & ((1 << _SHIFT) - 1)
+    pairs = zip(first.tolist(), last.tolist(), strict=True)
+    return [words[last] if first < 0 else f"{words[first]} {words[last]}" for first, last in pairs]
+
+
+def _keys(numbers: np.ndarray) -> np.ndarray:
+    """Returns the keys of the terms of a text, int64, from the numbers of its words, int32."""
+    words = numbers.astype(np.int64)
+    first = words[:_PAIRED_WORDS]
+    return np.concatenate([words, (first[:-1] + 1 << _SHIFT) + first[1:]])
+
+
 class BagSpool:
     """The bags of N rows on disk, words numbered in the order in which they first occur."""
 
     def __init__(self, folder: Path) -> None:
         """Opens files without names in a folder: they are gone with the process, however that ends."""
-        self._ids, self._counts = (TemporaryFile(dir=folder) for _ in range(2))  # noqa: SIM115 - as long as the spool
+        self._terms, self._counts = (TemporaryFile(dir=folder) for _ in range(2))  # noqa: SIM115 - as long as the spool
         self._sizes = array("q")
 
     def add(self, words: Sequence[str], counter: WordCounter) -> None:
         """Adds a row: the words of a text, which `counter` numbers."""
-        counts = Counter(words)
-        self._ids.write(counter.number(list(counts)).tobytes())
-        self._counts.write(np.fromiter(counts.values(), np.int32, len(counts)).tobytes())
-        self._sizes.append(len(counts))
+        keys, counts = np.unique(_keys(counter.number(words)), return_counts=True)
+        self._terms.write(keys.tobytes())
+        self._counts.write(counts.astype(np.int32).tobytes())
+        self._sizes.append(len(keys))
 
-    def rows(self, num_words: int) -> csr_matrix:
-        """Returns the bags, int32[N, num_words], mapped from the files."""
+    def blocks(self, keep: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields blocks of the rows where bool[N] is true: their sizes, their keys in a row, how often each occurs."""
         sizes = np.array(self._sizes, np.int64)
-        ids, counts = (_mapped(file, int(sizes.sum())) for file in (self._ids, self._counts))
-        return csr_matrix((counts, ids, offsets_of(sizes)), (len(sizes), num_words), copy=False)
+        offsets, total = offsets_of(sizes), int(sizes.sum())
+        keys, counts = _mapped(self._terms, total, np.int64), _mapped(self._counts, total, np.int32)
+        start = 0
+        while start < len(sizes):
+            stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _BLOCK, "right")) - 1)
+            block, kept = slice(offsets[start], offsets[stop]), keep[start:stop]
+            inside = np.repeat(kept, sizes[start:stop])
+            yield sizes[start:stop][kept], keys[block][inside], counts[block][inside]
+            start = stop
+
+    def bags(self, keep: np.ndarray, chosen: np.ndarray) -> csr_matrix:
+        """Returns the bags of the rows where bool[N] is true, int32[rows, V], of the terms with the keys int64[V]."""
+        columns, data, sizes = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for rows, keys, counts in self.blocks(keep):
+            places = np.searchsorted(chosen, keys)
+            known = np.append(chosen, -1)[places] == keys
+            columns.append(places[known].astype(np.int32))
+            data.append(counts[known])
+            sizes.append(np.bincount(np.repeat(np.arange(len(rows)), rows)[known], minlength=len(rows)))
+        offsets = offsets_of(np.concatenate(sizes))
+        shape = len(offsets) - 1, len(chosen)
+        return csr_matrix((np.concatenate(data), np.concatenate(columns), offsets), shape, copy=False)
 
     def close(self) -> None:
         """Closes the files."""
-        self._ids.close()
+        self._terms.close()
         self._counts.close()
 
 
-def choose_words(rows: csr_matrix, in_training: np.ndarray) -> np.ndarray:
-    """Returns the ids, ascending, of the words that at least two of the rows where bool[N] is true have."""
-    words = rows.indices[np.repeat(in_training, np.diff(rows.indptr))]
-    return np.flatnonzero(np.bincount(words, minlength=rows.shape[1]) >= LEAST_DOCUMENTS)
+def choose_terms(spool: BagSpool, in_training: np.ndarray) -> np.ndarray:
+    """Returns the keys, int64, ascending, of the terms that at least two of the rows where bool[N] is true have.
+
+    Most pairs are of one document. They are left out by a table of fixed size, which counts terms that share a slot
+    together, so that memory holds the others alone.
+    """
+    documents = np.zeros(_SLOTS, np.int32)
+    for _, keys, _ in spool.blocks(in_training):
+        np.add.at(documents, _slots(keys), 1)
+    repeated = [keys[documents[_slots(keys)] >= LEAST_DOCUMENTS] for _, keys, _ in spool.blocks(in_training)]
+    keys, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *repeated]), return_counts=True)
+    return np.asarray(keys[counts >= LEAST_DOCUMENTS])
+
+
+def _slots(keys: np.ndarray) -> np.ndarray:
+    """Distributes keys evenly over the slots of a table: the high bits of a product with an odd constant."""
+    mixed = keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (mixed >> np.uint64(64 - _SLOTS.bit_length() + 1)).astype(np.int64)
 
 
 def write(folder: Path, bags: csr_matrix) -> None:
     """Writes the bags of a split into its folder."""
-    bags.sort_indices()
     for name, values in zip(_PARTS, (bags.indices, bags.data, bags.indptr), strict=True):
         np.save(folder / f"{name}.npy", values)
 
 
-def read(folder: Path, num_words: int, mapped: bool) -> csr_matrix:
-    """Reads what `write` wrote, int32[N, num_words]; mapped, the arrays are views of the files."""
+def read(folder: Path, num_terms: int, mapped: bool) -> csr_matrix:
+    """Reads what `write` wrote, int32[N, num_terms]; mapped, the arrays are views of the files."""
 
     def array_of(name: str) -> np.ndarray:
         return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r" if mapped else None, allow_pickle=False))
 
-    words, counts, offsets = map(array_of, _PARTS)
-    return csr_matrix((counts, words, offsets), (len(offsets) - 1, num_words), copy=False)
+    columns, counts, offsets = map(array_of, _PARTS)
+    return csr_matrix((counts, columns, offsets), (len(offsets) - 1, num_terms), copy=False)
 
 
-def _mapped(file: IO[bytes], size: int) -> np.ndarray:
+def _mapped(file: IO[bytes], size: int, dtype: type) -> np.ndarray:
     file.flush()
     # An empty file cannot be mapped.
-    return np.asarray(np.memmap(file, np.int32, mode="r")) if size else np.zeros(0, np.int32)
+    return np.asarray(np.memmap(file, dtype, mode="r")) if size else np.zeros(0, dtype)

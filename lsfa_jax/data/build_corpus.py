@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Literal
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from lsfa_jax.data import bags, vocabulary
 from lsfa_jax.data.corpus import Corpus, Split
@@ -136,18 +135,18 @@ def write(
     labels += _number_unseen_labels(parts, label_numbers, num_labels, list(reader.label_ids), messages)
     words, word_numbers = _vocabulary(reader, parts["train"], max_vocabulary)
     _write_splits(folder, parts, word_numbers, label_numbers)
-    bag_words = _write_bags(folder, parts, published, reader)
+    bag_terms = _write_bags(folder, parts, published, reader)
     np.save(
         folder / "published_counts.npy",
         np.bincount(label_numbers[published.labels.values], minlength=len(labels)),
     )
     _add_advice(reader, parts, labels, label_numbers, messages)
     _write_totals(folder, published, parts["test"], num_labels, messages)
-    _write_names(folder, words, bag_words, labels)
+    _write_names(folder, words, bag_terms, labels)
 
 
-def _write_names(folder: Path, words: list[str], bag_words: list[str], labels: list[str]) -> None:
-    for name, listed in (("words", words), ("bag_words", bag_words)):
+def _write_names(folder: Path, words: list[str], bag_terms: list[str], labels: list[str]) -> None:
+    for name, listed in (("words", words), ("bag_terms", bag_terms)):
         (folder / name).write_text("".join(f"{word}\n" for word in listed), encoding="utf-8")
     # A label may hold a line end.
     (folder / "labels").write_text("".join(f"{json.dumps(label)}\n" for label in labels), encoding="utf-8")
@@ -162,18 +161,18 @@ def read(folder: Path, name: str, *, mapped: bool = True, pieces: Pieces | None 
 
     def split(path: Path) -> Split:
         words, word_offsets, labels, label_offsets = (array_of(path / f"{part}.npy") for part in _PARTS)
-        texts = bags.read(path, len(bag_words), mapped)
+        texts = bags.read(path, len(bag_terms), mapped)
         return Split(Ragged(words, word_offsets), Ragged(labels, label_offsets), texts)
 
     def words_of(name: str) -> list[str]:
         return (folder / name).read_text(encoding="utf-8").split("\n")[:-1]
 
-    bag_words = words_of("bag_words")
+    bag_terms = words_of("bag_terms")
     totals = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["totals"]
     return Corpus(
         name=name,
         words=words_of("words"),
-        bag_words=bag_words,
+        bag_terms=bag_terms,
         labels=[json.loads(line) for line in (folder / "labels").read_text(encoding="utf-8").splitlines()],
         published_counts=array_of(folder / "published_counts.npy"),
         train=split(folder / "train"),
@@ -210,8 +209,9 @@ class _Spool:
         # A file without a name: it is gone with the process, however that ends.
         self._file = TemporaryFile(dir=reader.folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
-        self._bags = bags.BagSpool(reader.folder)
-        weakref.finalize(self, self._bags.close)
+        self.bags = bags.BagSpool(reader.folder)
+        """Of the whole texts; words by the provisional ids of `_Reader.bag_counter`."""
+        weakref.finalize(self, self.bags.close)
         lengths, num_words, text_lengths = array("q"), array("q"), array("q")
         rows = Rows(tokenizer, max_words, reader.label_ids)
         for document in documents:
@@ -222,7 +222,7 @@ class _Spool:
             lengths.append(len(ids))
             num_words.append(len(words))
             text_lengths.append(len(whole))
-            self._bags.add(bags.counted_words(whole, tokenizer), reader.bag_counter)
+            self.bags.add(bags.counted_words(whole, tokenizer), reader.bag_counter)
             rows.add(document, words)
             reader.advice.add(document.text, words)
         self.lengths = np.array(lengths, np.int64)
@@ -242,10 +242,6 @@ class _Spool:
     def labels_of(self, keep: np.ndarray) -> Ragged:
         """Returns the provisional label ids of the documents where bool[N] `keep` is true."""
         return self._labels.take(keep)
-
-    def bags(self, num_words: int) -> csr_matrix:
-        """Returns the bags of the whole texts, int32[N, num_words], by the provisional ids of `_Reader.bag_counter`."""
-        return self._bags.rows(num_words)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yields blocks of documents and int32[tokens of the block], their provisional token ids."""
@@ -446,13 +442,11 @@ def _write_splits(
 
 
 def _write_bags(folder: Path, parts: Mapping[str, _Part], published: _Part, reader: _Reader) -> list[str]:
-    """Writes the splits' bags of words; returns their words, those of at least two published training documents."""
-    rows = {id(part.spool): part.spool.bags(len(reader.bag_counter.ids)) for part in parts.values()}
-    kept = bags.choose_words(rows[id(published.spool)], published.keep)
+    """Writes the splits' bags; returns their terms, those of at least two published training documents."""
+    chosen = bags.choose_terms(published.spool.bags, published.keep)
     for split, part in parts.items():
-        bags.write(folder / split, rows[id(part.spool)][part.keep][:, kept])
-    words = list(reader.bag_counter.ids)
-    return [words[i] for i in kept]
+        bags.write(folder / split, part.spool.bags.bags(part.keep, chosen))
+    return bags.names(chosen, list(reader.bag_counter.ids))
 
 
 def _label_order(label_ids: dict[str, int], labels: Ragged) -> tuple[list[str], np.ndarray]:

@@ -21,7 +21,7 @@ class Split:
     labels: Ragged
     """int32, the label ids of each document, each once."""
     bags: csr_matrix | None = field(default=None, repr=False)
-    """int32[N, words], how often each of `Corpus.bag_words` occurs in each whole text."""
+    """int32[N, terms], how often each of `Corpus.bag_terms` occurs in each text."""
 
     kind: ClassVar[str] = "words"
     """What a batch holds of the documents: one of its fields."""
@@ -131,8 +131,8 @@ class Corpus:
     """Words of those documents, before texts are cut."""
     test_words: int = 0
     """Words of the test documents, before texts are cut."""
-    bag_words: list[str] = field(default_factory=list, repr=False)
-    """The words that bags of words count."""
+    bag_terms: list[str] = field(default_factory=list, repr=False)
+    """The words, and pairs of adjacent words, that bags count."""
     pieces: Pieces | None = field(default=None, repr=False)
     """The vocabulary where texts are word pieces of a pretrained encoder."""
 

@@ -43,7 +43,7 @@ def tree(train: csr_matrix, labels: Ragged, test: csr_matrix, truth: Ragged, mem
     It ranks the labels that its beam reaches; those of a group are ranked among them.
 
     Args:
-        train: features of the training documents, float32 [documents, words].
+        train: features of the training documents, float32 [documents, terms].
         labels: their labels.
         test: features of the N test documents.
         truth: their labels.

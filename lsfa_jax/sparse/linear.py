@@ -1,7 +1,7 @@
 """The linear model beside the network: TF-IDF features, and a label tree or one-versus-rest machines on them.
 
-It reads every word of a text and trains in seconds. Its scores are lists: of each document the best W labels. Shapes: N
-documents, L labels, V words, W listed labels.
+It reads every word of a text, and pairs of words at its beginning, and trains in seconds. Its scores are lists: of each
+document the best W labels. Shapes: N documents, L labels, V terms (words and pairs of words), W listed labels.
 """
 
 import json
@@ -31,13 +31,13 @@ TITLES: dict[Kind, str] = {"tree": "label tree", "svm": "one-versus-rest SVM"}
 MOST_LISTED = 512
 """W is not larger: fewer of a tree's labels have a probability that matters."""
 
-# One-versus-rest machines are trained where they take seconds and megabytes: labels x documents, and labels x words.
+# One-versus-rest machines are trained where they take seconds and megabytes: labels x documents, and labels x terms.
 _MOST_PAIRS, _MOST_WEIGHTS = 6_000_000, 25_000_000
 
 # Documents that the machines score at a time.
 _ROWS = 2048
 
-_ARRAYS, _WORDS, _TREE = "model.safetensors", "words", "tree/"
+_ARRAYS, _TERMS, _TREE = "model.safetensors", "words", "tree/"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class LinearModel:
     def files(self) -> dict[str, bytes]:
         """Returns the model as files, by name."""
         arrays = {"idf": self.features.idf, "num_labels": np.array([self.num_labels])}
-        files = {_WORDS: json.dumps(self.features.words, ensure_ascii=False).encode()}
+        files = {_TERMS: json.dumps(self.features.terms, ensure_ascii=False).encode()}
         if isinstance(self.trained, Tree):
             files |= {_TREE + name: data for name, data in self.trained.files.items()}
         else:
@@ -102,9 +102,9 @@ def from_files(files: Mapping[str, bytes]) -> LinearModel:
         ValueError: a file is missing, or their contents do not go together.
     """
     try:
-        arrays, words = safetensors.numpy.load(files[_ARRAYS]), json.loads(files[_WORDS])
+        arrays, terms = safetensors.numpy.load(files[_ARRAYS]), json.loads(files[_TERMS])
         trees = {name.removeprefix(_TREE): data for name, data in files.items() if name.startswith(_TREE)}
-        features, num_labels = TfIdf(words, arrays["idf"]), int(arrays["num_labels"][0])
+        features, num_labels = TfIdf(terms, arrays["idf"]), int(arrays["num_labels"][0])
         trained = Tree(trees) if trees else Svm(*(arrays[name] for name in Svm._fields))
     except (
         KeyError,
@@ -116,24 +116,24 @@ def from_files(files: Mapping[str, bytes]) -> LinearModel:
         RecursionError,
     ) as error:
         raise ValueError(f"no linear model ({error})") from None
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ValueError("its words are not a list of words")
-    if len(set(words)) < len(words):
-        raise ValueError("a word is listed twice")
-    if not (_are_numbers(features.idf, (len(words),)) and num_labels > 0 and _fits(trained, num_labels, len(words))):
-        raise ValueError("its arrays do not fit its words and labels")
+    if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
+        raise ValueError("its terms are not a list of strings")
+    if len(set(terms)) < len(terms):
+        raise ValueError("a term is listed twice")
+    if not (_are_numbers(features.idf, (len(terms),)) and num_labels > 0 and _fits(trained, num_labels, len(terms))):
+        raise ValueError("its arrays do not fit its terms and labels")
     return LinearModel(features, num_labels, trained)
 
 
-def _fits(trained: Tree | Svm, num_labels: int, num_words: int) -> bool:
-    """Whether machines are of labels below L and have a weight for each word; the library checks a tree."""
+def _fits(trained: Tree | Svm, num_labels: int, num_terms: int) -> bool:
+    """Whether machines are of labels below L and have a weight for each term; the library checks a tree."""
     if isinstance(trained, Tree):
         return True
     ids = trained.label_ids
     if ids.dtype != np.int32 or ids.ndim != 1:
         return False
     ascending = bool(np.all(np.diff(ids, prepend=-1, append=num_labels) > 0))
-    shapes = {"weights": (len(ids), num_words), "intercepts": (len(ids),)}
+    shapes = {"weights": (len(ids), num_terms), "intercepts": (len(ids),)}
     return ascending and all(_are_numbers(getattr(trained, name), shape) for name, shape in shapes.items())
 
 
@@ -143,23 +143,23 @@ def _are_numbers(array: np.ndarray, shape: tuple[int, ...]) -> bool:
 
 def paths(folder: Path) -> list[Path]:
     """Returns the files of a model that were written into a folder by the names of `LinearModel.files`."""
-    return [folder / _ARRAYS, folder / _WORDS, *sorted((folder / _TREE).glob("*"))]
+    return [folder / _ARRAYS, folder / _TERMS, *sorted((folder / _TREE).glob("*"))]
 
 
-def train(kind: Kind, counts: csr_matrix, words: list[str], labels: Ragged, num_labels: int) -> LinearModel:
+def train(kind: Kind, counts: csr_matrix, terms: list[str], labels: Ragged, num_labels: int) -> LinearModel:
     """Trains a linear model.
 
     Args:
         kind: of the model.
         counts: int32[N, W], the bags of the training documents.
-        words: the W words.
+        terms: the W terms.
         labels: the labels of the documents, ids below L.
         num_labels: L.
 
     Raises:
         UserError: no word is in two of the documents, or the tree's library is missing or failed.
     """
-    features, kept = tf_idf.fit(counts, words)
+    features, kept = tf_idf.fit(counts, terms)
     if not len(kept):
         raise UserError("no word is in two of its training texts")
     rows = features(counts[:, kept])
@@ -167,18 +167,18 @@ def train(kind: Kind, counts: csr_matrix, words: list[str], labels: Ragged, num_
     return LinearModel(features, num_labels, trained)
 
 
-def affordable(documents: int, words: int, num_labels: int) -> list[Kind]:
-    """Returns the linear models that train in little time on documents with so many words and labels."""
+def affordable(documents: int, terms: int, num_labels: int) -> list[Kind]:
+    """Returns the linear models that train in little time on documents with so many terms and labels."""
     kinds: list[Kind] = ["tree"] if tree.is_installed() else []
-    if documents * num_labels <= _MOST_PAIRS and words * num_labels <= _MOST_WEIGHTS:
+    if documents * num_labels <= _MOST_PAIRS and terms * num_labels <= _MOST_WEIGHTS:
         kinds.append("svm")
     return kinds
 
 
-def features_of(model: LinearModel, counts: csr_matrix, words: list[str]) -> csr_matrix:
-    """Computes the features of documents, float32[N, V], from their bags, int32[N, W], of the W words of a corpus."""
-    place = {word: column for column, word in enumerate(words)}
-    return model.features(counts[:, [place[word] for word in model.features.words]])
+def features_of(model: LinearModel, counts: csr_matrix, terms: list[str]) -> csr_matrix:
+    """Computes the features of documents, float32[N, V], from their bags, int32[N, W], of the W terms of a corpus."""
+    place = {term: column for column, term in enumerate(terms)}
+    return model.features(counts[:, [place[term] for term in model.features.terms]])
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:

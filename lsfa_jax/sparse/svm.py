@@ -13,7 +13,7 @@ from lsfa_jax.util.console import progress
 
 
 class Svm(NamedTuple):
-    """The machines of M labels, those that training documents have; V words."""
+    """The machines of M labels, those that training documents have; V terms."""
 
     label_ids: np.ndarray
     """int32[M], ascending."""
@@ -51,7 +51,7 @@ def decisions(
     """Trains the machines and yields their decisions block by block, so that memory holds one block of labels.
 
     Args:
-        train: features of the training documents, float32 [documents, words].
+        train: features of the training documents, float32 [documents, terms].
         labels: their labels.
         test: features of the N test documents.
         num_labels: L.

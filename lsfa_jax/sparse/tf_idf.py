@@ -1,28 +1,40 @@
 """TF-IDF features of whole texts, none of them cut short.
 
-Those of scikit-learn's `TfidfVectorizer` with `sublinear_tf` and `min_df=2`, of the words that `data.bags` counts.
+Those of scikit-learn's `TfidfVectorizer` with `sublinear_tf` and `min_df=2`, of the terms that `data.bags` counts.
 """
 
+from array import array
+from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from lsfa_jax.data.bags import LEAST_DOCUMENTS, counted_words
+from lsfa_jax.data import bags
+from lsfa_jax.data.ragged import offsets_of
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
 from lsfa_jax.util.console import UserError
 
 
-class TfIdf(NamedTuple):
-    """The features that training documents determine: V words and their weights."""
+@dataclass(frozen=True, eq=False)
+class TfIdf:
+    """The features that training documents determine: V terms and their weights."""
 
-    words: list[str]
+    terms: list[str]
     idf: np.ndarray
-    """float32[V], ln((1 + documents) / (1 + documents with the word)) + 1."""
+    """float32[V], ln((1 + documents) / (1 + documents with the term)) + 1."""
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {term: column for column, term in enumerate(self.terms)}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"terms": self.terms, "idf": self.idf}
 
     def __call__(self, counts: csr_matrix) -> csr_matrix:
-        """Computes the features of N texts, float32[N, V], rows of length 1, from the counts of the V words [N, V]."""
+        """Computes the features of N texts, float32[N, V], rows of length 1, from the counts of the V terms [N, V]."""
         from sklearn.feature_extraction.text import TfidfTransformer
 
         if not counts.shape[0]:  # which scikit-learn refuses
@@ -35,23 +47,31 @@ class TfIdf(NamedTuple):
 
     def of_texts(self, texts: Iterable[str], tokenizer: Tokenizer) -> csr_matrix:
         """Computes the features of texts."""
-        return self(_counter(tokenizer, vocabulary=self.words).transform(texts))
+        columns, data, sizes = array("i"), array("i"), array("q")
+        for text in texts:
+            known = (self._columns[term] for term in bags.terms(text, tokenizer) if term in self._columns)
+            counts = Counter(known)
+            columns.extend(counts)
+            data.extend(counts.values())
+            sizes.append(len(counts))
+        offsets = offsets_of(np.array(sizes, np.int64))
+        return self(csr_matrix((np.array(data), np.array(columns), offsets), (len(sizes), len(self.terms))))
 
 
-def fit(counts: csr_matrix, words: list[str]) -> tuple[TfIdf, np.ndarray]:
-    """Chooses the words that at least two documents have, and weighs them.
+def fit(counts: csr_matrix, terms: list[str]) -> tuple[TfIdf, np.ndarray]:
+    """Chooses the terms that at least two documents have, and weighs them.
 
     Args:
-        counts: int[N, W], how often each word occurs in each training document.
-        words: the W words.
+        counts: int[N, W], how often each term occurs in each training document.
+        terms: the W terms.
 
     Returns:
         The features, and int64[V], their columns of `counts`.
     """
-    documents = np.bincount(counts.indices, minlength=len(words))
-    kept = np.flatnonzero(documents >= LEAST_DOCUMENTS)
+    documents = np.bincount(counts.indices, minlength=len(terms))
+    kept = np.flatnonzero(documents >= bags.LEAST_DOCUMENTS)
     idf = np.log((1 + counts.shape[0]) / (1 + documents[kept])) + 1
-    return TfIdf([words[i] for i in kept], idf.astype(np.float32)), kept
+    return TfIdf([terms[i] for i in kept], idf.astype(np.float32)), kept
 
 
 def tf_idf(
@@ -64,19 +84,13 @@ def tf_idf(
     Raises:
         UserError: no word is in two training texts.
     """
-    counter = _counter(tokenizer, min_df=LEAST_DOCUMENTS)
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    analyzer = partial(bags.terms, tokenizer=tokenizer)
+    counter = CountVectorizer(analyzer=analyzer, min_df=bags.LEAST_DOCUMENTS, dtype=np.int32)
     try:
         counts = counter.fit_transform(train)
     except ValueError as error:
         raise UserError(f"no word is in two training texts, so there are no TF-IDF features ({error})") from None
     features, kept = fit(counts, counter.get_feature_names_out().tolist())
     return features(counts[:, kept]), features(counter.transform(test)[:, kept])
-
-
-def _counter(tokenizer: Tokenizer, **settings):  # type: ignore[no-untyped-def] # scikit-learn has no types
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    def analyzer(text: str) -> list[str]:
-        return list(counted_words(tokenizer.words(text), tokenizer))
-
-    return CountVectorizer(analyzer=analyzer, dtype=np.int32, **settings)

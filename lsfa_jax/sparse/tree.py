@@ -72,7 +72,7 @@ class Tree:
         """Yields the labels of each document that the beam reaches, at most so many, and their probabilities.
 
         Args:
-            features: float32 [N, words].
+            features: float32 [N, terms].
             most: labels of a document at most.
 
         Yields:
@@ -85,8 +85,8 @@ class Tree:
 
         def rank(row: int) -> list[tuple[int, float]]:
             place = slice(features.indptr[row], features.indptr[row + 1])
-            words = zip(features.indices[place].tolist(), features.data[place].tolist(), strict=True)
-            scores: list[tuple[int, float]] = model.predict(list(words), top_k=most)
+            terms = zip(features.indices[place].tolist(), features.data[place].tolist(), strict=True)
+            scores: list[tuple[int, float]] = model.predict(list(terms), top_k=most)
             return scores
 
         # The library works without the GIL.
@@ -102,7 +102,7 @@ def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Tree:
     """Trains a tree. The library draws its clusters at random, without a seed: no two trees are quite the same.
 
     Args:
-        features: of the training documents, float32 [documents, words].
+        features: of the training documents, float32 [documents, terms].
         labels: their labels.
         num_labels: L.
 

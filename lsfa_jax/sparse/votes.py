@@ -1,12 +1,14 @@
-"""The words by which a linear model voted for a label: what the label's logit loses when a word is left out.
+"""The terms by which a linear model voted for a label: what the label's logit loses when a term is left out.
 
-    vote of a word for a label = logit(text) - logit(text without the word)
+A term is a word or a pair of adjacent words (`data.bags`).
 
-The features of the remaining words are scaled to length 1 again, as those of any text are: a vote is what changes when
-the word is deleted wherever it stands. (The tree's library scales its input itself, so that the tree has no other
-votes.) A vote is positive where the word speaks for the label.
+    vote of a term for a label = logit(text) - logit(text without the term)
 
-Shapes: V words of the model, W words that are left out in turn, K labels, R rows.
+The features of the remaining terms are scaled to length 1 again, as those of any text are: a vote is what changes when
+the term is deleted wherever it stands. (The tree's library scales its input itself, so that the tree has no other
+votes.) A vote is positive where the term speaks for the label.
+
+Shapes: V terms of the model, W terms that are left out in turn, K labels, R rows.
 """
 
 import numpy as np
@@ -18,16 +20,16 @@ from lsfa_jax.sparse.svm import Svm
 from lsfa_jax.util import console
 
 Vote = tuple[str, float]
-"""A word and its vote."""
+"""A term and its vote."""
 
-# 5 ms a text for a tree of 54 labels on a core; all words of a law would be hundreds of predictions.
-_MOST_WORDS, _NAMED = 30, 5
-# Less is rounding, or nothing beside the strongest word of the label.
+# 5 ms a text for a tree of 54 labels on a core; all terms of a law would be hundreds of predictions.
+_MOST_TERMS, _NAMED = 30, 5
+# Less is rounding, or nothing beside the strongest term of the label.
 _LEAST, _LEAST_SHARE = 0.005, 0.05
 
 
 def strongest(model: LinearModel, features: csr_matrix, label_ids: np.ndarray) -> list[list[Vote]]:
-    """Names the five words with the largest positive votes for each label.
+    """Names the five terms with the largest positive votes for each label.
 
     Args:
         model: the linear model.
@@ -35,31 +37,31 @@ def strongest(model: LinearModel, features: csr_matrix, label_ids: np.ndarray) -
         label_ids: int[K].
 
     Returns:
-        Of each of the K labels at most five words, the strongest first, without those that are faint beside it; none
-        where no single word decides, as where the tree is certain of a label or does not list it.
+        Of each of the K labels at most five terms, the strongest first, without those that are faint beside it; none
+        where no single term decides, as where the tree is certain of a label or does not list it.
     """
     places = heaviest(features)
-    words = [model.features.words[column] for column in features.indices[places]]
+    terms = [model.features.terms[column] for column in features.indices[places]]
     named = []
-    for of_words in votes(model, features, places, label_ids):
-        least = max(_LEAST, _LEAST_SHARE * of_words.max(initial=0))
-        order = np.argsort(-of_words, kind="stable")[:_NAMED]
-        named.append([(words[word], float(of_words[word])) for word in order if of_words[word] >= least])
+    for of_terms in votes(model, features, places, label_ids):
+        least = max(_LEAST, _LEAST_SHARE * of_terms.max(initial=0))
+        order = np.argsort(-of_terms, kind="stable")[:_NAMED]
+        named.append([(terms[term], float(of_terms[term])) for term in order if of_terms[term] >= least])
     return named
 
 
 def heaviest(features: csr_matrix) -> np.ndarray:
-    """Returns the places of the text's 30 words with the largest features, int64[W], the largest first."""
-    return np.argsort(-features.data, kind="stable")[:_MOST_WORDS]
+    """Returns the places of the text's 30 terms with the largest features, int64[W], the largest first."""
+    return np.argsort(-features.data, kind="stable")[:_MOST_TERMS]
 
 
 def votes(model: LinearModel, features: csr_matrix, places: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
-    """Computes the votes of words, float64[K, W].
+    """Computes the votes of terms, float64[K, W].
 
     Args:
         model: the linear model. Of the tree, each of the W + 1 texts is ranked; the SVM has a closed form.
         features: float32[1, V], of the text.
-        places: int[W], which of the text's words, in the order in which `features` stores them.
+        places: int[W], which of the text's terms, in the order in which `features` stores them.
         label_ids: int[K].
     """
     if isinstance(model.trained, Svm):
@@ -85,7 +87,7 @@ def _svm_votes(svm: Svm, features: csr_matrix, places: np.ndarray, label_ids: np
 
 
 def _without_each(features: csr_matrix, places: np.ndarray) -> csr_matrix:
-    """Returns the text, and the text without each of the words: float32[W + 1, V], rows of length 1."""
+    """Returns the text, and the text without each of the terms: float32[W + 1, V], rows of length 1."""
     row, rows = features.data.astype(np.float64), np.arange(len(places) + 1)
     kept = np.ones((len(rows), len(row)), bool)
     kept[rows[1:], places] = False
@@ -97,8 +99,8 @@ def _without_each(features: csr_matrix, places: np.ndarray) -> csr_matrix:
 
 
 def _lengths_without(row: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Computes the length of the features without each of the words, float64[W]; 1 where none remains."""
+    """Computes the length of the features without each of the terms, float64[W]; 1 where none remains."""
     squares = row**2
-    # The difference is exact enough in float64, of features in float32, and exactly 0 for a text of one word.
+    # The difference is exact enough in float64, of features in float32, and exactly 0 for a text of one term.
     rest = np.sqrt(np.maximum(squares.sum() - squares[places], 0))
     return np.where(rest > 0, rest, 1.0)

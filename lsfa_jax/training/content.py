@@ -27,7 +27,7 @@ def digests(corpus: Corpus, encoder: InitialEncoder) -> dict[str, str]:
         bags = [] if split.bags is None else [*_arrays(Ragged(split.bags.indices, split.bags.indptr)), split.bags.data]
         parts[f"texts of the {adjective} documents"] = [*_arrays(split.words), *bags]
         parts[f"labels of the {adjective} documents"] = _arrays(split.labels)
-    parts["vocabulary"] = [_text(corpus.words), _text(corpus.bag_words)]
+    parts["vocabulary"] = [_text(corpus.words), _text(corpus.bag_terms)]
     parts["label names"] = [_text(corpus.labels)]
     published = np.array([corpus.num_labels, corpus.published_documents], np.int64)
     parts["label frequencies"] = [published, np.asarray(corpus.published_counts, np.int64)]

@@ -96,12 +96,12 @@ def train(config: Config, corpus: Corpus, num_candidates: int, folder: Path, adv
 def _kinds(config: Config, corpus: Corpus) -> list[Kind]:
     if config.linear == "none":
         return []
-    if not len(corpus.bag_words):
+    if not len(corpus.bag_terms):
         warn("no word is in two training texts: there is no linear model beside the network")
         return []
     if config.linear != "auto":
         return [config.linear]
-    affordable = linear.affordable(corpus.published_documents, len(corpus.bag_words), corpus.num_labels)
+    affordable = linear.affordable(corpus.published_documents, len(corpus.bag_terms), corpus.num_labels)
     if not affordable:
         warn(
             "no linear model is trained beside the network: the library omikuji is not installed (pip install "
@@ -113,33 +113,34 @@ def _kinds(config: Config, corpus: Corpus) -> list[Kind]:
 def _train(kind: Kind, corpus: Corpus, num_candidates: int) -> tuple[LinearModel, dict[str, Ranked]]:
     """Trains a model without and, where they are published training documents, with the validation documents."""
     train, validation = corpus.train, corpus.validation
-    words, num_labels = corpus.bag_words, corpus.num_labels
+    terms, num_labels = corpus.bag_terms, corpus.num_labels
     assert train.bags is not None
     assert validation.bags is not None
     title = linear.TITLES[kind]
-    note(f"{title[0].upper()}{title[1:]} on TF-IDF: {corpus.published_documents:,} documents, {len(words):,} words")
+    documents = f"{corpus.published_documents:,} documents, {len(terms):,} words and pairs of words"
+    note(f"{title[0].upper()}{title[1:]} on TF-IDF: {documents}")
     drawn = len(train) < corpus.published_documents
-    model = first = linear.train(kind, train.bags, words, train.labels, num_labels)
+    model = first = linear.train(kind, train.bags, terms, train.labels, num_labels)
     if drawn:
         model = linear.train(
             kind,
             vstack([train.bags, validation.bags], format="csr"),
-            words,
+            terms,
             _joined(train.labels, validation.labels),
             num_labels,
         )
     interrupts.check()
     return model, {
-        "train": _rank(first, train.bags, words, num_candidates) if num_candidates else _NO_LISTS,
-        "validation": _rank(first, validation.bags, words),
-        "test": _rank(model, corpus.test.bags, words),
+        "train": _rank(first, train.bags, terms, num_candidates) if num_candidates else _NO_LISTS,
+        "validation": _rank(first, validation.bags, terms),
+        "test": _rank(model, corpus.test.bags, terms),
     }
 
 
-def _rank(model: LinearModel, bags: csr_matrix | None, words: list[str], most: int = linear.MOST_LISTED) -> Ranked:
+def _rank(model: LinearModel, bags: csr_matrix | None, terms: list[str], most: int = linear.MOST_LISTED) -> Ranked:
     assert bags is not None
     with progress(f"{linear.TITLES[model.kind]}: predicting", bags.shape[0], "documents") as advance:
-        return model.rank(linear.features_of(model, bags, words), advance, most)
+        return model.rank(linear.features_of(model, bags, terms), advance, most)
 
 
 def _joined(first: Ragged, second: Ragged) -> Ragged:

@@ -38,12 +38,12 @@ from lsfa_jax.sparse.linear import LinearModel
 from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
-FORMAT = 5
+FORMAT = 6
 """Increased when older versions cannot read the new format.
 
-Formats before 5 have no linear model, formats before 4 no pretrained encoders. Format 1 had flat parameter names. In
-formats 1 and 2, texts were split into words by the tokenizer "runs", and the checksum of model.json was that of its
-values, in whatever form they were written.
+The linear model of format 5 has no pairs of words. Formats before 5 have no linear model, formats before 4 no
+pretrained encoders. Format 1 had flat parameter names. In formats 1 and 2, texts were split into words by the tokenizer
+"runs", and the checksum of model.json was that of its values, in whatever form they were written.
 """
 
 ADVICE = "make room, or choose another --output"

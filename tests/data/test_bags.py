@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lsfa_jax.data import bags, build_corpus
@@ -24,7 +23,7 @@ def make(train, test=(), validation=None, **settings):
 def counts(corpus, split):
     """The bag of each document, by word."""
     return [
-        {corpus.bag_words[word]: int(count) for word, count in zip(row.indices, row.data, strict=True)}
+        {corpus.bag_terms[word]: int(count) for word, count in zip(row.indices, row.data, strict=True)}
         for row in getattr(corpus, split).bags
     ]
 
@@ -41,7 +40,7 @@ def test_whole_texts_are_counted_where_word_ids_are_of_cut_ones():
 def test_words_are_those_of_two_published_training_documents():
     train = [("twice trainonly trainonly", "a"), ("twice half", "b")]
     corpus = make(train, [("half testonly testonly", "a"), ("testonly twice", "b")], [("half twice twice", "a")])
-    assert corpus.bag_words == ["twice"]
+    assert corpus.bag_terms == ["twice"]
     assert counts(corpus, "test") == [{}, {"twice": 1}]
     assert counts(corpus, "validation") == [{"twice": 2}]
 
@@ -51,13 +50,25 @@ def test_a_word_that_one_training_and_one_held_out_document_have_is_counted():
     texts = [(f"w{i // 2} only{i} common", f"l{i % 2}") for i in range(20)]
     corpus = make(texts, validation_fraction=0.3)
     assert len(corpus.validation) == 6
-    assert sorted(corpus.bag_words) == sorted(["common", *(f"w{i}" for i in range(10))])
+    assert sorted(corpus.bag_terms) == sorted(["common", *(f"w{i}" for i in range(10))])
 
 
 @pytest.mark.parametrize("tokenizer", ["words", "spaces"])
 def test_letters_and_digits_alone_are_no_words_of_bags_unless_spaces_separate_them(tokenizer):
     corpus = make([("a 1 bc 书", "x"), ("a 1 bc 书", "y z")], tokenizer=Tokenizer(tokenizer))
-    assert corpus.bag_words == (["bc", "书"] if tokenizer == "words" else ["a", "1", "bc", "书"])
+    every = ["a", "1", "bc", "书", "a 1", "1 bc", "bc 书"]
+    assert corpus.bag_terms == (["bc", "书", "bc 书"] if tokenizer == "words" else every)
+
+
+def test_pairs_are_of_adjacent_counted_words_at_the_beginning(monkeypatch):
+    monkeypatch.setattr(bags, "_PAIRED_WORDS", 4)
+    corpus = make([("in x in x out out far far", "a"), ("in x in y out out far far", "b")])
+    assert corpus.bag_terms == ["in", "out", "far", "in in", "in out", "out out"]
+    row = {"in": 2, "out": 2, "far": 2, "in in": 1, "in out": 1, "out out": 1}
+    assert counts(corpus, "train") == [row, row]
+    assert bags.terms("in x in y out out far", Tokenizer("words")) == [
+        *("in", "in", "out", "out", "far"), *("in in", "in out", "out out")
+    ]  # fmt: skip
 
 
 def test_a_document_without_a_counted_word_has_an_empty_row():
@@ -68,7 +79,7 @@ def test_a_document_without_a_counted_word_has_an_empty_row():
 
 def test_without_a_common_word_there_are_rows_and_no_words():
     corpus = make([("one", "x"), ("two", "y")], [("one", "x")])
-    assert corpus.bag_words == []
+    assert corpus.bag_terms == []
     assert [corpus.train.bags.shape, corpus.test.bags.shape] == [(2, 0), (1, 0)]
 
 
@@ -93,7 +104,7 @@ def test_rows_belong_to_the_documents_of_drawn_splits_with_merged_rows(tmp_path,
     for name in ("train", "validation", "test"):
         split = getattr(corpus, name)
         assert len(split)
-        assert split.bags.shape == (len(split), len(corpus.bag_words))
+        assert split.bags.shape == (len(split), len(corpus.bag_terms))
         assert split.bags.dtype == np.int32
         for document, bag in enumerate(counts(corpus, name)):
             names = {corpus.labels[label] for label in split.labels.row(document)}
@@ -119,10 +130,10 @@ def test_tf_idf_of_bags_is_scikit_learns_of_the_texts():
     texts[0] = "w1 w2"
     corpus = make([(text, "x") for text in dict.fromkeys(texts[:30]) if text], [(text, "x") for text in texts[30:]])
     train = list(dict.fromkeys(text for text in texts[:30] if text))
-    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, vocabulary=None)
+    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2))
     expected = vectorizer.fit_transform(train), vectorizer.transform(texts[30:])
-    features, kept = tf_idf.fit(corpus.train.bags, corpus.bag_words)
-    order = [vectorizer.vocabulary_[word] for word in features.words]
+    features, kept = tf_idf.fit(corpus.train.bags, corpus.bag_terms)
+    order = [vectorizer.vocabulary_[word] for word in features.terms]
     assert len(order) == len(vectorizer.vocabulary_)
     assert max(corpus.train.lengths) == 3
     for split, reference in zip((corpus.train, corpus.test), expected, strict=True):
@@ -134,16 +145,32 @@ def test_tf_idf_of_bags_is_scikit_learns_of_the_texts():
     )
 
 
-def test_a_spool_returns_its_rows(tmp_path):
-    spool, counter = bags.BagSpool(tmp_path), WordCounter()
-    for words in (["b", "a", "b"], [], ["c", "a"]):
+def spool_of(folder, *rows):
+    spool, counter = bags.BagSpool(folder), WordCounter()
+    for words in rows:
         spool.add(words, counter)
-    np.testing.assert_array_equal(spool.rows(4).toarray(), [[2, 1, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0]])
+    return spool, list(counter.ids)
+
+
+@pytest.mark.parametrize("block", [1, 3, 1 << 22])
+def test_a_spool_returns_rows_of_chosen_terms(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(bags, "_BLOCK", block)
+    spool, words = spool_of(tmp_path, ["b", "a", "b"], [], ["c", "a"], ["b", "a"])
+    keep = np.array([True, True, False, True])
+    chosen = bags.choose_terms(spool, keep)
+    assert bags.names(chosen, words) == ["b", "a", "b a"]
+    np.testing.assert_array_equal(spool.bags(keep, chosen).toarray(), [[2, 1, 1], [0, 0, 0], [1, 1, 1]])
+    np.testing.assert_array_equal(spool.bags(~keep, chosen).toarray(), [[0, 1, 0]])
+    assert spool.bags(keep & False, chosen).shape == (0, 3)
+    assert spool.bags(keep, chosen[:0]).shape == (3, 0)
     spool.close()
     assert not list(tmp_path.iterdir())
 
 
-def test_words_of_two_documents_are_chosen_however_often_they_occur():
-    rows = csr_matrix(np.array([[1, 9, 0, 2], [1, 0, 0, 1], [0, 0, 0, 1]], np.int32))
-    assert bags.choose_words(rows, np.array([True, True, True])).tolist() == [0, 3]
-    assert bags.choose_words(rows, np.array([False, True, True])).tolist() == [3]
+@pytest.mark.parametrize("slots", [2, 1 << 24])
+def test_terms_of_two_documents_are_chosen_however_often_they_occur(tmp_path, monkeypatch, slots):
+    """Also where they share slots of the table that leaves out rare ones."""
+    monkeypatch.setattr(bags, "_SLOTS", slots)
+    spool, words = spool_of(tmp_path, ["a", *["b"] * 9, "d"], ["a", "d"], ["d"])
+    assert bags.names(bags.choose_terms(spool, np.array([True, True, True])), words) == ["a", "d"]
+    assert bags.names(bags.choose_terms(spool, np.array([False, True, True])), words) == ["d"]

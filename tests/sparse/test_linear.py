@@ -19,17 +19,17 @@ from lsfa_jax.util.console import UserError
 from tests import training_corpus
 
 KINDS = ("tree", "svm")
-NO_MODEL = "no linear model|list of words|do not fit"
+NO_MODEL = "no linear model|list of strings|do not fit"
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def model(request, tiny) -> LinearModel:
-    return linear.train(request.param, tiny.train.bags, tiny.bag_words, tiny.train.labels, tiny.num_labels)
+    return linear.train(request.param, tiny.train.bags, tiny.bag_terms, tiny.train.labels, tiny.num_labels)
 
 
 @pytest.fixture(scope="module")
 def features(model, tiny):
-    return linear.features_of(model, tiny.test.bags, tiny.bag_words)
+    return linear.features_of(model, tiny.test.bags, tiny.bag_terms)
 
 
 def train(kind, rows, labels, num_labels):
@@ -148,13 +148,13 @@ def test_words_and_weights_that_do_not_go_together_are_an_error(model, name):
 
 
 def test_a_word_that_is_listed_twice_is_an_error(model):
-    words = model.features.words
+    words = model.features.terms
     with pytest.raises(ValueError, match="listed twice"):
         linear.from_files(changed_words(model, [*words[1:], words[1]]))
 
 
 def test_arrays_that_are_no_machines_are_an_error(tiny):
-    model = linear.train("svm", tiny.train.bags, tiny.bag_words, tiny.train.labels, tiny.num_labels)
+    model = linear.train("svm", tiny.train.bags, tiny.bag_terms, tiny.train.labels, tiny.num_labels)
     ids, weights, intercepts = model.trained
     for wrong in (
         {"label_ids": ids + 1},
@@ -260,7 +260,7 @@ def test_without_a_word_of_two_documents_nothing_is_trained(kind):
 def test_words_of_one_training_document_are_no_features():
     """A model that is trained without the validation documents has fewer words than the corpus."""
     model, features = train("svm", [[1, 1, 0], [1, 0, 2], [0, 0, 1]], [[0], [1], [1]], 2)
-    assert model.features.words == ["w0", "w2"]
+    assert model.features.terms == ["w0", "w2"]
     expected, kept = tf_idf.fit(csr_matrix([[1, 1, 0], [1, 0, 2], [0, 0, 1]]), ["w0", "w1", "w2"])
     assert kept.tolist() == [0, 2]
     np.testing.assert_array_equal(expected.idf, model.features.idf)
@@ -269,7 +269,7 @@ def test_words_of_one_training_document_are_no_features():
 
 def test_machines_are_the_same_in_every_training(tiny):
     first, second = (
-        linear.train("svm", tiny.train.bags, tiny.bag_words, tiny.train.labels, tiny.num_labels) for _ in range(2)
+        linear.train("svm", tiny.train.bags, tiny.bag_terms, tiny.train.labels, tiny.num_labels) for _ in range(2)
     )
     for actual, expected in zip(first.trained, second.trained, strict=True):
         np.testing.assert_array_equal(actual, expected)

@@ -59,7 +59,7 @@ def test_a_vote_is_what_the_logit_loses_when_the_word_is_deleted_from_the_text(m
     for text in texts:
         features = model.features.of_texts([text], DEFAULT_TOKENIZER)
         places = heaviest(features)
-        words = [model.features.words[column] for column in features.indices[places]]
+        words = [model.features.terms[column] for column in features.indices[places]]
         assert set(words) == set(text.split())
         changes = logits(model, [text]) - logits(model, [without(text, word) for word in words])
         np.testing.assert_allclose(

@@ -55,11 +55,11 @@ def test_lists_of_validation_documents_are_by_a_model_that_never_saw_them(drawn,
     assert RARE not in side.validation.label_ids
     assert RARE in side.test.label_ids
     assert RARE in side.model.trained.label_ids
-    blind = linear.train("svm", drawn.train.bags, drawn.bag_words, drawn.train.labels, 8)
-    expected = blind.rank(linear.features_of(blind, drawn.validation.bags, drawn.bag_words))
+    blind = linear.train("svm", drawn.train.bags, drawn.bag_terms, drawn.train.labels, 8)
+    expected = blind.rank(linear.features_of(blind, drawn.validation.bags, drawn.bag_terms))
     np.testing.assert_array_equal(side.validation.logits, expected.logits)
     np.testing.assert_array_equal(side.validation.label_ids, expected.label_ids)
-    candidates = blind.rank(linear.features_of(blind, drawn.train.bags, drawn.bag_words), most=3)
+    candidates = blind.rank(linear.features_of(blind, drawn.train.bags, drawn.bag_terms), most=3)
     np.testing.assert_array_equal(side.train.label_ids, candidates.label_ids)
 
 
@@ -71,10 +71,10 @@ def test_the_model_that_is_kept_is_trained_on_all_published_training_documents(d
     side = train(drawn, kept, "svm")
     rows = [*(drawn.train.labels.row(i) for i in range(36)), *(drawn.validation.labels.row(i) for i in range(12))]
     bags = vstack([drawn.train.bags, drawn.validation.bags], format="csr")
-    complete = linear.train("svm", bags, drawn.bag_words, Ragged.from_rows(rows), 8)
+    complete = linear.train("svm", bags, drawn.bag_terms, Ragged.from_rows(rows), 8)
     for actual, expected in zip(side.model.trained, complete.trained, strict=True):
         np.testing.assert_array_equal(actual, expected)
-    expected = complete.rank(linear.features_of(complete, drawn.test.bags, drawn.bag_words))
+    expected = complete.rank(linear.features_of(complete, drawn.test.bags, drawn.bag_terms))
     np.testing.assert_array_equal(side.test.logits, expected.logits)
 
 
@@ -163,7 +163,7 @@ def test_without_a_word_of_two_texts_there_is_no_linear_model(tmp_path, kind, ca
 
 
 def test_words_that_only_validation_documents_share_are_no_features_without_them(drawn, tmp_path, capsys):
-    bags = csr_matrix(np.eye(36, len(drawn.bag_words), dtype=np.int32))
+    bags = csr_matrix(np.eye(36, len(drawn.bag_terms), dtype=np.int32))
     assert train(replace(drawn, train=replace(drawn.train, bags=bags)), tmp_path, "auto") is None
     out = capsys.readouterr().out
     assert "no label tree: no word is in two of its training texts" in out
