@@ -185,7 +185,7 @@ def our_implementations():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("compiled_fast")
+@pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("ours", our_implementations(), ids=lambda ours: f"{ours.function} {dict(ours.arguments)}")
 def test_every_implementation_of_ours_runs(ours):
     work = worker.build(ours.function, {**ours.arguments, "shape": "tiny", "seed": 0, "keep_freed_memory": False})
