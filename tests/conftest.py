@@ -9,6 +9,7 @@ import jax
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from jax._src.lru_cache import LRUCache
 
 # Four devices on the CPU, set before the first array is created: sharding is tested on every machine.
 jax.config.update("jax_num_cpu_devices", 4)
@@ -56,9 +57,20 @@ from tests import training_corpus  # noqa: E402 - after the cache is chosen
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Equal programs are compiled once in all tests; the environment variables with which a process shares them."""
-    return training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
+    folder = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # its folder is in that of all workers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LRUCache, "put", _put_whole)
+        yield training_corpus.compile_into((folder.parent if is_worker else folder) / "compiled")
+
+
+def _put_whole(cache: LRUCache, key: str, program: bytes) -> None:
+    """Stores a program. JAX's method writes it in place, where another worker could read half of it."""
+    part = Path(cache.path) / f"{key}-{os.getpid()}"
+    part.write_bytes(program)
+    part.replace(Path(cache.path) / f"{key}-cache")
 
 
 @pytest.fixture(scope="module")
