@@ -135,7 +135,9 @@ def test_every_comparison_has_a_different_key():
 
 
 @pytest.mark.slow
-def test_one_command_from_the_topic_to_the_plot(tmp_path, capsys):
+def test_one_command_from_the_topic_to_the_plot(tmp_path, capsys, monkeypatch, compiled):
+    for name, value in compiled.items():
+        monkeypatch.setenv(name, value)
     line = ["label-attention", "--shape", "tiny", "--rounds", "2", "--json", str(tmp_path / "a.json"), "--resume"]
     command.main([*line, "--plot", str(tmp_path / "a.png")])
     assert "label-attention, tiny: loss and gradients (plain JAX)" in capsys.readouterr().out
