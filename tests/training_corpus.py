@@ -172,7 +172,7 @@ def one_device() -> Iterator[None]:
     """Within it, runs use the first device alone."""
     make_mesh, first = sharding.make_mesh, jax.local_devices()[:1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", lambda devices=first: make_mesh(devices))
+        patch.setattr(sharding, "make_mesh", lambda devices=first, **options: make_mesh(devices, **options))
         yield
 
 
