@@ -9,12 +9,16 @@ import jax
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from jax._src.lru_cache import LRUCache
 
 # Four devices on the CPU, set before the first array is created: sharding is tested on every machine.
 jax.config.update("jax_num_cpu_devices", 4)
 # Commands that tests start keep no compiled programs, unless the test sets a folder for them.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 jax.config.update("jax_compilation_cache_dir", "")
+# Tests spend their time compiling. What a test needs as users compile it, it asks for: `optimized_programs`, and
+# `reference.agreement.optimized_jit` for equations and sums.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # No limits in seconds: they fail on a slow or busy machine. In CI the examples are the same in every run.
 hypothesis_settings.register_profile(
@@ -53,9 +57,30 @@ from tests import training_corpus  # noqa: E402 - after the cache is chosen
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Equal programs are compiled once in all tests."""
-    training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Equal programs are compiled once in all tests; the environment variables with which a process shares them."""
+    folder = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # its folder is in that of all workers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LRUCache, "put", _put_whole)
+        yield training_corpus.compile_into((folder.parent if is_worker else folder) / "compiled")
+
+
+def _put_whole(cache: LRUCache, key: str, program: bytes) -> None:
+    """Stores a program. JAX's method writes it in place, where another worker could read half of it."""
+    part = Path(cache.path) / f"{key}-{os.getpid()}"
+    part.write_bytes(program)
+    part.replace(Path(cache.path) / f"{key}-cache")
+
+
+@pytest.fixture(scope="module")
+def optimized_programs() -> Iterator[None]:
+    """The module's programs are compiled as users compile them; JAX forgets the others, which round differently."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,7 +104,7 @@ def tiny():
 
 
 @pytest.fixture
-def compiled_fast(_compiled) -> Iterator[None]:
-    """Runs use one device and compile without optimisation."""
-    with training_corpus.compiled_fast():
+def one_device() -> Iterator[None]:
+    """Runs use one device."""
+    with training_corpus.one_device():
         yield

@@ -26,6 +26,7 @@ from lsfa_jax.model import (
 from lsfa_jax.model.encoders import bilstm
 from lsfa_jax.training import optimizer
 from tests import training_corpus
+from tests.reference.agreement import optimized_jit
 from tests.reference.inputs import normal
 
 SIZES = [33, 32_769]
@@ -355,8 +356,8 @@ def test_compiled_sums_and_gradients_are_those_of_numpy(case, n):
 
     exact = [np.asarray(x, np.float64) for x in arrays]
     # Two programs: in one, values that gradients need are stored, and sums are compiled otherwise.
-    assert_close(jax.jit(function)(*arrays), reference(*exact))
-    gradients = jax.jit(jax.grad(lambda arrays: jnp.sum(function(*arrays))))(arrays)
+    assert_close(optimized_jit(function)(*arrays), reference(*exact))
+    gradients = optimized_jit(jax.grad(lambda arrays: jnp.sum(function(*arrays))))(arrays)
     assert_gradients(gradients, reference, exact, n)
 
 
@@ -364,7 +365,7 @@ def test_compiled_sums_and_gradients_are_those_of_numpy(case, n):
 @pytest.mark.parametrize("case", [sums_by_label, clipped])
 def test_compiled_sums_without_gradients_are_those_of_numpy(case, n):
     function, reference, arrays = case(n)
-    assert_close(jax.jit(function)(*arrays), reference(*(np.asarray(x, np.float64) for x in arrays)))
+    assert_close(optimized_jit(function)(*arrays), reference(*(np.asarray(x, np.float64) for x in arrays)))
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -374,11 +375,12 @@ def test_compiled_scores_counts_and_histogram_of_documents(n):
     ids, mask = label_ids(n)[:, None], np.ones((n, 1), bool)
     states = normal(n, T, model.encoder.state_size)
     batch = Batch(None, np.full(n, T, np.int32), ids, mask, np.ones(n, bool), np.arange(n, dtype=np.int32), states)
-    scored = scorer.score_batch(model, L, params, batch, np.ones((1, L), bool), 0.5)
+    score = optimized_jit(lambda *arguments: scorer.score_batch(model, L, *arguments))
+    scored = score(params, batch, np.ones((1, L), bool), 0.5)
     top, best = np.asarray(scored.top[0]), np.asarray(scored.probabilities)
     probabilities = np.zeros((n, L), np.float32)
     np.put_along_axis(probabilities, top, best, axis=1)
-    logits = jax.jit(lambda s: model.apply({"params": params}, s, batch.lengths, method="scores"))(states)
+    logits = optimized_jit(lambda s: model.apply({"params": params}, s, batch.lengths, method="scores"))(states)
     np.testing.assert_array_equal(top, np.argsort(-np.asarray(logits), axis=1, kind="stable"))
 
     reached = np.searchsorted(GRID, probabilities, side="right")

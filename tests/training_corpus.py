@@ -162,26 +162,18 @@ def compile_into(folder: Path) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_NUM_CPU_DEVICES": "4",
     }
 
 
 @contextmanager
-def compiled_fast(devices: int = 1) -> Iterator[None]:
-    """Within it, runs use the first `devices` devices, and XLA compiles with few optimisations.
-
-    Programs compiled so round differently, so JAX forgets them at the end.
-    """
-    make_mesh, before = sharding.make_mesh, jax.config.read("jax_disable_most_optimizations")
-    first = jax.local_devices()[:devices]
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sharding, "make_mesh", lambda devices=first: make_mesh(devices))
-            yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-        jax.clear_caches()
+def one_device() -> Iterator[None]:
+    """Within it, runs use the first device alone."""
+    make_mesh, first = sharding.make_mesh, jax.local_devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", lambda devices=first, **options: make_mesh(devices, **options))
+        yield
 
 
 @contextmanager
@@ -199,7 +191,7 @@ def shared_steps() -> Iterator[None]:
         def init_and_share(self: Any, model: Any, config: Config, *rest: Any, **options: Any) -> None:
             init(self, model, config, *rest, **options)
             # The optimiser and the decoder follow from the settings.
-            key = (stage, model, config.model_copy(update={"data_dir": "", "dataset": ""}))
+            key = (stage, model, config.model_copy(update={"data_dir": "", "dataset": "", "seed": 0}))
             self._step = compiled.setdefault(key, self._step)
 
         patch.setattr(stage, "__init__", init_and_share)

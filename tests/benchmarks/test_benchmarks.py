@@ -135,7 +135,9 @@ def test_every_comparison_has_a_different_key():
 
 
 @pytest.mark.slow
-def test_one_command_from_the_topic_to_the_plot(tmp_path, capsys):
+def test_one_command_from_the_topic_to_the_plot(tmp_path, capsys, monkeypatch, compiled):
+    for name, value in compiled.items():
+        monkeypatch.setenv(name, value)
     line = ["label-attention", "--shape", "tiny", "--rounds", "2", "--json", str(tmp_path / "a.json"), "--resume"]
     command.main([*line, "--plot", str(tmp_path / "a.png")])
     assert "label-attention, tiny: loss and gradients (plain JAX)" in capsys.readouterr().out
@@ -185,7 +187,7 @@ def our_implementations():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("compiled_fast")
+@pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("ours", our_implementations(), ids=lambda ours: f"{ours.function} {dict(ours.arguments)}")
 def test_every_implementation_of_ours_runs(ours):
     work = worker.build(ours.function, {**ours.arguments, "shape": "tiny", "seed": 0, "keep_freed_memory": False})

@@ -349,9 +349,8 @@ def test_a_folder_without_a_model_is_reported(tmp_path, texts, capfd):
 
 
 @pytest.fixture(scope="module")
-def command(run, tmp_path_factory):
+def command(run, compiled):
     """The command line, and the environment of a process that shares compiled programs with the other tests."""
-    compiled = training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
     environment = os.environ | compiled | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "80"}
     return {"args": [sys.executable, "-m", "lsfa_jax.cli.predict", "--run", str(run)], "env": environment}
 

@@ -27,11 +27,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+def environment(compiled, shared_steps):
     """The environment of a process that shares compiled programs with the other tests."""
-    compiled = training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
-    with training_corpus.shared_steps():
-        yield os.environ | compiled | {"LSFA_PYTHON": sys.executable}
+    return os.environ | compiled | {"LSFA_PYTHON": sys.executable}
 
 
 @pytest.fixture(scope="module")
@@ -427,7 +425,7 @@ def test_training_with_one_label_or_one_document(run, tmp_path, documents):
     splits = {name: [Document(row.text, ("only",)) for row in rows] for name, rows in splits.items()}
     splits["train"] = splits["train"][:documents]
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
-    with training_corpus.compiled_fast():
+    with training_corpus.one_device():
         outcome = run(*arguments(data, folder), "--psc.start-epoch", 1)
     measured = assert_complete(outcome, folder, "1 label (")
     assert measured["num_labels"] == 1

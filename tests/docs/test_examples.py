@@ -5,16 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import training_corpus
-
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
-
-@pytest.fixture(autouse=True)
-def _fast(tmp_path_factory):
-    training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
-    with training_corpus.compiled_fast():
-        yield
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def run(name, capsys):

@@ -19,6 +19,7 @@ from lsfa_jax.util import sharding
 from lsfa_jax.util.compilation_cache import programs
 from tests.reference.agreement import assert_equal
 
+pytestmark = pytest.mark.usefixtures("optimized_programs")
 NUM_RANKED = 5
 
 

@@ -12,7 +12,7 @@ from lsfa_jax import config
 from lsfa_jax.model import lsfa
 from lsfa_jax.model.attention import product
 from lsfa_jax.model.encoders import EncoderShape
-from tests.reference.agreement import assert_agrees
+from tests.reference.agreement import assert_agrees, optimized_jit
 from tests.reference.inputs import normal
 
 V, E, H, D, L = 50, 20, 8, 24, 70
@@ -37,7 +37,7 @@ class Dot(NamedTuple):
 
 def dots(function, *arguments):
     """Lists the products in the compiled program of a function."""
-    text = jax.jit(function).lower(*arguments).compile().as_text()
+    text = optimized_jit(function).lower(*arguments).compile().as_text()
     every = []
     for computation in text.split("\n\n"):
         dtypes = dict(re.findall(r"%([\w.-]+) = (\w+)\[", computation))

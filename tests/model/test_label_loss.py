@@ -10,7 +10,7 @@ from lsfa_jax.model import attention, classifier
 from lsfa_jax.model.label_loss import LabelTables, Targets, TileSize, Tokens, loss, scores
 from tests.reference import classifier as reference_classifier
 from tests.reference import encoder as reference_encoder
-from tests.reference.agreement import assert_agrees
+from tests.reference.agreement import assert_agrees, optimized_jit
 
 
 def make(B, T, D, L, K=3, H=3, weights="per_label", bias=True, head=True, weighted=False, seed=0):
@@ -48,6 +48,10 @@ def inputs(trained, lengths, dtype):
 
 def tiled(trained, lengths, targets, label_weights, tile_size, dtype=jnp.float32):
     return loss(*inputs(trained, lengths, dtype), targets, tile_size, dtype, label_weights)
+
+
+def tiled_scores(trained, lengths, tile_size):
+    return scores(*inputs(trained, lengths, jnp.float32), tile_size)
 
 
 def reference(trained, lengths, targets, label_weights):
@@ -110,8 +114,8 @@ def test_tiles_agree_with_dense_arrays(B, T, D, L, K, block, max_tokens, weights
     chex.assert_trees_all_close(gradients, expected_gradients, rtol=1e-4, atol=1e-5)
     # The program without gradients gives the same sum.
     np.testing.assert_allclose(jax.jit(tiled, static_argnums=4)(trained, *fixed, tile_size), value, rtol=1e-6)
-    logits = scores(*inputs(trained, fixed[0], jnp.float32), tile_size)
-    np.testing.assert_allclose(logits, dense_scores(trained, fixed[0]), rtol=1e-5, atol=1e-6)
+    logits = jax.jit(tiled_scores, static_argnums=2)(trained, fixed[0], tile_size)
+    np.testing.assert_allclose(logits, jax.jit(dense_scores)(trained, fixed[0]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -145,7 +149,7 @@ def num_operations(shape, *names):
         # A single tile: XLA's cost analysis counts the body of a loop once.
         return tiled(trained | differentiated, *fixed, TileSize(64, 0))
 
-    compiled = jax.jit(jax.grad(loss)).lower({name: trained[name] for name in names}).compile()
+    compiled = optimized_jit(jax.grad(loss)).lower({name: trained[name] for name in names}).compile()
     return compiled.cost_analysis()["flops"]
 
 
@@ -160,7 +164,7 @@ def test_temporary_memory_is_that_of_blocks_and_not_of_all_labels():
     trained, *fixed = make(4, 64, 16, 4096, H=16)
 
     def temporary(loss):
-        lowered = jax.jit(jax.value_and_grad(loss)).lower(trained, *fixed)
+        lowered = optimized_jit(jax.value_and_grad(loss)).lower(trained, *fixed)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(lambda *inputs: tiled(*inputs, TileSize(256, 64))) < temporary(dense) / 12

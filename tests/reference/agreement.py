@@ -1,5 +1,6 @@
 """Compares a JAX function in float32 with its NumPy reference in float64: the value and every gradient."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,11 @@ from lsfa_jax.types import PyTree
 
 STEP = 1e-5
 """Step of central differences in float64: truncation and rounding errors are both near 1e-10."""
+
+optimized_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+)
+"""jax.jit as users have it: tests/conftest.py turns off optimisations, and these are JAX's usual values."""
 
 
 def float64(tree: PyTree) -> PyTree:
@@ -45,10 +51,12 @@ def central_differences(function: Callable[..., Any], *arguments: PyTree) -> tup
     return jax.tree.map(gradient, arguments)
 
 
-def value_and_gradients(function: Callable[..., Any], *arguments: PyTree) -> tuple[PyTree, tuple[PyTree, ...]]:
+def value_and_gradients(
+    function: Callable[..., Any], *arguments: PyTree, jit: Callable[..., Any] = jax.jit
+) -> tuple[PyTree, tuple[PyTree, ...]]:
     """Computes, compiled, the value of `function` and by JAX the gradients of its sum x `cotangent`."""
 
-    @jax.jit
+    @jit
     def compiled(*arguments: PyTree) -> PyTree:
         out, pullback = jax.vjp(function, *arguments)
         return out, pullback(cotangent(out.shape).astype(out.dtype))
@@ -59,7 +67,7 @@ def value_and_gradients(function: Callable[..., Any], *arguments: PyTree) -> tup
 def assert_agrees(function: Callable[..., Any], reference: Callable[..., Any], *arguments: PyTree) -> None:
     """Asserts that both functions have the same value and gradients at `arguments` (trees of float32 arrays)."""
     arguments = jax.tree.map(lambda x: np.asarray(x, np.float32), arguments)
-    value, gradients = value_and_gradients(function, *arguments)
+    value, gradients = value_and_gradients(function, *arguments, jit=optimized_jit)
     np.testing.assert_allclose(value, reference(*float64(arguments)), rtol=1e-5, atol=1e-5)
     expected_gradients = central_differences(reference, *arguments)
     assert jax.tree.structure(gradients) == jax.tree.structure(expected_gradients)

@@ -16,9 +16,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _fast(tmp_path_factory):
-    training_corpus.compile_into(tmp_path_factory.getbasetemp() / "compiled")
-    with training_corpus.compiled_fast():
+def _one_device(shared_steps):
+    with training_corpus.one_device():
         yield
 
 

@@ -65,8 +65,8 @@ def config_of(name, data, bert):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _fast():
-    with training_corpus.compiled_fast(), training_corpus.shared_steps():
+def _one_device(shared_steps):
+    with training_corpus.one_device():
         yield
 
 

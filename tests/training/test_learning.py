@@ -4,41 +4,39 @@ Each bound is below the measured value; where one fails, the spread over seeds i
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lsfa_jax.cli.train import main
 from lsfa_jax.config import Config
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.evaluation import ranking
+from tests import training_corpus
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimized_programs")]
 SEEDS = (0, 1, 2)
 
 
 def train(folder: Path, *options: str) -> dict:
-    """Runs bin/train on one device and returns metrics.json."""
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
-    command = [sys.executable, "-m", "lsfa_jax.cli.train", "--output", str(folder), *options]
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    """Runs bin/train's command in this process and returns metrics.json."""
+    assert main(["--output", str(folder), *options]) == 0
     return json.loads((folder / "metrics.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, optimized_programs, shared_steps):
     """For each seed: metrics of all stages, and of the last stage repeated without generated features."""
     results = []
-    for seed in SEEDS:
-        folder = tmp_path_factory.mktemp("learning")
-        augmented = train(folder / "run", "--preset", "quick", "--linear", "none", "--seed", str(seed))
-        shutil.copytree(folder / "run", folder / "without")
-        without = train(folder / "without", "--stages", "adjustment", "--adjust.augmented-weight", "0")
-        results.append((augmented, without))
+    with training_corpus.one_device():
+        for seed in SEEDS:
+            folder = tmp_path_factory.mktemp("learning")
+            augmented = train(folder / "run", "--preset", "quick", "--linear", "none", "--seed", str(seed))
+            shutil.copytree(folder / "run", folder / "without")
+            without = train(folder / "without", "--stages", "adjustment", "--adjust.augmented-weight", "0")
+            results.append((augmented, without))
     return results
 
 

@@ -133,7 +133,7 @@ def test_4_the_posterior_is_never_narrower_than_the_prior(profile):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shared_steps", "compiled_fast")
+@pytest.mark.usefixtures("shared_steps", "one_device")
 def test_a_run_with_the_profile_resumes_with_the_statistics_of_the_decoder(tmp_path):
     config = training_corpus.run_config(
         training_corpus.write(tmp_path / "data"),

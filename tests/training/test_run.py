@@ -420,7 +420,7 @@ def test_another_threshold_of_head_and_tail_measures_all_groups_again(finished, 
 @slow
 def test_one_device_trains_as_four(finished, tmp_path):
     folder = tmp_path / "one"
-    with training_corpus.compiled_fast():
+    with training_corpus.one_device():
         runs.train(folder, finished.config)
     for line, expected in zip(history(folder), history(finished.folder), strict=True):
         assert (line["stage"], line["step"]) == (expected["stage"], expected["step"])
@@ -438,7 +438,7 @@ def test_one_device_trains_as_four(finished, tmp_path):
 def test_bfloat16_trains_near_float32_and_a_run_keeps_the_precision_that_auto_chose(finished, tmp_path, monkeypatch):
     folder, settings = tmp_path / "bfloat16", {"precision": "auto", "representation": {"epochs": 1}}
     monkeypatch.setattr(precision, "choose", lambda *_: "bfloat16")
-    with training_corpus.compiled_fast():
+    with training_corpus.one_device():
         runs.train(folder, finished.config, ("representation",), **settings)
     assert RunFolder(folder).read_config().precision == "bfloat16"
     before = runs.files(folder)[folder / "config.toml"]

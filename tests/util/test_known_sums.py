@@ -9,6 +9,7 @@ import pytest
 from lsfa_jax.util import known_sums
 from lsfa_jax.util.xla_flags import AFFECTED, FLAG, jaxlib_version
 
+pytestmark = pytest.mark.usefixtures("optimized_programs")
 ROOT = Path(__file__).parents[2]
 OTHER_VALUE = "--xla_cpu_experimental_ynn_fusion_type=+reduce"
 

@@ -74,8 +74,9 @@ def test_embeddings_beyond_the_length_change_no_state_and_no_gradient(lengths, s
 @pytest.mark.parametrize("length", [1, 4])
 def test_padding_a_document_changes_none_of_its_states(length):
     params, x = cnn_params(5, blocks=1), normal(B, T, E)
-    padded = cnn.cnn(params, x, np.full(B, length, np.int32))
-    trimmed = cnn.cnn(params, x[:, :length], np.full(B, length, np.int32))
+    states = jax.jit(cnn.cnn)
+    padded = states(params, x, np.full(B, length, np.int32))
+    trimmed = states(params, x[:, :length], np.full(B, length, np.int32))
     np.testing.assert_allclose(padded[:, :length], trimmed, rtol=1e-6, atol=1e-6)
 
 
@@ -83,14 +84,14 @@ def test_the_settings_decide_the_sizes_of_the_cnn():
     settings = config.Encoder(kind="cnn", hidden_size=2, kernel_width=10, residual_blocks=1)
     encoder = make_encoder(settings, EncoderShape(vocabulary_size=7, embedding_size=3), jnp.float32)
     words, lengths = np.zeros((2, 5), np.int32), np.array([5, 2], np.int32)
-    params = encoder.init(jax.random.key(0), words, lengths)["params"]
+    params = jax.jit(encoder.init)(jax.random.key(0), words, lengths)["params"]
     assert jax.tree.map(jnp.shape, params) == {
         "embedding": (7, 3),
         "convolution": {"kernel": (10, 3, 4), "bias": (4,)},
         "block_0_inner": {"kernel": (10, 4, 4), "bias": (4,)},
         "block_0_outer": {"kernel": (10, 4, 4), "bias": (4,)},
     }
-    assert encoder.apply({"params": params}, words, lengths).shape == (2, 5, encoder.state_size)
+    assert jax.jit(encoder.apply)({"params": params}, words, lengths).shape == (2, 5, encoder.state_size)
 
 
 @pytest.mark.parametrize(("trainable", "has_gradient"), [("yes", True), ("after_collection", True), ("no", False)])
@@ -98,8 +99,8 @@ def test_word_vectors_have_a_gradient_unless_the_settings_freeze_them(trainable,
     settings = config.Encoder(kind="cnn", hidden_size=2, kernel_width=3, embedding_trainable=trainable)
     encoder = make_encoder(settings, EncoderShape(vocabulary_size=7, embedding_size=3), jnp.float32)
     words, lengths = np.arange(5)[None], np.array([5], np.int32)
-    params = encoder.init(jax.random.key(0), words, lengths)
-    gradients = jax.grad(lambda params: jnp.sum(encoder.apply(params, words, lengths)))(params)["params"]
+    params = jax.jit(encoder.init)(jax.random.key(0), words, lengths)
+    gradients = jax.jit(jax.grad(lambda params: jnp.sum(encoder.apply(params, words, lengths))))(params)["params"]
     assert np.any(gradients["embedding"]) == has_gradient
     assert np.any(gradients["convolution"]["kernel"])
 
@@ -108,8 +109,9 @@ def test_dropout_is_on_in_training_alone():
     settings = config.Encoder(kind="cnn", hidden_size=2, kernel_width=3)
     encoder = make_encoder(settings, EncoderShape(vocabulary_size=7, embedding_size=3), jnp.float32)
     words, lengths = np.arange(5)[None], np.array([5], np.int32)
-    params = encoder.init(jax.random.key(0), words, lengths)
-    states = encoder.apply(params, words, lengths)
-    dropped = encoder.apply(params, words, lengths, train=True, rngs={"dropout": jax.random.key(1)})
+    params = jax.jit(encoder.init)(jax.random.key(0), words, lengths)
+    apply = jax.jit(encoder.apply, static_argnames="train")
+    states = apply(params, words, lengths)
+    dropped = apply(params, words, lengths, train=True, rngs={"dropout": jax.random.key(1)})
     assert np.all(states)
     assert not np.all(dropped)

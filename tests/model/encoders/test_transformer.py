@@ -12,6 +12,11 @@ from tests.reference.inputs import normal
 V, H, LAYERS, HEADS, INNER, POSITIONS = 11, 6, 2, 3, 5, 8
 ARCHITECTURE = Architecture(V, H, LAYERS, HEADS, INNER, POSITIONS, "gelu", 1e-5, 1, 2)
 
+# One program each: without jit, every operation on every shape would be a program.
+transform = jax.jit(transformer.transformer, static_argnums=(3, 4))
+lower_layers = jax.jit(transformer.lower_layers, static_argnums=(3, 4, 5, 6))
+upper_layers = jax.jit(transformer.upper_layers, static_argnums=(3, 4, 5, 6))
+
 
 def random_params(architecture, seed=0):
     """Random parameters, scales and biases included."""
@@ -52,7 +57,7 @@ def test_transformer_is_its_reference_with_gradients(num_tokens, lengths, change
 def test_long_texts_are_read_in_overlapping_windows(window, num_tokens):
     lengths = np.array([num_tokens, num_tokens - 1, 6, 7, 0, 1], np.int32)
     ids = token_ids(len(lengths), num_tokens)
-    states = transformer.transformer(PARAMS, ids, lengths, ARCHITECTURE, window)
+    states = transform(PARAMS, ids, lengths, ARCHITECTURE, window)
     np.testing.assert_allclose(
         states, reference.transformer(PARAMS, ids, lengths, ARCHITECTURE, window), rtol=1e-5, atol=1e-5
     )
@@ -66,13 +71,11 @@ def test_the_upper_layers_continue_from_stored_hidden_states(window, depth):
     hidden = np.zeros((len(lengths), int(transformer.hidden_rows(np.array(num_tokens), ARCHITECTURE, window)), H))
     for i, length in enumerate(lengths):  # each in a batch of its length, as another batch may have had it
         alone = ids[i : i + 1, : max(1, length)]
-        of_document = transformer.lower_layers(
-            PARAMS, alone, lengths[i : i + 1], ARCHITECTURE, window, np.float32, depth
-        )
+        of_document = lower_layers(PARAMS, alone, lengths[i : i + 1], ARCHITECTURE, window, np.float32, depth)
         hidden[i, : rows[i]] = of_document[0, : rows[i]]
     sizes = ARCHITECTURE, window, np.float32, depth
-    states = transformer.upper_layers(PARAMS, hidden.astype(np.float32), lengths, *sizes)
-    expected = transformer.transformer(PARAMS, ids, lengths, ARCHITECTURE, window)
+    states = upper_layers(PARAMS, hidden.astype(np.float32), lengths, *sizes)
+    expected = transform(PARAMS, ids, lengths, ARCHITECTURE, window)
     np.testing.assert_allclose(states[:, :num_tokens], expected, rtol=1e-4, atol=1e-5)
     assert not np.any(states[:, num_tokens:])
 
@@ -102,7 +105,7 @@ def test_padding_changes_no_state_and_no_gradient(window):
     padded, padded_gradients = value_and_gradients(states(longer), PARAMS)
     np.testing.assert_allclose(padded, value, rtol=1e-5, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), padded_gradients, gradients)
-    assert not np.any(transformer.transformer(PARAMS, longer, lengths, ARCHITECTURE, window)[:, 6:])
+    assert not np.any(transform(PARAMS, longer, lengths, ARCHITECTURE, window)[:, 6:])
 
 
 @pytest.mark.slow
@@ -158,16 +161,17 @@ def test_bfloat16_stays_close_to_float32():
 def test_dropout_needs_training_and_changes_states():
     encoder = transformer.Transformer(ARCHITECTURE, 8, embedding_dropout=0.5, state_dropout=0.5)
     ids, lengths = token_ids(2, 5), np.array([5, 3], np.int32)
-    states = encoder.apply({"params": PARAMS}, ids, lengths)
-    dropped = encoder.apply({"params": PARAMS}, ids, lengths, True, rngs={"dropout": jax.random.key(0)})
+    apply = jax.jit(encoder.apply, static_argnums=3)
+    states = apply({"params": PARAMS}, ids, lengths, False)
+    dropped = apply({"params": PARAMS}, ids, lengths, True, rngs={"dropout": jax.random.key(0)})
     assert 0.2 < np.mean(np.asarray(dropped[0]) == 0) < 0.8
     assert np.all(np.any(np.asarray(states[0]) != 0, axis=-1))
     assert not np.any(dropped[1, 3:])
 
 
 def test_initial_parameters():
-    params = transformer.Transformer(ARCHITECTURE, 8).init(jax.random.key(0), token_ids(1, 1), np.ones(1, np.int32))
-    params = params["params"]
+    init = jax.jit(transformer.Transformer(ARCHITECTURE, 8).init)
+    params = init(jax.random.key(0), token_ids(1, 1), np.ones(1, np.int32))["params"]
     is_shape = {"is_leaf": lambda x: isinstance(x, tuple)}
     assert jax.tree.map(np.shape, params) == jax.tree.map(tuple, transformer.param_shapes(ARCHITECTURE), **is_shape)
     assert np.all(params["layer_01"]["attention"]["norm"]["scale"] == 1)
