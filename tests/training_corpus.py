@@ -177,7 +177,7 @@ def compiled_fast(devices: int = 1) -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sharding, "make_mesh", lambda devices=first: make_mesh(devices))
+            patch.setattr(sharding, "make_mesh", lambda devices=first, labels=1: make_mesh(devices, labels))
             yield
     finally:
         jax.config.update("jax_disable_most_optimizations", before)

@@ -69,7 +69,7 @@ class TileSize(NamedTuple):
     tokens: int
     """Upper bound of G x T, so that a tile fits into a CPU's caches; 0: G = B."""
     shards: int = 1
-    """Number of devices over which the documents are sharded: G is a multiple of it."""
+    """Size of the mesh's axis `data`, over which the documents are sharded: G is a multiple of it."""
 
     def num_documents(self, batch_size: int, num_tokens: int) -> int:
         """Returns G, the largest divisor of B within the bound."""

@@ -125,7 +125,8 @@ class Predictor:
         self.model = model
         self._mesh = sharding.make_mesh()
         size = batch_size or model.config.report.batch_size
-        self._batch_size = -(-size // self._mesh.size) * self._mesh.size
+        shards = self._mesh.shape["data"]
+        self._batch_size = -(-size // shards) * shards
         self._chunk = chunk or 16 * self._batch_size
         self.read = ReadTexts()
         """Counts over all calls."""
@@ -168,7 +169,7 @@ class Predictor:
             len(self.model.labels),
             self._batch_size,
             config.length_buckets,
-            self._mesh.size,
+            self._mesh.shape["data"],
             longest=self._vocabulary.max_tokens,
             few_rows=_FEW_ROWS,
             ranked=lists if self.model.fusion else None,

@@ -11,6 +11,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from lsfa_jax.config import NAMED_ENCODERS, NAMED_VECTORS, STAGES, Config, Stage
 from lsfa_jax.data.batches import Batches, length_buckets
@@ -129,6 +130,7 @@ def _prepare(
     deadline: float,
 ) -> "Run":
     """Loads the data and prepares the run folder, which does not change before all of the input has been checked."""
+    make_mesh(config)  # raises where the settings do not divide the devices
     if folder.config_file.is_file():
         _check_places(config)
     corpus = load_corpus(config)
@@ -198,7 +200,7 @@ class Run:
         self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
         self._deadline, self._chosen, self._started = deadline, chosen, time.monotonic()
         self.initial_encoder = encoder
-        self.mesh = sharding.make_mesh()
+        self.mesh = make_mesh(config)
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
         self.splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
         self._inputs: dict[str, AnySplit] = dict(self.splits)
@@ -278,7 +280,7 @@ class Run:
             self.corpus.num_labels,
             size,
             self.buckets,
-            self.mesh.size,
+            self.mesh.shape["data"],
             ranked=ranked,
             candidates=self._candidates.get(name),
         )
@@ -655,6 +657,11 @@ class Run:
             fusion=params.get("fusion"),
         )
         model_folder.write(self.folder.path, trained)
+
+
+def make_mesh(config: Config) -> Mesh:
+    """Returns the mesh of all local devices that the settings describe."""
+    return sharding.make_mesh(labels=1 if config.devices.labels == "auto" else config.devices.labels)
 
 
 def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params:

@@ -1,4 +1,4 @@
-"""One mesh over all local devices: batches are sharded over its `data` axis, everything else is replicated.
+"""One mesh over all local devices: batches are sharded over its axis `data`, tables with a row per label over `label`.
 
 The engine is `jit` with sharded arguments: a step is written for the full batch, and the compiler partitions it. One
 device is the mesh of size one, not a second code path.
@@ -13,15 +13,27 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lsfa_jax.types import PyTree
+from lsfa_jax.util.console import UserError
 
 Tree = TypeVar("Tree")
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh of the given devices, by default all local ones, with axes `data` and `label` (of size 1)."""
+def make_mesh(devices: Sequence[jax.Device] | None = None, labels: int = 1) -> Mesh:
+    """Returns the mesh of the given devices, by default all local ones, with axes `data` and `label`.
+
+    Args:
+        devices: N x M of them.
+        labels: M, the size of the axis `label`.
+
+    Raises:
+        UserError: M does not divide the number of devices.
+    """
     devices = jax.local_devices() if devices is None else devices
+    if len(devices) % labels:
+        raise UserError(f"--devices.labels {labels}: expected a divisor of the number of devices, {len(devices)}")
+    shape = len(devices) // labels, labels
     # The default, AxisType.Explicit, rejects segment sums and gathers of sharded arrays.
-    return jax.make_mesh((len(devices), 1), ("data", "label"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    return jax.make_mesh(shape, ("data", "label"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
@@ -30,7 +42,7 @@ def replicate(mesh: Mesh, tree: Tree) -> Tree:
 
 
 def shard_batch(mesh: Mesh, tree: Tree) -> Tree:
-    """Splits the first axis of each array over the devices; its size must be a multiple of their number."""
+    """Splits the first axis of each array over the axis `data`; its size must be a multiple of that of the axis."""
     return jax.device_put(tree, NamedSharding(mesh, P("data")))
 
 
