@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.sparse import csr_matrix
 
@@ -250,7 +249,7 @@ def _in_order(
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _best_labels(model: Lsfa, top: int, with_attention: bool, params: Any, batch: Batch) -> tuple[jax.Array, ...]:
-    every_label = jnp.ones((1, model.num_labels), bool)
+    every_label = model.is_label[None]
     scores = score_batch(model, top, params, batch, every_label, DEFAULT_THRESHOLD)
     label_ids = scores.top[0]
     if not with_attention:

@@ -28,7 +28,7 @@ class Moments(NamedTuple):
     """Sums over documents of their features x, of one mean token state each; additive."""
 
     by_label: Array
-    """float32[L, D], sum of x over the documents of each label."""
+    """float32[L, D], sum of x over the documents of each label; perhaps with padding behind them."""
     total: Array
     """float32[D], sum of x."""
     products: Array
@@ -53,7 +53,7 @@ def add_moments(model: Lsfa, params: Any, batch: Batch, moments: Moments) -> Mom
 
 def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh) -> Moments:
     """Sums the moments of a split in one pass of the encoder."""
-    moments = sharding.replicate(mesh, zero_moments(model.num_labels, model.feature_size))
+    moments = sharding.place(mesh, zero_moments(model.num_rows, model.feature_size), model.num_rows)
 
     def add(batch: Batch) -> Array:
         nonlocal moments
@@ -88,7 +88,7 @@ def classifiers(moments: Moments, counts: HostArray, num_documents: int) -> tupl
     size = len(mean)
     covariance += (_RIDGE * np.trace(covariance) / size + 1e-12) * np.eye(size)
     seen = np.maximum(counts, 1)[:, None]
-    differences = np.where(counts[:, None] > 0, by_label / seen - mean, 0.0)
+    differences = np.where(counts[:, None] > 0, by_label[: len(counts)] / seen - mean, 0.0)
     weights = np.linalg.solve(covariance, differences.T).T
     squared = np.maximum(np.sum(weights * differences, axis=1), 1e-12)
     noise = size * np.maximum(1 / seen[:, 0] - 1 / num_documents, 0.0)
@@ -107,6 +107,7 @@ def start(classifier: dict[str, Array], moments: Moments, counts: HostArray, num
         counts: int[L], the documents of each label.
         num_documents: N.
     """
-    weights, biases = classifiers(moments, counts, num_documents)
+    num_rows = len(classifier["weights"])
+    weights, biases = sharding.pad_rows(classifiers(moments, counts, num_documents), num_rows)
     started = {"weights": jnp.asarray(weights)}
     return started | ({"bias": classifier["bias"] + biases} if "bias" in classifier else {})

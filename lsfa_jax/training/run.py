@@ -23,7 +23,7 @@ from lsfa_jax.evaluation.ranking import NUM_RANKED
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.encoders import LayeredEncoder
-from lsfa_jax.model.lsfa import init_params, make_model
+from lsfa_jax.model.lsfa import init_params, make_model, without_padding
 from lsfa_jax.sparse.linear import TITLES
 from lsfa_jax.training import (
     candidates,
@@ -57,6 +57,7 @@ from lsfa_jax.util import compilation_cache, console, interrupts, sharding
 from lsfa_jax.util.console import UserError, note, plural, warn
 from lsfa_jax.util.random_streams import Stream
 from lsfa_jax.util.random_streams import key as random_key
+from lsfa_jax.util.sharding import Tree
 
 Params = dict[str, Any]
 
@@ -208,7 +209,7 @@ class Run:
         self.buckets = length_buckets(config.data.length_buckets, longest)
         self._candidates: dict[str, np.ndarray] = {}
         self._set_batches()
-        self.model = make_model(config, encoder.shape, corpus.num_labels)
+        self.model = make_model(config, encoder.shape, corpus.num_labels, self.mesh.shape["label"])
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.token_states = {
             name: TokenStates(folder.token_states(name), self.splits[name], self.model.encoder, exact=name != "train")
@@ -285,6 +286,10 @@ class Run:
             candidates=self._candidates.get(name),
         )
 
+    def _placed(self, tree: Tree) -> Tree:
+        """Puts a tree on the devices, tables with one row per label split over the axis `label`."""
+        return sharding.place(self.mesh, tree, self.model.num_rows)
+
     def _key(self, use: Stream) -> Array:
         return random_key(use, self.config.seed)
 
@@ -308,14 +313,15 @@ class Run:
     ) -> TrainState:
         """Runs a stage from its last checkpoint or from the start; a complete stage is only restored."""
         if checkpoints.exists:
-            state = checkpoints.restore(sharding.abstract(self.mesh, jax.eval_shape(init)))
+            num_rows = self.model.num_rows
+            state = checkpoints.restore(sharding.abstract(self.mesh, jax.eval_shape(init), num_rows), num_rows)
             if checkpoints.is_complete():
                 return state
             if int(state.step):
                 total = stage.epochs * stage.steps_per_epoch
                 note(f"{stage.name}: continues after step {int(state.step):,} of {total:,}")
         else:
-            state = sharding.replicate(self.mesh, init())
+            state = self._placed(init())
         start = time.monotonic()
         try:
             return loop.run(stage, state, checkpoints, self.folder, self._advice())
@@ -343,7 +349,7 @@ class Run:
     def _plan_epochs(self, train: Batches, frozen: PyTree) -> None:
         """Times a few steps of stage 1 and keeps, in the settings too, the epochs with which the run ends in time."""
         stage = self._first_stage(train, None, frozen)
-        state = sharding.replicate(self.mesh, self._first_state(stage))
+        state = self._placed(self._first_state(stage))
         sizes = time_limit.Sizes(**{name: len(split) for name, split in self.splits.items()})
         most = policy.most_epochs_in_time(self.config, self._chosen)
         # The plan must not reserve their place yet: what is kept is decided after stage 1.
@@ -369,7 +375,7 @@ class Run:
         """Returns the classifiers that stage 1 starts from; None where they are random."""
         if self.config.classifier.weights_start == "random":
             return None
-        params = sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
+        params = self._placed(self._init_params(Stream.MODEL))
         moments = discriminants.collect(self.model, params, train, self.mesh)
         return discriminants.start(params["classifier"], moments, self.corpus.label_counts, len(train.split))
 
@@ -393,7 +399,7 @@ class Run:
             self._read_with_frozen_layers(runs_now)
             train, validation = self.train, self.validation
             if runs_now and config.encoder.train == "frozen":
-                params = sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
+                params = self._placed(self._init_params(Stream.MODEL))
                 train = self._encoded(params, "train", train)
                 validation = self._encoded(params, "validation", validation)
             if not checkpoints.exists and math.isfinite(self._deadline):
@@ -412,7 +418,7 @@ class Run:
             if not (runs_now or states.decided) or not self._keeps_states(states):
                 continue
             if not states.decided:
-                params = params or sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
+                params = params or self._placed(self._init_params(Stream.MODEL))
                 batches = self._batches(name, self.splits[name], self.config.report.batch_size)
                 with states.filling() as sink:
                     store_hidden(self.model, params, batches, self.mesh, sink)
@@ -467,7 +473,7 @@ class Run:
         def init(sums: prototypes.FeatureSums) -> TrainState:
             return stage.init(self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums)
 
-        sums = prototypes.zero_sums(self.model.num_labels, self.model.feature_size)
+        sums = prototypes.zero_sums(self.model.num_rows, self.model.feature_size)
         with self._checkpoints(stage.name) as checkpoints:
             if not checkpoints.is_complete() and not (checkpoints.exists and features_file.exists()):
                 states = self.token_states["train"]
@@ -476,7 +482,7 @@ class Run:
                 batches = self._encoded(params, "train", self.train) if config.encoder.train == "frozen" else self.train
                 sums = self._collect(params, batches, *([states] if also else []), features)
                 if not checkpoints.exists:
-                    checkpoints.save(sharding.replicate(self.mesh, init(sums)))
+                    checkpoints.save(self._placed(init(sums)))
             state = self._run_stage(stage, lambda: init(sums), checkpoints)
         # Also after a run that was killed between the stage's last checkpoint and this line.
         features_file.unlink(missing_ok=True)
@@ -509,7 +515,7 @@ class Run:
             key=self._key(Stream.AUGMENTATION),
         )
         # A label without training documents has no prototype, so no features are generated for it.
-        in_tail = ~self.is_head & (np.asarray(sums.counts) > 0) & self.is_head.any()
+        in_tail = ~self.is_head & (np.asarray(sums.counts)[: len(self.is_head)] > 0) & self.is_head.any()
         with self._checkpoints(Adjustment.name) as checkpoints:
             train, validation = self.train, self.validation
             if not checkpoints.is_complete():
@@ -609,7 +615,8 @@ class Run:
             reason = "" if evidence.speaks_for_network else f", which is no evidence for it: the {title} decides alone"
             gain = f"the network adds {evidence.gain:+.2f} points of N@5 to the {title}"
             note(f"Fused on {documents}: {gain}{reason}")
-        params = params | {"fusion": sharding.replicate(self.mesh, jax.tree.map(jnp.asarray, weights))}
+        fusion = sharding.pad_rows(jax.tree.map(jnp.asarray, weights), self.model.num_rows)
+        params = params | {"fusion": self._placed(fusion)}
         self.metrics["stages"].pop("fused", None)
         self._measure("fused", params, linear)
         self.metrics["kept"] = "fused"
@@ -642,7 +649,7 @@ class Run:
     def _write_model(self, name: str, params: Params, linear: LinearSide | None) -> None:
         """Writes the model folder; the parameters of an earlier stage are replaced by those of a later one."""
         uses_linear = "fusion" in params or self.config.candidates == "tree"
-        corpus, params = self.corpus, sharding.to_host(params)
+        corpus, params = self.corpus, without_padding(sharding.to_host(params), self.model)
         trained = model_folder.TrainedModel(
             config=self.config,
             words=corpus.words,
@@ -676,5 +683,7 @@ def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params
     mean = counts.sum() / (documents * corpus.num_labels)
     # With one more document that has each label at the mean frequency, no frequency is 0.
     by_label = bias.bias_start == "frequency" and bias.weights == "per_label"
+    if by_label:
+        counts = sharding.pad_rows(counts, len(classifier["bias"]))
     share = np.minimum((counts + mean) / (documents + 1) if by_label else mean, 0.999)
     return classifier | {"bias": jnp.full_like(classifier["bias"], np.log(share) - np.log1p(-share))}

@@ -46,10 +46,29 @@ def shard_batch(mesh: Mesh, tree: Tree) -> Tree:
     return jax.device_put(tree, NamedSharding(mesh, P("data")))
 
 
-def abstract(mesh: Mesh, tree: Tree) -> Tree:
-    """Returns `jax.ShapeDtypeStruct`s of a tree of replicated arrays: shapes, dtypes and sharding without values."""
-    replicated = NamedSharding(mesh, P())
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), tree)
+def place(mesh: Mesh, tree: Tree, num_rows: int) -> Tree:
+    """Splits the arrays with `num_rows` rows, one per label, over the axis `label`; copies others to every device."""
+    return jax.device_put(tree, jax.tree.map(lambda x: _placement(mesh, x, num_rows), tree))
+
+
+def abstract(mesh: Mesh, tree: Tree, num_rows: int) -> Tree:
+    """Returns `jax.ShapeDtypeStruct`s of a tree that `place` places: shapes, dtypes and sharding without values."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_placement(mesh, x, num_rows)), tree)
+
+
+def _placement(mesh: Mesh, x: PyTree, num_rows: int) -> NamedSharding:
+    has_label_rows = x.ndim > 0 and len(x) == num_rows
+    # Results of a program are never sharded over an axis of size 1: its next call would be compiled again.
+    return NamedSharding(mesh, P("label") if has_label_rows and mesh.shape["label"] > 1 else P())
+
+
+def pad_rows(tree: Tree, num_rows: int) -> Tree:
+    """Pads each array with zeros to `num_rows` rows."""
+
+    def pad(x: jax.Array) -> jax.Array:
+        return jax.numpy.pad(x, ((0, num_rows - len(x)), *((0, 0),) * (x.ndim - 1)))
+
+    return jax.tree.map(pad, tree)
 
 
 def pmapped(function: Callable[..., PyTree]) -> Callable[..., PyTree]:

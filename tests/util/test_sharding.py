@@ -48,7 +48,7 @@ def test_batches_are_split_over_the_devices_and_replicated_trees_copied():
 
 
 def test_abstract_has_shapes_dtypes_and_sharding():
-    abstract = sharding.abstract(MESHES[4], {"a": jnp.zeros((2, 3), jnp.int32)})["a"]
+    abstract = sharding.abstract(MESHES[4], {"a": jnp.zeros((2, 3), jnp.int32)}, 2)["a"]
     assert (abstract.shape, abstract.dtype) == ((2, 3), jnp.int32)
     assert abstract.sharding.is_fully_replicated
     assert abstract.sharding.device_set == set(jax.local_devices())

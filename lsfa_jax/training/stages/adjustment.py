@@ -85,7 +85,7 @@ def adjustment_step(
                 frozen.prototypes[generated.label_ids],
                 config.pvae.latent_size,
             )
-            weights, bias = classifier_rows(classifier, model.num_labels, generated.label_ids)
+            weights, bias = classifier_rows(classifier, model.num_rows, generated.label_ids)
             augmented = augmentation.augmented_loss(features, weights, bias, generated.mask) / cells  # Eq. 19
         return bce + config.adjust.augmented_weight * augmented, {"bce": bce, "augmented": augmented}
 
