@@ -684,6 +684,6 @@ def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params
     # With one more document that has each label at the mean frequency, no frequency is 0.
     by_label = bias.bias_start == "frequency" and bias.weights == "per_label"
     if by_label:
-        counts = sharding.pad_rows(counts, len(classifier["bias"]))
+        counts = np.pad(counts, (0, len(classifier["bias"]) - len(counts)))
     share = np.minimum((counts + mean) / (documents + 1) if by_label else mean, 0.999)
     return classifier | {"bias": jnp.full_like(classifier["bias"], np.log(share) - np.log1p(-share))}
