@@ -55,6 +55,12 @@ def collect(
     return total, features, states.astype(states_dtype)
 
 
+def zero_sums(model: Lsfa, mesh: Mesh) -> prototypes.FeatureSums:
+    """Returns the sums over no pairs for the labels of a model and their padding, split over the axis `label`."""
+    shapes = jax.eval_shape(lambda: prototypes.zero_sums(model.num_rows, model.feature_size))
+    return sharding.zeros(mesh, shapes, model.num_rows)
+
+
 def collect_features(
     model: Lsfa, params: PyTree, batches: Batches, mesh: Mesh, *sinks: BatchSink, states_dtype: DTypeLike | None = None
 ) -> prototypes.FeatureSums:
@@ -69,7 +75,7 @@ def collect_features(
         states_dtype: of the token states that the sinks get; None: in which the encoder stores them.
     """
     dtype = jnp.dtype(model.encoder.stored_dtype if states_dtype is None else states_dtype)
-    sums = sharding.place(mesh, prototypes.zero_sums(model.num_rows, model.feature_size), model.num_rows)
+    sums = zero_sums(model, mesh)
 
     def add(batch: Batch) -> tuple[Array, ...]:
         nonlocal sums

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.evaluation.scorer import over_split
 from lsfa_jax.model.lsfa import Lsfa
-from lsfa_jax.types import Array, HostArray
+from lsfa_jax.types import AnyArray, Array, HostArray
 from lsfa_jax.util import sharding
 
 # The covariance plus this share of its mean variance in every direction. With all of the weights, which are a hundred
@@ -53,7 +53,8 @@ def add_moments(model: Lsfa, params: Any, batch: Batch, moments: Moments) -> Mom
 
 def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh) -> Moments:
     """Sums the moments of a split in one pass of the encoder."""
-    moments = sharding.place(mesh, zero_moments(model.num_rows, model.feature_size), model.num_rows)
+    shapes = jax.eval_shape(lambda: zero_moments(model.num_rows, model.feature_size))
+    moments = sharding.zeros(mesh, shapes, model.num_rows)
 
     def add(batch: Batch) -> Array:
         nonlocal moments
@@ -98,7 +99,7 @@ def classifiers(moments: Moments, counts: HostArray, num_documents: int) -> tupl
     return weights.astype(np.float32), biases.astype(np.float32)
 
 
-def start(classifier: dict[str, Array], moments: Moments, counts: HostArray, num_documents: int) -> dict[str, Array]:
+def start(classifier: dict[str, Array], moments: Moments, counts: HostArray, num_documents: int) -> dict[str, AnyArray]:
     """Returns the classifiers with the discriminants as weights; the bias, if there is one, keeps what it had beside.
 
     Args:
@@ -109,5 +110,5 @@ def start(classifier: dict[str, Array], moments: Moments, counts: HostArray, num
     """
     num_rows = len(classifier["weights"])
     weights, biases = sharding.pad_rows(classifiers(moments, counts, num_documents), num_rows)
-    started = {"weights": jnp.asarray(weights)}
+    started = {"weights": weights}
     return started | ({"bias": classifier["bias"] + biases} if "bias" in classifier else {})

@@ -41,7 +41,7 @@ from lsfa_jax.training import (
     time_limit,
 )
 from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
-from lsfa_jax.training.collection import HeadFeatures, collect_features, store_hidden
+from lsfa_jax.training.collection import HeadFeatures, collect_features, store_hidden, zero_sums
 from lsfa_jax.training.initial_encoder import InitialEncoder, initial_encoder
 from lsfa_jax.training.linear_side import LinearSide
 from lsfa_jax.training.optimizer import make_fine_tuning_optimizer, make_optimizer
@@ -290,14 +290,18 @@ class Run:
         """Puts a tree on the devices, tables with one row per label split over the axis `label`."""
         return sharding.place(self.mesh, tree, self.model.num_rows)
 
+    def _created(self, create: Callable[..., Tree], *arguments: PyTree) -> Tree:
+        """Computes a tree on the devices, tables with one row per label split over the axis `label`."""
+        return sharding.created(self.mesh, self.model.num_rows, create, *arguments)
+
     def _key(self, use: Stream) -> Array:
         return random_key(use, self.config.seed)
 
     def _init_params(self, use: Stream) -> Params:
-        params = init_params(self.model, self._key(use))
-        encoder = params["encoder"] | jax.tree.map(jnp.asarray, self.initial_encoder.params)
+        params = self._created(functools.partial(init_params, self.model), self._key(use))
+        encoder = params["encoder"] | self.initial_encoder.params
         classifier = start_at_prior(params["classifier"], self.config, self.corpus)
-        return params | {"encoder": encoder, "classifier": classifier}
+        return self._placed(params | {"encoder": encoder, "classifier": classifier})
 
     def _validator(self, batches: Batches) -> Callable[[PyTree], dict[str, float]] | None:
         """Returns the function that computes validation metrics of parameters; None without validation documents."""
@@ -321,7 +325,7 @@ class Run:
                 total = stage.epochs * stage.steps_per_epoch
                 note(f"{stage.name}: continues after step {int(state.step):,} of {total:,}")
         else:
-            state = self._placed(init())
+            state = init()
         start = time.monotonic()
         try:
             return loop.run(stage, state, checkpoints, self.folder, self._advice())
@@ -349,7 +353,7 @@ class Run:
     def _plan_epochs(self, train: Batches, frozen: PyTree) -> None:
         """Times a few steps of stage 1 and keeps, in the settings too, the epochs with which the run ends in time."""
         stage = self._first_stage(train, None, frozen)
-        state = self._placed(self._first_state(stage))
+        state = self._first_state(stage)
         sizes = time_limit.Sizes(**{name: len(split) for name, split in self.splits.items()})
         most = policy.most_epochs_in_time(self.config, self._chosen)
         # The plan must not reserve their place yet: what is kept is decided after stage 1.
@@ -369,15 +373,16 @@ class Run:
         """Returns the state before the first step, with classifiers to start from if there are any."""
         params = self._init_params(Stream.MODEL)
         trained, _ = partition.split(params | {"classifier": start or params["classifier"]}, self.config.encoder)
-        return stage.init(self._key(Stream.REPRESENTATION), trained)
+        return self._created(stage.init, self._key(Stream.REPRESENTATION), trained)
 
     def _starting_classifiers(self, train: Batches) -> Params | None:
         """Returns the classifiers that stage 1 starts from; None where they are random."""
         if self.config.classifier.weights_start == "random":
             return None
-        params = self._placed(self._init_params(Stream.MODEL))
+        params = self._init_params(Stream.MODEL)
         moments = discriminants.collect(self.model, params, train, self.mesh)
-        return discriminants.start(params["classifier"], moments, self.corpus.label_counts, len(train.split))
+        counts, documents = self.corpus.label_counts, len(train.split)
+        return self._placed(discriminants.start(params["classifier"], moments, counts, documents))
 
     def _representation(self) -> Params:
         """Runs stage 1 and returns the parameters that did best on validation."""
@@ -399,7 +404,7 @@ class Run:
             self._read_with_frozen_layers(runs_now)
             train, validation = self.train, self.validation
             if runs_now and config.encoder.train == "frozen":
-                params = self._placed(self._init_params(Stream.MODEL))
+                params = self._init_params(Stream.MODEL)
                 train = self._encoded(params, "train", train)
                 validation = self._encoded(params, "validation", validation)
             if not checkpoints.exists and math.isfinite(self._deadline):
@@ -418,7 +423,7 @@ class Run:
             if not (runs_now or states.decided) or not self._keeps_states(states):
                 continue
             if not states.decided:
-                params = params or self._placed(self._init_params(Stream.MODEL))
+                params = params or self._init_params(Stream.MODEL)
                 batches = self._batches(name, self.splits[name], self.config.report.batch_size)
                 with states.filling() as sink:
                     store_hidden(self.model, params, batches, self.mesh, sink)
@@ -471,9 +476,9 @@ class Run:
         stage = Transfer(self.pvae, config, features, optimizer, self.mesh, config.pvae.epochs if trains else 0)
 
         def init(sums: prototypes.FeatureSums) -> TrainState:
-            return stage.init(self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums)
+            return self._created(stage.init, self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums)
 
-        sums = prototypes.zero_sums(self.model.num_rows, self.model.feature_size)
+        sums = zero_sums(self.model, self.mesh)
         with self._checkpoints(stage.name) as checkpoints:
             if not checkpoints.is_complete() and not (checkpoints.exists and features_file.exists()):
                 states = self.token_states["train"]
@@ -482,7 +487,7 @@ class Run:
                 batches = self._encoded(params, "train", self.train) if config.encoder.train == "frozen" else self.train
                 sums = self._collect(params, batches, *([states] if also else []), features)
                 if not checkpoints.exists:
-                    checkpoints.save(self._placed(init(sums)))
+                    checkpoints.save(init(sums))
             state = self._run_stage(stage, lambda: init(sums), checkpoints)
         # Also after a run that was killed between the stage's last checkpoint and this line.
         features_file.unlink(missing_ok=True)
@@ -536,7 +541,7 @@ class Run:
             def init() -> TrainState:
                 scratch = config.adjust.init == "scratch"
                 classifier = (self._init_params(Stream.SCRATCH) if scratch else params)["classifier"]
-                return stage.init(self._key(Stream.ADJUSTMENT), classifier)
+                return self._created(stage.init, self._key(Stream.ADJUSTMENT), classifier)
 
             state = self._run_stage(stage, init, checkpoints)
         return best_params(state)
@@ -615,7 +620,7 @@ class Run:
             reason = "" if evidence.speaks_for_network else f", which is no evidence for it: the {title} decides alone"
             gain = f"the network adds {evidence.gain:+.2f} points of N@5 to the {title}"
             note(f"Fused on {documents}: {gain}{reason}")
-        fusion = sharding.pad_rows(jax.tree.map(jnp.asarray, weights), self.model.num_rows)
+        fusion = sharding.pad_rows(weights, self.model.num_rows)
         params = params | {"fusion": self._placed(fusion)}
         self.metrics["stages"].pop("fused", None)
         self._measure("fused", params, linear)
@@ -686,4 +691,5 @@ def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params
     if by_label:
         counts = np.pad(counts, (0, len(classifier["bias"]) - len(counts)))
     share = np.minimum((counts + mean) / (documents + 1) if by_label else mean, 0.999)
-    return classifier | {"bias": jnp.full_like(classifier["bias"], np.log(share) - np.log1p(-share))}
+    log_odds = np.log(share) - np.log1p(-share)
+    return classifier | {"bias": np.full(classifier["bias"].shape, log_odds, np.float32)}

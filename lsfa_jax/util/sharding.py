@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lsfa_jax.types import PyTree
+from lsfa_jax.types import AnyArray, PyTree
 from lsfa_jax.util.console import UserError
 
 Tree = TypeVar("Tree")
@@ -56,6 +57,22 @@ def abstract(mesh: Mesh, tree: Tree, num_rows: int) -> Tree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_placement(mesh, x, num_rows)), tree)
 
 
+def created(mesh: Mesh, num_rows: int, create: Callable[..., Tree], *arguments: PyTree) -> Tree:
+    """Returns `create(*arguments)`, computed where `place` would put it.
+
+    An array with one row per label that fits into memory only if it is split never exists whole.
+    """
+    shapes = jax.eval_shape(create, *arguments)
+    placements = jax.tree.map(lambda x: _placement(mesh, x, num_rows), shapes)
+    return jax.jit(create, out_shardings=placements)(*arguments)
+
+
+def zeros(mesh: Mesh, shapes: Tree, num_rows: int) -> Tree:
+    """Returns zeros of the shapes and dtypes of a tree, created where `place` would put them."""
+    placed = abstract(mesh, shapes, num_rows)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), placed)
+
+
 def _placement(mesh: Mesh, x: PyTree, num_rows: int) -> NamedSharding:
     has_label_rows = x.ndim > 0 and len(x) == num_rows
     # Results of a program are never sharded over an axis of size 1: its next call would be compiled again.
@@ -63,10 +80,11 @@ def _placement(mesh: Mesh, x: PyTree, num_rows: int) -> NamedSharding:
 
 
 def pad_rows(tree: Tree, num_rows: int) -> Tree:
-    """Pads each array with zeros to `num_rows` rows."""
+    """Pads each array with zeros to `num_rows` rows; those of the host stay there."""
 
-    def pad(x: jax.Array) -> jax.Array:
-        return jax.numpy.pad(x, ((0, num_rows - len(x)), *((0, 0),) * (x.ndim - 1)))
+    def pad(x: AnyArray) -> AnyArray:
+        padding = ((0, num_rows - len(x)), *((0, 0),) * (x.ndim - 1))
+        return np.pad(x, padding) if isinstance(x, np.ndarray) else jnp.pad(x, padding)
 
     return jax.tree.map(pad, tree)
 
@@ -94,7 +112,7 @@ def pmapped(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
         def split(x: jax.Array) -> jax.Array:
             padding = ((0, num_devices * share - num_rows), *((0, 0),) * (x.ndim - 1))
-            return jax.numpy.pad(x, padding).reshape(num_devices, share, *x.shape[1:])
+            return jnp.pad(x, padding).reshape(num_devices, share, *x.shape[1:])
 
         out = mapped(constants, jax.tree.map(split, rows))
         return jax.tree.map(lambda x: x.reshape(num_devices * share, *x.shape[2:])[:num_rows], out)
