@@ -3,7 +3,6 @@
 Writes the results on each mesh, and the collectives of its programs, into a folder.
 """
 
-import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -96,8 +95,6 @@ def computed(mesh: Mesh, programs: Programs, checkpoints: Path) -> dict[str, Any
     def place(tree: Any) -> Any:
         return sharding.place(mesh, tree, model.num_rows)
 
-    create = functools.partial(sharding.created, mesh, model.num_rows, functools.partial(lsfa.init_params, model))
-    created = compiled("creation", jax.jit(create), jax.random.key(0))(jax.random.key(0))
     stage = Representation(model, CONFIG, train, OPTIMIZER, mesh)
     state = stage.before_epoch(place(stage.init(jax.random.key(1), initial_params(model.num_rows))), 1)
     batches = list(stage.batches(1, 0))
@@ -112,7 +109,7 @@ def computed(mesh: Mesh, programs: Programs, checkpoints: Path) -> dict[str, Any
             state = saved.restore(sharding.abstract(mesh, state, model.num_rows), model.num_rows)
     state = step(state, batches[1], None)
     trained = state.params, state.opt_state[1][0].mu, state.extra, state.loss_sums
-    results = {"creation": cut(created, model.num_rows), "representation": cut(trained, model.num_rows)}
+    results = {"representation": cut(trained, model.num_rows)}
 
     groups = np.pad(
         np.arange(NUM_LABELS) < [[NUM_LABELS], [NUM_LABELS // 2]], ((0, 0), (0, model.num_rows - NUM_LABELS))
