@@ -35,6 +35,8 @@ MESHES = ((1, 1), (2, 4), (1, 8), (4, 2), (8, 1))
 SAVED_BY = (2, 4)
 # Meshes on which the bytes of collectives are compared with what belongs to documents.
 COUNTED = ((4, 2), (1, 8))
+# Meshes of the steps over some of the labels.
+SOME_LABELS_ON = ((1, 1), (4, 2))
 # No size of anything else, nor are the rows of a shard: 51, 26 or 13.
 NUM_LABELS = 101
 LABEL_BLOCK = 7
@@ -61,7 +63,7 @@ def main(folder: Path) -> None:
         mesh = sharding.make_mesh(jax.devices()[: shape[0] * shape[1]], shape[1])
         programs = Programs()
         results = computed(mesh, programs, folder / "checkpoints")
-        if shape in COUNTED or shape == MESHES[0]:
+        if shape in SOME_LABELS_ON:
             results |= computed_for_some_labels(mesh, programs)
         name = "x".join(map(str, shape))
         np.savez(folder / f"{name}.npz", **{jax.tree_util.keystr(path): x for path, x in leaves(results)})

@@ -42,7 +42,7 @@ def collectives(folder: Path, mesh: tuple[int, int]) -> dict[str, list[Collectiv
 @pytest.mark.parametrize("mesh", label_axis.MESHES[1:], ids=name_of)
 def test_stages_and_prediction_equal_those_of_one_device(folder, mesh):
     expected, actual = (np.load(folder / f"{name_of(each)}.npz") for each in (label_axis.MESHES[0], mesh))
-    if mesh in label_axis.COUNTED:
+    if mesh in label_axis.SOME_LABELS_ON:
         assert sorted(actual) == sorted(expected)
     for name in actual:
         assert actual[name].shape == expected[name].shape
@@ -52,22 +52,25 @@ def test_stages_and_prediction_equal_those_of_one_device(folder, mesh):
 @pytest.mark.parametrize("mesh", label_axis.MESHES, ids=name_of)
 def test_no_array_with_a_row_per_label_is_gathered(folder, mesh):
     share = -(-NUM_LABELS // mesh[1])
-    all_labels = {NUM_LABELS, share * mesh[1]} if mesh[1] > 1 else set()
     programs = collectives(folder, mesh)
     assert {"representation", "prediction", "transfer", "adjustment"} <= set(programs)
     for name, found in programs.items():
         for kind, shapes, *_ in found:
-            # The gradients of a device's rows are summed over the axis `data`.
-            kept = all_labels if kind == "all-reduce" else all_labels | {share}
             # From candidates, each device counts how often each label is predicted: two numbers a label.
             sizes = {size for shape in shapes if shape != [2, NUM_LABELS] for size in shape}
-            assert not kept & sizes, (name, kind, shapes)
+            if kind == "all-reduce":  # of the gradients of a device's rows, over the axis `data`
+                assert mesh[1] == 1 or not sizes & {NUM_LABELS, share * mesh[1]}, (name, shapes)
+            else:
+                assert share not in sizes, (name, kind, shapes)
+                assert max(sizes) < NUM_LABELS, (name, kind, shapes)
 
 
 @pytest.mark.parametrize("mesh", label_axis.COUNTED, ids=name_of)
 def test_what_travels_follows_from_documents_and_a_devices_share_of_the_labels(folder, mesh):
     programs = collectives(folder, mesh)
-    for name, most in most_numbers(*mesh).items():
+    most_of = most_numbers(*mesh)
+    for name in programs.keys() & most_of.keys():
+        most = most_of[name]
         assert {collective.kind for collective in programs[name]} <= {"all-reduce", "all-gather"}
         total = sum(collective.size * collective.times for collective in programs[name])
         assert 0 < total <= 4 * most, (name, total, 4 * most)
