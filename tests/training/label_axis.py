@@ -3,6 +3,7 @@
 Writes the results on each mesh, and the collectives of its programs, into a folder.
 """
 
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -131,11 +132,10 @@ def computed(mesh: Mesh, programs: Programs, checkpoints: Path) -> dict[str, Any
     results["transfer"] = cut((learned.params, learned.extra, learned.loss_sums), model.num_rows)
 
     params = {name: part for name, part in state.params.items() if name != "classifier"}
-    statistics = learned.extra["batch_stats"]
-    frozen = FrozenParams(params, state.extra["prototypes"], learned.params, statistics, jax.random.key(4))
-    third = Adjustment(
-        model, CONFIG, train, TAIL, frozen, lambda *variables: transfer.decoder(pvae, *variables), OPTIMIZER, mesh
-    )
+    generator = {"params": learned.params} | learned.extra["constants"]
+    frozen = FrozenParams(params, state.extra["prototypes"], generator, jax.random.key(4))
+    decoder = functools.partial(transfer.decoder, pvae)
+    third = Adjustment(model, CONFIG, train, TAIL, frozen, decoder, OPTIMIZER, mesh)
     adjusted = place(third.init(jax.random.key(5), state.params["classifier"]))
     batch = next(third.batches(1, 0))
     adjusted = compiled("adjustment", third._step, adjusted, batch, frozen, True, True)(adjusted, batch, frozen)

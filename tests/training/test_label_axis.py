@@ -68,12 +68,11 @@ def test_no_array_with_a_row_per_label_is_gathered(folder, mesh):
 @pytest.mark.parametrize("mesh", label_axis.COUNTED, ids=name_of)
 def test_what_travels_follows_from_documents_and_a_devices_share_of_the_labels(folder, mesh):
     programs = collectives(folder, mesh)
-    most_of = most_numbers(*mesh)
-    for name in programs.keys() & most_of.keys():
-        most = most_of[name]
+    most = most_numbers(*mesh)
+    for name in programs.keys() & most.keys():
         assert {collective.kind for collective in programs[name]} <= {"all-reduce", "all-gather"}
         total = sum(collective.size * collective.times for collective in programs[name])
-        assert 0 < total <= 4 * most, (name, total, 4 * most)
+        assert 0 < total <= 4 * most[name], (name, total, 4 * most[name])
 
 
 def most_numbers(data: int, label: int) -> dict[str, int]:
