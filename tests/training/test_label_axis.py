@@ -36,7 +36,7 @@ def folder(tmp_path_factory) -> Path:
 
 def collectives(folder: Path, mesh: tuple[int, int]) -> dict[str, list[Collective]]:
     programs = json.loads((folder / f"{name_of(mesh)}.json").read_text())
-    return {name: [Collective(*fields) for fields in found] for name, found in programs.items()}
+    return {name: [Collective(*fields) for fields in of_program] for name, of_program in programs.items()}
 
 
 @pytest.mark.parametrize("mesh", label_axis.MESHES[1:], ids=name_of)
@@ -54,8 +54,8 @@ def test_no_array_with_a_row_per_label_is_gathered(folder, mesh):
     share = -(-NUM_LABELS // mesh[1])
     programs = collectives(folder, mesh)
     assert {"representation", "prediction", "transfer", "adjustment"} <= set(programs)
-    for name, found in programs.items():
-        for kind, shapes, *_ in found:
+    for name, of_program in programs.items():
+        for kind, shapes, *_ in of_program:
             # From candidates, each device counts how often each label is predicted: two numbers a label.
             sizes = {size for shape in shapes if shape != [2, NUM_LABELS] for size in shape}
             if kind == "all-reduce":  # of the gradients of a device's rows, over the axis `data`
