@@ -283,6 +283,16 @@ class Report(Section):
     propensity_b: float = Field(1.5, ge=0, description="B of propensity-scored precision.")
 
 
+class Devices(Section):
+    """How the work is split over the devices."""
+
+    labels: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Devices over which the labels are split, a divisor of their number; the documents are split over "
+        "the rest. auto: 1.",
+    )
+
+
 class Config(Section):
     """Everything that decides a run's results."""
 
@@ -330,6 +340,7 @@ class Config(Section):
     pvae: Pvae = Pvae()
     adjust: Adjust = Adjust()
     report: Report = Report()
+    devices: Devices = Devices()
 
 
 def _configs_folder() -> Path:
@@ -348,7 +359,7 @@ def dataset_names() -> list[str]:
 
 
 # Settings that do not decide results.
-_NO_RESULTS = ("data_dir", "data.label_names", "data.verify")
+_NO_RESULTS = ("data_dir", "data.label_names", "data.verify", "devices.labels")
 
 NAMED_VECTORS = ("none", "glove-50d")
 """The values of `vectors` that are not the path of a file."""

@@ -324,6 +324,7 @@ def changed_value(key):
     values = {
         "data.length_buckets": (10, 20),
         "data.validation_fraction": 0.25,
+        "devices.labels": 2,
         "encoder.train": 2,
         "optimizer.encoder_learning_rate": 1e-4,
         "pvae.kl_weight": 0.5,
@@ -341,7 +342,7 @@ def test_every_setting_can_be_set_on_the_command_line(key):
     assert get(parsed, key) == value
     if key not in ("dataset", "preset", "profile"):  # these bring further differences
         # A run knows its data by content, wherever they are.
-        decides_results = key not in ("data.verify", "data_dir", "data.label_names")
+        decides_results = key not in ("data.verify", "data_dir", "data.label_names", "devices.labels")
         assert differences(parsed, parse(usual).settings()) == ([key] if decides_results else [])
 
 

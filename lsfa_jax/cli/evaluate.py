@@ -400,9 +400,8 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_
     candidates = None if all_labels else proposed(config, lists)
 
     def score(ranked: "Ranked | None") -> Scores:
-        batches = Batches(
-            split, len(model.labels), size, config.data.length_buckets, mesh.size, ranked=ranked, candidates=candidates
-        )
+        shards, buckets = mesh.shape["data"], config.data.length_buckets
+        batches = Batches(split, len(model.labels), size, buckets, shards, ranked=ranked, candidates=candidates)
         return score_split(lsfa_module(model), params, batches, mesh, groups, num_ranked, problem.threshold)
 
     if model.linear is None or model.fusion is None or lists is None:

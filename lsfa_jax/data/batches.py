@@ -67,7 +67,7 @@ class Batches:
         split: the documents.
         num_labels: L.
         batch_size: documents a batch.
-        rows: B of a full batch, `batch_size` rounded up to a multiple of the devices.
+        rows: B of a full batch, `batch_size` rounded up to a multiple of the mesh's data shards.
         buckets: int[buckets], the lengths that documents are padded to, increasing.
         bucket_of: int[N], the bucket of each document.
         slots: the numbers of label slots K that batches are padded to.
@@ -93,7 +93,7 @@ class Batches:
             num_labels: L; labels with larger ids are not in training and never positive pairs.
             batch_size: documents a batch.
             buckets: the setting `data.length_buckets`.
-            multiple: rows are padded to a multiple of this, the number of devices.
+            multiple: rows are padded to a multiple of this, the size of the mesh's axis `data`.
             longest: words of the longest document, the split's by default. Splits that arrive one after another, such
                 as chunks of a stream, share their shapes and so their compiled programs if they share this.
             few_rows: numbers of rows below a full batch that a batch with few documents may be padded to instead, each

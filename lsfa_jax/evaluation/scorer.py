@@ -24,6 +24,7 @@ from lsfa_jax.evaluation.groups import Scores
 from lsfa_jax.evaluation.ranking import NUM_RANKED, Bools
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD, GRID
 from lsfa_jax.model.lsfa import Lsfa
+from lsfa_jax.model.top_k import top_k
 from lsfa_jax.util import interrupts, sharding
 from lsfa_jax.util.console import progress
 
@@ -40,7 +41,7 @@ class BatchScores(NamedTuple):
     histogram: jax.Array
     """int32[2, 100], how many probabilities reach 0, ..., 99 of the thresholds of `GRID`: all, those of true labels."""
     counts: jax.Array
-    """int32[2, L], how often each label is predicted at the threshold, and how often rightly."""
+    """int32[2, L or more], how often each label is predicted at the threshold, and how often rightly."""
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -54,18 +55,19 @@ def score_batch(
         num_ranked: K.
         params: its parameters; for batches with a linear model's lists, also "fusion", the weights of the fused score.
         batch: B documents.
-        groups: bool[G, L]; the first is ranked with probabilities.
+        groups: bool[G, num_rows of the model]; the first is ranked with probabilities.
         threshold: the least probability at which a label is predicted.
     """
     logits, label_ids = scored_labels(model, params, batch)
-    top, best = best_labels(logits, groups, num_ranked, label_ids)
+    top, best = best_labels(logits, groups, num_ranked, label_ids, model.label_shards)
     probabilities = jax.nn.sigmoid(logits)
-    reached = (probabilities >= jnp.float32(threshold)) & batch.document_mask[:, None]
+    counted = batch.document_mask[:, None] & (model.is_label if label_ids is None else True)
+    reached = (probabilities >= jnp.float32(threshold)) & counted
     true = _is_true(batch, logits.shape[1], label_ids)
     return BatchScores(
         top=top,
         probabilities=jax.nn.sigmoid(best),
-        histogram=_histogram(probabilities, true, batch.document_mask),
+        histogram=_histogram(probabilities, true, counted),
         counts=_counts(reached, true, model.num_labels, label_ids),
     )
 
@@ -74,13 +76,15 @@ def scored_labels(model: Lsfa, params: Any, batch: Batch) -> tuple[jax.Array, ja
     """Computes the logits of all labels, or of the candidates: the network's, or fused with the linear model's.
 
     Returns:
-        float32[B, C], -inf where a document has fewer labels; and the labels, int32[B, C], None where they are all L.
+        float32[B, C], -inf where a document has fewer labels; and the labels, int32[B, C], None where they are all L,
+        with the padding of the model's tables.
     """
     lsfa = model.bind({"params": params})
     states = lsfa.states(batch.words, batch.lengths, stored=batch.states, hidden=batch.hidden)
     if batch.candidates is None:
         logits = lsfa.scores(states, batch.lengths)
-        return logits if batch.ranked is None else params["fusion"](logits, batch.ranked), None
+        logits = logits if batch.ranked is None else params["fusion"](logits, batch.ranked)
+        return jnp.where(model.is_label, logits, -jnp.inf), None
     label_ids, logits = lsfa.predicted_candidates(states, batch.lengths, batch.candidates)
     if batch.ranked is not None:
         label_ids, logits = params["fusion"].of_candidates(label_ids, logits, batch.ranked)
@@ -88,7 +92,7 @@ def scored_labels(model: Lsfa, params: Any, batch: Batch) -> tuple[jax.Array, ja
 
 
 def best_labels(
-    logits: jax.Array, groups: jax.Array, num_ranked: int, label_ids: jax.Array | None = None
+    logits: jax.Array, groups: jax.Array, num_ranked: int, label_ids: jax.Array | None = None, shards: int = 1
 ) -> tuple[jax.Array, jax.Array]:
     """Ranks labels within groups.
 
@@ -97,6 +101,7 @@ def best_labels(
         groups: bool[G, L].
         num_ranked: K.
         label_ids: int32[B, C], the labels of the columns; None where they are all L.
+        shards: number of equal parts of all L labels, `top_k`.
 
     Returns:
         int32[G, B, K], best first, -1 where a group has fewer; float32[B, K], the logits of the first group's best
@@ -107,7 +112,7 @@ def best_labels(
 
     def of_group(group: jax.Array) -> tuple[jax.Array, jax.Array]:
         inside = group if label_ids is None else group[label_ids]
-        values, ids = jax.lax.top_k(jnp.where(inside, logits, -jnp.inf), kept)
+        values, ids = top_k(jnp.where(inside, logits, -jnp.inf), kept, shards if label_ids is None else 1)
         if label_ids is not None:
             ids = jnp.take_along_axis(label_ids, ids, axis=1)
         ids = jnp.where(values > -jnp.inf, ids, -1).astype(jnp.int32)
@@ -126,11 +131,11 @@ def _is_true(batch: Batch, num_columns: int, label_ids: jax.Array | None) -> jax
     return jnp.zeros((len(rows), num_columns), bool).at[rows, batch.label_ids].max(batch.label_mask)
 
 
-def _histogram(probabilities: jax.Array, true: jax.Array, document_mask: jax.Array) -> jax.Array:
+def _histogram(probabilities: jax.Array, true: jax.Array, counted: jax.Array) -> jax.Array:
     reached = jnp.searchsorted(jnp.asarray(GRID), probabilities, side="right")
-    documents = jnp.broadcast_to(document_mask[:, None], reached.shape)
+    counted = jnp.broadcast_to(counted, reached.shape)
     empty = jnp.zeros(len(GRID) + 1, jnp.int32)
-    return jnp.stack([empty.at[reached].add(documents), empty.at[reached].add(true & documents)])
+    return jnp.stack([empty.at[reached].add(counted), empty.at[reached].add(true & counted)])
 
 
 def _counts(reached: jax.Array, true: jax.Array, num_labels: int, label_ids: jax.Array | None) -> jax.Array:
@@ -165,7 +170,8 @@ def score_split(
         title: of the progress bar.
     """
     num_labels, known = groups.shape[1], model.num_labels
-    on_devices = sharding.replicate(mesh, (groups[:, :known], np.float32(threshold)))
+    of_rows = np.pad(groups[:, :known], ((0, 0), (0, model.num_rows - known)))
+    on_devices = sharding.replicate(mesh, (of_rows, np.float32(threshold)))
     top = np.full((len(groups), len(batches.split), num_ranked), -1, np.int32)
     probabilities = np.zeros(top.shape[1:], np.float32)
     histogram = np.zeros((2, len(GRID) + 1), np.int64)
@@ -179,8 +185,8 @@ def score_split(
         top[:, documents] = scores.top[:, batch.document_mask]
         probabilities[documents] = scores.probabilities[batch.document_mask]
         histogram += scores.histogram
-        predicted[:known] += scores.counts[0]
-        right[:known] += scores.counts[1]
+        predicted[:known] += scores.counts[0, :known]
+        right[:known] += scores.counts[1, :known]
     true = np.bincount(batches.split.labels.values, minlength=num_labels)
     return Scores(top, thresholded.from_counts(right, predicted, true), histogram, probabilities)
 

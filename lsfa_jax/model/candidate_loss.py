@@ -54,6 +54,7 @@ def loss(
     document_mask: Array,
     tile_size: TileSize,
     dtype: DTypeLike = jnp.float32,
+    num_labels: int | None = None,
 ) -> tuple[Array, Array]:
     """Estimates Eq. 6, the binary cross-entropy summed over documents and all labels.
 
@@ -68,6 +69,7 @@ def loss(
         document_mask: bool[B], false where the document is padding.
         tile_size: bounds of a tile of the sample.
         dtype: of the matrix products, float32 or bfloat16.
+        num_labels: L; None: the number of queries.
 
     Returns:
         float32 scalar, a sum; and the features of the candidates, float32[B, K, D].
@@ -80,7 +82,7 @@ def loss(
     no_labels = Targets(
         jnp.zeros((len(candidates), 1), jnp.int32), jnp.zeros((len(candidates), 1), bool), document_mask
     )
-    weights = sample_weights(candidates, sample, len(labels.queries))
+    weights = sample_weights(candidates, sample, num_labels or len(labels.queries))
     rows = _rows(labels, sample)
     of_sample = label_loss.loss(tokens, head_bias, rows, no_labels, tile_size, dtype, weights)
     return of_candidates + of_sample, features

@@ -34,9 +34,9 @@ class LabelTables(NamedTuple):
     """float32[L or 1]."""
 
 
-def has_label_rows(table: Array, num_labels: int) -> bool:
+def has_label_rows(table: Array, num_rows: int) -> bool:
     """Whether a label table has one row per label, rather than a single row shared by all labels."""
-    return len(table) == num_labels
+    return len(table) == num_rows
 
 
 class Tokens(NamedTuple):
@@ -65,11 +65,13 @@ class TileSize(NamedTuple):
     """Bounds of a tile. They bound peak memory; results agree up to rounding."""
 
     labels: int
-    """Upper bound of C; C is less where that makes blocks of labels even."""
+    """Upper bound of a device's share of C, which is less where that makes blocks of labels even."""
     tokens: int
     """Upper bound of G x T, so that a tile fits into a CPU's caches; 0: G = B."""
     shards: int = 1
-    """Number of devices over which the documents are sharded: G is a multiple of it."""
+    """Size of the mesh's axis `data`, over which the documents are sharded: G is a multiple of it."""
+    label_shards: int = 1
+    """Size of the axis `label`, over which the tables are sharded: where it divides L, C has as many labels of each."""
 
     def num_documents(self, batch_size: int, num_tokens: int) -> int:
         """Returns G, the largest divisor of B within the bound."""
@@ -107,7 +109,8 @@ def scores(
 
     logits = jax.lax.map(label_block, jax.tree.map(tiling.tile_labels, tiling.per_label(labels)))
     # [label blocks, document tiles, G, C] -> [G, document tiles, label blocks, C], the order of `tile_documents`.
-    return logits.transpose(2, 1, 0, 3).reshape(len(tokens.mask), -1)[:, : tiling.num_labels]
+    logits = logits.transpose(2, 1, 0, 3).reshape(len(tokens.mask), *logits.shape[::3])
+    return jax.vmap(tiling.untile_labels)(logits)
 
 
 def loss(
@@ -286,9 +289,11 @@ class _Tiling:
     def __init__(self, shape: tuple[int, ...], num_labels: int, tile_size: TileSize) -> None:
         """Computes the sizes for a batch of `shape` (B, T)."""
         self.num_labels = num_labels
-        self._num_blocks = -(-num_labels // tile_size.labels)
+        self._label_shards = math.gcd(tile_size.label_shards, num_labels)
+        self._shard_size = num_labels // self._label_shards
+        self._num_blocks = -(-self._shard_size // tile_size.labels)
         # Even blocks: a last block of few labels would cost as much as a full one.
-        self._block_size = -(-num_labels // self._num_blocks)
+        self._block_share = -(-self._shard_size // self._num_blocks)
         self._tile_documents = tile_size.num_documents(*shape)
         self._num_tiles = shape[0] // self._tile_documents
 
@@ -301,13 +306,22 @@ class _Tiling:
         return jax.tree.map(lambda x: None if has_label_rows(x, self.num_labels) else x, labels)
 
     def tile_labels(self, x: Array) -> Array:
-        """[L, ...] -> [label blocks, C, ...], zero-padded beyond L: a label weight of 0 removes the padding."""
-        padding = ((0, self._num_blocks * self._block_size - self.num_labels), *((0, 0),) * (x.ndim - 1))
-        return jnp.pad(x, padding).reshape(self._num_blocks, self._block_size, *x.shape[1:])
+        """[L, ...] -> [label blocks, C, ...], with zeros as padding: a label weight of 0 removes it.
+
+        A block has as many labels of each shard, so that labels stay on the device to which they are sharded.
+        """
+        rest = x.shape[1:]
+        padding = ((0, 0), (0, self._num_blocks * self._block_share - self._shard_size), *((0, 0),) * len(rest))
+        shards = jnp.pad(x.reshape(self._label_shards, self._shard_size, *rest), padding)
+        shares = shards.reshape(self._label_shards, self._num_blocks, self._block_share, *rest)
+        return shares.swapaxes(0, 1).reshape(self._num_blocks, -1, *rest)
 
     def untile_labels(self, x: Array) -> Array:
         """[label blocks, C, ...] -> [L, ...]."""
-        return x.reshape(-1, *x.shape[2:])[: self.num_labels]
+        rest = x.shape[2:]
+        shares = x.reshape(self._num_blocks, self._label_shards, self._block_share, *rest)
+        shards = shares.swapaxes(0, 1).reshape(self._label_shards, -1, *rest)
+        return shards[:, : self._shard_size].reshape(self.num_labels, *rest)
 
     def tile_weights(self, x: Array) -> Array:
         """A block's label weights, [C] or [C, B] -> [document tiles, 1 or G, C]."""

@@ -14,6 +14,7 @@ from lsfa_jax import config
 from lsfa_jax.model import attention, candidate_loss, candidates, label_loss
 from lsfa_jax.model.encoders import Encoder, EncoderShape, LayeredEncoder, make_encoder
 from lsfa_jax.types import Array, DTypeLike, PyTree
+from lsfa_jax.util.sharding import pad_rows
 
 # Tokens whose attention a CPU computes at a time: with fewer, its products are small; with more, its caches overflow.
 _CPU_TOKENS = 1024
@@ -28,6 +29,7 @@ class Lsfa(nn.Module):
     Attributes:
         encoder: computes the token states.
         num_labels: L.
+        label_shards: size of the mesh's axis `label`, over which the tables with one row per label are split.
         head_size: D of the feature head; None without one, then D = 2H.
         shared_classifier: whether all labels share one classifier.
         classifier_bias: whether classifiers have a bias.
@@ -44,6 +46,15 @@ class Lsfa(nn.Module):
     label_block: int = 4096
     num_estimated: int = 20
     dtype: DTypeLike = jnp.float32
+    label_shards: int = 1
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the tables with one row per label: L rounded up to a multiple of `label_shards`.
+
+        The rows behind the labels are padding. They have no part in a loss and rank behind all labels.
+        """
+        return -(-self.num_labels // self.label_shards) * self.label_shards
 
     @property
     def feature_size(self) -> int:
@@ -57,7 +68,7 @@ class Lsfa(nn.Module):
     def _init_labels(self, key: Array) -> dict[str, Any]:
         queries_key, head_key = jax.random.split(key)
         xavier, states = nn.initializers.xavier_uniform(), self.encoder.state_size
-        labels: dict[str, Any] = {"queries": xavier(queries_key, (self.num_labels, states))}
+        labels: dict[str, Any] = {"queries": pad_rows(xavier(queries_key, (self.num_labels, states)), self.num_rows)}
         if self.head_size:
             labels["head"] = {"kernel": xavier(head_key, (states, self.head_size)), "bias": jnp.zeros(self.head_size)}
         return labels
@@ -65,7 +76,8 @@ class Lsfa(nn.Module):
     def _init_classifier(self, key: Array) -> dict[str, Array]:
         rows, scale = 1 if self.shared_classifier else self.num_labels, self.feature_size**-0.5
         weights = jax.random.uniform(key, (rows, self.feature_size), minval=-scale, maxval=scale)
-        return {"weights": weights} | ({"bias": jnp.zeros(rows)} if self.classifier_bias else {})
+        classifier = {"weights": weights} | ({"bias": jnp.zeros(rows)} if self.classifier_bias else {})
+        return classifier if self.shared_classifier else pad_rows(classifier, self.num_rows)
 
     def states(
         self,
@@ -97,7 +109,7 @@ class Lsfa(nn.Module):
         return attention.few_label_features(states, mask, self.labels["queries"][label_ids], self._head, self.dtype)
 
     def scores(self, states: Array, lengths: Array) -> Array:
-        """Eq. 2-5: logits float32[B, L] of all labels."""
+        """Eq. 2-5: logits float32[B, num_rows] of all labels; arbitrary at padding."""
         tokens = self._tokens(states, lengths)
         return label_loss.scores(tokens, self._head_bias, self._label_tables(), self._tile_size, self.dtype)
 
@@ -113,6 +125,8 @@ class Lsfa(nn.Module):
         """Eq. 2-6: the cross-entropy summed over documents and all labels, as `label_loss.loss` computes it."""
         tokens, targets = self._tokens(states, lengths), label_loss.Targets(label_ids, label_mask, document_mask)
         tables, tile_size = self._label_tables(), self._tile_size
+        if label_weights is None:
+            label_weights = self.is_label.astype(jnp.float32)
         return label_loss.loss(tokens, self._head_bias, tables, targets, tile_size, self.dtype, label_weights)
 
     def candidate_scores(self, states: Array, lengths: Array, label_ids: Array) -> Array:
@@ -131,8 +145,8 @@ class Lsfa(nn.Module):
         Returns:
             int32[B, K + num_estimated], the labels, -1 where there are fewer, and their logits.
         """
-        estimates = self.estimates(states, lengths, jnp.arange(self.num_labels))
-        label_ids = candidates.with_best_others(proposed, estimates, self.num_estimated)
+        estimates = jnp.where(self.is_label, self.estimates(states, lengths), -jnp.inf)
+        label_ids = candidates.with_best_others(proposed, estimates, self.num_estimated, self.label_shards)
         return label_ids, self.candidate_scores(states, lengths, label_ids)
 
     def candidate_loss(
@@ -147,16 +161,16 @@ class Lsfa(nn.Module):
         """Eq. 2-6: the estimate of `loss` and the candidates' features, as `candidate_loss.loss` computes them."""
         tokens, tables, tile_size = self._tokens(states, lengths), self._label_tables(), self._tile_size
         labels = label_ids, sample, num_positive, document_mask
-        return candidate_loss.loss(tokens, self._head_bias, tables, *labels, tile_size, self.dtype)
+        return candidate_loss.loss(tokens, self._head_bias, tables, *labels, tile_size, self.dtype, self.num_labels)
 
-    def estimates(self, states: Array, lengths: Array, label_ids: Array) -> Array:
-        """Estimates logits float32[B, M] of the labels int32[M] from features without attention.
+    def estimates(self, states: Array, lengths: Array, label_ids: Array | None = None) -> Array:
+        """Estimates logits float32[B, M] of the labels int32[M], by default all rows, from features without attention.
 
         Every label gets the feature of the document's mean token state, so that a label costs D operations instead of
         T x 2H.
         """
         features = self.mean_features(states, lengths)
-        weights, bias = classifier_rows(self.classifier, self.num_labels, label_ids)
+        weights, bias = classifier_rows(self.classifier, self.num_rows, label_ids)
         logits = attention.product("bd,md->bm", features, weights, self.dtype)
         return logits if bias is None else logits + bias
 
@@ -189,10 +203,16 @@ class Lsfa(nn.Module):
     def _tile_size(self) -> label_loss.TileSize:
         # Accelerators compute all documents of a block of labels at a time.
         on_cpu = jax.default_backend() == "cpu"
-        return label_loss.TileSize(self.label_block, _CPU_TOKENS if on_cpu else 0, jax.local_device_count())
+        data_shards = jax.local_device_count() // self.label_shards
+        return label_loss.TileSize(self.label_block, _CPU_TOKENS if on_cpu else 0, data_shards, self.label_shards)
+
+    @property
+    def is_label(self) -> Array:
+        """bool[num_rows], false at padding."""
+        return jnp.arange(self.num_rows) < self.num_labels
 
 
-def make_model(settings: config.Config, shape: EncoderShape, num_labels: int) -> Lsfa:
+def make_model(settings: config.Config, shape: EncoderShape, num_labels: int, label_shards: int = 1) -> Lsfa:
     """Returns the classifier that the settings describe, with an encoder of the given shape."""
     dtype = jnp.dtype(settings.precision)
     return Lsfa(
@@ -204,6 +224,7 @@ def make_model(settings: config.Config, shape: EncoderShape, num_labels: int) ->
         label_block=settings.encoder.label_block,
         num_estimated=settings.representation.num_estimated,
         dtype=dtype,
+        label_shards=label_shards,
     )
 
 
@@ -217,22 +238,28 @@ def init_params(model: Lsfa, key: Array) -> dict[str, Any]:
     return jax.jit(init)(key)
 
 
-def label_rows(params: dict[str, Any], num_labels: int, label_ids: Array) -> PyTree:
+def label_rows(params: dict[str, Any], num_rows: int, label_ids: Array | slice) -> PyTree:
     """Returns a tree like `params`: `label_ids` for each table with one row a label, None for other arrays."""
     rows = jax.tree.map(lambda _: None, params)
     for path in (("labels", "queries"), ("classifier", "weights"), ("classifier", "bias")):
         table = params[path[0]].get(path[1])
-        if table is not None and label_loss.has_label_rows(table, num_labels):
+        if table is not None and label_loss.has_label_rows(table, num_rows):
             rows[path[0]][path[1]] = label_ids
     return rows
 
 
-def classifier_rows(classifier: dict[str, Array], num_labels: int, label_ids: Array) -> tuple[Array, Array | None]:
-    """Returns w_l float32[P, D] and the bias float32[P] (or None) of the given labels int32[P], shared or not."""
+def without_padding(params: dict[str, Any], model: Lsfa) -> dict[str, Any]:
+    """Returns the parameters with the L rows of the labels alone."""
+    rows = label_rows(params, model.num_rows, slice(model.num_labels))
+    return jax.tree.map(lambda table, labels: table if labels is None else table[labels], params, rows)
+
+
+def classifier_rows(classifier: dict[str, Array], num_rows: int, label_ids: Array | None) -> tuple[Array, Array | None]:
+    """Returns w_l float32[P, D] and the bias float32[P] (or None) of labels int32[P], or of all rows; shared or not."""
 
     def rows(table: Array) -> Array:
-        if label_loss.has_label_rows(table, num_labels):
-            return table[label_ids]
-        return jnp.broadcast_to(table, (len(label_ids), *table.shape[1:]))
+        if label_loss.has_label_rows(table, num_rows):
+            return table if label_ids is None else table[label_ids]
+        return jnp.broadcast_to(table, (num_rows if label_ids is None else len(label_ids), *table.shape[1:]))
 
     return rows(classifier["weights"]), rows(classifier["bias"]) if "bias" in classifier else None

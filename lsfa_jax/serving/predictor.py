@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.sparse import csr_matrix
 
@@ -125,7 +124,8 @@ class Predictor:
         self.model = model
         self._mesh = sharding.make_mesh()
         size = batch_size or model.config.report.batch_size
-        self._batch_size = -(-size // self._mesh.size) * self._mesh.size
+        shards = self._mesh.shape["data"]
+        self._batch_size = -(-size // shards) * shards
         self._chunk = chunk or 16 * self._batch_size
         self.read = ReadTexts()
         """Counts over all calls."""
@@ -168,7 +168,7 @@ class Predictor:
             len(self.model.labels),
             self._batch_size,
             config.length_buckets,
-            self._mesh.size,
+            self._mesh.shape["data"],
             longest=self._vocabulary.max_tokens,
             few_rows=_FEW_ROWS,
             ranked=lists if self.model.fusion else None,
@@ -249,7 +249,7 @@ def _in_order(
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _best_labels(model: Lsfa, top: int, with_attention: bool, params: Any, batch: Batch) -> tuple[jax.Array, ...]:
-    every_label = jnp.ones((1, model.num_labels), bool)
+    every_label = model.is_label[None]
     scores = score_batch(model, top, params, batch, every_label, DEFAULT_THRESHOLD)
     label_ids = scores.top[0]
     if not with_attention:

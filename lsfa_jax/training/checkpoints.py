@@ -14,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lsfa_jax.training.state import TrainState
+from lsfa_jax.types import PyTree
 from lsfa_jax.util.console import UserError
 
 # Orbax logs every file that it writes, and each error with its traceback before it raises it.
@@ -86,10 +87,15 @@ class Checkpoints:
         number = self._manager.latest_step()
         return number is not None and bool(self._progress(number)["complete"])
 
-    def restore(self, abstract: TrainState) -> TrainState:
+    def restore(self, abstract: TrainState, num_rows: int) -> TrainState:
         """Reads the last complete checkpoint into the shapes and shardings of `abstract`.
 
-        A loss that the checkpoint does not have starts at 0.
+        A loss that the checkpoint does not have starts at 0. On another mesh, tables with one row per label may have
+        more or less padding: it is added, as zeros, or cut off.
+
+        Args:
+            abstract: shapes and shardings of the state.
+            num_rows: rows of its tables with one row per label.
 
         Raises:
             UserError: there is none, or it does not fit the settings.
@@ -98,7 +104,9 @@ class Checkpoints:
         if number is None:
             raise UserError(f"{self.folder}: no checkpoint in this folder")
         try:
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(replace(abstract, loss_sums={})))
+            target = replace(abstract, loss_sums={})
+            _check_shapes(self._manager.item_metadata(number)["state"], target, num_rows)
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(target, strict=False))
             with _single_report():
                 state = self._manager.restore(number, args=items)["state"]
                 saved = self._progress(number)["loss_sums"]
@@ -136,8 +144,18 @@ class NoCheckpoints:
     def is_complete(self) -> bool:
         return False
 
-    def restore(self, abstract: TrainState) -> TrainState:
+    def restore(self, abstract: TrainState, num_rows: int) -> TrainState:
         raise AssertionError("there is no checkpoint")
+
+
+def _check_shapes(saved: PyTree, abstract: TrainState, num_rows: int) -> None:
+    """Raises ValueError unless the saved arrays have the shapes of a state, up to the padding of the label tables."""
+    saved_shapes = {name: array.shape for name, array in ocp.tree.to_flat_dict(saved, sep=".").items() if array}
+    for name, array in ocp.tree.to_flat_dict(abstract, sep=".").items():
+        shape, of_labels = saved_shapes.get(name, array.shape), array.shape[:1] == (num_rows,)
+        # Keys are saved as their data, with one more axis.
+        if len(shape) == array.ndim and shape[of_labels:] != array.shape[of_labels:]:
+            raise ValueError(f"{name} has the shape {shape}, expected {array.shape}")
 
 
 @contextmanager

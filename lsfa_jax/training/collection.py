@@ -47,12 +47,18 @@ def collect(
     states = lsfa.states(batch.words, batch.lengths, stored=batch.states, hidden=batch.hidden)
     features = lsfa.positive_features(states, batch.lengths, batch.label_ids)
     # A batch has few of the L labels: only their rows are read and written.
-    label_ids, places = unique_rows(batch.label_ids.reshape(-1), model.num_labels)
+    label_ids, places = unique_rows(batch.label_ids.reshape(-1), model.num_rows)
     new = prototypes.feature_sums(
         features.reshape(-1, model.feature_size), places, batch.label_mask.reshape(-1), len(label_ids)
     )
     total = jax.tree.map(lambda table, rows: table.at[label_ids].add(rows, mode="drop", unique_indices=True), sums, new)
     return total, features, states.astype(states_dtype)
+
+
+def zero_sums(model: Lsfa, mesh: Mesh) -> prototypes.FeatureSums:
+    """Returns the sums over no pairs for the labels of a model and their padding, split over the axis `label`."""
+    shapes = jax.eval_shape(lambda: prototypes.zero_sums(model.num_rows, model.feature_size))
+    return sharding.zeros(mesh, shapes, model.num_rows)
 
 
 def collect_features(
@@ -69,7 +75,7 @@ def collect_features(
         states_dtype: of the token states that the sinks get; None: in which the encoder stores them.
     """
     dtype = jnp.dtype(model.encoder.stored_dtype if states_dtype is None else states_dtype)
-    sums = sharding.replicate(mesh, prototypes.zero_sums(batches.num_labels, model.feature_size))
+    sums = zero_sums(model, mesh)
 
     def add(batch: Batch) -> tuple[Array, ...]:
         nonlocal sums

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.evaluation.scorer import over_split
 from lsfa_jax.model.lsfa import Lsfa
-from lsfa_jax.types import Array, HostArray
+from lsfa_jax.types import AnyArray, Array, HostArray
 from lsfa_jax.util import sharding
 
 # The covariance plus this share of its mean variance in every direction. With all of the weights, which are a hundred
@@ -28,7 +28,7 @@ class Moments(NamedTuple):
     """Sums over documents of their features x, of one mean token state each; additive."""
 
     by_label: Array
-    """float32[L, D], sum of x over the documents of each label."""
+    """float32[L, D], sum of x over the documents of each label; perhaps with padding behind them."""
     total: Array
     """float32[D], sum of x."""
     products: Array
@@ -53,7 +53,8 @@ def add_moments(model: Lsfa, params: Any, batch: Batch, moments: Moments) -> Mom
 
 def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh) -> Moments:
     """Sums the moments of a split in one pass of the encoder."""
-    moments = sharding.replicate(mesh, zero_moments(model.num_labels, model.feature_size))
+    shapes = jax.eval_shape(lambda: zero_moments(model.num_rows, model.feature_size))
+    moments = sharding.zeros(mesh, shapes, model.num_rows)
 
     def add(batch: Batch) -> Array:
         nonlocal moments
@@ -88,7 +89,7 @@ def classifiers(moments: Moments, counts: HostArray, num_documents: int) -> tupl
     size = len(mean)
     covariance += (_RIDGE * np.trace(covariance) / size + 1e-12) * np.eye(size)
     seen = np.maximum(counts, 1)[:, None]
-    differences = np.where(counts[:, None] > 0, by_label / seen - mean, 0.0)
+    differences = np.where(counts[:, None] > 0, by_label[: len(counts)] / seen - mean, 0.0)
     weights = np.linalg.solve(covariance, differences.T).T
     squared = np.maximum(np.sum(weights * differences, axis=1), 1e-12)
     noise = size * np.maximum(1 / seen[:, 0] - 1 / num_documents, 0.0)
@@ -98,7 +99,7 @@ def classifiers(moments: Moments, counts: HostArray, num_documents: int) -> tupl
     return weights.astype(np.float32), biases.astype(np.float32)
 
 
-def start(classifier: dict[str, Array], moments: Moments, counts: HostArray, num_documents: int) -> dict[str, Array]:
+def start(classifier: dict[str, Array], moments: Moments, counts: HostArray, num_documents: int) -> dict[str, AnyArray]:
     """Returns the classifiers with the discriminants as weights; the bias, if there is one, keeps what it had beside.
 
     Args:
@@ -107,6 +108,7 @@ def start(classifier: dict[str, Array], moments: Moments, counts: HostArray, num
         counts: int[L], the documents of each label.
         num_documents: N.
     """
-    weights, biases = classifiers(moments, counts, num_documents)
-    started = {"weights": jnp.asarray(weights)}
+    num_rows = len(classifier["weights"])
+    weights, biases = sharding.pad_rows(classifiers(moments, counts, num_documents), num_rows)
+    started = {"weights": weights}
     return started | ({"bias": classifier["bias"] + biases} if "bias" in classifier else {})

@@ -11,6 +11,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from lsfa_jax.config import NAMED_ENCODERS, NAMED_VECTORS, STAGES, Config, Stage
 from lsfa_jax.data.batches import Batches, length_buckets
@@ -22,7 +23,7 @@ from lsfa_jax.evaluation.ranking import NUM_RANKED
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.encoders import LayeredEncoder
-from lsfa_jax.model.lsfa import init_params, make_model
+from lsfa_jax.model.lsfa import init_params, make_model, without_padding
 from lsfa_jax.sparse.linear import TITLES
 from lsfa_jax.training import (
     candidates,
@@ -40,7 +41,7 @@ from lsfa_jax.training import (
     time_limit,
 )
 from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
-from lsfa_jax.training.collection import HeadFeatures, collect_features, store_hidden
+from lsfa_jax.training.collection import HeadFeatures, collect_features, store_hidden, zero_sums
 from lsfa_jax.training.initial_encoder import InitialEncoder, initial_encoder
 from lsfa_jax.training.linear_side import LinearSide
 from lsfa_jax.training.optimizer import make_fine_tuning_optimizer, make_optimizer
@@ -56,6 +57,7 @@ from lsfa_jax.util import compilation_cache, console, interrupts, sharding
 from lsfa_jax.util.console import UserError, note, plural, warn
 from lsfa_jax.util.random_streams import Stream
 from lsfa_jax.util.random_streams import key as random_key
+from lsfa_jax.util.sharding import Tree
 
 Params = dict[str, Any]
 
@@ -129,6 +131,7 @@ def _prepare(
     deadline: float,
 ) -> "Run":
     """Loads the data and prepares the run folder, which does not change before all of the input has been checked."""
+    make_mesh(config)  # raises where the settings do not divide the devices
     if folder.config_file.is_file():
         _check_places(config)
     corpus = load_corpus(config)
@@ -198,7 +201,7 @@ class Run:
         self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
         self._deadline, self._chosen, self._started = deadline, chosen, time.monotonic()
         self.initial_encoder = encoder
-        self.mesh = sharding.make_mesh()
+        self.mesh = make_mesh(config)
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
         self.splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
         self._inputs: dict[str, AnySplit] = dict(self.splits)
@@ -206,7 +209,7 @@ class Run:
         self.buckets = length_buckets(config.data.length_buckets, longest)
         self._candidates: dict[str, np.ndarray] = {}
         self._set_batches()
-        self.model = make_model(config, encoder.shape, corpus.num_labels)
+        self.model = make_model(config, encoder.shape, corpus.num_labels, self.mesh.shape["label"])
         self.pvae = transfer.make_pvae(config, self.model.feature_size)
         self.token_states = {
             name: TokenStates(folder.token_states(name), self.splits[name], self.model.encoder, exact=name != "train")
@@ -278,19 +281,27 @@ class Run:
             self.corpus.num_labels,
             size,
             self.buckets,
-            self.mesh.size,
+            self.mesh.shape["data"],
             ranked=ranked,
             candidates=self._candidates.get(name),
         )
+
+    def _placed(self, tree: Tree) -> Tree:
+        """Puts a tree on the devices, tables with one row per label split over the axis `label`."""
+        return sharding.place(self.mesh, tree, self.model.num_rows)
+
+    def _created(self, create: Callable[..., Tree], *arguments: PyTree) -> Tree:
+        """Computes a tree on the devices, tables with one row per label split over the axis `label`."""
+        return sharding.created(self.mesh, self.model.num_rows, create, *arguments)
 
     def _key(self, use: Stream) -> Array:
         return random_key(use, self.config.seed)
 
     def _init_params(self, use: Stream) -> Params:
-        params = init_params(self.model, self._key(use))
-        encoder = params["encoder"] | jax.tree.map(jnp.asarray, self.initial_encoder.params)
+        params = self._created(functools.partial(init_params, self.model), self._key(use))
+        encoder = params["encoder"] | self.initial_encoder.params
         classifier = start_at_prior(params["classifier"], self.config, self.corpus)
-        return params | {"encoder": encoder, "classifier": classifier}
+        return self._placed(params | {"encoder": encoder, "classifier": classifier})
 
     def _validator(self, batches: Batches) -> Callable[[PyTree], dict[str, float]] | None:
         """Returns the function that computes validation metrics of parameters; None without validation documents."""
@@ -306,14 +317,15 @@ class Run:
     ) -> TrainState:
         """Runs a stage from its last checkpoint or from the start; a complete stage is only restored."""
         if checkpoints.exists:
-            state = checkpoints.restore(sharding.abstract(self.mesh, jax.eval_shape(init)))
+            num_rows = self.model.num_rows
+            state = checkpoints.restore(sharding.abstract(self.mesh, jax.eval_shape(init), num_rows), num_rows)
             if checkpoints.is_complete():
                 return state
             if int(state.step):
                 total = stage.epochs * stage.steps_per_epoch
                 note(f"{stage.name}: continues after step {int(state.step):,} of {total:,}")
         else:
-            state = sharding.replicate(self.mesh, init())
+            state = init()
         start = time.monotonic()
         try:
             return loop.run(stage, state, checkpoints, self.folder, self._advice())
@@ -341,7 +353,7 @@ class Run:
     def _plan_epochs(self, train: Batches, frozen: PyTree) -> None:
         """Times a few steps of stage 1 and keeps, in the settings too, the epochs with which the run ends in time."""
         stage = self._first_stage(train, None, frozen)
-        state = sharding.replicate(self.mesh, self._first_state(stage))
+        state = self._first_state(stage)
         sizes = time_limit.Sizes(**{name: len(split) for name, split in self.splits.items()})
         most = policy.most_epochs_in_time(self.config, self._chosen)
         # The plan must not reserve their place yet: what is kept is decided after stage 1.
@@ -361,15 +373,16 @@ class Run:
         """Returns the state before the first step, with classifiers to start from if there are any."""
         params = self._init_params(Stream.MODEL)
         trained, _ = partition.split(params | {"classifier": start or params["classifier"]}, self.config.encoder)
-        return stage.init(self._key(Stream.REPRESENTATION), trained)
+        return self._created(stage.init, self._key(Stream.REPRESENTATION), trained)
 
     def _starting_classifiers(self, train: Batches) -> Params | None:
         """Returns the classifiers that stage 1 starts from; None where they are random."""
         if self.config.classifier.weights_start == "random":
             return None
-        params = sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
+        params = self._init_params(Stream.MODEL)
         moments = discriminants.collect(self.model, params, train, self.mesh)
-        return discriminants.start(params["classifier"], moments, self.corpus.label_counts, len(train.split))
+        counts, documents = self.corpus.label_counts, len(train.split)
+        return self._placed(discriminants.start(params["classifier"], moments, counts, documents))
 
     def _representation(self) -> Params:
         """Runs stage 1 and returns the parameters that did best on validation."""
@@ -391,7 +404,7 @@ class Run:
             self._read_with_frozen_layers(runs_now)
             train, validation = self.train, self.validation
             if runs_now and config.encoder.train == "frozen":
-                params = sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
+                params = self._init_params(Stream.MODEL)
                 train = self._encoded(params, "train", train)
                 validation = self._encoded(params, "validation", validation)
             if not checkpoints.exists and math.isfinite(self._deadline):
@@ -410,7 +423,7 @@ class Run:
             if not (runs_now or states.decided) or not self._keeps_states(states):
                 continue
             if not states.decided:
-                params = params or sharding.replicate(self.mesh, self._init_params(Stream.MODEL))
+                params = params or self._init_params(Stream.MODEL)
                 batches = self._batches(name, self.splits[name], self.config.report.batch_size)
                 with states.filling() as sink:
                     store_hidden(self.model, params, batches, self.mesh, sink)
@@ -463,9 +476,9 @@ class Run:
         stage = Transfer(self.pvae, config, features, optimizer, self.mesh, config.pvae.epochs if trains else 0)
 
         def init(sums: prototypes.FeatureSums) -> TrainState:
-            return stage.init(self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums)
+            return self._created(stage.init, self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums)
 
-        sums = prototypes.zero_sums(self.model.num_labels, self.model.feature_size)
+        sums = zero_sums(self.model, self.mesh)
         with self._checkpoints(stage.name) as checkpoints:
             if not checkpoints.is_complete() and not (checkpoints.exists and features_file.exists()):
                 states = self.token_states["train"]
@@ -474,7 +487,7 @@ class Run:
                 batches = self._encoded(params, "train", self.train) if config.encoder.train == "frozen" else self.train
                 sums = self._collect(params, batches, *([states] if also else []), features)
                 if not checkpoints.exists:
-                    checkpoints.save(sharding.replicate(self.mesh, init(sums)))
+                    checkpoints.save(init(sums))
             state = self._run_stage(stage, lambda: init(sums), checkpoints)
         # Also after a run that was killed between the stage's last checkpoint and this line.
         features_file.unlink(missing_ok=True)
@@ -507,7 +520,7 @@ class Run:
             key=self._key(Stream.AUGMENTATION),
         )
         # A label without training documents has no prototype, so no features are generated for it.
-        in_tail = ~self.is_head & (np.asarray(sums.counts) > 0) & self.is_head.any()
+        in_tail = ~self.is_head & (np.asarray(sums.counts)[: len(self.is_head)] > 0) & self.is_head.any()
         with self._checkpoints(Adjustment.name) as checkpoints:
             train, validation = self.train, self.validation
             if not checkpoints.is_complete():
@@ -528,7 +541,7 @@ class Run:
             def init() -> TrainState:
                 scratch = config.adjust.init == "scratch"
                 classifier = (self._init_params(Stream.SCRATCH) if scratch else params)["classifier"]
-                return stage.init(self._key(Stream.ADJUSTMENT), classifier)
+                return self._created(stage.init, self._key(Stream.ADJUSTMENT), classifier)
 
             state = self._run_stage(stage, init, checkpoints)
         return best_params(state)
@@ -607,7 +620,8 @@ class Run:
             reason = "" if evidence.speaks_for_network else f", which is no evidence for it: the {title} decides alone"
             gain = f"the network adds {evidence.gain:+.2f} points of N@5 to the {title}"
             note(f"Fused on {documents}: {gain}{reason}")
-        params = params | {"fusion": sharding.replicate(self.mesh, jax.tree.map(jnp.asarray, weights))}
+        fusion = sharding.pad_rows(weights, self.model.num_rows)
+        params = params | {"fusion": self._placed(fusion)}
         self.metrics["stages"].pop("fused", None)
         self._measure("fused", params, linear)
         self.metrics["kept"] = "fused"
@@ -640,7 +654,7 @@ class Run:
     def _write_model(self, name: str, params: Params, linear: LinearSide | None) -> None:
         """Writes the model folder; the parameters of an earlier stage are replaced by those of a later one."""
         uses_linear = "fusion" in params or self.config.candidates == "tree"
-        corpus, params = self.corpus, sharding.to_host(params)
+        corpus, params = self.corpus, without_padding(sharding.to_host(params), self.model)
         trained = model_folder.TrainedModel(
             config=self.config,
             words=corpus.words,
@@ -657,6 +671,11 @@ class Run:
         model_folder.write(self.folder.path, trained)
 
 
+def make_mesh(config: Config) -> Mesh:
+    """Returns the mesh of all local devices that the settings describe."""
+    return sharding.make_mesh(labels=1 if config.devices.labels == "auto" else config.devices.labels)
+
+
 def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params:
     """Starts the classifiers' bias at the labels' mean frequency, or each one's at its label's, if the settings do.
 
@@ -669,5 +688,8 @@ def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params
     mean = counts.sum() / (documents * corpus.num_labels)
     # With one more document that has each label at the mean frequency, no frequency is 0.
     by_label = bias.bias_start == "frequency" and bias.weights == "per_label"
+    if by_label:
+        counts = np.pad(counts, (0, len(classifier["bias"]) - len(counts)))
     share = np.minimum((counts + mean) / (documents + 1) if by_label else mean, 0.999)
-    return classifier | {"bias": jnp.full_like(classifier["bias"], np.log(share) - np.log1p(-share))}
+    log_odds = np.log(share) - np.log1p(-share)
+    return classifier | {"bias": np.full(classifier["bias"].shape, log_odds, np.float32)}

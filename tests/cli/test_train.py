@@ -249,6 +249,13 @@ def test_stages_must_be_consecutive(run, data, tmp_path):
     assert_user_error(run(*line), "--stages representation adjustment: expected one stage, or consecutive ones")
 
 
+def test_the_labels_are_split_over_a_divisor_of_the_devices(run, data, tmp_path):
+    line = (*arguments(data, tmp_path / "run"), "--devices.labels", 3)
+    number = jax.local_device_count()
+    assert_user_error(run(*line), f"--devices.labels 3: expected a divisor of the number of devices, {number}")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("below", ["file", "file/run"])
 def test_an_output_that_cannot_be_written_is_an_error(run, data, tmp_path, below):
     (tmp_path / "file").write_text("")

@@ -26,8 +26,14 @@ NUM_RANKED = 5
 class Table:
     """A model whose logits are the parameters' rows that the first words name."""
 
+    label_shards = 1
+
     def __init__(self, num_labels):
-        self.num_labels = num_labels
+        self.num_labels = self.num_rows = num_labels
+
+    @property
+    def is_label(self):
+        return jnp.ones(self.num_labels, bool)
 
     def bind(self, variables):
         return Bound(variables["params"])

@@ -1,3 +1,6 @@
+import functools
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -5,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import PartitionSpec as P
 
 from lsfa_jax import config
 from lsfa_jax.model import classifier, lsfa
 from lsfa_jax.model.encoders import EncoderShape
+from lsfa_jax.util import sharding
 from tests.reference import lsfa as reference
-from tests.reference.agreement import assert_agrees, float64, value_and_gradients
+from tests.reference.agreement import assert_agrees, assert_equal, float64, value_and_gradients
 from tests.reference.inputs import normal
 
 V, E, H, D, L = 9, 3, 2, 3, 7
@@ -274,3 +279,20 @@ def test_initial_parameters():
     xavier_bound = np.sqrt(6 / (L + 2 * H))
     assert 0.5 * xavier_bound < np.max(np.abs(params["labels"]["queries"])) <= xavier_bound
     assert make(feature_head=False)[0].feature_size == 2 * H
+
+
+@pytest.mark.slow
+def test_initial_parameters_are_created_split_over_the_labels_with_the_values_of_one_device():
+    settings = config.Config(encoder={"hidden_size": H, "feature_size": D}, classifier={"bias": True})
+    one, model = (lsfa.make_model(settings, EncoderShape(V, E), 101, shards) for shards in (1, 4))
+    mesh, key = sharding.make_mesh(labels=4), jax.random.key(0)
+    create = functools.partial(sharding.created, mesh, model.num_rows, functools.partial(lsfa.init_params, model))
+    program = jax.jit(create).lower(key).compile()
+    # Not even in between: an array with a row of every label.
+    assert model.num_rows == 104
+    assert not re.search(r"\[10[1-4][,\]]", program.as_text())
+    params = create(key)
+    assert params["labels"]["queries"].sharding.spec == P("label")
+    assert params["classifier"]["bias"].sharding.spec == P("label")
+    assert params["labels"]["head"]["kernel"].sharding.spec == P()
+    assert_equal(lsfa.without_padding(sharding.to_host(params), model), sharding.to_host(lsfa.init_params(one, key)))

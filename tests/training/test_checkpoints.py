@@ -25,6 +25,8 @@ pytestmark = [
 ]
 OPTIMIZER = optax.chain(clip_by_running_norm(5.0), optax.adam(0.1))
 MESH = sharding.make_mesh()
+# None of the arrays has a row per label.
+NUM_ROWS = 99
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def make_state(seed: int, size: int = 3, losses: tuple[str, ...] = ("bce", "psc"
 
 
 def abstract(size: int = 3, losses: tuple[str, ...] = ("bce", "psc")) -> TrainState:
-    return sharding.abstract(MESH, make_state(0, size, losses))
+    return sharding.abstract(MESH, make_state(0, size, losses), NUM_ROWS)
 
 
 def without_key(state: TrainState) -> TrainState:
@@ -61,7 +63,7 @@ def test_a_state_is_restored_bit_for_bit(tmp_path):
         assert checkpoints.exists
         assert not checkpoints.is_complete()
     with Checkpoints(tmp_path) as checkpoints:
-        restored = checkpoints.restore(abstract())
+        restored = checkpoints.restore(abstract(), NUM_ROWS)
     assert_equal(without_key(restored), without_key(state))
     assert jax.random.key_impl(restored.key) == jax.random.key_impl(state.key)
     for actual, expected in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
@@ -72,7 +74,7 @@ def test_a_state_is_restored_bit_for_bit(tmp_path):
 def test_a_loss_that_a_checkpoint_lacks_starts_at_zero(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(7, losses=("bce",)))
-        restored = checkpoints.restore(abstract(losses=("bce", "psc", "third")))
+        restored = checkpoints.restore(abstract(losses=("bce", "psc", "third")), NUM_ROWS)
     assert_equal(restored.loss_sums, {"bce": np.float32(0.1), "psc": np.float32(0.0), "third": np.float32(0.0)})
     assert_equal(without_key(replace(restored, loss_sums={})), without_key(replace(make_state(7), loss_sums={})))
 
@@ -80,7 +82,7 @@ def test_a_loss_that_a_checkpoint_lacks_starts_at_zero(tmp_path):
 def test_a_loss_that_the_stage_no_longer_has_is_ignored(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(7, losses=("bce", "psc")))
-        restored = checkpoints.restore(abstract(losses=("psc",)))
+        restored = checkpoints.restore(abstract(losses=("psc",)), NUM_ROWS)
     assert_equal(restored.loss_sums, {"psc": np.float32(7 / 3)})
     assert_equal(without_key(replace(restored, loss_sums={})), without_key(replace(make_state(7), loss_sums={})))
 
@@ -90,7 +92,7 @@ def test_the_last_checkpoint_is_restored_and_two_are_kept(tmp_path):
         for seed in (1, 2, 3):
             checkpoints.save(make_state(seed), complete=seed == 3)
         assert checkpoints.is_complete()
-        assert int(checkpoints.restore(abstract()).step) == 3
+        assert int(checkpoints.restore(abstract(), NUM_ROWS).step) == 3
         # A stage that continues after its end is not complete.
         checkpoints.save(make_state(4))
         assert not checkpoints.is_complete()
@@ -133,14 +135,14 @@ def test_a_folder_without_a_checkpoint_is_an_error(tmp_path):
         Checkpoints(tmp_path / "empty") as checkpoints,
         pytest.raises(UserError, match=r"empty: no checkpoint in this folder"),
     ):
-        checkpoints.restore(abstract())
+        checkpoints.restore(abstract(), NUM_ROWS)
 
 
 def test_a_checkpoint_of_other_sizes_is_an_error(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
         with pytest.raises(UserError, match=r"/1: the checkpoint cannot be read with these settings"):
-            checkpoints.restore(abstract(size=4))
+            checkpoints.restore(abstract(size=4), NUM_ROWS)
 
 
 def test_a_checkpoint_that_a_kill_left_unfinished_is_ignored(tmp_path):
@@ -151,11 +153,11 @@ def test_a_checkpoint_that_a_kill_left_unfinished_is_ignored(tmp_path):
         (tmp_path / name / "state").mkdir(parents=True)
         (tmp_path / name / "state" / "manifest.ocdbt").write_bytes(b"half")
     with Checkpoints(tmp_path) as checkpoints:
-        assert int(checkpoints.restore(abstract()).step) == 1
+        assert int(checkpoints.restore(abstract(), NUM_ROWS).step) == 1
         checkpoints.save(make_state(5), complete=True)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.is_complete()
-        assert_equal(without_key(checkpoints.restore(abstract())), without_key(make_state(5)))
+        assert_equal(without_key(checkpoints.restore(abstract(), NUM_ROWS)), without_key(make_state(5)))
 
 
 @contextmanager
@@ -179,7 +181,7 @@ def test_a_full_disk_is_an_error_and_the_previous_checkpoint_remains(tmp_path, s
         ):
             checkpoints.save(make_state(2))
     with Checkpoints(tmp_path) as checkpoints:
-        assert_equal(without_key(checkpoints.restore(abstract())), without_key(make_state(1)))
+        assert_equal(without_key(checkpoints.restore(abstract(), NUM_ROWS)), without_key(make_state(1)))
         checkpoints.save(make_state(3), complete=True)
-        assert_equal(without_key(checkpoints.restore(abstract())), without_key(make_state(3)))
+        assert_equal(without_key(checkpoints.restore(abstract(), NUM_ROWS)), without_key(make_state(3)))
     assert "Traceback" not in capfd.readouterr().err

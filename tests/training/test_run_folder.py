@@ -72,6 +72,7 @@ def test_settings_of_stages_that_do_not_run_again_cannot_change(folder, options,
         (("transfer", "adjustment"), False, {"pvae": {"epochs": 5}, "adjust": {"epochs": 5}}),
         (("adjustment",), False, {"adjust": {"epochs": 5}}),
         (STAGES, True, {"report": {"bin_size": 7}}),
+        (STAGES, True, {"devices": {"labels": 2}}),
     ],
 )
 def test_settings_of_stages_that_run_again_and_of_reports_can_change(folder, config, stages, resume, changed):

@@ -6,6 +6,7 @@ import pytest
 from lsfa_jax.model import prototypes, pvae
 from lsfa_jax.model.encoders import bilstm
 from lsfa_jax.util import sharding
+from lsfa_jax.util.console import UserError
 from tests.reference.agreement import assert_equal
 from tests.reference.inputs import normal
 
@@ -18,6 +19,17 @@ def test_the_mesh_has_all_local_devices():
     assert list(mesh.devices.ravel()) == jax.local_devices()
     assert mesh.size == 4
     assert MESHES[1].size == 1
+
+
+@pytest.mark.parametrize("labels", [1, 2, 4])
+def test_labels_are_split_over_so_many_devices(labels):
+    assert dict(sharding.make_mesh(labels=labels).shape) == {"data": 4 // labels, "label": labels}
+
+
+@pytest.mark.parametrize("labels", [3, 8])
+def test_a_mesh_that_does_not_divide_the_devices_is_an_error(labels):
+    with pytest.raises(UserError, match=f"--devices.labels {labels}: expected a divisor of the number of devices, 4"):
+        sharding.make_mesh(labels=labels)
 
 
 def test_batches_are_split_over_the_devices_and_replicated_trees_copied():
@@ -36,7 +48,7 @@ def test_batches_are_split_over_the_devices_and_replicated_trees_copied():
 
 
 def test_abstract_has_shapes_dtypes_and_sharding():
-    abstract = sharding.abstract(MESHES[4], {"a": jnp.zeros((2, 3), jnp.int32)})["a"]
+    abstract = sharding.abstract(MESHES[4], {"a": jnp.zeros((2, 3), jnp.int32)}, 2)["a"]
     assert (abstract.shape, abstract.dtype) == ((2, 3), jnp.int32)
     assert abstract.sharding.is_fully_replicated
     assert abstract.sharding.device_set == set(jax.local_devices())

@@ -85,7 +85,7 @@ def adjustment_step(
                 frozen.prototypes[generated.label_ids],
                 config.pvae.latent_size,
             )
-            weights, bias = classifier_rows(classifier, model.num_labels, generated.label_ids)
+            weights, bias = classifier_rows(classifier, model.num_rows, generated.label_ids)
             augmented = augmentation.augmented_loss(features, weights, bias, generated.mask) / cells  # Eq. 19
         return bce + config.adjust.augmented_weight * augmented, {"bce": bce, "augmented": augmented}
 
@@ -113,7 +113,7 @@ def distribute_generated(
         steps: of the epoch.
         seed: with `epoch`, determines the order.
         epoch: from 1.
-        multiple: rows are padded to a multiple of this, the number of devices.
+        multiple: rows are padded to a multiple of this, the shards of the axis `data`.
     """
     total = len(tail) * num_augmented
     share = -(-total // steps)
@@ -191,7 +191,7 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Batch, Generated]]:
         seed, num_augmented = self.config.seed, self.config.adjust.num_augmented
         plan = self.train.epoch(stream(Stream.ADJUSTMENT_ORDER, seed, epoch))
-        parts = distribute_generated(self.tail, num_augmented, len(plan), seed, epoch, self.mesh.size)
+        parts = distribute_generated(self.tail, num_augmented, len(plan), seed, epoch, self.mesh.shape["data"])
         for number, batch in enumerate(self.train.load(plan, start), start):
             yield self._placed(batch, epoch, number), sharding.shard_batch(self.mesh, parts[number])
 

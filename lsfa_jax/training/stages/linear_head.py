@@ -129,7 +129,7 @@ class LinearHead(Stage[tuple[DocumentFeatures, Generated]]):
         self.optimizer, self.mesh = optimizer, mesh
         # Batches order the documents and pad their labels as for texts; these documents have no words.
         no_words = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(features), np.int64))
-        self._documents = Batches(Split(no_words, labels), num_labels, settings.batch_size, [1], mesh.size)
+        self._documents = Batches(Split(no_words, labels), num_labels, settings.batch_size, [1], mesh.shape["data"])
         self.epochs = settings.epochs
         self.steps_per_epoch, self.items_per_epoch = self._documents.steps_per_epoch, len(features)
         self._step = jax.jit(functools.partial(head_step, decoder, settings, optimizer), donate_argnums=0)
@@ -142,7 +142,7 @@ class LinearHead(Stage[tuple[DocumentFeatures, Generated]]):
     def batches(self, epoch: int, start: int) -> Iterator[tuple[DocumentFeatures, Generated]]:
         plan = self._documents.epoch(stream(Stream.ADJUSTMENT_ORDER, self.settings.seed, epoch))
         parts = distribute_generated(
-            self.tail, self.settings.num_augmented, len(plan), self.settings.seed, epoch, self.mesh.size
+            self.tail, self.settings.num_augmented, len(plan), self.settings.seed, epoch, self.mesh.shape["data"]
         )
         for batch, generated in zip(self._documents.load(plan, start), parts[start:], strict=True):
             documents = DocumentFeatures(

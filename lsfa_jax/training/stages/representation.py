@@ -193,12 +193,12 @@ def shortlist_step(
     logits = model.bind({"params": state.params}).estimates(states, batch.lengths, pool)
     hardness = shortlist.hardness(logits, batch.document_mask)
     label_ids, weights = shortlist.choose(positives, pool, hardness, model.num_labels)
-    rows = label_rows(state.params, model.num_labels, label_ids)
+    rows = label_rows(state.params, model.num_rows, label_ids)
     extra = gather_rows(state.extra, dict.fromkeys(state.extra, label_ids))
     listed = batch._replace(label_ids=shortlist.positions(positives, batch.label_ids))
 
     def loss(params: PyTree, states: Array) -> tuple[Array, dict[str, Array]]:
-        lsfa = model.clone(num_labels=len(label_ids)).bind({"params": params})
+        lsfa = model.clone(num_labels=len(label_ids), label_shards=1).bind({"params": params})
         sums = sums_over_labels(lsfa, states, listed, extra, config.psc, contrast, weights)
         return objective(sums, batch, config.psc, model.num_labels)
 
@@ -298,7 +298,7 @@ class Representation(Stage[Batch]):
 
     def init(self, key: Array, params: PyTree) -> TrainState:
         """Returns the state before the first step; no label has a prototype yet."""
-        shape = self.model.num_labels, self.model.feature_size
+        shape = self.model.num_rows, self.model.feature_size
         extra = {"prototypes": jnp.zeros(shape), "present": jnp.zeros(shape[0], bool)}
         losses = ("bce", "psc") if self.config.psc.weight > 0 else ("bce",)
         return init_state(key, params, self.optimizer, losses, extra, average=True)
@@ -323,7 +323,7 @@ class Representation(Stage[Batch]):
             return state
         sums = collection.collect_features(self.model, join(self._frozen, state.params), self.train, self.mesh)
         extra = {"prototypes": prototypes.prototypes(sums), "present": sums.counts > 0}
-        return replace(state, extra=sharding.replicate(self.mesh, extra))
+        return replace(state, extra=sharding.place(self.mesh, extra, self.model.num_rows))
 
     def step(self, state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
         state = self._step(state, batch, computes_contrast(self.config, epoch), self._frozen)

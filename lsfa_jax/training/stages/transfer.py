@@ -124,7 +124,8 @@ class Transfer(Stage[PairBatch]):
 
     def batches(self, epoch: int, start: int) -> Iterator[PairBatch]:
         features, size = self.features.open(), self.config.pvae.batch_size
-        padded = -(-size // self.mesh.size) * self.mesh.size
+        shards = self.mesh.shape["data"]
+        padded = -(-size // shards) * shards
         order = stream(Stream.TRANSFER_ORDER, self.config.seed, epoch).permutation(len(features))
         for first in range(start * size, len(order), size):
             chosen = order[first : first + size]
