@@ -4,12 +4,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from jax._src.lru_cache import LRUCache
 
 # Four devices on the CPU, set before the first array is created: sharding is tested on every machine.
 jax.config.update("jax_num_cpu_devices", 4)
@@ -62,12 +62,13 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     folder = tmp_path_factory.getbasetemp()
     is_worker = "PYTEST_XDIST_WORKER" in os.environ  # its folder is in that of all workers
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LRUCache, "put", _put_whole)
+        # JAX's method writes a program in place, where another worker could read half of it.
+        patch.setattr("jax._src.lru_cache.LRUCache.put", _put_whole)
         yield training_corpus.compile_into((folder.parent if is_worker else folder) / "compiled")
 
 
-def _put_whole(cache: LRUCache, key: str, program: bytes) -> None:
-    """Stores a program. JAX's method writes it in place, where another worker could read half of it."""
+def _put_whole(cache: Any, key: str, program: bytes) -> None:
+    """Stores a program by an atomic rename."""
     part = Path(cache.path) / f"{key}-{os.getpid()}"
     part.write_bytes(program)
     part.replace(Path(cache.path) / f"{key}-cache")
