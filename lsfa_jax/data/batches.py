@@ -3,7 +3,7 @@
 Shapes: B documents (rows), T words, K label slots of a document, H hidden units a direction, L labels.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -85,6 +85,7 @@ class Batches:
         few_rows: Sequence[int] = (),
         ranked: Ranked | None = None,
         candidates: HostArray | None = None,
+        rows_read: Callable[[int], HostArray] | None = None,
     ) -> None:
         """Sorts documents into buckets.
 
@@ -101,6 +102,8 @@ class Batches:
             ranked: the linear model's lists of the N documents, which the batches carry.
             candidates: int32[N, candidates], the labels that a linear model proposes for each document, best first,
                 each once, -1 where there are fewer.
+            rows_read: returns bool[B], the rows of a batch of B rows whose tokens are read; the others are 0. For one
+                of several processes, which puts only some rows on its devices. None: all.
 
         Raises:
             ValueError: the candidates are of another number of documents, or there are labels from L on.
@@ -108,6 +111,7 @@ class Batches:
         if candidates is not None:
             _check_candidates(candidates, len(split), num_labels)
         self._candidates = candidates
+        self._rows_read = rows_read
         self.split = split
         self._ranked = ranked
         self.num_labels = num_labels
@@ -181,7 +185,8 @@ class Batches:
         document_mask = np.arange(num_rows) < len(rows)
         labels, lengths = self.split.labels, np.zeros(num_rows, np.int32)
         lengths[: len(rows)] = self.split.lengths[rows]
-        tokens, _ = _padded(self.split.tokens, rows, num_rows, self.split.num_rows(num_words))
+        read = rows if self._rows_read is None else np.where(self._rows_read(num_rows)[: len(rows)], rows, -1)
+        tokens, _ = _padded(self.split.tokens, read, num_rows, self.split.num_rows(num_words))
         most = int((labels.offsets[rows + 1] - labels.offsets[rows]).max(initial=0))
         slots = next(size for size in self.slots if size >= most)
         label_ids, counts = _padded(labels, rows, num_rows, slots)
@@ -232,11 +237,14 @@ def _without_small_buckets(bucket_of: np.ndarray, num_buckets: int, batch_size: 
 
 
 def _padded(ragged: Ragged, rows: np.ndarray, num_rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Copies rows into [num_rows, width, ...], padded with 0; returns it and the rows' sizes, int32[num_rows]."""
+    """Copies rows into [num_rows, width, ...], padded with 0; returns it and the rows' sizes, int32[num_rows].
+
+    Number -1 is no row: its place stays 0.
+    """
     padded = np.zeros((num_rows, width, *ragged.values.shape[1:]), ragged.values.dtype)
     sizes = np.zeros(num_rows, np.int32)
-    for place, row in enumerate(rows):
-        entries = ragged.row(row)
+    for place in np.flatnonzero(rows >= 0):
+        entries = ragged.row(rows[place])
         padded[place, : len(entries)] = entries
         sizes[place] = len(entries)
     return padded, sizes

@@ -14,6 +14,7 @@ from lsfa_jax import config
 from lsfa_jax.model import attention, candidate_loss, candidates, label_loss
 from lsfa_jax.model.encoders import Encoder, EncoderShape, LayeredEncoder, make_encoder
 from lsfa_jax.types import Array, DTypeLike, PyTree
+from lsfa_jax.util import sharding
 from lsfa_jax.util.sharding import pad_rows
 
 # Tokens whose attention a CPU computes at a time: with fewer, its products are small; with more, its caches overflow.
@@ -203,7 +204,7 @@ class Lsfa(nn.Module):
     def _tile_size(self) -> label_loss.TileSize:
         # Accelerators compute all documents of a block of labels at a time.
         on_cpu = jax.default_backend() == "cpu"
-        data_shards = jax.local_device_count() // self.label_shards
+        data_shards = len(sharding.devices_of_job()) // self.label_shards
         return label_loss.TileSize(self.label_block, _CPU_TOKENS if on_cpu else 0, data_shards, self.label_shards)
 
     @property

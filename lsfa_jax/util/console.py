@@ -84,6 +84,11 @@ def quiet(active: bool = True) -> Iterator[None]:
         _quiet.reset(before)
 
 
+def mute() -> None:
+    """Prints nothing but errors from now on, in all threads: for a process whose output repeats that of another."""
+    _out.quiet = True
+
+
 def note(text: str) -> None:
     """Prints a line."""
     if not _quiet.get():

@@ -30,6 +30,18 @@ class Interrupted(Exception):  # noqa: N818 - a request of the user, not an erro
 _received: int | None = None
 _is_deferring = False
 _ends_process = False
+_skips_teardown = False
+
+
+def received() -> int:
+    """Returns the number of a signal that has arrived since the last `check`; 0: none."""
+    return _received or 0
+
+
+def receive(signum: int) -> None:
+    """Lets the next `check` raise Interrupted for a signal that arrived elsewhere; 0: none."""
+    global _received
+    _received = signum or _received
 
 
 def check() -> None:
@@ -115,6 +127,12 @@ def second_ends(on_deferred: Callable[[], None], on_second: Callable[[], None]) 
         thread.join(2 * _SECONDS_TO_PRINT)
 
 
+def skip_teardown() -> None:
+    """Lets `run_and_exit` end the process without tearing down the interpreter, whatever the exit code."""
+    global _skips_teardown
+    _skips_teardown = True
+
+
 def run_and_exit(command: Callable[[], int]) -> NoReturn:
     """Calls a command and ends the process with its exit code; after a signal, without tearing down the interpreter.
 
@@ -130,7 +148,7 @@ def run_and_exit(command: Callable[[], int]) -> NoReturn:
         code = 128 + signal.SIGINT
     finally:
         _ends_process = False
-    if isinstance(code, int) and code > 128:
+    if isinstance(code, int) and (code > 128 or _skips_teardown):
         with suppress(KeyboardInterrupt):
             for signum in _SIGNALS:
                 signal.signal(signum, signal.SIG_IGN)

@@ -1,7 +1,8 @@
-"""One mesh over all local devices: batches are sharded over its axis `data`, tables with a row per label over `label`.
+"""One mesh over all devices: batches are sharded over its axis `data`, tables with a row per label over `label`.
 
 The engine is `jit` with sharded arguments: a step is written for the full batch, and the compiler partitions it. One
-device is the mesh of size one, not a second code path.
+device is the mesh of size one, not a second code path. With several processes the mesh has the devices of all of them,
+and each puts its part of an array on its devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,17 +11,23 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
-from lsfa_jax.types import AnyArray, PyTree
+from lsfa_jax.types import AnyArray, Array, HostArray, PyTree
+from lsfa_jax.util import processes
 from lsfa_jax.util.console import UserError
 
 Tree = TypeVar("Tree")
 
 
+def devices_of_job() -> list[jax.Device]:
+    """Returns the devices of all processes of the job, in the order of the processes."""
+    return jax.devices() if processes.count() > 1 else jax.local_devices()
+
+
 def make_mesh(devices: Sequence[jax.Device] | None = None, labels: int = 1) -> Mesh:
-    """Returns the mesh of the given devices, by default all local ones, with axes `data` and `label`.
+    """Returns the mesh of the given devices, by default all of the job, with axes `data` and `label`.
 
     Args:
         devices: N x M of them.
@@ -29,7 +36,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, labels: int = 1) -> M
     Raises:
         UserError: M does not divide the number of devices.
     """
-    devices = jax.local_devices() if devices is None else devices
+    devices = devices_of_job() if devices is None else devices
     if len(devices) % labels:
         raise UserError(f"--devices.labels {labels}: expected a divisor of the number of devices, {len(devices)}")
     shape = len(devices) // labels, labels
@@ -39,17 +46,45 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, labels: int = 1) -> M
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
     """Puts a copy of each array on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    return put(tree, NamedSharding(mesh, P()))
 
 
 def shard_batch(mesh: Mesh, tree: Tree) -> Tree:
     """Splits the first axis of each array over the axis `data`; its size must be a multiple of that of the axis."""
-    return jax.device_put(tree, NamedSharding(mesh, P("data")))
+    return put(tree, NamedSharding(mesh, P("data")))
 
 
 def place(mesh: Mesh, tree: Tree, num_rows: int) -> Tree:
     """Splits the arrays with `num_rows` rows, one per label, over the axis `label`; copies others to every device."""
-    return jax.device_put(tree, jax.tree.map(lambda x: _placement(mesh, x, num_rows), tree))
+    return put(tree, jax.tree.map(lambda x: _placement(mesh, x, num_rows), tree))
+
+
+def put(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Puts arrays on the devices of `shardings`, one for all or a tree of them; all processes have the same arrays."""
+    if processes.count() == 1:
+        return jax.device_put(tree, shardings)
+    if isinstance(shardings, Sharding):
+        return jax.tree.map(lambda x: _put(x, shardings), tree)
+    return jax.tree.map(_put, tree, shardings)
+
+
+def _put(x: PyTree, sharding: Sharding) -> Array:
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+    # jax.device_put would send the values, to compare them with those of the other processes.
+    on_host = np.asarray(x)
+    return jax.make_array_from_callback(on_host.shape, sharding, lambda index: on_host[index])
+
+
+def rows_of_process(mesh: Mesh, num_rows: int) -> HostArray:
+    """Returns bool[num_rows]: which rows of a batch are on devices of this process."""
+    indices = NamedSharding(mesh, P("data")).addressable_devices_indices_map((num_rows,))
+    mine = np.zeros(num_rows, bool)
+    for index in indices.values():
+        mine[index] = True
+    return mine
 
 
 def abstract(mesh: Mesh, tree: Tree, num_rows: int) -> Tree:
@@ -121,5 +156,12 @@ def pmapped(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Copies a tree of arrays from the devices to NumPy arrays."""
-    return jax.tree.map(np.asarray, jax.device_get(tree))
+    """Copies a tree of arrays from the devices, of all processes, to NumPy arrays in each."""
+    return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(_gathered, tree)))
+
+
+def _gathered(x: PyTree) -> PyTree:
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+        return x
+    assert isinstance(x.sharding, NamedSharding)
+    return jax.device_put(x, NamedSharding(x.sharding.mesh, P()))

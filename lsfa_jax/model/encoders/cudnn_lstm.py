@@ -9,13 +9,14 @@ from jax.experimental import rnn
 from jax.extend import backend
 
 from lsfa_jax.types import Array, Params
+from lsfa_jax.util import sharding
 
 
 def is_available() -> bool:
     """Whether JAX computes on one NVIDIA GPU; XLA does not split a call of cuDNN over several."""
     return (
         jax.default_backend() == "gpu"
-        and jax.local_device_count() == 1
+        and len(sharding.devices_of_job()) == 1
         and "cuda" in backend.get_backend().platform_version.lower()
     )
 
