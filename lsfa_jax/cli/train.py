@@ -12,6 +12,7 @@ from lsfa_jax.cli import common
 from lsfa_jax.config import (
     STAGES,
     Config,
+    Section,
     Stage,
     chosen_for,
     dataset_names,
@@ -27,6 +28,15 @@ from lsfa_jax.config import (
 )
 from lsfa_jax.util import console, duration, interrupts
 from lsfa_jax.util.console import UserError
+
+
+class Distributed(Section):
+    """The processes that train one model together; found by themselves under SLURM, Open MPI and in a TPU pod."""
+
+    coordinator: str = Field("", description="HOST:PORT of process 0; auto: JAX asks the cluster for everything.")
+    processes: int | None = Field(None, ge=1, description="How many there are.")
+    process: int | None = Field(None, ge=0, description="The number of this one, from 0.")
+    timeout: int = Field(300, ge=1, description="Seconds within which all have to start.")
 
 
 class TrainArguments(Config):
@@ -52,6 +62,7 @@ class TrainArguments(Config):
     stages: tuple[Stage, ...] = Field(
         STAGES, description="Consecutive stages to run; earlier ones must be complete in the run folder."
     )
+    distributed: Distributed = Distributed()
 
     def settings(self) -> Config:
         """Returns the settings alone, without the options of this command."""
@@ -124,9 +135,10 @@ def with_encoder(arguments: TrainArguments, argv: Sequence[str]) -> list[str]:
     """Returns the command line behind the options of the encoder that suits the corpus; given ones win."""
     from lsfa_jax.data.load import load_corpus
     from lsfa_jax.training import encoder_choice
+    from lsfa_jax.util import processes
 
     seconds = duration.parse(arguments.time_limit, "--time-limit")
-    values = encoder_choice.settings(load_corpus(arguments.settings()), seconds)
+    values = processes.from_first(lambda: encoder_choice.settings(load_corpus(arguments.settings()), seconds))
     return [*(word for name, value in values.items() for word in (f"--{name}", str(value))), *argv]
 
 
@@ -231,9 +243,18 @@ def _command(argv: list[str], prog: str) -> None:
     arguments = parse(argv, prog)
     duration.parse(arguments.time_limit, "--time-limit")
     # Imported late, so that --help and a wrong option are answered at once.
-    from lsfa_jax.util import compilation_cache
+    from lsfa_jax.util import processes
 
-    arguments = _with_output(arguments)
+    job = arguments.distributed
+    with processes.joined(job.coordinator, job.processes, job.process, job.timeout):
+        _train_in_job(arguments, argv, prog, started)
+
+
+def _train_in_job(arguments: TrainArguments, argv: list[str], prog: str, started: float) -> None:
+    from lsfa_jax.util import compilation_cache, processes
+
+    output = processes.from_first(lambda: _with_output(arguments).output)
+    arguments = arguments.model_copy(update={"output": output})
     compilation_cache.keep_on_disk()
     # Before the block below: an import that a signal interrupts cannot be repeated.
     from lsfa_jax.training.run_folder import RunFolder, how_to_resume

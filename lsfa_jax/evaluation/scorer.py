@@ -25,7 +25,7 @@ from lsfa_jax.evaluation.ranking import NUM_RANKED, Bools
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD, GRID
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.model.top_k import top_k
-from lsfa_jax.util import interrupts, sharding
+from lsfa_jax.util import processes, sharding
 from lsfa_jax.util.console import progress
 
 Out = TypeVar("Out")
@@ -208,6 +208,6 @@ def over_split(
         computed: Iterator[Any] = ((batch, compute(placed)) for batch, placed in loaded)
         # The device works on the next batch while the host handles this one.
         for (batch, out), _ in pairwise(chain(computed, [None])):
-            interrupts.check()
-            yield batch, jax.device_get(out)
+            processes.check_interrupts()
+            yield batch, sharding.to_host(out)
             advance(int(batch.document_mask.sum()))

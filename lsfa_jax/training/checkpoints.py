@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from lsfa_jax.training.state import TrainState
 from lsfa_jax.types import PyTree
+from lsfa_jax.util import sharding
 from lsfa_jax.util.console import UserError
 
 # Orbax logs every file that it writes, and each error with its traceback before it raises it.
@@ -115,7 +115,7 @@ class Checkpoints:
                 f"{self.folder}/{number}: the checkpoint cannot be read with these settings ({_first_line(error)})"
             ) from error
         losses = {
-            name: jax.device_put(np.asarray(saved.get(name, 0.0), total.dtype), total.sharding)
+            name: sharding.put(np.asarray(saved.get(name, 0.0), total.dtype), total.sharding)
             for name, total in abstract.loss_sums.items()
         }
         return replace(state, loss_sums=losses)

@@ -18,7 +18,7 @@ from lsfa_jax.model import prototypes
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.training.sparse_step import unique_rows
 from lsfa_jax.types import Array, DTypeLike, PyTree
-from lsfa_jax.util import sharding
+from lsfa_jax.util import processes, sharding
 from lsfa_jax.util.array_file import ArrayFile
 
 BatchSink = Callable[..., None]
@@ -135,8 +135,11 @@ class HeadFeatures:
 
     @contextmanager
     def filling(self) -> Iterator[BatchSink]:
-        """Yields the function that stores a batch of the split; the file exists once the block has ended."""
-        if not len(self):
+        """Yields the function that stores a batch of the split; the file exists once the block has ended.
+
+        Of several processes, the first writes it.
+        """
+        if not len(self) or not processes.is_first():
             yield lambda batch, states, features: None
             return
         with self._file.filling() as array:

@@ -83,7 +83,7 @@ def classifiers(moments: Moments, counts: HostArray, num_documents: int) -> tupl
     Returns:
         float32[L, D], the weights; float32[L], the biases without the log odds.
     """
-    total, products, by_label = (np.asarray(x, np.float64) for x in (moments.total, moments.products, moments.by_label))
+    by_label, total, products = (np.asarray(x, np.float64) for x in sharding.to_host(moments))
     mean = total / num_documents
     covariance = products / num_documents - np.outer(mean, mean)
     size = len(mean)

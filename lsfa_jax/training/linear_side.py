@@ -21,7 +21,7 @@ from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.sparse import linear
 from lsfa_jax.sparse.linear import Kind, LinearModel
-from lsfa_jax.util import atomic, interrupts
+from lsfa_jax.util import atomic, interrupts, processes
 from lsfa_jax.util.console import UserError, note, progress, warn
 
 # A tree is drawn at random; the machines are preferred unless it is better by more than this, in N@5 on validation.
@@ -76,8 +76,17 @@ def train(config: Config, corpus: Corpus, num_candidates: int, folder: Path, adv
     Raises:
         UserError: a model cannot be written, or what is kept of one is damaged.
     """
-    trained: dict[Kind, LinearModel] = {}
-    lists: dict[Kind, dict[str, Ranked]] = {}
+    kinds = processes.from_first(lambda: _train_missing(config, corpus, num_candidates, folder, advice))
+    if not kinds:
+        return None
+    read = {kind: _read(folder / kind) for kind in kinds}
+    lists = {kind: of_splits for kind, (_, of_splits) in read.items()}
+    return LinearSide(read[_best(corpus, lists)][0], lists)
+
+
+def _train_missing(config: Config, corpus: Corpus, num_candidates: int, folder: Path, advice: str) -> list[Kind]:
+    """Trains and writes the models that are not in the folder yet; returns those that are in it then."""
+    trained = []
     for kind in _kinds(config, corpus):
         if not (folder / kind).is_dir():
             try:
@@ -87,10 +96,8 @@ def train(config: Config, corpus: Corpus, num_candidates: int, folder: Path, adv
                 warn(f"no {linear.TITLES[kind]}: {error}")
                 continue
             _write(folder / kind, *new, advice)
-        trained[kind], lists[kind] = _read(folder / kind)
-    if not trained:
-        return None
-    return LinearSide(trained[_best(corpus, lists)], lists)
+        trained.append(kind)
+    return trained
 
 
 def _kinds(config: Config, corpus: Corpus) -> list[Kind]:

@@ -15,7 +15,7 @@ from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation, mean_losses
 from lsfa_jax.types import PyTree
-from lsfa_jax.util import compilation_cache, interrupts, known_sums
+from lsfa_jax.util import compilation_cache, interrupts, known_sums, processes
 from lsfa_jax.util.console import UserError, note, progress
 from lsfa_jax.util.duration import in_words
 
@@ -104,7 +104,7 @@ def run(
                     state = _validate(stage, state, step, meter, folder)
                 if _is_over(stage, state, step):
                     break
-                interrupts.check()
+                processes.check_interrupts()
                 epoch = step // stage.steps_per_epoch + 1
                 if step % stage.steps_per_epoch == 0:
                     state = stage.before_epoch(state, epoch)
@@ -118,7 +118,7 @@ def run(
                 queued = state.step + 0
                 advance(meter.items(1), meter.status(stage, state, step), compiling())
                 meter.estimate(stage, step, bool(compiling()), advice)
-                if checkpoints and checkpoints.due():
+                if checkpoints and processes.from_first(checkpoints.due):
                     _save(stage, state, step, checkpoints)
                     meter.restart_step()
         except interrupts.Interrupted:
@@ -186,6 +186,8 @@ def _validate(stage: Stage, state: TrainState, step: int, meter: "_Meter", folde
     """Validates the state, appends a line to the history and prints the metrics."""
     losses, speed = _finite_losses(stage, state, step), meter.speed(stage, step)
     params, metrics = stage.validate(state) or (None, {})
+    # Hosts of different kinds may round differently, and all have to keep the same weights.
+    metrics = processes.from_first(lambda: metrics)
     epoch = step / stage.steps_per_epoch
     if folder:
         line = {"stage": stage.name, "step": step, "epoch": epoch} | losses | speed

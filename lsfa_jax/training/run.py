@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lsfa_jax.config import NAMED_ENCODERS, NAMED_VECTORS, STAGES, Config, Stage
+from lsfa_jax.config import NAMED_ENCODERS, NAMED_VECTORS, STAGES, Config, Stage, to_toml
 from lsfa_jax.data.batches import Batches, length_buckets
 from lsfa_jax.data.corpus import AnySplit, Corpus
 from lsfa_jax.data.load import load_corpus
@@ -53,7 +54,7 @@ from lsfa_jax.training.stages.transfer import Transfer
 from lsfa_jax.training.state import TrainState, best_params
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.types import Array, PyTree
-from lsfa_jax.util import compilation_cache, console, interrupts, sharding
+from lsfa_jax.util import compilation_cache, console, interrupts, processes, sharding
 from lsfa_jax.util.console import UserError, note, plural, warn
 from lsfa_jax.util.random_streams import Stream
 from lsfa_jax.util.random_streams import key as random_key
@@ -88,13 +89,16 @@ def train(
         UserError: the data, the settings or the run folder are invalid; the message names the file or the option.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
+    _check_processes(config, seconds)
     deadline = time.monotonic() + seconds
     stages = run_folder.consecutive(stages)
     if config.candidates == "tree" and config.linear == "none":
         raise UserError("--candidates tree: a linear model proposes them; leave out --linear none")
     folder = RunFolder(output)
     started = folder.read_config() if folder.config_file.is_file() else None
-    config = precision.resolved(run_folder.with_absolute_paths(config), started)
+    config = run_folder.with_absolute_paths(config)
+    chosen_precision = processes.from_first(lambda: precision.resolved(config, started).precision)
+    config = config.model_copy(update={"precision": chosen_precision})
     chosen = policy.SETTINGS if chosen is None else chosen
     if started is not None:
         config = policy.kept(config, started, chosen)
@@ -102,6 +106,8 @@ def train(
             config = config.model_copy(update={"candidates": started.candidates})
     if not folder.config_file.is_file():
         run_folder.check_can_start(folder, config, stages, resume)  # before the folder is created
+    # From the next line on the first process may write into the folder.
+    processes.same_everywhere(_versions() | {"settings": to_toml(config), "stages": f"{stages}, resume: {resume}"})
 
     def on_deferred() -> None:
         note("Saving and stopping after this step; a second signal (Ctrl-C) ends at once")
@@ -111,7 +117,8 @@ def train(
         console.error(run_folder.how_to_resume(folder))
 
     with interrupts.second_ends(on_deferred, on_second), folder.in_use():
-        run_folder.check_can_start(folder, config, stages, resume)
+        if processes.is_first():
+            run_folder.check_can_start(folder, config, stages, resume)
         run = _prepare(config, folder, stages, resume, save_every, chosen, deadline)
         try:
             with interrupts.deferred():
@@ -134,18 +141,38 @@ def _prepare(
     make_mesh(config)  # raises where the settings do not divide the devices
     if folder.config_file.is_file():
         _check_places(config)
-    corpus = load_corpus(config)
+    corpus = processes.first(lambda: load_corpus(config))
     _check_documents(corpus)
     if not folder.config_file.is_file():
         config = policy.resolved(config, corpus, chosen)
-    encoder = initial_encoder(config, corpus)
+    encoder = processes.first(lambda: initial_encoder(config, corpus))
     partition.split({"encoder": encoder.params}, config.encoder)  # raises where there are fewer layers
     digests = content.digests(corpus, encoder)
     folder.check_content(corpus.words, corpus.labels, digests, config)
+    processes.same_everywhere(digests)
     run_folder.drop_stages(folder, config, stages, resume)
     folder.create(config, corpus, digests)
+    processes.wait()
     note(f"Run folder: {folder.path}")
     return Run(config, corpus, encoder, folder, save_every, deadline, chosen)
+
+
+def _check_processes(config: Config, seconds: float) -> None:
+    """Raises UserError where settings are for one process alone."""
+    if processes.count() == 1:
+        return
+    if math.isfinite(seconds):
+        raise UserError("--time-limit: not with several processes; set --representation.epochs")
+    if config.adjust.cache_states == "yes":
+        raise UserError("--adjust.cache-states yes: not with several processes; leave it out")
+
+
+def _versions() -> dict[str, str]:
+    """Returns what has to be the same in all processes beside the settings."""
+    packages = ("lsfa_jax", "jax", "jaxlib", "orbax-checkpoint")
+    return {f"version of {name}": version(name) for name in packages} | {
+        "number of devices": str(jax.local_device_count())
+    }
 
 
 def _check_places(config: Config) -> None:
@@ -223,7 +250,7 @@ class Run:
                 for name in run_folder.HIDDEN_SPLITS
             }
         self.groups = groups.head_and_tail(groups.head_of_all_labels(corpus, self.is_head))
-        self.metrics = folder.read_metrics() | {
+        self.metrics = processes.from_first(folder.read_metrics) | {
             "dataset": corpus.name,
             "split": {name: len(split) for name, split in self.splits.items()},
             "num_labels": corpus.num_labels,
@@ -284,6 +311,7 @@ class Run:
             self.mesh.shape["data"],
             ranked=ranked,
             candidates=self._candidates.get(name),
+            rows_read=functools.partial(sharding.rows_of_process, self.mesh) if processes.count() > 1 else None,
         )
 
     def _placed(self, tree: Tree) -> Tree:
@@ -441,8 +469,9 @@ class Run:
             warn(f"the contrastive loss was not used in {epochs:.3g} epochs: lower --psc.start-epoch")
 
     def _keeps_states(self, states: TokenStates) -> bool:
+        # Of several processes, each would need the states of all documents.
         settings = self.config.adjust
-        return not settings.encoder_dropout and states.keep_on_disk(settings.cache_states)
+        return processes.count() == 1 and not settings.encoder_dropout and states.keep_on_disk(settings.cache_states)
 
     def _collect(self, params: Params, batches: Batches, *files: HeadFeatures | TokenStates) -> prototypes.FeatureSums:
         """Sums the features of a split in one pass of the encoder, which also fills `files`."""
@@ -450,7 +479,9 @@ class Run:
             sinks = [stack.enter_context(file.filling()) for file in files]
             dtypes = [file.dtype for file in files if isinstance(file, TokenStates)]
             dtype = dtypes[0] if dtypes else None
-            return collect_features(self.model, params, batches, self.mesh, *sinks, states_dtype=dtype)
+            sums = collect_features(self.model, params, batches, self.mesh, *sinks, states_dtype=dtype)
+        processes.wait()
+        return sums
 
     def _encoded(self, params: Params, name: str, batches: Batches, ranked: Ranked | None = None) -> Batches:
         """Returns batches of a split's stored token states; if states are not stored, the given batches of words."""
@@ -480,7 +511,8 @@ class Run:
 
         sums = zero_sums(self.model, self.mesh)
         with self._checkpoints(stage.name) as checkpoints:
-            if not checkpoints.is_complete() and not (checkpoints.exists and features_file.exists()):
+            has_features = processes.from_first(features_file.exists)
+            if not checkpoints.is_complete() and not (checkpoints.exists and has_features):
                 states = self.token_states["train"]
                 also = keep_states and self._keeps_states(states) and not states.decided
                 # The states of a frozen encoder are stored already.
@@ -490,7 +522,8 @@ class Run:
                     checkpoints.save(init(sums))
             state = self._run_stage(stage, lambda: init(sums), checkpoints)
         # Also after a run that was killed between the stage's last checkpoint and this line.
-        features_file.unlink(missing_ok=True)
+        if processes.is_first():
+            features_file.unlink(missing_ok=True)
         if trains and "pvae" not in self.metrics:
             tail = np.flatnonzero(~self.is_head & (self.corpus.label_counts > 0))
             self.metrics["pvae"] = transfer.diagnose(self.pvae, state, tail, self._key(Stream.AUGMENTATION))
@@ -520,7 +553,8 @@ class Run:
             key=self._key(Stream.AUGMENTATION),
         )
         # A label without training documents has no prototype, so no features are generated for it.
-        in_tail = ~self.is_head & (np.asarray(sums.counts)[: len(self.is_head)] > 0) & self.is_head.any()
+        counts = sharding.to_host(sums.counts)[: len(self.is_head)]
+        in_tail = ~self.is_head & (counts > 0) & self.is_head.any()
         with self._checkpoints(Adjustment.name) as checkpoints:
             train, validation = self.train, self.validation
             if not checkpoints.is_complete():
@@ -604,8 +638,9 @@ class Run:
                 f"{later} is behind {earlier} on validation ({select} {after:.2f}, was {before:.2f}): the weights of "
                 f"{earlier} are kept"
             )
-        self.metrics["kept"] = earlier if after < before else later
-        return bool(after >= before)
+        is_better = processes.from_first(lambda: bool(after >= before))
+        self.metrics["kept"] = later if is_better else earlier
+        return is_better
 
     def _fuse(self, params: Params, linear: LinearSide) -> None:
         """Fits the fused score, measures it and writes the model with it."""
@@ -668,7 +703,8 @@ class Run:
             linear=linear.model if linear and uses_linear else None,
             fusion=params.get("fusion"),
         )
-        model_folder.write(self.folder.path, trained)
+        if processes.is_first():
+            model_folder.write(self.folder.path, trained)
 
 
 def make_mesh(config: Config) -> Mesh:

@@ -5,12 +5,10 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from lsfa_jax.config import (
     NAMED_ENCODERS,
@@ -25,7 +23,7 @@ from lsfa_jax.config import (
 )
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.training import content, model_folder
-from lsfa_jax.util import atomic
+from lsfa_jax.util import atomic, processes, sharding
 from lsfa_jax.util.console import UserError, note
 from lsfa_jax.util.folder_lock import FolderLock
 
@@ -42,7 +40,7 @@ HIDDEN_SPLITS = ("train", "validation")
 
 
 class RunFolder:
-    """Files of one run; each is written atomically."""
+    """Files of one run; each is written atomically. Of several processes only the first writes and holds the lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,7 +53,7 @@ class RunFolder:
         Raises:
             UserError: another process writes into the folder; the message names it.
         """
-        with self._lock.held("choose another --output"):
+        with self._lock.held("choose another --output") if processes.is_first() else nullcontext():
             yield
 
     @property
@@ -142,12 +140,14 @@ class RunFolder:
         environment = {
             "python": platform.python_version(),
             "packages": {name: version(name) for name in _PACKAGES},
-            "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()],
+            "devices": [f"{device.platform}: {device.device_kind}" for device in sharding.devices_of_job()],
+            "processes": processes.count(),
             "machine": platform.platform(),
             "git_commit": _git_commit(),
             "seed": config.seed,
         }
-        model_folder.invalidate(self.path)
+        if processes.is_first():
+            model_folder.invalidate(self.path)
         # The settings first: a run that is killed after this can be resumed.
         self.write_config(config)
         for name, text in model_folder.text_files(corpus.words, corpus.labels, corpus.tokenizer).items():
@@ -189,6 +189,8 @@ class RunFolder:
 
     def append_history(self, line: dict[str, Any]) -> None:
         """Adds a line to history.jsonl."""
+        if not processes.is_first():
+            return
         path = self.path / "history.jsonl"
         with atomic.errors(path, model_folder.ADVICE), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -196,7 +198,7 @@ class RunFolder:
     def drop_history(self, stage: str, after: int) -> None:
         """Removes the lines of a stage after a step; a resumed run writes them again."""
         path = self.path / "history.jsonl"
-        if not path.is_file():
+        if not processes.is_first() or not path.is_file():
             return
         kept = []
         for text in path.read_text(encoding="utf-8").splitlines():
@@ -209,7 +211,8 @@ class RunFolder:
         self._write("history.jsonl", "".join(kept))
 
     def _write(self, name: str, text: str) -> None:
-        atomic.write_text(self.path / name, text, model_folder.ADVICE)
+        if processes.is_first():
+            atomic.write_text(self.path / name, text, model_folder.ADVICE)
 
 
 def consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -292,7 +295,7 @@ def how_to_resume(folder: RunFolder) -> str:
 
 def drop_stages(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
     """Removes from a run the results of stages that run again from their start, and of the stages after them."""
-    if not folder.config_file.is_file():
+    if not processes.is_first() or not folder.config_file.is_file():
         return
     restarted = () if resume else STAGES[STAGES.index(stages[0]) :]
     for stage in restarted:

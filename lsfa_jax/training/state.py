@@ -11,6 +11,7 @@ from flax import struct
 
 from lsfa_jax.training.optimizer import add_to_mean
 from lsfa_jax.types import Array, PyTree
+from lsfa_jax.util import sharding
 
 
 @struct.dataclass
@@ -137,7 +138,7 @@ def after_validation(state: TrainState, params: PyTree, score: float) -> TrainSt
 
     def placed(value: float, old: Array) -> Array:
         # On the devices of the old value: another sharding would compile the next step again.
-        return jax.device_put(np.asarray(value, old.dtype), old.sharding)
+        return sharding.put(np.asarray(value, old.dtype), old.sharding)
 
     return replace(
         state,

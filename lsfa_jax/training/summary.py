@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.evaluation.groups import head_of_all_labels
+from lsfa_jax.util import sharding
 from lsfa_jax.util.console import note, plural, table
 
 _METRICS = ("P@1", "P@3", "P@5", "N@5", "PSP@5")
@@ -28,9 +28,10 @@ def print_start(config: Config, corpus: Corpus, train: Batches, is_head: np.ndar
         + (f"{corpus.pieces.size:,} word pieces" if corpus.pieces else f"{len(corpus.words):,} words")
     )
     unit = "word pieces" if corpus.pieces else "words"
-    kinds = sorted({device.device_kind for device in jax.local_devices()})
+    devices = sharding.devices_of_job()
+    kinds = sorted({device.device_kind for device in devices})
     note(
-        f"Devices: {jax.local_device_count()} x {', '.join(kinds)}; {config.precision}; texts padded to "
+        f"Devices: {len(devices)} x {', '.join(kinds)}; {config.precision}; texts padded to "
         f"{', '.join(map(str, train.buckets))} {unit}, {train.padding:.2f} computed {unit} for each real one"
     )
     if shortlist_size:

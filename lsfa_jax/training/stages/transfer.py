@@ -171,9 +171,15 @@ def diagnose(model: pvae.Pvae, state: TrainState, label_ids: np.ndarray, key: Ar
     sums: prototypes.FeatureSums = state.extra["sums"]
     variables = {"params": state.params} | state.extra["constants"]
     centres = prototypes.prototypes(sums)[label_ids]
-    errors, generated = map(np.asarray, _generated_statistics(model, variables, label_ids, centres, key))
-    counted = np.asarray(sums.counts)[label_ids] > 1
-    real = np.asarray(prototypes.variances(sums))[label_ids][counted].sum()
+    errors, generated, counts, variances = sharding.to_host(
+        (
+            *_generated_statistics(model, variables, label_ids, centres, key),
+            sums.counts,
+            prototypes.variances(sums),
+        )
+    )
+    counted = counts[label_ids] > 1
+    real = variances[label_ids][counted].sum()
     return {
         "relative_mean_error": float(errors.mean()),
         "variance_ratio": float(generated[counted].sum() / real) if real > 0 else 0.0,
