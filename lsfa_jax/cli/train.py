@@ -37,6 +37,7 @@ class Distributed(Section):
     processes: int | None = Field(None, ge=1, description="How many there are.")
     process: int | None = Field(None, ge=0, description="The number of this one, from 0.")
     timeout: int = Field(300, ge=1, description="Seconds within which all have to start.")
+    heartbeat: int = Field(30, ge=1, description="Seconds without a sign of life after which one counts as dead.")
 
 
 class TrainArguments(Config):
@@ -246,7 +247,7 @@ def _command(argv: list[str], prog: str) -> None:
     from lsfa_jax.util import processes
 
     job = arguments.distributed
-    with processes.joined(job.coordinator, job.processes, job.process, job.timeout):
+    with processes.joined(job.coordinator, job.processes, job.process, job.timeout, job.heartbeat):
         _train_in_job(arguments, argv, prog, started)
 
 

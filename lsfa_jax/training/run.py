@@ -229,6 +229,7 @@ class Run:
         self._deadline, self._chosen, self._started = deadline, chosen, time.monotonic()
         self.initial_encoder = encoder
         self.mesh = make_mesh(config)
+        sharding.connect(self.mesh)
         self.is_head = np.asarray(prototypes.is_head(corpus.label_counts, config.pvae.head_threshold))
         self.splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
         self._inputs: dict[str, AnySplit] = dict(self.splits)

@@ -28,9 +28,6 @@ from lsfa_jax.util.interrupts import Interrupted
 
 T = TypeVar("T")
 
-# JAX ends all processes when one has not answered for so many seconds.
-_SECONDS_TO_ANSWER = 30
-
 # A bound for one process to wait for another that works, such as on preparing a large corpus.
 _SECONDS_TO_AGREE = 24 * 3600
 
@@ -173,7 +170,11 @@ def same_everywhere(values: Mapping[str, str]) -> None:
 
 @contextmanager
 def joined(
-    coordinator: str = "", number: int | None = None, index: int | None = None, timeout: int = 300
+    coordinator: str = "",
+    number: int | None = None,
+    index: int | None = None,
+    timeout: int = 300,
+    heartbeat: int = 30,
 ) -> Iterator[None]:
     """Joins the processes of a job within the block; all of them end together.
 
@@ -185,12 +186,13 @@ def joined(
         number: of processes.
         index: of this process, from 0.
         timeout: seconds within which all processes have to start.
+        heartbeat: seconds without a sign of life after which a process counts as dead: JAX aborts the others then.
 
     Raises:
         UserError: the arguments do not fit, or another process of the job is lost.
     """
     global _job
-    _job = _start(coordinator, number, index, timeout)
+    _job = _start(coordinator, number, index, timeout, heartbeat)
     if _job is None:
         yield
         return
@@ -205,12 +207,12 @@ def joined(
         _part(_job)
         raise
     except BaseException as error:
-        _fail(_job, error)
+        _fail(_job, error, heartbeat)
     finally:
         _job = None
 
 
-def _start(coordinator: str, number: int | None, index: int | None, timeout: int) -> _Job | None:
+def _start(coordinator: str, number: int | None, index: int | None, timeout: int, heartbeat: int) -> _Job | None:
     options: dict[str, Any] = {}
     if (coordinator, number, index) == ("", None, None):
         if not _is_in_job():
@@ -244,8 +246,8 @@ def _start(coordinator: str, number: int | None, index: int | None, timeout: int
         jax.distributed.initialize(
             **options,
             initialization_timeout=timeout + 60,
-            heartbeat_timeout_seconds=_SECONDS_TO_ANSWER,
-            shutdown_timeout_seconds=_SECONDS_TO_ANSWER,
+            heartbeat_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=heartbeat,
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(f"--distributed: JAX cannot start the job ({_first_line(error)})") from error
@@ -274,14 +276,14 @@ def _part(job: _Job) -> None:
     jax.distributed.shutdown()
 
 
-def _fail(job: _Job, error: BaseException) -> None:
+def _fail(job: _Job, error: BaseException, heartbeat: int) -> None:
     """Ends the other processes and raises the error again; UserError where it is about another process."""
     # JAX's shutdown waits for processes that may have ended.
     interrupts.skip_teardown()
     if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
         console.error("the job has stopped: a process may have ended")
         # Meanwhile `watch` learns of an error of another process, or JAX that one no longer answers.
-        time.sleep(_SECONDS_TO_ANSWER + _SECONDS_TO_FOLLOW)
+        time.sleep(heartbeat + _SECONDS_TO_FOLLOW)
         error = UserError(f"the processes of the job cannot reach each other ({_first_line(error)})")
     code, what = 1, f"{type(error).__name__}: {error}"
     if isinstance(error, UserError):

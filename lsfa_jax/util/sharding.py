@@ -11,6 +11,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
@@ -44,6 +45,25 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, labels: int = 1) -> M
     return jax.make_mesh(shape, ("data", "label"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
+def connect(mesh: Mesh) -> None:
+    """Lets the processes of the job meet in a collective over each axis of the mesh.
+
+    Gloo, which connects CPUs, gives up when two processes come to the first collective of their devices more than 30
+    seconds apart, such as when one compiles a step while the other loads it from the disk. It waits in later ones.
+    """
+    if processes.count() == 1:
+        return
+    processes.wait()
+
+    def meet(x: Array) -> Array:
+        return jax.lax.psum(x, ("data", "label")) + jax.lax.psum(x, "data") + jax.lax.psum(x, "label")
+
+    each = P("data", "label")
+    one = _put(np.ones(tuple(mesh.shape.values()), np.float32), NamedSharding(mesh, each))
+    jax.block_until_ready(jax.jit(jax.shard_map(meet, mesh=mesh, in_specs=each, out_specs=each))(one))
+    multihost_utils.sync_global_devices("lsfa_jax")
+
+
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
     """Puts a copy of each array on every device."""
     return put(tree, NamedSharding(mesh, P()))
@@ -69,7 +89,8 @@ def put(tree: PyTree, shardings: PyTree) -> PyTree:
 
 
 def _put(x: PyTree, sharding: Sharding) -> Array:
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    is_traced = isinstance(x, jax.core.Tracer)
+    if is_traced or (isinstance(x, jax.Array) and not x.is_fully_addressable):
         return jax.device_put(x, sharding)
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from lsfa_jax.training import model_folder, precision, run
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
-from tests import training_corpus
+from tests import job, training_corpus
 from tests.training import runs
 from tests.training.runs import assert_same_run, history, last_state, metrics
 
@@ -463,3 +464,38 @@ def test_classifiers_start_where_every_label_has_the_mean_frequency(tiny, rows):
     # Eq. 5 of the paper has no bias.
     without = {"weights": np.ones((rows, 5))}
     assert run.start_at_prior(without, training_corpus.config(), tiny) is without
+
+
+@slow
+def test_two_processes_killed_stopped_and_resumed_give_the_model_of_one(finished, tmp_path):
+    folder, compiled = tmp_path / "job", tmp_path / "compiled"
+    resumed = ("--output", folder, "--resume")
+    # In the second epoch of stage 1.
+    settings = ("--config", finished.folder / "config.toml", "--output", folder, "--save-every", 0)
+    first, second = job.run(settings, compiled, call=14, signum=signal.SIGKILL)
+    assert second.code == -signal.SIGKILL
+    assert first.code not in (0, -signal.SIGKILL)
+    assert "unhealthy (stopped sending heartbeats):\n1\n" in first.err
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"representation"}
+
+    # In the first pass after stage 1.
+    stopped = job.run((*resumed, "--save-every", 0), compiled, call=35, signum=signal.SIGTERM)
+    assert [process.code for process in stopped] == [143, 143]
+    assert "representation epoch 1/3" in stopped[0].out
+    assert "Interrupted, everything is saved" in stopped[0].out
+    assert "transfer epoch" not in stopped[0].out
+
+    ended = job.run(resumed, compiled)
+    assert [process.code for process in ended] == [0, 0]
+    assert "representation epoch" not in ended[0].out
+    assert all("epoch" not in process.out + process.err for process in (second, stopped[1], ended[1]))
+    for actual, expected in zip(history(folder), history(finished.folder), strict=True):
+        assert actual.pop("validation", {}) == pytest.approx(expected.pop("validation", {}), rel=1e-4)
+        assert actual == pytest.approx(expected, rel=1e-4, abs=1e-5) | {"stage": expected["stage"]}
+    measured = metrics(folder)["stages"]
+    for stage, of_splits in finished.metrics["stages"].items():
+        for split in ("validation", "test"):
+            for group in ("head", "tail"):
+                assert measured[stage][split].pop(group) == pytest.approx(of_splits[split][group], rel=1e-4)
+    actual, expected = (model_folder.read(path).params for path in (folder, finished.folder))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), actual, expected)
