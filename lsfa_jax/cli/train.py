@@ -31,7 +31,7 @@ from lsfa_jax.util.console import UserError
 
 
 class Distributed(Section):
-    """The processes that train one model together; found by themselves under SLURM, Open MPI and in a TPU pod."""
+    """The processes that train one model together. SLURM, Open MPI and GKE's TPU pods describe them without options."""
 
     coordinator: str = Field("", description="HOST:PORT of process 0; auto: JAX asks the cluster for everything.")
     processes: int | None = Field(None, ge=1, description="How many there are.")
