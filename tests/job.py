@@ -31,7 +31,7 @@ def run(line: Sequence[object], compiled: Path, call: int = 0, signum: int = 0) 
     """Runs a job to its end, with programs kept in a folder; with a call and a signal, process 1 gets that."""
     options = ["--distributed.coordinator", f"localhost:{free_port()}", "--distributed.processes", 2]
     # Short, so that a process that was killed is missed soon.
-    options += ["--distributed.heartbeat", 10]
+    options += ["--distributed.heartbeat", 20]
     modules = (["lsfa_jax.cli.train"], ["tests.job", call, signum])
     return run_all(
         [["-m", *module, *line, *options, "--distributed.process", index] for index, module in enumerate(modules)],

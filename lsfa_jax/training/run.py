@@ -165,6 +165,8 @@ def _check_processes(config: Config, seconds: float) -> None:
         raise UserError("--time-limit: not with several processes; set --representation.epochs")
     if config.adjust.cache_states == "yes":
         raise UserError("--adjust.cache-states yes: not with several processes; leave it out")
+    if config.adjust.cache_states == "auto" and not config.adjust.encoder_dropout:
+        note("Several processes keep no token states on disk: the encoder runs in every epoch")
 
 
 def _versions() -> dict[str, str]:

@@ -135,6 +135,20 @@ def test_rows_are_a_multiple_of_the_devices(batch_size, multiple, rows):
     )
 
 
+def test_tokens_of_other_rows_are_not_read_and_all_else_is_as_without_them():
+    split = make_split([3, 0, 5, 2, 4], [[1], [2], [3], [0, 1], [4]])
+    whole, part = (
+        Batches(split, 5, 4, [8], rows_read=rows_read)
+        for rows_read in (None, lambda rows: np.arange(rows) >= rows // 2)
+    )
+    rows = np.array([0, 2, 4])
+    expected, actual = whole.gather(rows), part.gather(rows)
+    np.testing.assert_array_equal(actual.words, np.where(np.arange(4)[:, None] < 2, 0, expected.words))
+    for name, values in expected._asdict().items():
+        if name != "words":
+            np.testing.assert_array_equal(getattr(actual, name), values)
+
+
 def test_order_depends_on_seed_and_epoch_alone():
     lengths = np.random.default_rng(0).integers(0, 60, 300)
     first, second = (Batches(make_split(lengths), 1, 20, [16, 32, 64]) for _ in range(2))

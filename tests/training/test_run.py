@@ -15,6 +15,7 @@ import pytest
 from lsfa_jax.config import STAGES, Config
 from lsfa_jax.training import model_folder, precision, run
 from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.util import processes
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 from tests import job, training_corpus
@@ -466,6 +467,17 @@ def test_classifiers_start_where_every_label_has_the_mean_frequency(tiny, rows):
     assert run.start_at_prior(without, training_corpus.config(), tiny) is without
 
 
+@pytest.mark.parametrize(
+    ("sections", "seconds", "option"),
+    [({}, 60.0, "--time-limit"), ({"adjust": {"cache_states": "yes"}}, math.inf, "--adjust.cache-states yes")],
+)
+def test_settings_for_one_process_are_refused_in_a_job(sections, seconds, option, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(UserError, match=f"{option}: not with several processes"):
+        run.train(training_corpus.config(**sections), tmp_path / "run", seconds=seconds)
+    assert not (tmp_path / "run").exists()
+
+
 @slow
 def test_two_processes_killed_stopped_and_resumed_give_the_model_of_one(finished, tmp_path):
     folder, compiled = tmp_path / "job", tmp_path / "compiled"
@@ -473,20 +485,20 @@ def test_two_processes_killed_stopped_and_resumed_give_the_model_of_one(finished
     # In the second epoch of stage 1.
     settings = ("--config", finished.folder / "config.toml", "--output", folder, "--save-every", 0)
     first, second = job.run(settings, compiled, call=14, signum=signal.SIGKILL)
-    assert second.code == -signal.SIGKILL
+    assert second.code == -signal.SIGKILL, second.err
     assert first.code not in (0, -signal.SIGKILL)
     assert "unhealthy (stopped sending heartbeats):\n1\n" in first.err
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"representation"}
 
     # In the first pass after stage 1.
     stopped = job.run((*resumed, "--save-every", 0), compiled, call=35, signum=signal.SIGTERM)
-    assert [process.code for process in stopped] == [143, 143]
+    assert [process.code for process in stopped] == [143, 143], stopped[0].err + stopped[1].err
     assert "representation epoch 1/3" in stopped[0].out
     assert "Interrupted, everything is saved" in stopped[0].out
     assert "transfer epoch" not in stopped[0].out
 
     ended = job.run(resumed, compiled)
-    assert [process.code for process in ended] == [0, 0]
+    assert [process.code for process in ended] == [0, 0], ended[0].err + ended[1].err
     assert "representation epoch" not in ended[0].out
     assert all("epoch" not in process.out + process.err for process in (second, stopped[1], ended[1]))
     for actual, expected in zip(history(folder), history(finished.folder), strict=True):

@@ -47,6 +47,11 @@ def test_batches_are_split_over_the_devices_and_replicated_trees_copied():
     assert all(isinstance(x, np.ndarray) for x in sharding.to_host(sharded).values())
 
 
+@pytest.mark.parametrize("labels", [1, 2])
+def test_one_process_has_all_rows_of_a_batch(labels):
+    assert sharding.rows_of_process(sharding.make_mesh(labels=labels), 8).tolist() == [True] * 8
+
+
 def test_abstract_has_shapes_dtypes_and_sharding():
     abstract = sharding.abstract(MESHES[4], {"a": jnp.zeros((2, 3), jnp.int32)}, 2)["a"]
     assert (abstract.shape, abstract.dtype) == ((2, 3), jnp.int32)
