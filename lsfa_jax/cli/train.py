@@ -34,7 +34,7 @@ class Distributed(Section):
     """The processes that train one model together. SLURM, Open MPI and GKE's TPU pods describe them without options."""
 
     coordinator: str = Field("", description="HOST:PORT of process 0; auto: JAX asks the cluster for everything.")
-    processes: int | None = Field(None, ge=1, description="How many there are.")
+    processes: int | None = Field(None, ge=1, description="How many there are; 1: this process is alone.")
     process: int | None = Field(None, ge=0, description="The number of this one, from 0.")
     timeout: int = Field(300, ge=1, description="Seconds within which all have to start.")
     heartbeat: int = Field(30, ge=1, description="Seconds without a sign of life after which one counts as dead.")

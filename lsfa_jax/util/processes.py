@@ -183,7 +183,7 @@ def joined(
 
     Args:
         coordinator: HOST:PORT of process 0, where it waits for the others; `auto`: JAX finds out all of it.
-        number: of processes.
+        number: of processes; 1: this process alone, whatever the environment shows.
         index: of this process, from 0.
         timeout: seconds within which all processes have to start.
         heartbeat: seconds without a sign of life after which a process counts as dead: JAX aborts the others then.
@@ -214,6 +214,8 @@ def joined(
 
 def _start(coordinator: str, number: int | None, index: int | None, timeout: int, heartbeat: int) -> _Job | None:
     options: dict[str, Any] = {}
+    if number == 1:
+        return None
     if (coordinator, number, index) == ("", None, None):
         if not _is_in_job():
             return None
@@ -225,8 +227,6 @@ def _start(coordinator: str, number: int | None, index: int | None, timeout: int
             )
         options = {"coordinator_address": coordinator, "num_processes": number, "process_id": index}
         options["cluster_detection_method"] = "deactivate"
-        if number == 1:
-            return None
     # JAX would replace Python's handler of SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
 
@@ -250,7 +250,10 @@ def _start(coordinator: str, number: int | None, index: int | None, timeout: int
             shutdown_timeout_seconds=heartbeat,
         )
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"--distributed: JAX cannot start the job ({_first_line(error)})") from error
+        raise UserError(
+            f"--distributed: JAX cannot start the job ({_first_line(error)}); all of --distributed.coordinator, "
+            "--distributed.processes and --distributed.process describe it, or --distributed.processes 1 no job"
+        ) from error
     finally:
         timer.cancel()
     state = distributed.global_state

@@ -75,7 +75,7 @@ def test_options_that_do_not_describe_a_process_are_an_error(options):
         pass
 
 
-@pytest.mark.parametrize("options", [(), ("host:1", 1, 0)])
+@pytest.mark.parametrize("options", [(), ("host:1", 1, 0), ("", 1)])
 def test_one_process_agrees_with_itself(options):
     with processes.joined(*options):
         assert processes.count() == 1
