@@ -478,9 +478,9 @@ def test_settings_for_one_process_are_refused_in_a_job(sections, seconds, option
     assert not (tmp_path / "run").exists()
 
 
-def values_of(tree: Any) -> list[Any]:
-    """Lists the values of nested dicts and lists."""
-    return jax.tree.leaves(tree)
+def numbers(tree: Any) -> list[float]:
+    """Lists the numbers in nested dicts and lists."""
+    return [value for value in jax.tree.leaves(tree) if not isinstance(value, str)]
 
 
 @slow
@@ -506,10 +506,8 @@ def test_two_processes_killed_stopped_and_resumed_give_the_model_of_one(finished
     assert [process.code for process in ended] == [0, 0], ended[0].err + ended[1].err
     assert "representation epoch" not in ended[0].out
     assert all("epoch" not in process.out + process.err for process in (second, stopped[1], ended[1]))
-    for actual, expected in zip(values_of(history(folder)), values_of(history(finished.folder)), strict=True):
+    for content in (history, lambda path: metrics(path)["stages"]):
+        actual, expected = (numbers(content(path)) for path in (folder, finished.folder))
         assert actual == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    assert values_of(metrics(folder)["stages"]) == pytest.approx(
-        values_of(metrics(finished.folder)["stages"]), rel=1e-4
-    )
     actual, expected = (model_folder.read(path).params for path in (folder, finished.folder))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), actual, expected)
