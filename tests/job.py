@@ -39,18 +39,20 @@ def run(line: Sequence[object], compiled: Path, call: int = 0, signum: int = 0) 
             "JAX_NUM_CPU_DEVICES": "2",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "JAX_COMPILATION_CACHE_DIR": str(compiled),
+            # With a limit JAX locks the folder; else a process may read half of what the other one stores.
+            "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         },
     )
 
 
-def run_all(lines: Sequence[Sequence[object]], environment: Mapping[str, str] = {}) -> list[Ended]:
+def run_all(lines: Sequence[Sequence[object]], environment: Mapping[str, str] | None = None) -> list[Ended]:
     """Runs Python processes at the same time."""
     started = [
         subprocess.Popen(
             [sys.executable, *map(str, line)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}),
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
