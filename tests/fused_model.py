@@ -13,7 +13,7 @@ from lsfa_jax.training.model_folder import TrainedModel
 
 
 def fused(model: TrainedModel, texts: Sequence[str], labels: Sequence[Sequence[int]]) -> TrainedModel:
-    """Returns a model with machines that are trained on these short texts, of plain words, and weights drawn at random."""
+    """Returns a model with machines trained on these short texts, of plain words, and weights drawn at random."""
     counter = CountVectorizer(dtype=np.int32, ngram_range=(1, 2))
     counts = counter.fit_transform(texts)
     num_labels = len(model.labels)
