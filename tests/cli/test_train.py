@@ -142,7 +142,6 @@ def test_the_second_signal_ends_a_run_at_once_and_the_resumed_run_gives_the_same
         ("Devices", signal.SIGINT, signal.SIGINT, 130),  # while programs are compiled
         ("representation epoch 2", signal.SIGTERM, signal.SIGTERM, 143),
         ("representation: waited", signal.SIGINT, signal.SIGTERM, 143),  # in the test or the collection
-        ("transfer epoch 1", signal.SIGINT, signal.SIGINT, 130),
         ("adjustment epoch 2", signal.SIGTERM, signal.SIGINT, 130),
     ):
         command = Command(environment, *line, "--save-every", 0)

@@ -284,9 +284,9 @@ def test_in_scikit_learns_tools():
     assert cross_val_score(tiny(), texts, labels, cv=KFold(2)) == pytest.approx(scores)
     lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
     split = [(np.arange(30), np.arange(30, 36))]
-    search = GridSearchCV(make_pipeline(lower, tiny()), {"lsfa__psc_weight": [0.0, 0.1]}, cv=split)
+    search = GridSearchCV(make_pipeline(lower, tiny()), {"lsfa__random_state": [0, 1]}, cv=split)
     search.fit(texts, labels)
-    assert search.best_estimator_[-1].model_.config.psc.weight == search.best_params_["lsfa__psc_weight"]
+    assert search.best_estimator_[-1].model_.config.seed == search.best_params_["lsfa__random_state"]
     assert len(search.predict(texts)) == len(texts)
 
 

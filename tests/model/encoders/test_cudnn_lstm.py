@@ -84,7 +84,7 @@ def test_cudnn_is_used_on_one_gpu_of_nvidia_only(monkeypatch):
     available = []
     for name, version, devices in backends:
         monkeypatch.setattr(jax, "default_backend", lambda name=name: name)
-        monkeypatch.setattr(jax, "local_device_count", lambda devices=devices: devices)
+        monkeypatch.setattr(jax, "local_devices", lambda devices=devices: [object()] * devices)
         platform = type("Backend", (), {"platform_version": f"PJRT C API\n{version}"})
         monkeypatch.setattr(cudnn_lstm.backend, "get_backend", lambda platform=platform: platform)
         available.append(cudnn_lstm.is_available())
