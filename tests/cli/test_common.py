@@ -249,6 +249,7 @@ def test_a_verb_runs_with_the_rest_of_the_line_and_its_exit_code(monkeypatch, ca
     assert lsfa_jax.cli.main(line) == 2
     assert "nothing: expected one of aapd" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["lsfa", *line])
+    monkeypatch.setattr(sys, "path", sys.path[:])  # from which the command removes the current folder
     with pytest.raises(SystemExit) as ended:
         lsfa_jax.cli.main()
     assert ended.value.code == 2

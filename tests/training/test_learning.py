@@ -1,6 +1,7 @@
-"""What bin/train learns on the built-in corpus with the quick preset and three seeds (0, 1, 2).
+"""What bin/train learns on the built-in corpus with the quick preset.
 
-Each bound is below the measured value; where one fails, the spread over seeds is printed.
+Each bound is below the measured value; where one fails, the spread over seeds is printed. One seed takes half a minute;
+more of them are for a change of the method.
 """
 
 import json
@@ -17,7 +18,7 @@ from lsfa_jax.evaluation import ranking
 from tests import training_corpus
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimized_programs")]
-SEEDS = (0, 1, 2)
+SEEDS = (0,)
 
 
 def train(folder: Path, *options: str) -> dict:
@@ -50,14 +51,13 @@ def test_beats_the_most_frequent_labels_by_a_wide_margin(runs):
 
 
 def test_generated_features_raise_the_tail(runs):
-    """Compared with the same stage without them: in the mean over seeds, and in most seeds."""
+    """Compared with the same stage without them, in the mean over seeds."""
 
     def of_last_stage(metrics):
         return metrics["stages"]["adjusted"]["test"]["tail"]["PSP@5"]
 
     gains = [of_last_stage(augmented) - of_last_stage(without) for augmented, without in runs]
     assert np.mean(gains) > 0.3, gains
-    assert sum(gain > 0 for gain in gains) >= 2, gains
 
 
 def test_the_last_stage_raises_the_tail_at_no_cost_to_the_head(runs):
