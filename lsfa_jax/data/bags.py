@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from lsfa_jax.data.ragged import offsets_of
+from lsfa_jax.data.ragged import blocks_of, offsets_of
 from lsfa_jax.data.tokenizer import Tokenizer, is_character
 from lsfa_jax.data.vocabulary import WordCounter
 
@@ -87,20 +87,18 @@ class BagSpool:
         sizes = np.array(self._sizes, np.int64)
         offsets, total = offsets_of(sizes), int(sizes.sum())
         keys, counts = _mapped(self._terms, total, np.int64), _mapped(self._counts, total, np.int32)
-        start = 0
-        while start < len(sizes):
-            stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _BLOCK, "right")) - 1)
-            block, kept = slice(offsets[start], offsets[stop]), keep[start:stop]
-            inside = np.repeat(kept, sizes[start:stop])
-            yield sizes[start:stop][kept], keys[block][inside], counts[block][inside]
-            start = stop
+        for rows in blocks_of(offsets, _BLOCK):
+            block, kept = slice(offsets[rows.start], offsets[rows.stop]), keep[rows]
+            inside = np.repeat(kept, sizes[rows])
+            yield sizes[rows][kept], keys[block][inside], counts[block][inside]
 
     def bags(self, keep: np.ndarray, chosen: np.ndarray) -> csr_matrix:
         """Returns the bags of the rows where bool[N] is true, int32[rows, V], of the terms with the keys int64[V]."""
         columns, data, sizes = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        with_end = np.append(chosen, -1)  # the place of a key behind the last has none
         for rows, keys, counts in self.blocks(keep):
             places = np.searchsorted(chosen, keys)
-            known = np.append(chosen, -1)[places] == keys
+            known = with_end[places] == keys
             columns.append(places[known].astype(np.int32))
             data.append(counts[known])
             sizes.append(np.bincount(np.repeat(np.arange(len(rows)), rows)[known], minlength=len(rows)))

@@ -19,7 +19,7 @@ import numpy as np
 from lsfa_jax.data import bags, vocabulary
 from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.pieces import Pieces
-from lsfa_jax.data.ragged import Ragged, offsets_of
+from lsfa_jax.data.ragged import Ragged, blocks_of, offsets_of
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.same_text import Rows, in_both, same_texts
 from lsfa_jax.data.similar_labels import alike
@@ -247,12 +247,8 @@ class _Spool:
         """Yields blocks of documents and int32[tokens of the block], their provisional token ids."""
         offsets = offsets_of(self.lengths)
         self._file.seek(0)
-        start = 0
-        while start < len(self):
-            stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _BLOCK, "right")) - 1)
-            ids = np.frombuffer(self._file.read(4 * int(offsets[stop] - offsets[start])), np.int32)
-            yield slice(start, stop), ids
-            start = stop
+        for rows in blocks_of(offsets, _BLOCK):
+            yield rows, np.frombuffer(self._file.read(4 * int(offsets[rows.stop] - offsets[rows.start])), np.int32)
 
 
 @dataclass(frozen=True)

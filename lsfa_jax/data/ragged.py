@@ -1,6 +1,6 @@
 """Rows of different lengths as two arrays: the words of documents, their labels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,3 +60,17 @@ class Ragged(NamedTuple):
 def offsets_of(sizes: np.ndarray) -> np.ndarray:
     """Returns where rows of sizes int[N] begin and the last ends: int64[N + 1]."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def blocks_of(offsets: np.ndarray, size: int) -> Iterator[slice]:
+    """Yields consecutive blocks of rows with at most `size` entries each, of one row where that has more.
+
+    Args:
+        offsets: int64[N + 1], where the N rows begin and the last ends.
+        size: entries.
+    """
+    start = 0
+    while start < len(offsets) - 1:
+        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + size, "right")) - 1)
+        yield slice(start, stop)
+        start = stop

@@ -711,7 +711,7 @@ class Run:
 
 
 def make_mesh(config: Config) -> Mesh:
-    """Returns the mesh of all local devices that the settings describe."""
+    """Returns the mesh that the settings describe, of all devices of the job."""
     return sharding.make_mesh(labels=1 if config.devices.labels == "auto" else config.devices.labels)
 
 
