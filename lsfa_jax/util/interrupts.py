@@ -138,8 +138,8 @@ def run_and_exit(command: Callable[[], int]) -> NoReturn:
 
     A further signal, or a thread that still works, would disturb that.
     """
-    global _ends_process
-    _ends_process = True
+    global _ends_process, _skips_teardown
+    _ends_process, _skips_teardown = True, False
     try:
         code: int | str | None = command()
     except SystemExit as request:
