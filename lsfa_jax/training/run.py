@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lsfa_jax.config import NAMED_ENCODERS, NAMED_VECTORS, STAGES, Config, Stage, to_toml
+from lsfa_jax.config import STAGES, Config, Stage, to_toml
 from lsfa_jax.data.batches import Batches, length_buckets
 from lsfa_jax.data.corpus import AnySplit, Corpus
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.ranked import Ranked
-from lsfa_jax.evaluation import calibration, groups, ranking, thresholded
-from lsfa_jax.evaluation.ranking import NUM_RANKED
+from lsfa_jax.evaluation import ranking
+from lsfa_jax.evaluation.groups import Scores
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.encoders import LayeredEncoder
@@ -28,6 +27,7 @@ from lsfa_jax.model.lsfa import init_params, make_model, without_padding
 from lsfa_jax.sparse.linear import TITLES
 from lsfa_jax.training import (
     candidates,
+    checks,
     content,
     discriminants,
     fused,
@@ -37,6 +37,7 @@ from lsfa_jax.training import (
     partition,
     policy,
     precision,
+    prior,
     run_folder,
     summary,
     time_limit,
@@ -46,6 +47,7 @@ from lsfa_jax.training.collection import HeadFeatures, collect_features, store_h
 from lsfa_jax.training.initial_encoder import InitialEncoder, initial_encoder
 from lsfa_jax.training.linear_side import LinearSide
 from lsfa_jax.training.optimizer import make_fine_tuning_optimizer, make_optimizer
+from lsfa_jax.training.results import Results
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.stages import transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
@@ -89,7 +91,7 @@ def train(
         UserError: the data, the settings or the run folder are invalid; the message names the file or the option.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
-    _check_processes(config, seconds)
+    checks.check_processes(config, seconds)
     deadline = time.monotonic() + seconds
     stages = run_folder.consecutive(stages)
     if config.candidates == "tree" and config.linear == "none":
@@ -107,7 +109,9 @@ def train(
     if not folder.config_file.is_file():
         run_folder.check_can_start(folder, config, stages, resume)  # before the folder is created
     # From the next line on the first process may write into the folder.
-    processes.same_everywhere(_versions() | {"settings": to_toml(config), "stages": f"{stages}, resume: {resume}"})
+    processes.same_everywhere(
+        checks.versions() | {"settings": to_toml(config), "stages": f"{stages}, resume: {resume}"}
+    )
 
     def on_deferred() -> None:
         note("Saving and stopping after this step; a second signal (Ctrl-C) ends at once")
@@ -140,9 +144,9 @@ def _prepare(
     """Loads the data and prepares the run folder, which does not change before all of the input has been checked."""
     make_mesh(config)  # raises where the settings do not divide the devices
     if folder.config_file.is_file():
-        _check_places(config)
+        checks.check_places(config)
     corpus = processes.first(lambda: load_corpus(config))
-    _check_documents(corpus)
+    checks.check_documents(corpus)
     if not folder.config_file.is_file():
         config = policy.resolved(config, corpus, chosen)
     encoder = processes.first(lambda: initial_encoder(config, corpus))
@@ -155,52 +159,6 @@ def _prepare(
     processes.wait()
     note(f"Run folder: {folder.path}")
     return Run(config, corpus, encoder, folder, save_every, deadline, chosen)
-
-
-def _check_processes(config: Config, seconds: float) -> None:
-    """Raises UserError where settings are for one process alone."""
-    if processes.count() == 1:
-        return
-    if math.isfinite(seconds):
-        raise UserError("--time-limit: not with several processes; set --representation.epochs")
-    if config.adjust.cache_states == "yes":
-        raise UserError("--adjust.cache-states yes: not with several processes; leave it out")
-    if config.adjust.cache_states == "auto" and not config.adjust.encoder_dropout:
-        note("Several processes keep no token states on disk: the encoder runs in every epoch")
-
-
-def _versions() -> dict[str, str]:
-    """Returns what has to be the same in all processes beside the settings."""
-    packages = ("lsfa_jax", "jax", "jaxlib", "orbax-checkpoint")
-    return {f"version of {name}": version(name) for name in packages} | {
-        "number of devices": str(jax.local_device_count())
-    }
-
-
-def _check_places(config: Config) -> None:
-    """Raises UserError if the files of a run that continues are no longer where they were."""
-    vectors = "" if config.vectors in NAMED_VECTORS else config.vectors
-    pretrained = "" if config.encoder.pretrained in NAMED_ENCODERS else config.encoder.pretrained
-    places = {
-        "--data-dir": config.data_dir,
-        "--data.label-names": config.data.label_names,
-        "--vectors": vectors,
-        "--encoder": pretrained,
-    }
-    for option, place in places.items():
-        if place and not Path(place).exists():
-            raise UserError(f"{place}: there is no such file or folder; if it was moved, name its place with {option}")
-
-
-def _check_documents(corpus: Corpus) -> None:
-    """Warns, or raises UserError, if no documents are held out."""
-    train, held_out = len(corpus.train), len(corpus.validation) + len(corpus.test)
-    sizes = f"{train:,} training, {len(corpus.validation):,} validation and {len(corpus.test):,} test documents"
-    if train < 2 and not held_out:
-        raise UserError(f"{corpus.name}: {sizes}; nothing can be learned from one document: give more of them")
-    if not len(corpus.test):
-        missing = "the final model cannot be measured" if held_out else "no result can be measured"
-        warn(f"{sizes}: {missing}; give a test file, or raise --data.test-fraction")
 
 
 class Run:
@@ -252,14 +210,7 @@ class Run:
                 name: TokenStates(folder.hidden_states(name), self.splits[name], self.model.encoder, hidden_rows=rows)
                 for name in run_folder.HIDDEN_SPLITS
             }
-        self.groups = groups.head_and_tail(groups.head_of_all_labels(corpus, self.is_head))
-        self.metrics = processes.from_first(folder.read_metrics) | {
-            "dataset": corpus.name,
-            "split": {name: len(split) for name, split in self.splits.items()},
-            "num_labels": corpus.num_labels,
-        }
-        for name in ("stages", "seconds"):
-            self.metrics.setdefault(name, {})
+        self.results = Results(folder, corpus, config, self.is_head)
 
     def execute(self, stages: Sequence[Stage]) -> dict[str, Any]:
         """Runs the stages, measures each and prints the results; returns the content of metrics.json.
@@ -276,28 +227,26 @@ class Run:
         self._choose_candidates(linear)
         params = self._representation()
         self._measure("representation", params)
-        self._write_model("representation", params, linear)
-        self.metrics["kept"], best = "representation", params
+        self._keep("representation", params, linear)
+        best = params
         if "transfer" in stages or "adjustment" in stages:
             learned = self._transfer(params, keep_states="adjustment" in stages)
             if "adjustment" in stages:
                 params = params | {"classifier": self._adjustment(params, learned)}
                 self._measure("adjusted", params)
-                if self._is_better("adjusted", "representation"):
+                if self.results.is_better("adjusted", "representation"):
                     best = params
-                    self._write_model("adjusted", params, linear)
+                    self._keep("adjusted", params, linear)
         if linear and self.config.fusion == "auto":
             self._fuse(best, linear)
-        if len(self.test.split):
-            self.metrics["test"] = self.metrics["stages"][self.metrics["kept"]]["test"]
-        self.folder.write_metrics(self.metrics)
+        self.results.finish()
         for states in (*self.token_states.values(), *self.hidden_states.values()):
             states.remove()
         if len(self.test.split):
             seconds = time.monotonic() - self._started
-            summary.print_results(self.corpus, self.is_head, self.metrics, self.folder.path, seconds)
+            summary.print_results(self.corpus, self.is_head, self.results.metrics, self.folder.path, seconds)
         note(compilation_cache.summary())
-        return self.metrics
+        return self.results.metrics
 
     def _set_batches(self) -> None:
         self.train = self._batches("train", self._inputs["train"], self.config.optimizer.batch_size)
@@ -331,15 +280,14 @@ class Run:
     def _init_params(self, use: Stream) -> Params:
         params = self._created(functools.partial(init_params, self.model), self._key(use))
         encoder = params["encoder"] | self.initial_encoder.params
-        classifier = start_at_prior(params["classifier"], self.config, self.corpus)
+        classifier = prior.start(params["classifier"], self.config, self.corpus)
         return self._placed(params | {"encoder": encoder, "classifier": classifier})
 
     def _validator(self, batches: Batches) -> Callable[[PyTree], dict[str, float]] | None:
         """Returns the function that computes validation metrics of parameters; None without validation documents."""
 
         def validate(params: PyTree) -> dict[str, float]:
-            scores = score_split(self.model, params, batches, self.mesh, self.groups, title="validation")
-            return groups.measure(scores.top, batches.split.labels, self.corpus, self.config.report)
+            return self.results.validation_metrics(self._scores(params, batches, "validation"))
 
         return validate if len(batches.split) else None
 
@@ -361,11 +309,10 @@ class Run:
         try:
             return loop.run(stage, state, checkpoints, self.folder, self._advice())
         finally:
-            seconds = self.metrics["seconds"]
-            seconds[stage.name] = seconds.get(stage.name, 0.0) + time.monotonic() - start
+            self.results.add_seconds(stage.name, time.monotonic() - start)
             # If the disk is full, the exception that is already raised, or the next write, reports it.
             with suppress(UserError):
-                self.folder.write_metrics(self.metrics)
+                self.results.write()
 
     def _advice(self) -> str:
         """What to do about a stage that takes long on these devices."""
@@ -527,10 +474,10 @@ class Run:
         # Also after a run that was killed between the stage's last checkpoint and this line.
         if processes.is_first():
             features_file.unlink(missing_ok=True)
-        if trains and "pvae" not in self.metrics:
+        if trains and "pvae" not in self.results.metrics:
             tail = np.flatnonzero(~self.is_head & (self.corpus.label_counts > 0))
-            self.metrics["pvae"] = transfer.diagnose(self.pvae, state, tail, self._key(Stream.AUGMENTATION))
-            self.folder.write_metrics(self.metrics)
+            self.results.metrics["pvae"] = transfer.diagnose(self.pvae, state, tail, self._key(Stream.AUGMENTATION))
+            self.results.write()
         return state
 
     def _check_head_and_tail(self) -> bool:
@@ -591,17 +538,11 @@ class Run:
         number = config.representation.num_candidates if wanted else 0
         folder = self.folder.checkpoints("linear")
         linear = linear_side.train(config, corpus, number, folder, model_folder.ADVICE)
-        results, report = self.metrics["stages"], self.config.report
         for kind, lists in linear.lists.items() if linear else ():
-            results[kind] = {}
-            for split in ("validation", "test"):
-                if len(self.splits[split]):
-                    top = groups.best_of_groups(lists[split].label_ids, self.groups, NUM_RANKED)
-                    truth = self.splits[split].labels
-                    results[kind][split] = groups.measure(top, truth, self.corpus, report, self.is_head)
+            self.results.add_linear(kind, lists)
         if linear:
-            self.metrics["seconds"].setdefault("linear", time.monotonic() - start)
-            self.folder.write_metrics(self.metrics)
+            self.results.add_seconds("linear", time.monotonic() - start)
+            self.results.write()
         return linear
 
     def _choose_candidates(self, linear: LinearSide | None) -> None:
@@ -630,21 +571,6 @@ class Run:
             f"{TITLES[linear.model.kind]} proposes; they hold {recall:.1f} % of the validation documents' labels"
         )
 
-    def _is_better(self, later: str, earlier: str) -> bool:
-        """Whether a stage's weights are kept: they are at least as good on validation as those of an earlier one."""
-        select = self.config.adjust.select
-        after, before = (
-            self.metrics["stages"][name].get("validation", {}).get(select, 0.0) for name in (later, earlier)
-        )
-        if after < before:
-            note(
-                f"{later} is behind {earlier} on validation ({select} {after:.2f}, was {before:.2f}): the weights of "
-                f"{earlier} are kept"
-            )
-        is_better = processes.from_first(lambda: bool(after >= before))
-        self.metrics["kept"] = later if is_better else earlier
-        return is_better
-
     def _fuse(self, params: Params, linear: LinearSide) -> None:
         """Fits the fused score, measures it and writes the model with it."""
         corpus, title = self.corpus, TITLES[linear.model.kind]
@@ -660,37 +586,25 @@ class Run:
             note(f"Fused on {documents}: {gain}{reason}")
         fusion = sharding.pad_rows(weights, self.model.num_rows)
         params = params | {"fusion": self._placed(fusion)}
-        self.metrics["stages"].pop("fused", None)
-        self._measure("fused", params, linear)
-        self.metrics["kept"] = "fused"
-        self._write_model("fused", params, linear)
+        self._measure("fused", params, linear, again=True)
+        self._keep("fused", params, linear)
 
-    def _measure(self, name: str, params: Params, linear: LinearSide | None = None) -> None:
-        """Chooses the threshold and computes validation and test metrics, unless metrics.json has them."""
-        results = self.metrics["stages"]
-        if "threshold" not in results.get(name, {}):
-            results[name] = {"threshold": thresholded.DEFAULT_THRESHOLD}
+    def _measure(self, name: str, params: Params, linear: LinearSide | None = None, again: bool = False) -> None:
+        """Measures a model on validation and test documents, unless metrics.json has it."""
+        if again or not self.results.has(name):
+            self.results.begin(name)
             for split in ("validation", "test"):
                 if len(self.splits[split]):
                     batches = self._held_out(params, split, linear)
-                    results[name] |= self._measure_split(f"{name} on {split}", split, params, batches)
-        self.folder.write_metrics(self.metrics)
+                    self.results.add(name, split, self._scores(params, batches, f"{name} on {split}"))
+        self.results.write()
 
-    def _measure_split(self, title: str, split: str, params: Params, batches: Batches) -> dict[str, Any]:
-        """Computes the metrics of a split in one pass: from validation the threshold too, from test the bins."""
-        truth, report = batches.split.labels, self.config.report
-        scores = score_split(self.model, params, batches, self.mesh, self.groups, title=title)
-        result: dict[str, Any] = {split: groups.measure(scores.top, truth, self.corpus, report, self.is_head)}
-        assert scores.probabilities is not None
-        result[split]["ECE"] = calibration.expected_calibration_error(scores.top[0], scores.probabilities, truth)
-        if split == "validation":
-            assert scores.histogram is not None
-            return result | {"threshold": thresholded.best_threshold(scores.histogram, len(truth.values))}
-        bins = groups.macro_precision_bins(scores.top[0], truth, self.corpus, report.bin_size)
-        return result | {"macro_P@5_bins": bins}
+    def _scores(self, params: Params, batches: Batches, title: str) -> Scores:
+        return score_split(self.model, params, batches, self.mesh, self.results.groups, title=title)
 
-    def _write_model(self, name: str, params: Params, linear: LinearSide | None) -> None:
-        """Writes the model folder; the parameters of an earlier stage are replaced by those of a later one."""
+    def _keep(self, name: str, params: Params, linear: LinearSide | None) -> None:
+        """Makes a model the one that predicts: writes the model folder, over that of an earlier stage."""
+        self.results.keep(name)
         uses_linear = "fusion" in params or self.config.candidates == "tree"
         corpus, params = self.corpus, without_padding(sharding.to_host(params), self.model)
         trained = model_folder.TrainedModel(
@@ -701,7 +615,7 @@ class Run:
             labels=corpus.labels[: corpus.num_labels],
             label_counts=corpus.published_counts[: corpus.num_labels],
             num_documents=corpus.published_documents,
-            threshold=self.metrics["stages"][name]["threshold"],
+            threshold=self.results.threshold(name),
             params={name: value for name, value in params.items() if name != "fusion"},
             linear=linear.model if linear and uses_linear else None,
             fusion=params.get("fusion"),
@@ -713,22 +627,3 @@ class Run:
 def make_mesh(config: Config) -> Mesh:
     """Returns the mesh that the settings describe, of all devices of the job."""
     return sharding.make_mesh(labels=1 if config.devices.labels == "auto" else config.devices.labels)
-
-
-def start_at_prior(classifier: Params, config: Config, corpus: Corpus) -> Params:
-    """Starts the classifiers' bias at the labels' mean frequency, or each one's at its label's, if the settings do.
-
-    With thousands of labels, the first hundreds of steps would otherwise only make all labels improbable, and what
-    this does to the features is slow to recover.
-    """
-    bias, counts, documents = config.classifier, corpus.label_counts, len(corpus.train)
-    if not bias.bias or bias.bias_start == "zero":
-        return classifier
-    mean = counts.sum() / (documents * corpus.num_labels)
-    # With one more document that has each label at the mean frequency, no frequency is 0.
-    by_label = bias.bias_start == "frequency" and bias.weights == "per_label"
-    if by_label:
-        counts = np.pad(counts, (0, len(classifier["bias"]) - len(counts)))
-    share = np.minimum((counts + mean) / (documents + 1) if by_label else mean, 0.999)
-    log_odds = np.log(share) - np.log1p(-share)
-    return classifier | {"bias": np.full(classifier["bias"].shape, log_odds, np.float32)}

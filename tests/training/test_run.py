@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lsfa_jax.config import STAGES, Config
-from lsfa_jax.training import model_folder, precision, run
+from lsfa_jax.training import model_folder, precision, prior, run
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import processes
 from lsfa_jax.util.console import UserError
@@ -458,13 +458,13 @@ def test_bfloat16_trains_near_float32_and_a_run_keeps_the_precision_that_auto_ch
 def test_classifiers_start_where_every_label_has_the_mean_frequency(tiny, rows):
     config = training_corpus.config(classifier={"bias": True, "bias_start": "prior"})
     classifier = {"weights": np.ones((rows, 5)), "bias": np.zeros(rows, np.float32)}
-    start = run.start_at_prior(classifier, config, tiny)
+    start = prior.start(classifier, config, tiny)
     pairs = sum(len(document.labels) for document in training_corpus.documents()["train"])
     np.testing.assert_allclose(jax.nn.sigmoid(start["bias"]), np.full(rows, pairs / (36 * 8)), rtol=1e-6)
     assert start["weights"].min() == 1
     # Eq. 5 of the paper has no bias.
     without = {"weights": np.ones((rows, 5))}
-    assert run.start_at_prior(without, training_corpus.config(), tiny) is without
+    assert prior.start(without, training_corpus.config(), tiny) is without
 
 
 @pytest.mark.parametrize(

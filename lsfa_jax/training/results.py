@@ -1,0 +1,112 @@
+"""The results of a run: what each of its models reaches on validation and test documents, kept in `metrics.json`."""
+
+from typing import Any
+
+import numpy as np
+
+from lsfa_jax.config import Config
+from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.data.ranked import Ranked
+from lsfa_jax.evaluation import calibration, groups, thresholded
+from lsfa_jax.evaluation.groups import Scores
+from lsfa_jax.evaluation.ranking import NUM_RANKED
+from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.util import processes
+from lsfa_jax.util.console import note
+
+
+class Results:
+    """What was measured so far, in percent, beside the seconds of each stage and which model predicts."""
+
+    def __init__(self, folder: RunFolder, corpus: Corpus, config: Config, is_head: np.ndarray) -> None:
+        """Continues the `metrics.json` of a run folder, or starts one.
+
+        Args:
+            folder: where the results are written.
+            corpus: the documents that are measured.
+            config: sections `report` and `adjust`.
+            is_head: bool[L], the frequent labels.
+        """
+        self._folder, self._corpus, self._report, self._is_head = folder, corpus, config.report, is_head
+        self._select = config.adjust.select
+        self._truth = {"validation": corpus.validation.labels, "test": corpus.test.labels}
+        self.groups = groups.head_and_tail(groups.head_of_all_labels(corpus, is_head))
+        sizes = {"train": len(corpus.train), "validation": len(corpus.validation), "test": len(corpus.test)}
+        self.metrics: dict[str, Any] = processes.from_first(folder.read_metrics) | {
+            "dataset": corpus.name,
+            "split": sizes,
+            "num_labels": corpus.num_labels,
+        }
+        self._models: dict[str, dict[str, Any]] = self.metrics.setdefault("stages", {})
+        self._seconds: dict[str, float] = self.metrics.setdefault("seconds", {})
+
+    def write(self) -> None:
+        """Writes `metrics.json`."""
+        self._folder.write_metrics(self.metrics)
+
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Adds to the time that a stage has taken, in all commands that continued the run."""
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+
+    def has(self, name: str) -> bool:
+        """Whether a model was measured."""
+        return "threshold" in self._models.get(name, {})
+
+    def threshold(self, name: str) -> float:
+        """Returns the probability from which a model's labels are predicted."""
+        threshold: float = self._models[name]["threshold"]
+        return threshold
+
+    def begin(self, name: str) -> None:
+        """Forgets what was measured of a model."""
+        self._models.pop(name, None)
+        self._models[name] = {"threshold": thresholded.DEFAULT_THRESHOLD}
+
+    def add(self, name: str, split: str, scores: Scores) -> None:
+        """Computes the metrics of a model on a split; from validation the threshold too, from test the bins."""
+        truth, result = self._truth[split], self._models[name]
+        assert scores.probabilities is not None
+        result[split] = self._measured(scores.top, split)
+        result[split]["ECE"] = calibration.expected_calibration_error(scores.top[0], scores.probabilities, truth)
+        if split == "validation":
+            assert scores.histogram is not None
+            result["threshold"] = thresholded.best_threshold(scores.histogram, len(truth.values))
+        else:
+            top, size = scores.top[0], self._report.bin_size
+            result["macro_P@5_bins"] = groups.macro_precision_bins(top, truth, self._corpus, size)
+
+    def add_linear(self, name: str, lists: dict[str, Ranked]) -> None:
+        """Computes the metrics of a linear model from its lists of labels of each split."""
+        self._models[name] = {
+            split: self._measured(groups.best_of_groups(lists[split].label_ids, self.groups, NUM_RANKED), split)
+            for split, truth in self._truth.items()
+            if len(truth)
+        }
+
+    def validation_metrics(self, scores: Scores) -> dict[str, float]:
+        """Computes the metrics of a validation between epochs, over all labels."""
+        return groups.measure(scores.top, self._truth["validation"], self._corpus, self._report)
+
+    def keep(self, name: str) -> None:
+        """Makes a model the one that predicts."""
+        self.metrics["kept"] = name
+
+    def finish(self) -> None:
+        """Adds the test metrics of the model that predicts and writes `metrics.json`, at the end of a run."""
+        kept = self._models[self.metrics["kept"]]
+        if "test" in kept:
+            self.metrics["test"] = kept["test"]
+        self.write()
+
+    def is_better(self, later: str, earlier: str) -> bool:
+        """Whether a model is at least as good on validation as an earlier one; says so if it is not."""
+        after, before = (self._models[name].get("validation", {}).get(self._select, 0.0) for name in (later, earlier))
+        if after < before:
+            note(
+                f"{later} is behind {earlier} on validation ({self._select} {after:.2f}, was {before:.2f}): the "
+                f"weights of {earlier} are kept"
+            )
+        return processes.from_first(lambda: bool(after >= before))
+
+    def _measured(self, top: np.ndarray, split: str) -> dict[str, Any]:
+        return groups.measure(top, self._truth[split], self._corpus, self._report, self._is_head)
