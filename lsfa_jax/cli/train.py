@@ -139,7 +139,12 @@ def with_encoder(arguments: TrainArguments, argv: Sequence[str]) -> list[str]:
     from lsfa_jax.util import processes
 
     seconds = duration.parse(arguments.time_limit, "--time-limit")
-    values = processes.from_first(lambda: encoder_choice.settings(load_corpus(arguments.settings()), seconds))
+
+    def chosen() -> dict[str, Any]:
+        # The run loads the corpus again, for the encoder that is chosen, and prints what was read.
+        return encoder_choice.settings(load_corpus(arguments.settings(), prints=False), seconds)
+
+    values = processes.from_first(chosen)
     return [*(word for name, value in values.items() for word in (f"--{name}", str(value))), *argv]
 
 

@@ -36,8 +36,12 @@ Sources = Mapping[str, Sequence[Source]]
 """What each split that the corpus has is read from; nothing where it is generated."""
 
 
-def load_corpus(config: Config) -> Corpus:
-    """Returns the corpus that the settings name, from the cache or prepared now, and prints what was read.
+def load_corpus(config: Config, prints: bool = True) -> Corpus:
+    """Returns the corpus that the settings name, from the cache or prepared now.
+
+    Args:
+        config: the corpus and how its texts are read.
+        prints: whether to print what was read and what was skipped.
 
     Raises:
         UserError: a file is missing or a row cannot be read, or the name and the folder do not go together.
@@ -69,8 +73,9 @@ def load_corpus(config: Config) -> Corpus:
         sources=[*_files(sources), *_label_names_file(config)],
         verify=config.data.verify,
     )
-    build_corpus.print_notes(folder)
-    _print_reports(config, folder)
+    if prints:
+        build_corpus.print_notes(folder)
+        _print_reports(config, folder)
     corpus = build_corpus.read(folder, config.dataset, pieces=pieces)
     size = (corpus.published_documents, len(corpus.test), corpus.num_labels)
     if entry.size and size != entry.size:

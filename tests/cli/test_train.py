@@ -442,8 +442,16 @@ def test_training_with_one_label_or_one_document(run, tmp_path, documents):
 
 def test_options_win_over_what_the_encoder_that_suits_the_corpus_brings(monkeypatch):
     brought = {"encoder.kind": "cnn", "representation.epochs": 3}
-    monkeypatch.setattr("lsfa_jax.data.load.load_corpus", lambda config: None)
+    monkeypatch.setattr("lsfa_jax.data.load.load_corpus", lambda config, prints: None)
     monkeypatch.setattr("lsfa_jax.training.encoder_choice.settings", lambda corpus, seconds: brought)
     for argv, epochs in (([], 3), (["--representation.epochs", "7"], 7)):
         arguments = parse(with_encoder(parse(argv), argv))
         assert (arguments.encoder.kind, arguments.representation.epochs) == ("cnn", epochs)
+
+
+def test_the_choice_of_an_encoder_does_not_print_what_was_read(data, capsys):
+    argv = ["--data-dir", str(data)]
+    assert with_encoder(parse(argv), argv) == argv
+    lines = capsys.readouterr().out
+    assert "--encoder auto: bilstm" in lines
+    assert "rows read" not in lines
