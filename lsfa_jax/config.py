@@ -126,6 +126,9 @@ class Encoder(Section):
         "yes", description="Train the word vectors; after_collection: frozen until prototypes are first collected."
     )
     embedding_dropout: float = Field(0.2, ge=0, lt=1, description="Dropout on the word vectors.")
+    append_embedding: bool = Field(
+        False, description="The state of a word ends with its vector, so that labels also attend to words as such."
+    )
     encoder_dropout: float = Field(0.5, ge=0, lt=1, description="Dropout on the token states.")
     label_block: int = Field(4096, gt=0, description="Labels attended at a time; bounds memory, changes no result.")
 
@@ -330,7 +333,11 @@ class Config(Section):
     data_dir: str = Field(
         "", description="Folder with train, test and perhaps validation files of any format, or one file for all."
     )
-    vectors: str = Field("none", description="Word vectors: glove-50d, none, or a GloVe or word2vec text file.")
+    vectors: str = Field(
+        "none",
+        description="Word vectors: minilm (each word read alone), glove-50d, none, or a GloVe or word2vec text "
+        "file; auto: minilm for English, else none.",
+    )
     data: Data = Data()
     encoder: Encoder = Encoder()
     classifier: Classifier = Classifier()
@@ -361,7 +368,7 @@ def dataset_names() -> list[str]:
 # Settings that do not decide results.
 _NO_RESULTS = ("data_dir", "data.label_names", "data.verify", "devices.labels")
 
-NAMED_VECTORS = ("none", "glove-50d")
+NAMED_VECTORS = ("auto", "minilm", "glove-50d", "none")
 """The values of `vectors` that are not the path of a file."""
 
 NAMED_ENCODERS = ("", "minilm")

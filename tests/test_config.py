@@ -278,7 +278,7 @@ def test_quick_is_smaller_in_every_size_and_keeps_the_method(dataset):
     sizes += ["pvae.hidden_size", "pvae.latent_size", "pvae.epochs", "adjust.epochs"]
     assert all(get(quick, key) < get(full, key) for key in sizes)
     may_differ = {"preset", "data.length_buckets", "optimizer.learning_rate", "optimizer.swa_start_epoch"}
-    may_differ |= {"data.validation_fraction"}
+    may_differ |= {"data.validation_fraction", "vectors", "encoder.append_embedding"}
     may_differ |= {"optimizer.swa_every", "psc.start_epoch"}
     # Corpora with thousands of labels.
     may_differ |= {"optimizer.batch_size", "encoder.label_block"}
@@ -350,7 +350,7 @@ def test_every_setting_can_be_set_on_the_command_line(key):
 @pytest.mark.parametrize("value", [True, False])
 def test_a_switch_can_be_set_either_way_over_any_layer(profile, value):
     switches = [key for key in keys(Config) if field_of(key).annotation is bool]
-    assert len(switches) == 10
+    assert len(switches) == 11
     options = [option for key in switches for option in as_option(key, value)]
     parsed = parse(["--profile", profile, *options])
     assert [get(parsed, key) for key in switches] == [value] * len(switches)

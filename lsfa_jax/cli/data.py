@@ -52,7 +52,7 @@ class CorpusArguments(Section):
     data_dir: str = Field("", description="Folder with train, test and perhaps validation files, or one file for all.")
     preset: Preset = Field("quick", description="Whose settings: texts are longer with full.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of the documents that are held out.")
-    vectors: str = Field("none", description="Word vectors: glove-50d, none, or a GloVe or word2vec text file.")
+    vectors: str = Field("none", description="Word vectors: as for bin/train.")
     encoder: str = Field(
         "bilstm", description="For which encoder, as for bin/train: minilm and folders read word pieces."
     )
@@ -174,11 +174,13 @@ class PrepareArguments(CorpusArguments):
 
     def _prepare(self) -> None:
         from lsfa_jax.data import cache, load
+        from lsfa_jax.training import encoder_choice
+        from lsfa_jax.training.initial_encoder import load_embedding
 
         config = self.settings()
         corpus = load.load_corpus(config)
         if not corpus.pieces:
-            load.load_embedding(config, corpus.words)
+            load_embedding(encoder_choice.with_vectors(config, corpus), corpus.words)
         note(
             f"{self.name}: {len(corpus.train):,} training, {len(corpus.validation):,} validation and "
             f"{plural(len(corpus.test), 'test document')}, {plural(corpus.num_labels, 'label')}, "

@@ -1,4 +1,4 @@
-"""From settings to a corpus and its word vectors: which sources a name stands for; prepared once, kept in the cache."""
+"""From settings to a corpus: which sources a name stands for; prepared once, kept in the cache."""
 
 import json
 import unicodedata
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lsfa_jax.config import Config
-from lsfa_jax.data import build_corpus, cache, download, named, synthetic, word_vectors
+from lsfa_jax.data import build_corpus, cache, named, synthetic
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.pieces import Pieces, folder_of, read_tokenizer
 from lsfa_jax.data.ragged import Ragged
@@ -21,7 +21,6 @@ from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.splits import Files, Source, find_splits
 from lsfa_jax.data.same_text import Rows, same_texts
 from lsfa_jax.data.tokenizer import Tokenizer
-from lsfa_jax.data.vocabulary import NUM_SPECIAL, PADDING
 from lsfa_jax.util import console
 from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError, note
@@ -296,40 +295,3 @@ def _print_reports(config: Config, folder: Path) -> None:
     for line in content["lines"]:
         # The same files may have been elsewhere when they were read.
         note(line.replace(content["root"], _root(config)))
-
-
-def load_embedding(config: Config, words: list[str]) -> np.ndarray:
-    """Returns the word vector table, float32[vocabulary size, E], the padding's vector zero; prints the coverage."""
-    if config.vectors == "none":
-        return _table(config, words)[0]
-    path = Path(config.vectors).expanduser()
-    # A path that is no file is an error, with a reason, where it is read.
-    files = [path] if config.vectors != "glove-50d" and path.is_file() else []
-    glove = download.GLOVE_50D.sha256 if config.vectors == "glove-50d" else config.vectors
-    inputs = {
-        "format": _FORMAT,
-        "vectors": _digest(path) if files else glove,
-        "words": sha256("\n".join(words).encode()).hexdigest(),
-        "seed": config.seed,
-    }
-
-    def write(folder: Path) -> None:
-        table, num_known = _table(config, words)
-        np.save(folder / "table.npy", table)
-        (folder / "known.json").write_text(json.dumps(num_known))
-
-    folder = cache.folder("vectors", inputs, write, sources=files, verify=config.data.verify)
-    num_known = json.loads((folder / "known.json").read_text())
-    share = 100 * num_known / len(words) if words else 0.0
-    note(f"Word vectors {config.vectors}: {num_known:,} of {len(words):,} words have one ({share:.1f} %)")
-    return np.asarray(np.load(folder / "table.npy", mmap_mode="r", allow_pickle=False))
-
-
-def _table(config: Config, words: list[str]) -> tuple[np.ndarray, int]:
-    """Makes the table, and counts the words that have a vector in the source."""
-    loaded = word_vectors.load_vectors(config.vectors, words, config.seed, config.encoder.embedding_size)
-    table = np.zeros((NUM_SPECIAL + len(words), loaded.table.shape[1]), np.float32)
-    table[NUM_SPECIAL:] = loaded.table
-    # The unknown word is the mean of the others: nothing is known of it but that it is a word.
-    table[PADDING + 1] = loaded.table.mean(axis=0) if len(words) else 0.0
-    return table, int(loaded.known.sum())

@@ -13,7 +13,8 @@ from lsfa_jax.data.reading.compression import read_lines
 from lsfa_jax.util.console import UserError, warn
 from lsfa_jax.util.random_streams import Stream, stream
 
-_DEFAULT_STD = 0.5
+STANDARD_DEVIATION = 0.5
+"""Of the entries of vectors that are drawn with none to compare to."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def load_vectors(source: str, words: Sequence[str], seed: int, size: int) -> Wor
     if source != "none" and words and not rows:
         warn(f"{source}: has none of the {len(words):,} words of the vocabulary; all word vectors are random")
 
-    std = vectors.std(dtype=np.float64) if rows else _DEFAULT_STD
+    std = vectors.std(dtype=np.float64) if rows else STANDARD_DEVIATION
     drawn = stream(Stream.WORD_VECTORS, seed).standard_normal((len(words), vectors.shape[1]), dtype=np.float32)
     table = drawn * np.float32(std)
     table[rows] = vectors

@@ -25,7 +25,7 @@ from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.sklearn.arguments import check_integer
 from lsfa_jax.sklearn.label_formats import ParsedLabels
 from lsfa_jax.sklearn.text_formats import parse_texts
-from lsfa_jax.training import model_folder, policy, precision
+from lsfa_jax.training import encoder_choice, model_folder, policy, precision
 from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run import Run
 from lsfa_jax.training.run_folder import RunFolder
@@ -78,7 +78,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
         learning_rate: Adam's; of the labels alone if a pretrained encoder is fine-tuned. None: the preset's, but 0.004
             below 1,000 texts where the encoder is not pretrained.
         batch_size: texts a step; None: the preset's, but 16 below 10,000 texts where the encoder is not pretrained.
-        vectors: word vectors: 'none', 'glove-50d' (fetched once), or a GloVe or word2vec text file.
+        vectors: word vectors: 'minilm' or 'glove-50d' (84 and 76 MB, fetched once), 'none', or a GloVe or word2vec text
+            file. None: the preset's, which is 'minilm' for 1,000 English texts or more.
         encoder: 'bilstm', 'cnn', or a pretrained transformer to fine-tune: 'minilm' (fetched once) or a folder in
             Hugging Face's format. One takes more time, and needs fewer texts; its preset decides batches and epochs.
         validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`; "auto": a
@@ -111,7 +112,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         augmented_weight: float | None = None,
         learning_rate: float | None = None,
         batch_size: int | None = None,
-        vectors: str = "none",
+        vectors: str | None = None,
         encoder: str = "bilstm",
         validation_fraction: float | Literal["auto"] = "auto",
         top_k: int = 20,
@@ -185,7 +186,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
                 tokenizer=Tokenizer.from_settings(first.data),
                 pieces=load_pieces(first),
             )
-            config = precision.resolved(policy.resolved(first, built, chosen))
+            fitted = encoder_choice.with_vectors(policy.resolved(first, built, chosen), built)
+            config = precision.resolved(fitted)
             run = RunFolder(Path(folder) / "run")
             run.create(config, built)
             Run(config, built, initial_encoder(config, built), run, save_every=math.inf).execute(STAGES)

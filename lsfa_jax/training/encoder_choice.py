@@ -1,4 +1,4 @@
-"""Which encoder learns most within minutes on a corpus: `--encoder auto`.
+"""Which encoder learns most within minutes on a corpus, and which word vectors it starts from.
 
 On a few thousand English documents a pretrained transformer is far ahead of the encoders that start from nothing
 (docs/encoders.md); it is chosen where fine-tuning it, or its last layers, takes minutes on these devices.
@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from lsfa_jax.config import Config
+from lsfa_jax.data import named
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.pieces import folder_of, read_tokenizer
 from lsfa_jax.data.vocabulary import NUM_SPECIAL
@@ -51,22 +53,28 @@ def settings(corpus: Corpus, time_limit: float = math.inf) -> dict[str, Any]:
     return chosen
 
 
+def with_vectors(config: Config, corpus: Corpus) -> Config:
+    """Returns the settings with `vectors = auto` resolved to `minilm` or `none`, and prints which it is and why."""
+    if config.vectors != "auto":
+        return config
+    reason = "generated words" if named.entry(config.dataset).shape else _too_small(corpus) or _unread(corpus)
+    vectors = "none" if reason else PRETRAINED
+    note(f"--vectors auto: {vectors}" + (f" ({reason})" if reason else ""))
+    return config.model_copy(update={"vectors": vectors})
+
+
 def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
+    if reason := _too_small(corpus):
+        return {}, reason
     documents = len(corpus.train)
-    if documents < _FEWEST_DOCUMENTS:
-        return {}, f"{documents:,} training documents, fewer than {_FEWEST_DOCUMENTS:,}"
     on_cpu = jax.default_backend() == "cpu"
     pieces = float(np.maximum(_PIECES_PER_WORD * corpus.train.lengths, _LEAST_PIECES).sum())
     seconds = _SHARE * (time_limit - _START) if math.isfinite(time_limit) else _SECONDS
     plan = affordable_plan(pieces, os.cpu_count() or 1, seconds) if on_cpu else _PLANS[0]
     if not plan:
         return {}, f"fine-tuning on {documents:,} documents would take too long; --encoder {PRETRAINED} does it"
-    try:
-        known = known_share(corpus, json.loads(read_tokenizer(folder_of(PRETRAINED)))["model"]["vocab"])
-    except UserError as error:
-        return {}, f"{PRETRAINED} cannot be had: {error}"
-    if known < _LEAST_KNOWN:
-        return {}, f"{PRETRAINED} reads English, and knows {100 * known:.0f} % of these words"
+    if reason := _unread(corpus):
+        return {}, reason
     layers, epochs = plan
     train, trained = (
         ("all", "all of it")
@@ -76,6 +84,21 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     encoder = {"kind": "transformer", "pretrained": PRETRAINED, "train": train}
     values = {f"encoder.{name}": value for name, value in encoder.items()} | {"representation.epochs": epochs}
     return values, trained if math.isfinite(time_limit) else f"{trained} in {epochs} epochs"
+
+
+def _too_small(corpus: Corpus) -> str:
+    """Returns why a corpus is too small to gain by the transformer; "" if it is not."""
+    documents = len(corpus.train)
+    return f"{documents:,} training documents, fewer than {_FEWEST_DOCUMENTS:,}" * (documents < _FEWEST_DOCUMENTS)
+
+
+def _unread(corpus: Corpus) -> str:
+    """Returns why the transformer does not read a corpus, after fetching it; "" if it does."""
+    try:
+        known = known_share(corpus, json.loads(read_tokenizer(folder_of(PRETRAINED)))["model"]["vocab"])
+    except UserError as error:
+        return f"{PRETRAINED} cannot be had: {error}"
+    return f"{PRETRAINED} reads English, and knows {100 * known:.0f} % of these words" * (known < _LEAST_KNOWN)
 
 
 def affordable_plan(pieces: float, cores: int, seconds: float) -> tuple[int, int] | None:

@@ -59,8 +59,9 @@ _PVAE_STEPS = 500
 # Generated features per training document of a label that is just not rare, and their number at most (AAPD's).
 _AUGMENTED_SHARE, _FEWEST_AUGMENTED, _MOST_AUGMENTED = 0.3, 10, 500
 
-# Lengths are padded to multiples of this, so that similar corpora share compiled programs.
-_LENGTH_STEP = 16
+# Lengths are padded to multiples of this, so that similar corpora share compiled programs. A second length is worth
+# compiling each program twice where it saves this share of the computed words.
+_LENGTH_STEP, _SAVED = 16, 0.3
 
 
 def acts(config: Config) -> bool:
@@ -136,7 +137,7 @@ def _training_from_the_start(config: Config, corpus: Corpus, chosen: Collection[
     epochs = most_epochs(corpus, config.encoder.hidden_size)
     tiny = documents < _TINY
     return {
-        "data.length_buckets": (shorter_length(corpus.train.lengths),) if tiny else config.data.length_buckets,
+        "data.length_buckets": few_lengths(corpus.train.lengths) if tiny else config.data.length_buckets,
         "optimizer.batch_size": min(settings.batch_size, _SMALL_BATCH) if documents < _SMALL else settings.batch_size,
         "optimizer.learning_rate": _TINY_RATE if tiny else settings.learning_rate,
         "optimizer.swa_start_epoch": 1,
@@ -163,12 +164,18 @@ def num_augmented(head_threshold: int) -> int:
     return int(np.clip(round(_AUGMENTED_SHARE * head_threshold), _FEWEST_AUGMENTED, _MOST_AUGMENTED))
 
 
-def shorter_length(lengths: np.ndarray) -> int:
-    """Returns the length that, beside the longest one, pads int[N] documents least; a multiple of 16."""
+def few_lengths(lengths: np.ndarray) -> tuple[int, ...]:
+    """Returns the lengths that int[N] documents are padded to: the longest, behind one that saves much if there is one.
+
+    The shorter length is the multiple of 16 that pads least.
+    """
     longest = int(lengths.max(initial=1))
     candidates = np.arange(_LENGTH_STEP, max(longest, _LENGTH_STEP) + 1, _LENGTH_STEP)
     shorter = np.searchsorted(np.sort(lengths), candidates, "right")
-    return int(candidates[np.argmin(shorter * candidates + (len(lengths) - shorter) * longest)])
+    words = shorter * candidates + (len(lengths) - shorter) * longest
+    best = int(np.argmin(words))
+    saves_much = words[best] < (1 - _SAVED) * len(lengths) * longest
+    return (int(candidates[best]), longest) if saves_much else (longest,)
 
 
 def summary(values: Mapping[str, Any]) -> str:

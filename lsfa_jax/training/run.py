@@ -30,6 +30,7 @@ from lsfa_jax.training import (
     checks,
     content,
     discriminants,
+    encoder_choice,
     fused,
     linear_side,
     loop,
@@ -104,8 +105,10 @@ def train(
     chosen = policy.SETTINGS if chosen is None else chosen
     if started is not None:
         config = policy.kept(config, started, chosen)
-        if config.candidates == "auto":
-            config = config.model_copy(update={"candidates": started.candidates})
+        open_now = {
+            name: getattr(started, name) for name in ("candidates", "vectors") if getattr(config, name) == "auto"
+        }
+        config = config.model_copy(update=open_now)
     if not folder.config_file.is_file():
         run_folder.check_can_start(folder, config, stages, resume)  # before the folder is created
     # From the next line on the first process may write into the folder.
@@ -148,7 +151,7 @@ def _prepare(
     corpus = processes.first(lambda: load_corpus(config))
     checks.check_documents(corpus)
     if not folder.config_file.is_file():
-        config = policy.resolved(config, corpus, chosen)
+        config = encoder_choice.with_vectors(policy.resolved(config, corpus, chosen), corpus)
     encoder = processes.first(lambda: initial_encoder(config, corpus))
     partition.split({"encoder": encoder.params}, config.encoder)  # raises where there are fewer layers
     digests = content.digests(corpus, encoder)

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lsfa_jax.config import Config
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.training import encoder_choice
 from lsfa_jax.util.console import UserError
@@ -71,6 +72,27 @@ def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open():
     assert plan["encoder.train"] == "all"
     assert "representation.epochs" not in plan
     assert chosen(10_000, time_limit=60) == {}
+
+
+@pytest.mark.parametrize(
+    ("documents", "known", "dataset", "vectors"),
+    [
+        (40_000, 0.9, "custom", "minilm"),
+        (40_000, 0.5, "custom", "none"),
+        (999, 0.9, "custom", "none"),
+        (2_000, 0.9, "synthetic", "none"),
+    ],
+)
+def test_word_vectors_are_those_of_the_transformer_where_it_knows_the_words(documents, known, dataset, vectors, capsys):
+    config = Config(dataset=dataset, vectors="auto")
+    assert encoder_choice.with_vectors(config, corpus(documents, 10, known)).vectors == vectors
+    assert capsys.readouterr().out.startswith(f"--vectors auto: {vectors}")
+
+
+def test_chosen_word_vectors_stay(capsys):
+    config = Config(vectors="glove-50d")
+    assert encoder_choice.with_vectors(config, corpus(2_000)) is config
+    assert not capsys.readouterr().out
 
 
 def test_more_cores_do_more(monkeypatch):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from lsfa_jax import config
 from lsfa_jax.model.attention import product, token_mask
-from lsfa_jax.model.encoders.interface import EncoderShape, declared
+from lsfa_jax.model.encoders.interface import EncoderShape, declared, with_embedding
 from lsfa_jax.types import Array, DTypeLike, Params
 
 
@@ -100,6 +100,7 @@ class Cnn(nn.Module):
         embedding_dropout: rate of the dropout on the embeddings.
         state_dropout: rate of the dropout on the states.
         trainable_embedding: whether the embedding table has a gradient.
+        append_embedding: whether the state of a token ends with its embedding.
         dtype: of the matrix products, float32 or bfloat16.
     """
 
@@ -111,6 +112,7 @@ class Cnn(nn.Module):
     embedding_dropout: float = 0.0
     state_dropout: float = 0.0
     trainable_embedding: bool = True
+    append_embedding: bool = False
     dtype: DTypeLike = jnp.float32
 
     stored_dtype: ClassVar[DTypeLike] = jnp.float16
@@ -118,8 +120,8 @@ class Cnn(nn.Module):
 
     @property
     def state_size(self) -> int:
-        """2H."""
-        return self.num_filters
+        """2H, or with the embedding behind it 2H + E."""
+        return self.num_filters + (self.embedding_size if self.append_embedding else 0)
 
     def setup(self) -> None:
         embedding_shape = (self.vocabulary_size, self.embedding_size)
@@ -135,7 +137,7 @@ class Cnn(nn.Module):
         return {"kernel": nn.initializers.xavier_uniform()(key, shape), "bias": jnp.zeros(self.num_filters)}
 
     def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
-        """Computes the token states float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B].
+        """Computes the token states float32[B, T, 2H] or [B, T, 2H + E] of token ids int32[B, T], lengths int32[B].
 
         With `train`, dropout is on and needs a key named `dropout`.
         """
@@ -143,7 +145,8 @@ class Cnn(nn.Module):
             return declared(token_ids, self.state_size)
         table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
         x = self.drop_embedding(table[token_ids], deterministic=not train)
-        return self.drop_states(cnn(self.layers, x, lengths, self.dtype), deterministic=not train)
+        states = self.drop_states(cnn(self.layers, x, lengths, self.dtype), deterministic=not train)
+        return with_embedding(states, x, lengths) if self.append_embedding else states
 
 
 def from_settings(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> Cnn:
@@ -157,5 +160,6 @@ def from_settings(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLik
         embedding_dropout=settings.embedding_dropout,
         state_dropout=settings.encoder_dropout,
         trainable_embedding=settings.embedding_trainable != "no",
+        append_embedding=settings.append_embedding,
         dtype=dtype,
     )
