@@ -121,7 +121,7 @@ def leaves_encoder_open(arguments: TrainArguments, argv: Sequence[str]) -> bool:
     from lsfa_jax.data import named
 
     is_open = arguments.preset == "quick" and arguments.profile == "paper" and not named.entry(arguments.dataset).shape
-    in_file = _settings_file(_early_options(argv))[0].get("vectors", "none") != "none"
+    in_file = _settings_file(_early_options(argv))[0].get("vectors", "none") not in ("none", "auto")
     has_vectors = in_file or any(word.partition("=")[0] == "--vectors" for word in argv)
     starts = not arguments.resume and STAGES[0] in arguments.stages
     return (

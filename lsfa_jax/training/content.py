@@ -31,7 +31,8 @@ def digests(corpus: Corpus, encoder: InitialEncoder) -> dict[str, str]:
     parts["label names"] = [_text(corpus.labels)]
     published = np.array([corpus.num_labels, corpus.published_documents], np.int64)
     parts["label frequencies"] = [published, np.asarray(corpus.published_counts, np.int64)]
-    parts[encoder.name] = [np.asarray(array, np.float32) for array in jax.tree.leaves(encoder.params)]
+    arrays = [np.asarray(array, np.float32) for array in jax.tree.leaves(encoder.params)]
+    parts[encoder.name] = [_text([encoder.computed_from])] if encoder.computed_from else arrays
     if encoder.shape.architecture:
         parts[encoder.name].append(_text([repr(encoder.shape.architecture)]))
     # hashlib releases the GIL.

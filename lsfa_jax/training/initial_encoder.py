@@ -33,6 +33,9 @@ class InitialEncoder(NamedTuple):
     shape: EncoderShape
     params: dict[str, PyTree]
     """NumPy arrays by their names among the encoder's parameters; those that are not in it are drawn."""
+    computed_from: str = ""
+    """What decides the parameters beside the vocabulary, where they are computed and not read: they may differ in
+    rounding between machines."""
 
 
 def initial_encoder(config: Config, corpus: Corpus) -> InitialEncoder:
@@ -51,7 +54,8 @@ def initial_encoder(config: Config, corpus: Corpus) -> InitialEncoder:
         sizes = encoder.architecture.vocabulary_size, encoder.architecture.hidden_size
         return InitialEncoder("pretrained encoder", EncoderShape(*sizes, encoder.architecture), encoder.params)
     table = load_embedding(config, corpus.words)
-    return InitialEncoder("word vectors", EncoderShape(*table.shape), {"embedding": table})
+    computed_from = f"{download.MINILM.sha256} {_FORMAT}" if config.vectors == "minilm" else ""
+    return InitialEncoder("word vectors", EncoderShape(*table.shape), {"embedding": table}, computed_from)
 
 
 def load_embedding(config: Config, words: Sequence[str]) -> HostArray:

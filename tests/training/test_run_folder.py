@@ -177,6 +177,19 @@ def test_a_run_knows_its_data_and_vectors_at_another_place(folder, config, data,
     RunFolder(folder).check_content(corpus.words, corpus.labels, digests, moved)
 
 
+def test_computed_word_vectors_may_differ_in_rounding(config):
+    corpus = load_corpus(config)
+    read = initial_encoder(config, corpus)
+    table = read.params["embedding"]
+    computed = [
+        read._replace(params={"embedding": table * scale}, computed_from=source)
+        for scale, source in ((1, "first"), (1 + 1e-6, "first"), (1, "second"))
+    ]
+    first, rounded, other = (content.digests(corpus, encoder) for encoder in computed)
+    assert first == rounded
+    assert content.changed(first, other) == ["word vectors"]
+
+
 def test_data_that_is_no_longer_there_is_an_error_that_names_the_option(folder, data, tmp_path):
     data.rename(tmp_path / "moved")
     before = runs.files(folder)
