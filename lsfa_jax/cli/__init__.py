@@ -35,9 +35,13 @@ def main(argv: list[str] | None = None) -> int:
         return run_verb(verb, rest, f"lsfa {verb}")
     from lsfa_jax.cli import common
 
+    if verb.startswith("--tyro-"):
+        from lsfa_jax.cli import completion
+
+        return common.run(completion.write, [verb, *rest])
     if verb == "--version":
         return common.run(lambda line: None, [verb])
-    if verb in ("-h", "--help"):
+    if verb in common.HELP:
         print(common.usage("lsfa", VERBS))
         return 0
 

@@ -8,18 +8,18 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from lsfa_jax import __version__
 from lsfa_jax.cli import diagnosis
-from lsfa_jax.config import Data, Section, nearest
+from lsfa_jax.config import Data, Section, keys, nearest
 from lsfa_jax.util import atomic, console
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
@@ -71,7 +71,10 @@ Reading = Annotated[ReadingOptions, tyro.conf.OmitArgPrefixes]
 """The type of a field, `reading: Reading = ReadingOptions()`, whose options are named without it: --text-field."""
 
 
-def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = None) -> M:
+HELP = ("-h", "--help", "--help-all")
+
+
+def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = None, in_help: Collection[str] = ()) -> M:
     """Reads a command line into the fields of a class.
 
     Args:
@@ -79,17 +82,15 @@ def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = Non
         argv: the command line after the command's name.
         prog: the command's name, as its user typed it.
         default: values of the options that the command line leaves out; without it those of the class.
+        in_help: the fields, by dotted name, that --help lists; the others are left to --help-all. By default all.
 
     Raises:
         UserError: an option is unknown, needed and missing, or has a value that is not allowed; the message names it.
-        SystemExit: with code 0 after --help.
+        SystemExit: with code 0 after --help or --help-all.
     """
+    if asked := set(HELP) & set(argv):
+        _print_help(kind, prog, default, () if "--help-all" in asked else in_help)
     settings: dict[str, Any] = {} if default is None else {"default": default}
-    if {"-h", "--help"} & set(argv):
-        if default is not None:
-            settings["default"] = kind.model_validate(_escaped(default.model_dump()))
-        # Without an explicit description, tyro shows the docstring up to the examples.
-        tyro.cli(kind, args=["--help"], prog=prog, description=_as_typed(inspect.getdoc(kind) or "", prog), **settings)
     try:
         # The parser prints some errors in any case.
         with redirect_stderr(io.StringIO()):
@@ -97,6 +98,43 @@ def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = Non
     except (SystemExit, ValidationError):
         wrong = diagnosis.first_error(kind, argv) or f"{shlex.join(argv)}: cannot be read as options"
         raise UserError(f"{wrong}; see {prog} --help") from None
+
+
+def _print_help(kind: type[BaseModel], prog: str, default: BaseModel | None, names: Collection[str]) -> None:
+    """Prints the options of some fields, or without names of all, and ends the process with code 0."""
+    # Without an explicit description, tyro shows the docstring up to the examples.
+    description = _as_typed(inspect.getdoc(kind) or "", prog)
+    settings: dict[str, Any] = {}
+    if names:
+        description += f"\n\n{prog} --help-all lists all {len(list(keys(kind)))} options."
+        kind = _shown(kind, names)
+    if default is not None:
+        settings["default"] = kind.model_validate(_escaped(default.model_dump()))
+    tyro.cli(kind, args=["--help"], prog=prog, description=description, **settings)
+
+
+class _Shown(BaseModel):
+    """Some fields of a class of arguments; values of the others are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def _shown(kind: type[BaseModel], names: Collection[str], prefix: str = "") -> type[BaseModel]:
+    """Returns a class with the fields of `kind` whose dotted names are among `names`."""
+    chosen: dict[str, Any] = {}
+    for name, field in kind.model_fields.items():
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            omits_prefix = tyro.conf.OmitArgPrefixes in field.metadata
+            annotation = _shown(annotation, names, prefix if omits_prefix else f"{prefix}{name}.")
+            if not annotation.model_fields:
+                continue
+            field = Field(default=annotation())
+        elif f"{prefix}{name}" not in names:
+            continue
+        # tyro reads its markers from the annotation.
+        chosen[name] = (Annotated[(annotation, *kind.model_fields[name].metadata, None)], field)
+    return create_model(kind.__name__, __base__=_Shown, __doc__=kind.__doc__, **chosen)
 
 
 def _as_typed(text: str, prog: str) -> str:

@@ -214,12 +214,19 @@ class CheckArguments(Section):
 
 Arguments = ListArguments | CorpusArguments | CheckArguments
 
-_COMMANDS: dict[str, type[Arguments]] = {
+COMMANDS: dict[str, type[Arguments]] = {
     "list": ListArguments,
     "describe": DescribeArguments,
     "prepare": PrepareArguments,
     "check": CheckArguments,
 }
+
+
+IN_HELP = (
+    *("name", "path", "data_dir", "preset", "png", "encoder", "vectors", "output", "num_documents", "num_labels"),
+    *("data.format", "data.columns", "data.text_field", "data.labels_field", "data.label_columns"),
+    *("data.label_separator", "data.label_names"),
+)
 
 
 def main(argv: list[str] | None = None, prog: str = "bin/data") -> int:
@@ -232,8 +239,8 @@ def main(argv: list[str] | None = None, prog: str = "bin/data") -> int:
 
 
 def _command(argv: list[str], prog: str) -> None:
-    if argv[:1] in (["-h"], ["--help"]):
-        verbs = {name: (inspect.getdoc(command) or "").splitlines()[0] for name, command in _COMMANDS.items()}
+    if argv[:1] and argv[0] in common.HELP:
+        verbs = {name: (inspect.getdoc(command) or "").splitlines()[0] for name, command in COMMANDS.items()}
         print(common.usage(prog, verbs))
     else:
         parse(argv, prog).run()
@@ -242,10 +249,10 @@ def _command(argv: list[str], prog: str) -> None:
 def parse(argv: list[str], prog: str = "bin/data") -> Arguments:
     """Reads a command line; raises UserError at an unknown verb or option, or a wrong value."""
     verb, *line = argv or [""]
-    if verb not in _COMMANDS:
-        raise UserError(common.unknown_verb(verb, _COMMANDS, prog))
-    command, default = _COMMANDS[verb], _default(verb, line)
-    chosen = common.parse(command, line, f"{prog} {verb}", default)
+    if verb not in COMMANDS:
+        raise UserError(common.unknown_verb(verb, COMMANDS, prog))
+    command, default = COMMANDS[verb], _default(verb, line)
+    chosen = common.parse(command, line, f"{prog} {verb}", default, IN_HELP)
     if default is None or not isinstance(chosen, CorpusArguments):
         return chosen
     if (chosen.name, chosen.preset) != (default.name, default.preset):
@@ -255,7 +262,7 @@ def parse(argv: list[str], prog: str = "bin/data") -> Arguments:
 
 def _default(verb: str, argv: list[str]) -> CorpusArguments | None:
     """Returns the defaults that the corpus and the preset on the command line decide, before the rest is read."""
-    command = _COMMANDS[verb]
+    command = COMMANDS[verb]
     if not issubclass(command, CorpusArguments):
         return None
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

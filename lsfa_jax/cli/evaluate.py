@@ -91,9 +91,15 @@ class EvaluateArguments(Section):
     reading: Reading = ReadingOptions()
 
 
+IN_HELP = (
+    *("file", "run", "predictions", "baseline", "train", "threshold", "output", "per_label"),
+    *("text_field", "labels_field", "label_separator"),
+)
+
+
 def parse(argv: list[str], prog: str = "bin/evaluate") -> EvaluateArguments:
     """Reads a command line; raises UserError at an unknown option or a wrong value."""
-    return common.parse(EvaluateArguments, argv, prog)
+    return common.parse(EvaluateArguments, argv, prog, in_help=IN_HELP)
 
 
 @dataclass(frozen=True)

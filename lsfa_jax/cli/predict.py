@@ -96,9 +96,12 @@ class PredictArguments(Section):
     reading: Reading = ReadingOptions()
 
 
+IN_HELP = ("file", "run", "output", "layout", "top", "threshold", "explain", "text_field", "id_field")
+
+
 def parse(argv: list[str], prog: str = "bin/predict") -> PredictArguments:
     """Reads a command line; raises UserError at an unknown option or a wrong value."""
-    return common.parse(PredictArguments, argv, prog)
+    return common.parse(PredictArguments, argv, prog, in_help=IN_HELP)
 
 
 def predict(arguments: PredictArguments) -> None:

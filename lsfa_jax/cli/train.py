@@ -70,6 +70,13 @@ class TrainArguments(Config):
         return Config.model_validate({name: getattr(self, name) for name in Config.model_fields})
 
 
+IN_HELP = (
+    *("dataset", "preset", "seed", "precision", "linear", "fusion", "candidates", "data_dir", "output", "config"),
+    *("time_limit", "resume", "data.max_words", "data.text_field", "data.labels_field", "data.label_separator"),
+    *("optimizer.batch_size", "representation.epochs", "pvae.head_threshold", "adjust.num_augmented"),
+)
+
+
 def chosen_settings(argv: Sequence[str]) -> frozenset[str]:
     """Returns the dotted names of the settings that the corpus's file, a settings file or an option chooses."""
     argv = _with_encoder_settings(argv)
@@ -94,7 +101,7 @@ def parse(argv: list[str], prog: str = "bin/train") -> TrainArguments:
     layers = layered(names["dataset"], names["preset"], names["profile"], encoder=encoder)
     base = validated(merged(layers, file), where)
     default = TrainArguments.model_validate({**base.model_dump(), **names})
-    return common.parse(TrainArguments, argv, prog, default)
+    return common.parse(TrainArguments, argv, prog, default, IN_HELP)
 
 
 def _with_encoder_settings(argv: Sequence[str]) -> list[str]:

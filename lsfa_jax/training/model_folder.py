@@ -14,7 +14,6 @@ import re
 import shutil
 import tomllib
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError
 
+from lsfa_jax import __version__
 from lsfa_jax.config import Config, to_toml, validated
 from lsfa_jax.data.pieces import Pieces
 from lsfa_jax.data.tokenizer import Tokenizer
@@ -142,7 +142,7 @@ def write(folder: Path, model: TrainedModel) -> None:
     content[_WEIGHTS] = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     manifest = {
         "format": FORMAT,
-        "lsfa_jax": version("lsfa_jax"),
+        "lsfa_jax": __version__,
         "corpus": model.config.dataset,
         "num_labels": len(model.labels),
         "num_documents": model.num_documents,
@@ -283,7 +283,7 @@ def _read_manifest(folder: Path) -> _Manifest:
     if not 1 <= written <= FORMAT:
         raise UserError(
             f"{path}: written by lsfa_jax {_shown(values.get('lsfa_jax'))} in format {_shown(written)}, and this is "
-            f"lsfa_jax {version('lsfa_jax')}, which reads formats up to {FORMAT}. Use that version, or train again."
+            f"lsfa_jax {__version__}, which reads formats up to {FORMAT}. Use that version, or train again."
         )
     if not (_is_sealed(data) if written >= 3 else values.pop("sha256", None) == _values_digest(values)):
         raise _damaged(path, "its checksum differs")

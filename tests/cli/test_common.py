@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,8 +11,8 @@ import pytest
 from pydantic import Field
 
 import lsfa_jax.cli
-from lsfa_jax.cli import common
-from lsfa_jax.config import Section
+from lsfa_jax.cli import common, data, evaluate, predict, train
+from lsfa_jax.config import Section, keys
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 
@@ -85,6 +86,45 @@ def test_help_has_the_examples(capsys):
     shown = capsys.readouterr().out
     for text in ("Counts documents.", "count --top 3 rows.csv", "Most frequent ones.", "--id-field"):
         assert text in shown
+
+
+def test_help_lists_some_options_and_help_all_the_rest(capsys):
+    default = Arguments(top=7, reading=common.ReadingOptions(text_field="\x1b[2J"))
+    shown = {}
+    for option in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as end:
+            common.parse(Arguments, [option], "count", default, in_help=("top", "text_field"))
+        assert end.value.code == 0
+        shown[option] = capsys.readouterr().out
+        for text in ("count --top 3 rows.csv", "--top INT", "(default: 7)", "--text-field STR", r"\x1b[2J"):
+            assert text in shown[option]
+    assert "count --help-all lists all 12 options." in shown["--help"]
+    assert "--id-field" not in shown["--help"]
+    assert "--id-field" in shown["--help-all"]
+
+
+@pytest.mark.parametrize("verb", ["train", "predict", "evaluate", "data check", "data prepare"])
+def test_help_of_a_verb_lists_at_most_twenty_options(verb, capsys):
+    listed = {}
+    for option in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            lsfa_jax.cli.main([*verb.split(), option])
+        shown = capsys.readouterr().out
+        listed[option] = set(re.findall(r"^│ (\S+)", shown, re.MULTILINE)) - {"-h,"}
+        assert f"  lsfa {verb} " in shown  # an example
+    assert 0 < len(listed["--help"]) <= 20
+    assert listed["--help"] < listed["--help-all"]
+
+
+def test_every_name_in_the_help_of_a_verb_is_an_option():
+    of_data = {name for kind in data.COMMANDS.values() for name in keys(kind)}
+    for listed, names in (
+        (train.IN_HELP, set(keys(train.TrainArguments))),
+        (predict.IN_HELP, {name.removeprefix("reading.") for name in keys(predict.PredictArguments)}),
+        (evaluate.IN_HELP, {name.removeprefix("reading.") for name in keys(evaluate.EvaluateArguments)}),
+        (data.IN_HELP, of_data),
+    ):
+        assert set(listed) <= names
 
 
 def test_a_field_is_named_as_its_option():
@@ -224,7 +264,7 @@ def test_help_of_a_verb_does_not_import_jax(verb):
     assert "bin/" not in ended.stdout.split("╭")[0]
 
 
-@pytest.mark.parametrize("line", [["--help"], ["-h"]])
+@pytest.mark.parametrize("line", [["--help"], ["-h"], ["--help-all"]])
 def test_help_lists_the_verbs(line, capsys):
     assert lsfa_jax.cli.main(line) == 0
     shown = capsys.readouterr().out
@@ -242,6 +282,33 @@ def test_help_lists_the_verbs(line, capsys):
 def test_a_missing_or_unknown_verb_is_an_error(line, message, capsys):
     assert lsfa_jax.cli.main(line) == 2
     assert capsys.readouterr() == ("", f"error: {message}; see lsfa --help\n")
+
+
+COMPLETE = """
+source "$0"
+complete_line() {
+  COMP_LINE="$*" COMP_POINT=${#COMP_LINE} COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+  _tyro_lsfa lsfa
+  echo "${COMPREPLY[@]}"
+}
+complete_line lsfa pre
+complete_line lsfa data describe --pn
+complete_line lsfa predict --run r --layout w
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+def test_bash_completes_verbs_options_and_values(tmp_path):
+    script = tmp_path / "completion"
+    with pytest.raises(SystemExit):
+        lsfa_jax.cli.main(["--tyro-write-completion", "bash", str(script)])
+    ended = subprocess.run(["bash", "-c", COMPLETE, script], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["predict", "--png", "wide"]
+
+
+def test_a_shell_without_completion_is_an_error(capsys):
+    assert lsfa_jax.cli.main(["--tyro-print-completion", "tcsh"]) == 2
+    assert "with SHELL one of bash, zsh, fish\n" in capsys.readouterr().err
 
 
 def test_a_verb_runs_with_the_rest_of_the_line_and_its_exit_code(monkeypatch, capsys):
@@ -293,6 +360,7 @@ def commands():
     yield [ROOT / "bin" / "data", "list"], {"PYTHONPATH": ":/nowhere:"}
     yield [ROOT / "bin" / "data", "list"], {"PYTHONPATH": ":"}
     yield [sys.executable, "-m", "lsfa_jax.cli.data", "list"], {"PYTHONPATH": str(ROOT)}
+    yield [sys.executable, "-m", "lsfa_jax", "data", "list"], {"PYTHONPATH": str(ROOT)}
     yield [sys.executable, "script", "data", "list"], {"PYTHONPATH": str(ROOT)}
 
 
@@ -336,25 +404,54 @@ PYTHON = """#!/bin/sh
 case "$*" in
   *find_spec*) exit 1 ;;
   *"-m venv"*) for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
-  *"-m pip"*) echo "$PIP_ROOT_USER_ACTION $PIP_DISABLE_PIP_VERSION_CHECK $*" > "$LSFA_TEST/pip" ;;
+  *"-m pip"*)
+    echo "$PIP_ROOT_USER_ACTION $PIP_DISABLE_PIP_VERSION_CHECK $*" > "$LSFA_TEST/pip"
+    echo "WARNING: a location is ignored" >&2
+    exit "$LSFA_TEST_PIP"
+    ;;
   *run_verb*) echo "trained" ;;
 esac
 """
 
 
-def test_the_first_call_prints_one_line_about_the_setup(tmp_path):
+@pytest.fixture
+def first_call(tmp_path):
+    """Calls bin/train of a repository without an environment; pip ends with the given code."""
     root = tmp_path / "a repository"
     shutil.copytree(ROOT / "bin", root / "bin")
     (root / "pyproject.toml").touch()
     (tmp_path / "python").write_text(PYTHON)
     (tmp_path / "python").chmod(0o755)
-    command = {
-        "args": [root / "bin" / "train"],
-        "env": os.environ | {"LSFA_PYTHON": str(tmp_path / "python"), "LSFA_TEST": str(tmp_path)},
-    }
-    first, second = (subprocess.run(**command, capture_output=True, text=True, check=True) for _ in range(2))
-    assert first.stderr == f"Setting up {root}/.venv (once, some minutes) ...\n"
-    assert (first.stdout, second.stdout, second.stderr) == ("trained\n", "trained\n", "")
+    variables = {"LSFA_PYTHON": str(tmp_path / "python"), "LSFA_TEST": str(tmp_path)}
+
+    def call(pip_code):
+        return subprocess.run(
+            [root / "bin" / "train"],
+            env=os.environ | variables | {"LSFA_TEST_PIP": str(pip_code)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call
+
+
+SETUP = "Setting up {0}/a repository/.venv (once, some minutes) ...\n"
+
+
+def test_the_first_call_prints_one_line_about_the_setup(first_call, tmp_path):
+    first, second = first_call(0), first_call(0)
+    assert (first.stdout, first.stderr) == ("trained\n", SETUP.format(tmp_path))
+    assert (second.stdout, second.stderr) == ("trained\n", "")
     # No notice of pip about itself or about root, and no question.
     called = (tmp_path / "pip").read_text()
     assert called.startswith("ignore 1 -P -m pip install --quiet --no-input ")
+
+
+def test_what_pip_prints_is_shown_where_it_fails(first_call, tmp_path):
+    failed, repeated = first_call(1), first_call(0)
+    assert (failed.returncode, failed.stdout) == (2, "")
+    about, warning, error = failed.stderr.splitlines()
+    assert (about + "\n", warning) == (SETUP.format(tmp_path), "WARNING: a location is ignored")
+    assert error.startswith("error: the packages could not be installed; ")
+    assert repeated.stdout == "trained\n"
