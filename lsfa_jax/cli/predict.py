@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, TextIO
 
-import numpy as np
 import tyro
 from pydantic import Field, PositiveInt
 
 from lsfa_jax.cli import common
 from lsfa_jax.cli.common import Reading, ReadingOptions
 from lsfa_jax.config import Section, nearest
+from lsfa_jax.serving.selection import TOP, TOP_OF_THRESHOLD, Selection, Threshold, as_floats
 from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError
 
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from lsfa_jax.training.model_folder import TrainedModel
     from lsfa_jax.util.atomic import TextFiles
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-_TOP = 5
-# With a threshold: few documents have more labels than this, and all labels would be L probabilities a document.
-_TOP_OF_THRESHOLD = 100
 # A table of more columns is hard to open.
 _MANY_COLUMNS = 2000
 _BYTES_A_CELL = 12
@@ -70,15 +65,20 @@ class PredictArguments(Section):
         description="Of CSV and TSV. long: a row for each label of a document; wide: a row for each document, with the "
         "probability of each label in its column, or an empty cell where --top or --threshold leave it out.",
     )
+    formulas: Literal["neutralise", "keep"] = Field(
+        "neutralise",
+        description="Of CSV and TSV: before labels and ids that a spreadsheet would run, such as =1+1, stands an "
+        "apostrophe, which bin/evaluate removes; or they are kept.",
+    )
     labels: str = Field(
         "", description="Labels with a column in the wide layout, separated by commas as in CSV. By default all."
     )
     top: Literal["auto"] | PositiveInt = Field(
         "auto",
-        description=f"Labels a document at most. auto: {_TOP}, with --threshold {_TOP_OF_THRESHOLD}, with --layout "
+        description=f"Labels a document at most. auto: {TOP}, with --threshold {TOP_OF_THRESHOLD}, with --layout "
         "wide all.",
     )
-    threshold: Literal["none", "auto"] | Probability = Field(
+    threshold: Threshold = Field(
         "none", description="Leave out labels with a lower probability. auto: the model's, of best micro F1."
     )
     explain: str = Field(
@@ -121,7 +121,7 @@ def predict(arguments: PredictArguments) -> None:
     typed = not isinstance(source, Path) and source.isatty()
     model = model_folder.read(Path(arguments.run))
     compilation_cache.keep_on_disk()
-    report, top = ReadReport(), _top(arguments, len(model.labels))
+    report, top = ReadReport(), _selection(arguments, model).top
     with TextFiles() as files, ExitStack() as stack:
         stream = stack.enter_context(_output(arguments, files))
         on_screen = stream.isatty()
@@ -228,29 +228,22 @@ def _predictions(
             waiting.append((document, report.read))
             yield document.text
 
-    threshold = arguments.threshold
-    lowest = 0.0 if threshold == "none" else predictor.model.threshold if threshold == "auto" else threshold
+    selection = _selection(arguments, predictor.model)
     results: Iterator[Prediction | Explanation]
-    results = (predictor.explain if arguments.explain else predictor.predict)(
-        texts(), _top(arguments, len(predictor.model.labels))
-    )
+    results = (predictor.explain if arguments.explain else predictor.predict)(texts(), selection.top)
     for result in results:
         document, number = waiting.popleft()
-        kept = int(np.count_nonzero(result.probabilities >= lowest))
+        kept = selection.count(result.probabilities)
         labels = [predictor.model.labels[label] for label in result.label_ids[:kept]]
-        # The shortest decimal that is this float32.
-        probabilities = [float(str(probability)) for probability in result.probabilities[:kept]]
+        probabilities = as_floats(result.probabilities[:kept])
         votes = result.votes if isinstance(result, Explanation) else None
         shown = None if votes is None else votes[:kept]
         yield Predicted(document.id or number, labels, probabilities, document.text, shown), result
 
 
-def _top(arguments: PredictArguments, num_labels: int) -> int:
-    if arguments.top != "auto":
-        return arguments.top
-    if arguments.layout == "wide":
-        return num_labels
-    return _TOP if arguments.threshold == "none" else _TOP_OF_THRESHOLD
+def _selection(arguments: PredictArguments, model: "TrainedModel") -> Selection:
+    top = len(model.labels) if arguments.top == "auto" and arguments.layout == "wide" else arguments.top
+    return Selection.of(top, arguments.threshold, model.threshold)
 
 
 def _source(arguments: PredictArguments) -> Path | BinaryIO:
@@ -272,12 +265,12 @@ def _writer(arguments: PredictArguments, stream: TextIO, on_screen: bool, labels
     from lsfa_jax.evaluation import prediction_files
     from lsfa_jax.serving.terminal_table import table_writer
 
-    name = _output_format(arguments, on_screen)
+    name, neutralise = _output_format(arguments, on_screen), arguments.formulas == "neutralise"
     if arguments.layout == "wide":
         if name not in ("csv", "tsv"):
             raise UserError("--layout wide: for CSV and TSV; give --output NAME.csv or --output-format csv")
-        return prediction_files.wide_writer(name, stream, _columns(arguments, labels))
-    return table_writer(stream) if name == "table" else prediction_files.writer(name, stream)
+        return prediction_files.wide_writer(name, stream, _columns(arguments, labels), neutralise)
+    return table_writer(stream) if name == "table" else prediction_files.writer(name, stream, neutralise)
 
 
 def _columns(arguments: PredictArguments, labels: list[str]) -> Sequence[str]:
@@ -316,24 +309,24 @@ def _output_format(arguments: PredictArguments, on_screen: bool) -> Literal["tab
 def _pages(
     arguments: PredictArguments, model: "TrainedModel", files: "TextFiles"
 ) -> Iterator[Callable[["Predicted", Any], None]]:
-    from lsfa_jax.serving.explanation import About, Explained, Pages
+    from lsfa_jax.serving.explanation import About, Explained, Pages, Scale
 
     labels = console.plural(len(model.labels), "label")
     about = About(
         title="Words that each label attended to",
         model=f"{Path(arguments.run).resolve().name} ({model.config.dataset}, {labels})",
         source="standard input" if arguments.file == "-" else Path(arguments.file).name,
-        max_words=model.config.data.max_words,
+        scale=Scale.of(model),
     )
     pages = Pages(Path(arguments.explain), arguments.explain_documents, about, files)
 
     def show(predicted: "Predicted", result: "Explanation") -> None:
         labels, probabilities = predicted.labels, predicted.probabilities or []
         attention = result.attention[: len(labels)]
+        counts = model.label_counts[result.label_ids[: len(labels)]].tolist()
+        votes = predicted.votes or ()
         pages.add(
-            Explained(
-                str(predicted.id), result.text, labels, probabilities, result.spans, attention, predicted.votes or ()
-            )
+            Explained(str(predicted.id), result.text, labels, probabilities, result.spans, attention, votes, counts)
         )
 
     yield show

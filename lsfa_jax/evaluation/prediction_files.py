@@ -4,12 +4,14 @@ JSON Lines: {"id": ..., "labels": [...], "probabilities": [...]} for each docume
 model's predictions also have "votes", for each label a list of [word, vote]. CSV and TSV in the
 long layout: the columns document, rank, label, probability; a document without labels has one row in which the last
 three are empty. In the wide layout: a row for each document, with its id and the probabilities of all labels, each in
-the column of the label's name; the cell of a label that is left out is empty.
+the column of the label's name; the cell of a label that is left out is empty. In CSV and TSV, an apostrophe stands
+before ids and labels that a spreadsheet would run as formulas, such as '=1+1; reading removes it.
 """
 
 import csv
 import json
 import math
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,11 +73,32 @@ class Irregularities:
         )
 
 
-def writer(name: Literal["jsonl", "csv", "tsv"], stream: TextIO) -> Write:
-    """Returns a function that writes one document after another to a stream; a header is written at once."""
+def writer(name: Literal["jsonl", "csv", "tsv"], stream: TextIO, neutralise: bool = True) -> Write:
+    """Returns a function that writes one document after another to a stream; a header is written at once.
+
+    Args:
+        name: the format.
+        stream: opened for text.
+        neutralise: whether cells that a spreadsheet would run get an apostrophe.
+    """
     if name == "jsonl":
         return lambda document: stream.write(_json_line(document))
-    return _write_rows(stream, "," if name == "csv" else "\t")
+    return _write_rows(stream, "," if name == "csv" else "\t", neutralise)
+
+
+# What spreadsheets run, and what has been neutralised already.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|\.\d+)([eE][+-]?\d+)?")
+
+
+def neutralised(cell: object) -> object:
+    """Returns a cell that no spreadsheet runs: an apostrophe stands before a formula. Numbers stay as they are."""
+    is_formula = isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
+
+
+def _restored(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _json_line(document: Predicted) -> str:
@@ -89,17 +112,18 @@ def _json_line(document: Predicted) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _row_writer(stream: TextIO, delimiter: str) -> Callable[[Iterable[object]], object]:
+def _row_writer(stream: TextIO, delimiter: str, neutralise: bool) -> Callable[[Iterable[object]], object]:
     # csv quotes the characters of its line terminator, and a lone carriage return must be quoted too; the file itself
     # has plain newlines, for programs that read line by line.
     def write_line(line: str) -> None:
         stream.write(line.removesuffix("\r\n") + "\n")
 
-    return csv.writer(SimpleNamespace(write=write_line), delimiter=delimiter, lineterminator="\r\n").writerow
+    write_row = csv.writer(SimpleNamespace(write=write_line), delimiter=delimiter, lineterminator="\r\n").writerow
+    return (lambda cells: write_row(map(neutralised, cells))) if neutralise else write_row
 
 
-def _write_rows(stream: TextIO, delimiter: str) -> Write:
-    write_row = _row_writer(stream, delimiter)
+def _write_rows(stream: TextIO, delimiter: str, neutralise: bool) -> Write:
+    write_row = _row_writer(stream, delimiter, neutralise)
     write_row(COLUMNS)
 
     def write(document: Predicted) -> None:
@@ -112,9 +136,9 @@ def _write_rows(stream: TextIO, delimiter: str) -> Write:
     return write
 
 
-def wide_writer(name: Literal["csv", "tsv"], stream: TextIO, labels: Sequence[str]) -> Write:
+def wide_writer(name: Literal["csv", "tsv"], stream: TextIO, labels: Sequence[str], neutralise: bool = True) -> Write:
     """Returns a function that writes a row for each document, with a column for each of the labels, in this order."""
-    write_row = _row_writer(stream, "," if name == "csv" else "\t")
+    write_row = _row_writer(stream, "," if name == "csv" else "\t", neutralise)
     long_names = {label.strip().lower() for label in labels} & {"document", "label"}
     write_row((_WIDE_IDS[-1] if long_names else _WIDE_IDS[0], *labels))
 
@@ -177,7 +201,7 @@ def _read_table(
     delimiter = "\t" if tab < comma else ","
     layout = Layout("tsv" if tab < comma else "csv", delimiter=delimiter)
     _, header, _ = next(records(chain([first], lines), layout))
-    exact = [] if isinstance(header, BadRowError) else header
+    exact = [] if isinstance(header, BadRowError) else [*map(_restored, header)]
     names = [name.strip().lower() for name in exact]
     layout = replace(layout, columns=tuple(exact))
     is_long = {"document", "label"} <= set(names) and names[0] != _WIDE_IDS[-1]
@@ -204,7 +228,7 @@ def _rows(path: Path, lines: Iterator[tuple[int, bytes]], layout: Layout) -> Ite
         if len(cells) != len(names):
             shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
             raise UserError(f"{where}: {plural(len(cells), 'column')}, but the header has {len(names)} ({shown})")
-        yield where, cells
+        yield where, [*map(_restored, cells)]
 
 
 def _long_rows(rows: Iterator[tuple[str, list[str]]], names: list[str]) -> Iterator[tuple[str, Predicted]]:

@@ -1,5 +1,7 @@
 """Pages that show which words speak for each predicted label: HTML without scripts and without external resources.
 
+The templates base.html and documents.html and the stylesheet style.css are also those of the service's page.
+
 A page holds each text once. A word carries the attention of each label as a CSS variable, and the radio button of a
 label chooses which of them colours the words. The words by which a linear model voted for the label stand beside it.
 """
@@ -7,16 +9,21 @@ label chooses which of them colours the words. The words by which a linear model
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 import jinja2
 import numpy as np
 
 from lsfa_jax.util.atomic import TextFiles
+from lsfa_jax.util.console import plural
 
-_TEMPLATE = "explanation.html"
+if TYPE_CHECKING:
+    from lsfa_jax.training.model_folder import TrainedModel
+
 # Attention below this share of the label's strongest word is too faint to see, and is left out.
 _FAINTEST = 0.02
 _WORDS_NAMED = 5
@@ -31,7 +38,24 @@ class About:
     title: str
     model: str
     source: str
+    scale: "Scale"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the numbers of a model's labels are compared with."""
+
     max_words: int
+    """Words of a text that the model reads."""
+    threshold: float
+    """Probability from which a label is predicted."""
+    head_threshold: int
+    """N_t: labels with fewer training documents are the tail."""
+
+    @classmethod
+    def of(cls, model: "TrainedModel") -> "Scale":
+        """Returns the scale of a model."""
+        return cls(model.config.data.max_words, model.threshold, model.config.pvae.head_threshold)
 
 
 class Explained(NamedTuple):
@@ -48,6 +72,8 @@ class Explained(NamedTuple):
     """float32[K, W], how much each label attends to each word."""
     votes: Sequence[Sequence[tuple[str, float]]] = ()
     """For each label the words by which the linear model voted for it, and their votes; empty where there is none."""
+    counts: Sequence[int] = ()
+    """The training documents of each label; empty where they are not known."""
 
 
 class _Label(NamedTuple):
@@ -55,13 +81,27 @@ class _Label(NamedTuple):
     probability: str
     words: list[tuple[str, str]]
     votes: list[tuple[str, str]]
+    group: str
+    """head, tail, or "" where it is not known."""
+    training: str
+    """Its training documents, as a number."""
+    documents: str
+    """The same with their noun."""
+    threshold_above: str
+    """The threshold at the first label below it, else ""."""
 
 
-class _Document(NamedTuple):
+class Document(NamedTuple):
+    """A document as the template documents.html takes it."""
+
     name: str
     labels: list[_Label]
     pieces: list[tuple[str, str]]
     unread: str
+    strongest: str
+    """For each label the share of its attention that its strongest word has, as CSS variables."""
+    predicted: str
+    """tail-predicted, none-predicted or "", by which the page selects documents."""
 
 
 class Pages:
@@ -82,10 +122,7 @@ class Pages:
         self._files = files
         self._waiting: list[Explained] = []
         self.written = 0
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-        )
-        self._template = environment.get_template(_TEMPLATE)
+        self._template = template("explanation.html")
 
     def add(self, document: Explained) -> None:
         """Adds a document; a full page is written when the next document is added."""
@@ -104,7 +141,7 @@ class Pages:
             number=number,
             previous=_link(self._path, number - 1) if number > 1 else "",
             next="" if last else _link(self._path, number + 1),
-            documents=[_shown(document, self._about.max_words) for document in self._waiting],
+            documents=[shown(document, self._about.scale) for document in self._waiting],
             with_votes=any(document.votes for document in self._waiting),
             most_labels=max((len(document.labels) for document in self._waiting), default=0),
         )
@@ -112,6 +149,15 @@ class Pages:
             stream.writelines(page)
         self.written = number
         self._waiting = []
+
+
+@cache
+def template(name: str) -> jinja2.Template:
+    """Returns a template of this folder, which escapes what is filled in."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(name)
 
 
 def _numbered(path: Path, number: int) -> Path:
@@ -122,23 +168,43 @@ def _link(path: Path, number: int) -> str:
     return "./" + quote(_numbered(path, number).name)
 
 
-def _shown(document: Explained, max_words: int) -> _Document:
+def shown(document: Explained, scale: Scale) -> Document:
+    """Returns a document as the template documents.html takes it."""
     # A text without words has no strongest word.
     strongest = np.maximum(document.attention.max(axis=1, initial=0), 1e-30)
     depths = (document.attention / strongest[:, None]).T
+    first_below = sum(probability >= scale.threshold for probability in document.probabilities)
     labels = [
-        _Label(name, f"{probability:.2f}", _strongest_words(document, attention), [(w, f"{v:+.2f}") for w, v in votes])
-        for name, probability, attention, votes in zip(
-            document.labels,
-            document.probabilities,
-            document.attention,
-            document.votes or [()] * len(document.labels),
-            strict=True,
+        _Label(
+            name,
+            f"{probability:.2f}",
+            _strongest_words(document, attention),
+            [(word, f"{vote:+.2f}") for word, vote in votes],
+            "" if count is None else "tail" if count < scale.head_threshold else "head",
+            "" if count is None else f"{count:,}",
+            "" if count is None else plural(count, "document"),
+            f"{scale.threshold:.2f}" if place == first_below else "",
+        )
+        for place, (name, probability, attention, votes, count) in enumerate(
+            zip(
+                document.labels,
+                document.probabilities,
+                document.attention,
+                document.votes or repeat(()),
+                document.counts or repeat(None),
+                strict=False,
+            )
         )
     ]
-    read_to = document.spans[-1][1] if len(document.spans) >= max_words else len(document.text)
-    return _Document(
-        document.name, labels, list(_pieces(document, depths, read_to)), _shortened(document.text[read_to:])
+    read_to = document.spans[-1][1] if len(document.spans) >= scale.max_words else len(document.text)
+    predicted = [label.group for label in labels[:first_below]]
+    return Document(
+        document.name,
+        labels,
+        list(_pieces(document, depths, read_to)),
+        _shortened(document.text[read_to:]),
+        ";".join(f"--s{place}:{share:.3g}" for place, share in enumerate(strongest.tolist(), 1)),
+        "tail-predicted" if "tail" in predicted else "" if predicted else "none-predicted",
     )
 
 

@@ -13,6 +13,7 @@ from lsfa_jax.evaluation.prediction_files import (
     Predicted,
     as_arrays,
     matched,
+    neutralised,
     read_predictions,
     wide_writer,
     writer,
@@ -161,9 +162,9 @@ DOCUMENTS = [
 ]
 
 
-def written(name, documents):
+def written(name, documents, **options):
     stream = io.StringIO(newline="")
-    write = writer(name, stream)
+    write = writer(name, stream, **options)
     for document in documents:
         write(document)
     return stream.getvalue()
@@ -193,7 +194,8 @@ predictions = st.lists(st.tuples(names, st.floats(0, 1)), max_size=4).map(
 @given(rows=st.lists(st.tuples(names, predictions), max_size=5))
 def test_csv_and_tsv_are_read_back_by_the_csv_module(name, delimiter, rows):
     documents = [document._replace(id=document_id) for document_id, document in rows]
-    cells = list(csv.reader(io.StringIO(written(name, documents), newline=""), delimiter=delimiter))
+    content = written(name, documents, neutralise=False)
+    cells = list(csv.reader(io.StringIO(content, newline=""), delimiter=delimiter))
     expected = [["document", "rank", "label", "probability"]]
     for document in documents:
         pairs = zip(document.labels, document.probabilities, strict=True)
@@ -210,6 +212,22 @@ def test_predictions_are_read_back_as_they_were_written(tmp_path, name):
     predicted, irregularities = read(tmp_path, written(name, documents), f"predictions.{name}")
     assert predicted == documents
     assert irregularities.summary() == ""
+
+
+FORMULAS = {"=1+1": "'=1+1", "+a": "'+a", "-a": "'-a", "@a": "'@a", "\tx": "'\tx", "'=1": "''=1", "''@": "'''@"}
+HARMLESS = ["-1", "+1.5e-3", "-.5", "a=b", "'a", "", "'", " =", "C++"]
+
+
+@pytest.mark.parametrize("name", ["csv", "tsv"])
+def test_no_spreadsheet_runs_a_label_or_an_id(tmp_path, name):
+    texts = [*FORMULAS, *HARMLESS[:5], "C++"]
+    documents = [Predicted(text, [text], [0.5]) for text in texts]
+    content = written(name, documents)
+    _, *rows = csv.reader(io.StringIO(content, newline=""), delimiter="," if name == "csv" else "\t")
+    assert [(row[0], row[2]) for row in rows] == [(FORMULAS.get(text, text),) * 2 for text in texts]
+    assert read(tmp_path, content, f"predictions.{name}")[0] == documents
+    assert [*map(neutralised, HARMLESS)] == HARMLESS
+    assert neutralised(-1) == -1
 
 
 def test_float32_is_written_short_and_exact():
@@ -246,7 +264,7 @@ def test_a_wide_table_is_read_back(tmp_path_factory, name, labels, values):
     assert predicted == documents
     assert irregularities.summary() == ""
     rows = list(csv.reader(io.StringIO(stream.getvalue(), newline=""), delimiter="," if name == "csv" else "\t"))
-    assert rows[0][1:] == labels
+    assert rows[0][1:] == [*map(neutralised, labels)]
     assert rows[0][0] not in labels
     assert [len(row) for row in rows] == [len(labels) + 1] * (len(documents) + 1)
 

@@ -8,12 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
-from lsfa_jax.serving.explanation import About, Explained, Pages
+from lsfa_jax.serving.explanation import About, Explained, Pages, Scale
 from lsfa_jax.util.atomic import TextFiles
 
 SCRIPT = "<script>alert('x')</script> & \"quoted\""
-ABOUT = About(title="Why", model=SCRIPT, source="texts.csv", max_words=4)
+ABOUT = About(title="Why", model=SCRIPT, source="texts.csv", scale=Scale(max_words=4, threshold=0.5, head_threshold=10))
 VOID = {"meta", "input", "br"}
+PREDICTED = ("tail-predicted", "none-predicted", "")
 
 
 class Page(HTMLParser):
@@ -36,9 +37,9 @@ class Page(HTMLParser):
         self.attributes += attributes.items()
         if tag == "article":
             self.documents.append({"name": "", "inputs": [], "labels": [], "text": "", "unread": "", "words": []})
-        if tag == "input":
+        if tag == "input" and self.inside("article"):
             self.documents[-1]["inputs"].append(attributes)
-        if tag == "label":
+        if tag == "label" and self.inside("article"):
             self.documents[-1]["labels"].append({"for": attributes["for"], "text": ""})
         if tag == "span" and "style" in attributes and self.inside("p", "text"):
             self.documents[-1]["words"].append([attributes["style"], ""])
@@ -129,6 +130,44 @@ def test_votes_stand_beside_their_label_and_are_explained(tmp_path):
     assert "the votes of the linear model" in (tmp_path / "out.html").read_text()
     page(tmp_path, [explained("a")])
     assert "the votes of the linear model" not in (tmp_path / "out.html").read_text()
+
+
+def test_the_threshold_is_drawn_above_the_first_label_below_it(tmp_path):
+    page(tmp_path, [explained("a", ("x", "y", "z"), (0.9, 0.5, 0.4), np.ones((3, 1)))])
+    html = (tmp_path / "out.html").read_text()
+    above, below = html.split('<p class="threshold">threshold 0.50</p>')
+    assert [name for name in "xyz" if f"<bdi>{name}</bdi>" in above] == ["x", "y"]
+    assert "<bdi>z</bdi>" in below
+    page(tmp_path, [explained("a", ("x",), (0.5,), np.ones((1, 1)))])
+    assert 'class="threshold"' not in (tmp_path / "out.html").read_text()
+
+
+def test_a_label_is_marked_as_head_or_tail_with_its_training_documents(tmp_path):
+    shown = page(tmp_path, [explained("Red", attention=[[1], [1]])._replace(counts=[1234, 1]), explained("a")])
+    first, second = shown.documents
+    assert [" ".join(label["text"].split()) for label in first["labels"]] == [
+        "0.90 one head 1,234 red 100%",
+        "0.25 two tail 1 red 100%",
+    ]
+    assert " ".join(second["labels"][0]["text"].split()) == "0.90 one a 100%"
+    assert ("title", "1,234 documents in training") in shown.attributes
+    assert ("title", "1 document in training") in shown.attributes
+
+
+def test_documents_can_be_selected_and_labels_be_compared_on_one_scale(tmp_path):
+    attention = [[0.5, 0.25], [0.1, 0.2]]
+    tail, head, none = (
+        explained("Red, blue", probabilities=p, attention=attention) for p in ((0.9, 0.8), (0.9, 0.2), (0.1, 0))
+    )
+    counts = [50, 3]
+    shown = page(tmp_path, [tail._replace(counts=counts), head._replace(counts=counts), none])
+    articles = [value for name, value in shown.attributes if name == "class" and value in PREDICTED]
+    assert articles == ["tail-predicted", "", "none-predicted"]
+    assert ("style", "--s1:0.5;--s2:0.2") in shown.attributes
+    assert "--w: min(1, 4 * var(--a2, 0) * var(--s2)); }" in shown.css
+    assert {value for name, value in shown.attributes if name == "id"} >= {"absolute", "with-tail", "without-label"}
+    # One document needs no selection.
+    assert "with-tail" not in {value for _, value in page(tmp_path, [none]).attributes}
 
 
 def test_words_beyond_the_models_reach_are_marked(tmp_path):
