@@ -499,7 +499,7 @@ def test_command_with_a_misspelt_corpus():
 
 
 def test_help_lists_every_setting_with_its_meaning_and_examples():
-    ended = run("bin/train", "--help")
+    ended = run("bin/train", "--help-all")
     assert (ended.returncode, ended.stderr) == (0, "")
     text = " ".join(ended.stdout.replace("│", " ").split())
     for key in keys(Config):

@@ -15,6 +15,7 @@ VERBS = {
     "predict": "predict the labels of texts",
     "evaluate": "measure a trained model, a file of predictions, or linear baselines",
     "data": "list, describe, prepare and check corpora",
+    "serve": "answer requests for the labels of texts, and show a page for them",
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from lsfa_jax.config import Config
-from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.batches import Batch, Batches, length_buckets
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.data.ragged import Ragged
@@ -155,10 +155,24 @@ class Predictor:
 
         return self._run(texts, top, True, explanation)
 
+    def warm_up(self, top: int = 5) -> None:
+        """Compiles the programs for batches of all shapes, and those that explain one text of each length."""
+        top, shards = min(top, len(self.model.labels)), self._mesh.shape["data"]
+        row_counts = sorted({min(shards * few, self._batch_size) for few in _FEW_ROWS} | {self._batch_size})
+        for length in length_buckets(self.model.config.data.length_buckets, self._vocabulary.max_tokens):
+            for rows in row_counts:
+                words = Ragged.from_rows([np.ones(length, np.int32)] * rows)
+                batches = self._batches(words, [""] * rows)
+                for batch in batches.load(batches.consecutive()):
+                    jax.block_until_ready(self.compute(batch, top))
+                    if rows == row_counts[0]:
+                        jax.block_until_ready(self.compute(batch, top, with_attention=True))
+
     def batches(self, texts: Sequence[str]) -> Batches:
         """Returns the padded batches of texts; those of any texts have the same few shapes."""
-        config = self.model.config.data
-        words = Ragged.from_rows(map(self._vocabulary.encode, texts))
+        return self._batches(Ragged.from_rows(map(self._vocabulary.encode, texts)), texts)
+
+    def _batches(self, words: Ragged, texts: Sequence[str]) -> Batches:
         linear = self.model.linear
         needs_lists = self.model.fusion is not None or not self._all_labels
         lists = linear.rank_texts(texts, self._tokenizer) if linear and needs_lists else None
@@ -167,7 +181,7 @@ class Predictor:
             Split(words, no_labels),
             len(self.model.labels),
             self._batch_size,
-            config.length_buckets,
+            self.model.config.data.length_buckets,
             self._mesh.shape["data"],
             longest=self._vocabulary.max_tokens,
             few_rows=_FEW_ROWS,

@@ -146,6 +146,18 @@ def test_texts_of_any_number_and_length_share_few_programs(model):
     assert programs() == before
 
 
+def test_after_warming_up_nothing_is_compiled():
+    model = training_corpus.trained_model(WORDS, LABELS, (16,), 0.5)
+    predictor = Predictor(model, batch_size=8)
+    predictor.warm_up(top=3)
+    before = programs()
+    for count in (1, 4, 5, 8, 11):
+        assert len(list(predictor.predict(["word1 " * (7 * number % 20) for number in range(count)], top=3))) == count
+    assert len(list(predictor.explain(["word1"], top=3))) == 1
+    assert programs() == before
+    assert predictor.read.texts == 30
+
+
 def test_one_text_is_not_padded_to_a_full_batch(model):
     batches = Predictor(model, batch_size=40).batches(["word1"])
     (batch,) = batches.load(batches.consecutive())
