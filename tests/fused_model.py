@@ -18,7 +18,7 @@ def fused(model: TrainedModel, texts: Sequence[str], labels: Sequence[Sequence[i
     counts = counter.fit_transform(texts)
     num_labels = len(model.labels)
     trained = linear.train(
-        "svm", counts, counter.get_feature_names_out().tolist(), Ragged.from_rows(labels), num_labels
+        "svm", [counts], counter.get_feature_names_out().tolist(), Ragged.from_rows(labels), num_labels
     )
     random = np.random.default_rng(0)
     weights = random.uniform([[0.2], [1], [-1]], [[0.6], [2], [0]], (3, num_labels)).astype(np.float32)

@@ -147,7 +147,7 @@ def fused_model(model: TrainedModel, kind: linear.Kind) -> TrainedModel:
     num_labels, num_words = len(model.labels), len(model.words)
     label_ids = np.arange(2 * num_labels) % num_labels
     bags = csr_matrix(np.eye(num_words, dtype=np.int32)[label_ids % num_words])
-    trained = linear.train(kind, bags, model.words, Ragged.from_rows(label_ids[:, None]), num_labels)
+    trained = linear.train(kind, [bags], model.words, Ragged.from_rows(label_ids[:, None]), num_labels)
     random = np.random.default_rng(1)
     weights = [random.uniform(0.2, 1, num_labels), random.uniform(0.2, 1, num_labels), random.normal(size=num_labels)]
     return replace(model, linear=trained, fusion=Fusion(*(values.astype(np.float32) for values in weights)))

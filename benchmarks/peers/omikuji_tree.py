@@ -30,7 +30,7 @@ def train_tree(features: csr_matrix, labels: Ragged, num_labels: int) -> tuple[o
     """Returns a tree and the seconds of its training, without writing the file of its features."""
     with tempfile.TemporaryDirectory(prefix="lsfa-benchmark-") as folder:
         path, model = Path(folder) / "train.txt", Path(folder) / "model"
-        tree.write_features(path, features, labels, num_labels)
+        tree.write_features(path, [features], labels, num_labels)
         start = time.monotonic()
         tree.train_file(path, model)
         seconds = time.monotonic() - start

@@ -9,6 +9,7 @@ A term's key is the number of its word, or those of both words in one integer.
 
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,6 +21,7 @@ from scipy.sparse import csr_matrix
 from lsfa_jax.data.ragged import blocks_of, offsets_of
 from lsfa_jax.data.tokenizer import Tokenizer, is_character
 from lsfa_jax.data.vocabulary import WordCounter
+from lsfa_jax.util.array_file import appending
 
 LEAST_DOCUMENTS = 2
 """A term of fewer training documents is not counted."""
@@ -92,19 +94,14 @@ class BagSpool:
             inside = np.repeat(kept, sizes[rows])
             yield sizes[rows][kept], keys[block][inside], counts[block][inside]
 
-    def bags(self, keep: np.ndarray, chosen: np.ndarray) -> csr_matrix:
-        """Returns the bags of the rows where bool[N] is true, int32[rows, V], of the terms with the keys int64[V]."""
-        columns, data, sizes = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-        with_end = np.append(chosen, -1)  # the place of a key behind the last has none
+    def chosen(self, keep: np.ndarray, terms: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields what `blocks` yields of the terms with the keys int64[V]; for a key, its place among these, int32."""
+        with_end = np.append(terms, -1)  # the place of a key behind the last has none
         for rows, keys, counts in self.blocks(keep):
-            places = np.searchsorted(chosen, keys)
+            places = np.searchsorted(terms, keys)
             known = with_end[places] == keys
-            columns.append(places[known].astype(np.int32))
-            data.append(counts[known])
-            sizes.append(np.bincount(np.repeat(np.arange(len(rows)), rows)[known], minlength=len(rows)))
-        offsets = offsets_of(np.concatenate(sizes))
-        shape = len(offsets) - 1, len(chosen)
-        return csr_matrix((np.concatenate(data), np.concatenate(columns), offsets), shape, copy=False)
+            sizes = np.bincount(np.repeat(np.arange(len(rows)), rows)[known], minlength=len(rows))
+            yield sizes, places[known].astype(np.int32), counts[known]
 
     def close(self) -> None:
         """Closes the files."""
@@ -116,14 +113,19 @@ def choose_terms(spool: BagSpool, in_training: np.ndarray) -> np.ndarray:
     """Returns the keys, int64, ascending, of the terms that at least two of the rows where bool[N] is true have.
 
     Most pairs are of one document. They are left out by a table of fixed size, which counts terms that share a slot
-    together, so that memory holds the others alone.
+    together, so that memory holds the others alone, each once.
     """
     documents = np.zeros(_SLOTS, np.int32)
     for _, keys, _ in spool.blocks(in_training):
         np.add.at(documents, _slots(keys), 1)
-    repeated = [keys[documents[_slots(keys)] >= LEAST_DOCUMENTS] for _, keys, _ in spool.blocks(in_training)]
-    keys, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *repeated]), return_counts=True)
-    return np.asarray(keys[counts >= LEAST_DOCUMENTS])
+    terms = counts = np.zeros(0, np.int64)
+    for _, keys, _ in spool.blocks(in_training):
+        repeated, times = np.unique(keys[documents[_slots(keys)] >= LEAST_DOCUMENTS], return_counts=True)
+        known, (terms, places) = len(terms), np.unique(np.concatenate([terms, repeated]), return_inverse=True)
+        counts, before = np.zeros(len(terms), np.int64), counts
+        counts[places[:known]] = before
+        counts[places[known:]] += times
+    return np.asarray(terms[counts >= LEAST_DOCUMENTS])
 
 
 def _slots(keys: np.ndarray) -> np.ndarray:
@@ -132,10 +134,23 @@ def _slots(keys: np.ndarray) -> np.ndarray:
     return (mixed >> np.uint64(64 - _SLOTS.bit_length() + 1)).astype(np.int64)
 
 
-def write(folder: Path, bags: csr_matrix) -> None:
-    """Writes the bags of a split into its folder."""
-    for name, values in zip(_PARTS, (bags.indices, bags.data, bags.indptr), strict=True):
-        np.save(folder / f"{name}.npy", values)
+def write(folder: Path, spool: BagSpool, keep: np.ndarray, terms: np.ndarray) -> None:
+    """Writes the bags of a split into its folder, a block of rows at a time.
+
+    Args:
+        folder: of the split.
+        spool: the bags of N rows.
+        keep: bool[N], true for the rows of the split.
+        terms: int64[V], keys of the terms.
+    """
+    all_sizes = [np.zeros(0, np.int64)]
+    with ExitStack() as stack:
+        columns, counts = (stack.enter_context(appending(folder / f"{name}.npy", np.int32)) for name in _PARTS[:2])
+        for sizes, *of_block in spool.chosen(keep, terms):
+            columns(of_block[0])
+            counts(of_block[1])
+            all_sizes.append(sizes)
+    np.save(folder / f"{_PARTS[2]}.npy", offsets_of(np.concatenate(all_sizes)))
 
 
 def read(folder: Path, num_terms: int, mapped: bool) -> csr_matrix:

@@ -69,7 +69,7 @@ class Batches:
         batch_size: documents a batch.
         rows: B of a full batch, `batch_size` rounded up to a multiple of the mesh's data shards.
         buckets: int[buckets], the lengths that documents are padded to, increasing.
-        bucket_of: int[N], the bucket of each document.
+        bucket_of: uint[N], the bucket of each document.
         slots: the numbers of label slots K that batches are padded to.
     """
 
@@ -121,8 +121,11 @@ class Batches:
         self.buckets = np.array(
             length_buckets(buckets, int(split.lengths.max(initial=1)) if longest is None else longest)
         )
+        # Of each document this object holds five bytes; `split.lengths` is computed from the offsets of all.
+        self._lengths = split.lengths.astype(np.int32)
+        buckets_of = np.searchsorted(self.buckets, np.maximum(self._lengths, 1))
         self.bucket_of = _without_small_buckets(
-            np.searchsorted(self.buckets, np.maximum(split.lengths, 1)), len(self.buckets), batch_size
+            buckets_of.astype(np.min_scalar_type(len(self.buckets))), len(self.buckets), batch_size
         )
         self.slots = label_slots(split)
 
@@ -140,7 +143,7 @@ class Batches:
     def padding(self) -> float:
         """Words computed in an epoch, padding included, for each real one."""
         batches = -(-np.bincount(self.bucket_of, minlength=len(self.buckets)) // self.batch_size)
-        return float(self.rows * (batches @ self.buckets) / max(1, self.split.lengths.sum()))
+        return float(self.rows * (batches @ self.buckets) / max(1, self._lengths.sum()))
 
     def epoch(self, random: np.random.Generator) -> list[np.ndarray]:
         """Returns the document numbers of each batch of one epoch, shuffled; each document is in exactly one batch."""
@@ -162,7 +165,7 @@ class Batches:
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
     def _by_length(self) -> np.ndarray:
-        return np.argsort(self.split.lengths, kind="stable")
+        return np.argsort(self._lengths, kind="stable")
 
     def _chunks(self, order: np.ndarray) -> list[np.ndarray]:
         plan = []
@@ -184,7 +187,7 @@ class Batches:
         padded[: len(rows)] = rows
         document_mask = np.arange(num_rows) < len(rows)
         labels, lengths = self.split.labels, np.zeros(num_rows, np.int32)
-        lengths[: len(rows)] = self.split.lengths[rows]
+        lengths[: len(rows)] = self._lengths[rows]
         read = rows if self._rows_read is None else np.where(self._rows_read(num_rows)[: len(rows)], rows, -1)
         tokens, _ = _padded(self.split.tokens, read, num_rows, self.split.num_rows(num_words))
         most = int((labels.offsets[rows + 1] - labels.offsets[rows]).max(initial=0))
@@ -222,12 +225,12 @@ def _without_small_buckets(bucket_of: np.ndarray, num_buckets: int, batch_size: 
     A batch is padded to all its rows, so that this computes less, and compiles less.
 
     Args:
-        bucket_of: int[N], the bucket of each document.
+        bucket_of: uint[N], the bucket of each document.
         num_buckets: number of buckets, in order of length.
         batch_size: documents a batch.
     """
     counts = np.bincount(bucket_of, minlength=num_buckets)
-    moved_to = np.arange(num_buckets)
+    moved_to = np.arange(num_buckets, dtype=bucket_of.dtype)
     used = np.flatnonzero(counts)
     for bucket, longer in pairwise(used):
         if counts[bucket] <= -counts[longer] % batch_size:

@@ -25,6 +25,7 @@ from lsfa_jax.data.same_text import Rows, in_both, same_texts
 from lsfa_jax.data.similar_labels import alike
 from lsfa_jax.data.text_advice import TextAdvice, unread_words
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
+from lsfa_jax.util.array_file import appending
 from lsfa_jax.util.console import UserError, note, warn
 from lsfa_jax.util.random_streams import Stream, stream
 
@@ -424,24 +425,21 @@ def _write_splits(
         np.save(folder / split / "label_offsets.npy", labels.offsets)
     for spool in {id(part.spool): part.spool for part in parts.values()}.values():
         with ExitStack() as stack:
-            written = []
-            for split, part in parts.items():
-                if part.spool is spool:
-                    file = stack.enter_context((folder / split / "words.npy").open("wb"))
-                    shape = (int(spool.lengths[part.keep].sum()),)
-                    header = {"descr": "<i4", "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    written.append((part, file))
+            written = [
+                (part, stack.enter_context(appending(folder / split / "words.npy", np.int32)))
+                for split, part in parts.items()
+                if part.spool is spool
+            ]
             for block, ids in spool.blocks():
-                for part, file in written:
-                    file.write(word_numbers[part.words_of(block, ids)].tobytes())
+                for part, append in written:
+                    append(word_numbers[part.words_of(block, ids)])
 
 
 def _write_bags(folder: Path, parts: Mapping[str, _Part], published: _Part, reader: _Reader) -> list[str]:
     """Writes the splits' bags; returns their terms, those of at least two published training documents."""
     chosen = bags.choose_terms(published.spool.bags, published.keep)
     for split, part in parts.items():
-        bags.write(folder / split, part.spool.bags.bags(part.keep, chosen))
+        bags.write(folder / split, part.spool.bags, part.keep, chosen)
     return bags.names(chosen, list(reader.bag_counter.ids))
 
 

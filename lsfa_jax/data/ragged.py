@@ -71,6 +71,6 @@ def blocks_of(offsets: np.ndarray, size: int) -> Iterator[slice]:
     """
     start = 0
     while start < len(offsets) - 1:
-        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + size, "right")) - 1)
+        stop = max(start + 1, int(np.searchsorted(offsets, int(offsets[start]) + size, "right")) - 1)
         yield slice(start, stop)
         start = stop

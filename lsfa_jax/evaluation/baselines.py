@@ -51,7 +51,7 @@ def tree(train: csr_matrix, labels: Ragged, test: csr_matrix, truth: Ragged, mem
         num_ranked: K.
     """
     num_labels = members.shape[1]
-    model = tree_model.train(train, labels, num_labels)
+    model = tree_model.train([train], labels, num_labels)
     top = np.full((len(members), test.shape[0], num_ranked), -1, np.int32)
     predicted: list[np.ndarray] = []
     with progress("label tree: predicting", test.shape[0], "documents") as advance:

@@ -5,7 +5,7 @@ document the best W labels. Shapes: N documents, L labels, V terms (words and pa
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.ranked import FLOOR, Ranked
@@ -146,12 +146,12 @@ def paths(folder: Path) -> list[Path]:
     return [folder / _ARRAYS, folder / _TERMS, *sorted((folder / _TREE).glob("*"))]
 
 
-def train(kind: Kind, counts: csr_matrix, terms: list[str], labels: Ragged, num_labels: int) -> LinearModel:
+def train(kind: Kind, counts: Sequence[csr_matrix], terms: list[str], labels: Ragged, num_labels: int) -> LinearModel:
     """Trains a linear model.
 
     Args:
         kind: of the model.
-        counts: int32[N, W], the bags of the training documents.
+        counts: int32[.., W] each, the bags of the training documents.
         terms: the W terms.
         labels: the labels of the documents, ids below L.
         num_labels: L.
@@ -162,9 +162,10 @@ def train(kind: Kind, counts: csr_matrix, terms: list[str], labels: Ragged, num_
     features, kept = tf_idf.fit(counts, terms)
     if not len(kept):
         raise UserError("no word is in two of its training texts")
-    rows = features(counts[:, kept])
-    trained = tree.train(rows, labels, num_labels) if kind == "tree" else svm.train(rows, labels, num_labels)
-    return LinearModel(features, num_labels, trained)
+    rows = (features(block[:, kept]) for block in tf_idf.blocks_of_rows(counts))
+    if kind == "tree":
+        return LinearModel(features, num_labels, tree.train(rows, labels, num_labels))
+    return LinearModel(features, num_labels, svm.train(vstack(list(rows), format="csr"), labels, num_labels))
 
 
 def affordable(documents: int, terms: int, num_labels: int) -> list[Kind]:
@@ -177,8 +178,19 @@ def affordable(documents: int, terms: int, num_labels: int) -> list[Kind]:
 
 def features_of(model: LinearModel, counts: csr_matrix, terms: list[str]) -> csr_matrix:
     """Computes the features of documents, float32[N, V], from their bags, int32[N, W], of the W terms of a corpus."""
+    return model.features(counts[:, _columns(model, terms)])
+
+
+def feature_blocks(model: LinearModel, counts: csr_matrix, terms: list[str]) -> Iterator[csr_matrix]:
+    """Yields what `features_of` returns, a block of documents at a time."""
+    columns = _columns(model, terms)
+    for block in tf_idf.blocks_of_rows([counts]):
+        yield model.features(block[:, columns])
+
+
+def _columns(model: LinearModel, terms: list[str]) -> list[int]:
     place = {term: column for column, term in enumerate(terms)}
-    return model.features(counts[:, [place[term] for term in model.features.terms]])
+    return [place[term] for term in model.features.terms]
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:

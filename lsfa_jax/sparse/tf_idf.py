@@ -5,7 +5,7 @@ Those of scikit-learn's `TfidfVectorizer` with `sublinear_tf` and `min_df=2`, of
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -13,9 +13,12 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from lsfa_jax.data import bags
-from lsfa_jax.data.ragged import offsets_of
+from lsfa_jax.data.ragged import blocks_of, offsets_of
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
 from lsfa_jax.util.console import UserError
+
+# Entries of a matrix that are computed with at a time.
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,20 +61,29 @@ class TfIdf:
         return self(csr_matrix((np.array(data), np.array(columns), offsets), (len(sizes), len(self.terms))))
 
 
-def fit(counts: csr_matrix, terms: list[str]) -> tuple[TfIdf, np.ndarray]:
+def fit(counts: Sequence[csr_matrix], terms: list[str]) -> tuple[TfIdf, np.ndarray]:
     """Chooses the terms that at least two documents have, and weighs them.
 
     Args:
-        counts: int[N, W], how often each term occurs in each training document.
+        counts: int[.., W] each, how often each term occurs in each of N training documents.
         terms: the W terms.
 
     Returns:
         The features, and int64[V], their columns of `counts`.
     """
-    documents = np.bincount(counts.indices, minlength=len(terms))
+    documents = np.zeros(len(terms), np.int64)
+    for block in blocks_of_rows(counts):
+        documents += np.bincount(block.indices, minlength=len(terms))
     kept = np.flatnonzero(documents >= bags.LEAST_DOCUMENTS)
-    idf = np.log((1 + counts.shape[0]) / (1 + documents[kept])) + 1
+    idf = np.log((1 + sum(part.shape[0] for part in counts)) / (1 + documents[kept])) + 1
     return TfIdf([terms[i] for i in kept], idf.astype(np.float32)), kept
+
+
+def blocks_of_rows(parts: Sequence[csr_matrix]) -> Iterator[csr_matrix]:
+    """Yields the rows of matrices, one after the other, in blocks: those of a corpus are mapped from the disk."""
+    for part in parts:
+        for rows in blocks_of(part.indptr, _BLOCK):
+            yield part[rows]
 
 
 def tf_idf(
@@ -92,5 +104,5 @@ def tf_idf(
         counts = counter.fit_transform(train)
     except ValueError as error:
         raise UserError(f"no word is in two training texts, so there are no TF-IDF features ({error})") from None
-    features, kept = fit(counts, counter.get_feature_names_out().tolist())
+    features, kept = fit([counts], counter.get_feature_names_out().tolist())
     return features(counts[:, kept]), features(counter.transform(test)[:, kept])

@@ -98,11 +98,11 @@ class Tree:
                 )
 
 
-def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Tree:
+def train(features: Iterable[csr_matrix], labels: Ragged, num_labels: int) -> Tree:
     """Trains a tree. The library draws its clusters at random, without a seed: no two trees are quite the same.
 
     Args:
-        features: of the training documents, float32 [documents, terms].
+        features: of the training documents, in blocks of float32 [documents, terms].
         labels: their labels.
         num_labels: L.
 
@@ -117,20 +117,29 @@ def train(features: csr_matrix, labels: Ragged, num_labels: int) -> Tree:
         return Tree({file.name: file.read_bytes() for file in sorted(model.iterdir())})
 
 
-def write_features(path: Path, features: csr_matrix, labels: Ragged, num_labels: int) -> None:
+def write_features(path: Path, features: Iterable[csr_matrix], labels: Ragged, num_labels: int) -> None:
     """Writes documents in the format of the extreme classification repository, without those that have no feature.
 
-    The library reads no line without a feature.
+    The library reads no line without a feature. `features` are blocks of documents, one at least.
     """
     from sklearn.datasets import dump_svmlight_file
 
-    kept = np.flatnonzero(np.diff(features.indptr))
-    features, labels = features[kept], labels.take(kept)
-    shape = (features.shape[0], num_labels)
-    targets = csr_matrix((np.ones(len(labels.values), np.int8), labels.values, labels.offsets), shape)
+    first = num_documents = num_terms = 0
     with path.open("wb") as file:
-        file.write(f"{features.shape[0]} {features.shape[1]} {num_labels}\n".encode())
-        dump_svmlight_file(features, targets, file, multilabel=True)
+        file.write(_header(0, 0, 0))
+        for block in features:
+            rows = np.flatnonzero(np.diff(block.indptr))
+            of_block = labels.take(first + rows)
+            targets = (np.ones(len(of_block.values), np.int8), of_block.values, of_block.offsets)
+            dump_svmlight_file(block[rows], csr_matrix(targets, (len(rows), num_labels)), file, multilabel=True)
+            first, num_documents, num_terms = first + block.shape[0], num_documents + len(rows), block.shape[1]
+        file.seek(0)
+        file.write(_header(num_documents, num_terms, num_labels))
+
+
+def _header(*sizes: int) -> bytes:
+    """Returns the first line, documents, terms and labels, as long for all of them."""
+    return " ".join(f"{size:012}" for size in sizes).encode() + b"\n"
 
 
 def train_file(data: Path, model: Path, program: str = _PROGRAM) -> None:

@@ -1,20 +1,21 @@
 """The linear models of a run: trained once, before the network, and kept in the run folder.
 
 The lists of validation documents come from models that were not trained on them; the models that are kept are trained
-on all published training documents.
+on all published training documents. Features are computed for a block of documents at a time and lists are mapped from
+the disk: what memory holds does not depend on the number of documents, except within the libraries that train.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 
 from lsfa_jax.config import Config
+from lsfa_jax.data import cache
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.ranked import Ranked
@@ -22,6 +23,7 @@ from lsfa_jax.evaluation import ranking
 from lsfa_jax.sparse import linear
 from lsfa_jax.sparse.linear import Kind, LinearModel
 from lsfa_jax.util import atomic, interrupts, processes
+from lsfa_jax.util.array_file import ArrayFile
 from lsfa_jax.util.console import UserError, note, progress, warn
 
 # A tree is drawn at random; the machines are preferred unless it is better by more than this, in N@5 on validation.
@@ -29,9 +31,10 @@ _TREE_ADVANTAGE = 0.5
 
 _SPLITS = ("train", "validation", "test")
 
-_NO_LISTS = Ranked(np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32))
+# Of label ids and logits.
+_DTYPES = np.int32, np.float32
 
-_LISTS, _CHECKSUM = ".safetensors", "sha256"
+_CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,14 @@ def _train_missing(config: Config, corpus: Corpus, num_candidates: int, folder: 
     for kind in _kinds(config, corpus):
         if not (folder / kind).is_dir():
             try:
-                new = _train(kind, corpus, num_candidates)
+                with atomic.folder(folder / kind, advice=advice) as new:
+                    _train(kind, corpus, num_candidates, new)
             except UserError as error:
+                if isinstance(error.__cause__, OSError):  # the folder cannot be written
+                    raise
                 interrupts.check()  # Ctrl-C ends the library's process too
                 warn(f"no {linear.TITLES[kind]}: {error}")
                 continue
-            _write(folder / kind, *new, advice)
         trained.append(kind)
     return trained
 
@@ -117,8 +122,11 @@ def _kinds(config: Config, corpus: Corpus) -> list[Kind]:
     return affordable
 
 
-def _train(kind: Kind, corpus: Corpus, num_candidates: int) -> tuple[LinearModel, dict[str, Ranked]]:
-    """Trains a model without and, where they are published training documents, with the validation documents."""
+def _train(kind: Kind, corpus: Corpus, num_candidates: int, folder: Path) -> None:
+    """Trains a model without and, where they are published training documents, with the validation documents.
+
+    Writes the model, and the lists of all splits, into the empty folder.
+    """
     train, validation = corpus.train, corpus.validation
     terms, num_labels = corpus.bag_terms, corpus.num_labels
     assert train.bags is not None
@@ -127,27 +135,41 @@ def _train(kind: Kind, corpus: Corpus, num_candidates: int) -> tuple[LinearModel
     documents = f"{corpus.published_documents:,} documents, {len(terms):,} words and pairs of words"
     note(f"{title[0].upper()}{title[1:]} on TF-IDF: {documents}")
     drawn = len(train) < corpus.published_documents
-    model = first = linear.train(kind, train.bags, terms, train.labels, num_labels)
+    model = first = linear.train(kind, [train.bags], terms, train.labels, num_labels)
     if drawn:
-        model = linear.train(
-            kind,
-            vstack([train.bags, validation.bags], format="csr"),
-            terms,
-            _joined(train.labels, validation.labels),
-            num_labels,
-        )
+        labels = _joined(train.labels, validation.labels)
+        model = linear.train(kind, [train.bags, validation.bags], terms, labels, num_labels)
     interrupts.check()
-    return model, {
-        "train": _rank(first, train.bags, terms, num_candidates) if num_candidates else _NO_LISTS,
-        "validation": _rank(first, validation.bags, terms),
-        "test": _rank(model, corpus.test.bags, terms),
-    }
+    _rank(first, train.bags if num_candidates else train.bags[:0], terms, folder / "train", num_candidates)
+    _rank(first, validation.bags, terms, folder / "validation")
+    _rank(model, corpus.test.bags, terms, folder / "test")
+    for name, data in model.files().items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / _CHECKSUM).write_bytes(_checksum(folder))
 
 
-def _rank(model: LinearModel, bags: csr_matrix | None, terms: list[str], most: int = linear.MOST_LISTED) -> Ranked:
+def _rank(
+    model: LinearModel, bags: csr_matrix | None, terms: list[str], path: Path, most: int = linear.MOST_LISTED
+) -> None:
+    """Writes the lists of a split, a block of documents at a time."""
     assert bags is not None
-    with progress(f"{linear.TITLES[model.kind]}: predicting", bags.shape[0], "documents") as advance:
-        return model.rank(linear.features_of(model, bags, terms), advance, most)
+    shape = bags.shape[0], min(model.num_labels, most)
+    with (
+        progress(f"{linear.TITLES[model.kind]}: predicting", bags.shape[0], "documents") as advance,
+        ExitStack() as stack,
+    ):
+        files = [ArrayFile(each, shape, dtype) for each, dtype in zip(_lists(path), _DTYPES, strict=True)]
+        arrays, first = [stack.enter_context(file.filling()) for file in files], 0
+        for features in linear.feature_blocks(model, bags, terms):
+            for array, of_block in zip(arrays, model.rank(features, advance, most), strict=True):
+                array[first : first + len(of_block)] = of_block
+            first += features.shape[0]
+
+
+def _lists(path: Path) -> list[Path]:
+    """Returns the files of the lists of a split."""
+    return [path.with_name(f"{path.name}_{name}.npy") for name in Ranked._fields]
 
 
 def _joined(first: Ragged, second: Ragged) -> Ragged:
@@ -167,28 +189,28 @@ def _best(corpus: Corpus, lists: dict[Kind, dict[str, Ranked]]) -> Kind:
     return max(lists, key=quality)
 
 
-def _write(folder: Path, model: LinearModel, lists: dict[str, Ranked], advice: str) -> None:
-    files = model.files()
-    for split, ranked in lists.items():
-        files[f"{split}{_LISTS}"] = safetensors.numpy.save(ranked._asdict())
-    files[_CHECKSUM] = _checksum(files)
-    with atomic.folder(folder, advice=advice) as new:
-        for name, data in files.items():
-            (new / name).parent.mkdir(exist_ok=True)
-            (new / name).write_bytes(data)
-
-
 def _read(folder: Path) -> tuple[LinearModel, dict[str, Ranked]]:
     try:
-        files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-        if files.pop(_CHECKSUM, b"") != _checksum(files):
+        if (folder / _CHECKSUM).read_bytes() != _checksum(folder):
             raise ValueError("its bytes are not the ones that were written")
-        lists = {split: Ranked(**safetensors.numpy.load(files.pop(f"{split}{_LISTS}"))) for split in _SPLITS}
+        lists = {split: Ranked(*map(_mapped, _lists(folder / split))) for split in _SPLITS}
+        files = {name: (folder / name).read_bytes() for name in _names(folder) if not name.endswith(".npy")}
         return linear.from_files(files), lists
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({error}); remove it, and the model is trained again") from None
 
 
-def _checksum(files: Mapping[str, bytes]) -> bytes:
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+def _mapped(file: Path) -> np.ndarray:
+    # A plain view: slices of np.memmap are slow.
+    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+
+
+def _names(folder: Path) -> list[str]:
+    """Lists the files of a folder but the one with their checksum."""
+    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return sorted(name for name in names if name != _CHECKSUM)
+
+
+def _checksum(folder: Path) -> bytes:
+    digests = {name: cache.digest(folder / name, "full") for name in _names(folder)}
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest().encode()

@@ -1,7 +1,7 @@
 """Arrays in memory-mapped files, so that memory does not bound their size."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,3 +56,25 @@ class ArrayFile:
     def open(self) -> np.ndarray:
         """Maps the complete file for reading."""
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+
+@contextmanager
+def appending(path: Path, dtype: DTypeLike) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yields a function that appends rows to a one-dimensional array in a .npy file, whose size is not known before."""
+    size = 0
+
+    def write_header() -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (size,)}
+        np.lib.format.write_array_header_1_0(file, header)
+
+    def append(values: np.ndarray) -> None:
+        nonlocal size
+        file.write(np.ascontiguousarray(values, dtype).data)
+        size += len(values)
+
+    with path.open("wb") as file:
+        write_header()
+        yield append
+        # As long as the first one: NumPy leaves room for a larger size.
+        file.seek(0)
+        write_header()

@@ -132,7 +132,7 @@ def test_tf_idf_of_bags_is_scikit_learns_of_the_texts():
     train = list(dict.fromkeys(text for text in texts[:30] if text))
     vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2))
     expected = vectorizer.fit_transform(train), vectorizer.transform(texts[30:])
-    features, kept = tf_idf.fit(corpus.train.bags, corpus.bag_terms)
+    features, kept = tf_idf.fit([corpus.train.bags], corpus.bag_terms)
     order = [vectorizer.vocabulary_[word] for word in features.terms]
     assert len(order) == len(vectorizer.vocabulary_)
     assert max(corpus.train.lengths) == 3
@@ -153,18 +153,23 @@ def spool_of(folder, *rows):
 
 
 @pytest.mark.parametrize("block", [1, 3, 1 << 22])
-def test_a_spool_returns_rows_of_chosen_terms(tmp_path, monkeypatch, block):
+def test_a_spool_writes_rows_of_chosen_terms(tmp_path, monkeypatch, block):
     monkeypatch.setattr(bags, "_BLOCK", block)
     spool, words = spool_of(tmp_path, ["b", "a", "b"], [], ["c", "a"], ["b", "a"])
     keep = np.array([True, True, False, True])
+
+    def written(rows, terms):
+        bags.write(tmp_path, spool, rows, terms)
+        return bags.read(tmp_path, len(terms), mapped=False)
+
     chosen = bags.choose_terms(spool, keep)
     assert bags.names(chosen, words) == ["b", "a", "b a"]
-    np.testing.assert_array_equal(spool.bags(keep, chosen).toarray(), [[2, 1, 1], [0, 0, 0], [1, 1, 1]])
-    np.testing.assert_array_equal(spool.bags(~keep, chosen).toarray(), [[0, 1, 0]])
-    assert spool.bags(keep & False, chosen).shape == (0, 3)
-    assert spool.bags(keep, chosen[:0]).shape == (3, 0)
+    np.testing.assert_array_equal(written(keep, chosen).toarray(), [[2, 1, 1], [0, 0, 0], [1, 1, 1]])
+    np.testing.assert_array_equal(written(~keep, chosen).toarray(), [[0, 1, 0]])
+    assert written(keep & False, chosen).shape == (0, 3)
+    assert written(keep, chosen[:0]).shape == (3, 0)
     spool.close()
-    assert not list(tmp_path.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag_counts.npy", "bag_offsets.npy", "bag_terms.npy"]
 
 
 @pytest.mark.parametrize("slots", [2, 1 << 24])

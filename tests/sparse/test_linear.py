@@ -24,7 +24,7 @@ NO_MODEL = "no linear model|list of strings|do not fit"
 
 @pytest.fixture(scope="module", params=KINDS)
 def model(request, tiny) -> LinearModel:
-    return linear.train(request.param, tiny.train.bags, tiny.bag_terms, tiny.train.labels, tiny.num_labels)
+    return linear.train(request.param, [tiny.train.bags], tiny.bag_terms, tiny.train.labels, tiny.num_labels)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def train(kind, rows, labels, num_labels):
     """Trains on bags that are rows of a dense matrix; returns the model and the features of the same rows."""
     counts = csr_matrix(np.array(rows, np.int32))
     words = [f"w{column}" for column in range(counts.shape[1])]
-    model = linear.train(kind, counts, words, Ragged.from_rows(labels), num_labels)
+    model = linear.train(kind, [counts], words, Ragged.from_rows(labels), num_labels)
     return model, linear.features_of(model, counts, words)
 
 
@@ -154,7 +154,7 @@ def test_a_word_that_is_listed_twice_is_an_error(model):
 
 
 def test_arrays_that_are_no_machines_are_an_error(tiny):
-    model = linear.train("svm", tiny.train.bags, tiny.bag_terms, tiny.train.labels, tiny.num_labels)
+    model = linear.train("svm", [tiny.train.bags], tiny.bag_terms, tiny.train.labels, tiny.num_labels)
     ids, weights, intercepts = model.trained
     for wrong in (
         {"label_ids": ids + 1},
@@ -242,7 +242,7 @@ def test_of_more_labels_than_a_list_holds_the_best_are_listed(kind):
     )
     words = [f"w{column}" for column in range(num_labels)]
     labels = Ragged.from_rows([[column] for column in rows.indices])
-    model = linear.train(kind, rows, words, labels, num_labels)
+    model = linear.train(kind, [rows], words, labels, num_labels)
     ranked = model.rank(linear.features_of(model, rows[:num_labels], words))
     assert ranked.label_ids.shape == (num_labels, linear.MOST_LISTED)
     assert np.mean(ranked.label_ids[:, 0] == np.arange(num_labels)) > 0.95
@@ -261,7 +261,7 @@ def test_words_of_one_training_document_are_no_features():
     """A model that is trained without the validation documents has fewer words than the corpus."""
     model, features = train("svm", [[1, 1, 0], [1, 0, 2], [0, 0, 1]], [[0], [1], [1]], 2)
     assert model.features.terms == ["w0", "w2"]
-    expected, kept = tf_idf.fit(csr_matrix([[1, 1, 0], [1, 0, 2], [0, 0, 1]]), ["w0", "w1", "w2"])
+    expected, kept = tf_idf.fit([csr_matrix([[1, 1, 0], [1, 0, 2], [0, 0, 1]])], ["w0", "w1", "w2"])
     assert kept.tolist() == [0, 2]
     np.testing.assert_array_equal(expected.idf, model.features.idf)
     assert features.shape == (3, 2)
@@ -269,7 +269,7 @@ def test_words_of_one_training_document_are_no_features():
 
 def test_machines_are_the_same_in_every_training(tiny):
     first, second = (
-        linear.train("svm", tiny.train.bags, tiny.bag_terms, tiny.train.labels, tiny.num_labels) for _ in range(2)
+        linear.train("svm", [tiny.train.bags], tiny.bag_terms, tiny.train.labels, tiny.num_labels) for _ in range(2)
     )
     for actual, expected in zip(first.trained, second.trained, strict=True):
         np.testing.assert_array_equal(actual, expected)

@@ -34,7 +34,7 @@ def test_words_are_those_of_the_tokenizer():
 
 
 def test_no_text_has_no_features():
-    features, kept = fit(csr_matrix([[1, 2], [1, 0]]), ["one", "two"])
+    features, kept = fit([csr_matrix([[1, 2], [1, 0]])], ["one", "two"])
     assert kept.tolist() == [0]
     assert features.of_texts([], Tokenizer("words")).shape == (0, 1)
     assert features(csr_matrix((0, 1), dtype=np.int32)).shape == (0, 1)

@@ -36,7 +36,7 @@ def model(request):
     counter = CountVectorizer(dtype=np.int32)
     counts = counter.fit_transform(texts)
     words = counter.get_feature_names_out().tolist()
-    return linear.train(request.param, counts, words, Ragged.from_rows(labels), NUM_LABELS)
+    return linear.train(request.param, [counts], words, Ragged.from_rows(labels), NUM_LABELS)
 
 
 def logits(model, texts):

@@ -55,7 +55,7 @@ def test_lists_of_validation_documents_are_by_a_model_that_never_saw_them(drawn,
     assert RARE not in side.validation.label_ids
     assert RARE in side.test.label_ids
     assert RARE in side.model.trained.label_ids
-    blind = linear.train("svm", drawn.train.bags, drawn.bag_terms, drawn.train.labels, 8)
+    blind = linear.train("svm", [drawn.train.bags], drawn.bag_terms, drawn.train.labels, 8)
     expected = blind.rank(linear.features_of(blind, drawn.validation.bags, drawn.bag_terms))
     np.testing.assert_array_equal(side.validation.logits, expected.logits)
     np.testing.assert_array_equal(side.validation.label_ids, expected.label_ids)
@@ -71,7 +71,7 @@ def test_the_model_that_is_kept_is_trained_on_all_published_training_documents(d
     side = train(drawn, kept, "svm")
     rows = [*(drawn.train.labels.row(i) for i in range(36)), *(drawn.validation.labels.row(i) for i in range(12))]
     bags = vstack([drawn.train.bags, drawn.validation.bags], format="csr")
-    complete = linear.train("svm", bags, drawn.bag_terms, Ragged.from_rows(rows), 8)
+    complete = linear.train("svm", [bags], drawn.bag_terms, Ragged.from_rows(rows), 8)
     for actual, expected in zip(side.model.trained, complete.trained, strict=True):
         np.testing.assert_array_equal(actual, expected)
     expected = complete.rank(linear.features_of(complete, drawn.test.bags, drawn.bag_terms))
@@ -80,11 +80,14 @@ def test_the_model_that_is_kept_is_trained_on_all_published_training_documents(d
 
 def test_a_given_validation_split_is_not_trained_on(tiny, tmp_path, monkeypatch):
     sizes, original = [], linear.train
-    monkeypatch.setattr(
-        linear, "train", lambda kind, counts, *rest: sizes.append(counts.shape[0]) or original(kind, counts, *rest)
-    )
+
+    def counted(kind, counts, *rest):
+        sizes.append([part.shape[0] for part in counts])
+        return original(kind, counts, *rest)
+
+    monkeypatch.setattr(linear, "train", counted)
     side = train(tiny, tmp_path, "svm")
-    assert sizes == [36]
+    assert sizes == [[36]]
     assert side.validation.label_ids.shape == side.test.label_ids.shape == (12, 8)
 
 
@@ -102,7 +105,7 @@ def test_what_was_trained_is_read_again(drawn, tmp_path, kind, monkeypatch):
 
 def test_a_damaged_folder_is_an_error_that_names_it(drawn, kept, tmp_path):
     files = sorted(file.relative_to(kept) for file in kept.rglob("*") if file.is_file())
-    assert len(files) == 6
+    assert len(files) == 9
     for number, file in enumerate(files):
         for change in ("flipped", "missing", "truncated"):
             folder = shutil.copytree(kept, tmp_path / f"{number}-{change}")

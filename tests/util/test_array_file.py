@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 
-from lsfa_jax.util.array_file import ArrayFile
+from lsfa_jax.util.array_file import ArrayFile, appending
 from lsfa_jax.util.console import UserError
 
 
@@ -58,3 +58,16 @@ def test_a_full_disk_is_an_error_before_a_page_is_written(tmp_path, monkeypatch)
     with pytest.raises(UserError, match=r"x\.npy: .*No space left on device.*--resume"), file.filling():
         pytest.fail("the array was filled")
     assert not names(tmp_path)
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [3, 0, 2], [10_000]])
+def test_an_array_grows_to_a_size_that_is_not_known_before(tmp_path, sizes):
+    parts = [np.arange(size, dtype=np.int64) for size in sizes]
+    with appending(tmp_path / "x.npy", np.int32) as append:
+        for part in parts:
+            append(part)
+    expected = np.concatenate([np.zeros(0, np.int32), *(part.astype(np.int32) for part in parts)])
+    for mode in (None, "r"):
+        actual = np.load(tmp_path / "x.npy", mmap_mode=mode, allow_pickle=False)
+        np.testing.assert_array_equal(actual, expected)
+        assert actual.dtype == np.int32
