@@ -24,6 +24,7 @@ from lsfa_jax.evaluation.groups import (
     best_of_groups,
     group_metrics,
     make_groups,
+    without_excluded,
 )
 from lsfa_jax.evaluation.prediction_files import Irregularities, Predicted
 from lsfa_jax.evaluation.ranking import Propensity
@@ -109,6 +110,7 @@ class _Problem:
     documents: DocumentStore
     train: DocumentStore | None
     truth: Ragged
+    excluded: Ragged | None
     label_ids: dict[str, int]
     training: TrainingCounts | None
     groups: Groups
@@ -263,7 +265,8 @@ def _predictions(
         raise UserError(
             f"--per-label: {path} has no probabilities, so no label can be compared to a threshold; leave it out"
         )
-    return prediction_files.matched(predicted, documents.ids, path, irregularities)
+    matched = prediction_files.matched(predicted, documents.ids, path, irregularities)
+    return [prediction_files.without(*pair) for pair in zip(matched, documents.excluded, strict=True)]
 
 
 def _have_probabilities(predicted: list[Predicted]) -> bool:
@@ -298,6 +301,7 @@ def _problem(
         documents=documents,
         train=train,
         truth=documents.label_ids(label_ids),
+        excluded=documents.excluded_ids(label_ids),
         label_ids=label_ids,
         training=training,
         groups=make_groups(len(label_ids), training, head_threshold, arguments.bins),
@@ -403,11 +407,14 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_
 
     tokenizer = Tokenizer.from_settings(config.data)
     lists = model.linear.rank_texts(documents.texts(), tokenizer) if model.linear else None
+    excluded = None if problem.excluded is None else problem.excluded.kept(problem.excluded.values < len(model.labels))
     candidates = None if all_labels else proposed(config, lists)
 
     def score(ranked: "Ranked | None") -> Scores:
         shards, buckets = mesh.shape["data"], config.data.length_buckets
-        batches = Batches(split, len(model.labels), size, buckets, shards, ranked=ranked, candidates=candidates)
+        batches = Batches(
+            split, len(model.labels), size, buckets, shards, ranked=ranked, candidates=candidates, excluded=excluded
+        )
         return score_split(lsfa_module(model), params, batches, mesh, groups, num_ranked, problem.threshold)
 
     if model.linear is None or model.fusion is None or lists is None:
@@ -419,6 +426,7 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_
 def _score_lists(lists: "Ranked", linear: "LinearModel", problem: _Problem) -> Scores:
     """Scores the lists of a fused model's linear model."""
     note(f"{TITLES[linear.kind]}: a label is predicted {baselines.RULES[linear.kind]}")
+    lists = lists._replace(label_ids=without_excluded(lists.label_ids, problem.excluded))
     top = best_of_groups(lists.label_ids, problem.groups.members, problem.num_ranked)
     predicted = [ids[(ids >= 0) & (logits >= 0)] for ids, logits in zip(*lists, strict=True)]
     confusion = thresholded.count(Ragged.from_rows(predicted), problem.truth, len(problem.label_ids))
@@ -455,8 +463,10 @@ def _score_baseline(baseline: Kind, problem: _Problem, model: "TrainedModel | No
         features = tf_idf(
             console.counted(train.texts(), advance), console.counted(documents.texts(), advance), tokenizer
         )
-    labels, groups = train.label_ids(problem.label_ids), problem.groups.members
-    return baselines.METHODS[baseline](features[0], labels, features[1], problem.truth, groups, problem.num_ranked)
+    features_and_labels = features[0], train.label_ids(problem.label_ids), features[1]
+    groups = problem.groups.members
+    score = baselines.METHODS[baseline]
+    return score(*features_and_labels, problem.truth, groups, problem.num_ranked, excluded=problem.excluded)
 
 
 def _propensity(arguments: EvaluateArguments, model: "TrainedModel | None") -> Propensity:

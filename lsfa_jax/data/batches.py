@@ -42,6 +42,8 @@ class Batch(NamedTuple):
     fewer; in training `data.candidates.with_labels` puts the document's labels in front. None: all labels count."""
     sample: AnyArray | None = None
     """int32[R], labels that represent those outside the candidates in the loss; the same for all documents."""
+    excluded: AnyArray | None = None
+    """int32[B, X], labels that are neither predicted for each document nor counted, -1 where there are fewer."""
     shortlist_pool: ShortlistPool | None = None
     """Labels from which the shortlist of a sampled loss is chosen."""
 
@@ -86,6 +88,7 @@ class Batches:
         ranked: Ranked | None = None,
         candidates: HostArray | None = None,
         rows_read: Callable[[int], HostArray] | None = None,
+        excluded: Ragged | None = None,
     ) -> None:
         """Sorts documents into buckets.
 
@@ -104,6 +107,7 @@ class Batches:
                 each once, -1 where there are fewer.
             rows_read: returns bool[B], the rows of a batch of B rows whose tokens are read; the others are 0. For one
                 of several processes, which puts only some rows on its devices. None: all.
+            excluded: labels that are neither predicted for each of the N documents nor counted; None: none.
 
         Raises:
             ValueError: the candidates are of another number of documents, or there are labels from L on.
@@ -112,6 +116,8 @@ class Batches:
             _check_candidates(candidates, len(split), num_labels)
         self._candidates = candidates
         self._rows_read = rows_read
+        self._excluded = excluded
+        self._most_excluded = 0 if excluded is None else int(excluded.sizes.max(initial=0))
         self.split = split
         self._ranked = ranked
         self.num_labels = num_labels
@@ -197,6 +203,10 @@ class Batches:
         candidates = None
         if self._candidates is not None:
             candidates = np.where(document_mask[:, None], self._candidates[padded], -1).astype(np.int32)
+        excluded = None
+        if self._excluded is not None:
+            ids, counts = _padded(self._excluded, rows, num_rows, self._most_excluded)
+            excluded = np.where(np.arange(self._most_excluded) < counts[:, None], ids, -1).astype(np.int32)
         kind = self.split.kind
         return Batch(
             words=tokens if kind == "words" else None,
@@ -209,6 +219,7 @@ class Batches:
             rows=padded,
             ranked=None if self._ranked is None else self._ranked.take(padded),
             candidates=candidates,
+            excluded=excluded,
         )
 
 

@@ -41,6 +41,7 @@ _SHARE_KEPT = 0.5
 _BLOCK = 2**20
 
 _PARTS = ("words", "word_offsets", "labels", "label_offsets")
+_EXCLUDED = ("excluded", "excluded_offsets")
 
 
 def build(
@@ -136,6 +137,7 @@ def write(
     labels += _number_unseen_labels(parts, label_numbers, num_labels, list(reader.label_ids), messages)
     words, word_numbers = _vocabulary(reader, parts["train"], max_vocabulary)
     _write_splits(folder, parts, word_numbers, label_numbers)
+    _write_excluded(folder, parts, label_numbers, num_labels, messages)
     bag_terms = _write_bags(folder, parts, published, reader)
     np.save(
         folder / "published_counts.npy",
@@ -163,7 +165,9 @@ def read(folder: Path, name: str, *, mapped: bool = True, pieces: Pieces | None 
     def split(path: Path) -> Split:
         words, word_offsets, labels, label_offsets = (array_of(path / f"{part}.npy") for part in _PARTS)
         texts = bags.read(path, len(bag_terms), mapped)
-        return Split(Ragged(words, word_offsets), Ragged(labels, label_offsets), texts)
+        has_excluded = (path / "excluded.npy").is_file()
+        excluded = Ragged(*(array_of(path / f"{part}.npy") for part in _EXCLUDED)) if has_excluded else None
+        return Split(Ragged(words, word_offsets), Ragged(labels, label_offsets), texts, excluded)
 
     def words_of(name: str) -> list[str]:
         return (folder / name).read_text(encoding="utf-8").split("\n")[:-1]
@@ -214,7 +218,7 @@ class _Spool:
         """Of the whole texts; words by the provisional ids of `_Reader.bag_counter`."""
         weakref.finalize(self, self.bags.close)
         lengths, num_words, text_lengths = array("q"), array("q"), array("q")
-        rows = Rows(tokenizer, max_words, reader.label_ids)
+        rows, excluded, num_excluded = Rows(tokenizer, max_words, reader.label_ids), array("i"), array("i")
         for document in documents:
             whole = tokenizer.words(document.text)
             words = whole[:max_words]
@@ -225,6 +229,10 @@ class _Spool:
             text_lengths.append(len(whole))
             self.bags.add(bags.counted_words(whole, tokenizer), reader.bag_counter)
             rows.add(document, words)
+            # A label that no training document before has is never predicted.
+            known = [reader.label_ids[label] for label in document.excluded if label in reader.label_ids]
+            excluded.extend(known)
+            num_excluded.append(len(known))
             reader.advice.add(document.text, words)
         self.lengths = np.array(lengths, np.int64)
         """int64[N], tokens kept: words or word pieces."""
@@ -236,6 +244,8 @@ class _Spool:
         """uint64[N, 2], of the texts."""
         self.is_first, self._labels = rows.documents()
         """bool[N], true at the first row of each document; its labels are those of all its rows."""
+        self.excluded = Ragged.from_sizes(np.array(excluded, np.int32), np.array(num_excluded, np.int64))
+        """Provisional ids of labels that are neither predicted for each row nor counted."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -433,6 +443,23 @@ def _write_splits(
             for block, ids in spool.blocks():
                 for part, append in written:
                     append(word_numbers[part.words_of(block, ids)])
+
+
+def _write_excluded(
+    folder: Path, parts: Mapping[str, _Part], label_numbers: np.ndarray, num_labels: int, messages: _Messages
+) -> None:
+    """Writes the labels of the model that are excluded for documents, of splits that have any."""
+    for split, part in parts.items():
+        excluded = part.spool.excluded.take(part.keep)
+        numbers = label_numbers[excluded.values]
+        known = excluded._replace(values=numbers).kept((numbers >= 0) & (numbers < num_labels))
+        if len(known.values):
+            for name, array_of_split in zip(_EXCLUDED, known, strict=True):
+                np.save(folder / split / f"{name}.npy", array_of_split)
+            messages.notes.append(
+                f"{split}: its filter file excludes {len(known.values):,} labels of documents, which are neither "
+                "predicted nor counted"
+            )
 
 
 def _write_bags(folder: Path, parts: Mapping[str, _Part], published: _Part, reader: _Reader) -> list[str]:

@@ -22,6 +22,8 @@ class Split:
     """int32, the label ids of each document, each once."""
     bags: csr_matrix | None = field(default=None, repr=False)
     """int32[N, terms], how often each of `Corpus.bag_terms` occurs in each text."""
+    excluded: Ragged | None = None
+    """int32, labels that are neither predicted for each document nor counted; None where there are none."""
 
     kind: ClassVar[str] = "words"
     """What a batch holds of the documents: one of its fields."""
@@ -45,7 +47,9 @@ class Split:
 
     def take(self, rows: np.ndarray) -> "Split":
         """Gathers documents in the given order."""
-        return Split(self.words.take(rows), self.labels.take(rows), None if self.bags is None else self.bags[rows])
+        excluded = None if self.excluded is None else self.excluded.take(rows)
+        bags = None if self.bags is None else self.bags[rows]
+        return Split(self.words.take(rows), self.labels.take(rows), bags, excluded)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,10 @@ class Ragged(NamedTuple):
         """Returns one row, a view."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
+    def kept(self, entries: np.ndarray) -> "Ragged":
+        """Leaves out entries where bool[all entries] is false."""
+        return Ragged.from_sizes(self.values[entries], np.bincount(self.row_ids[entries], minlength=self.num_rows))
+
     def take(self, rows: np.ndarray) -> "Ragged":
         """Gathers rows, by int[M] numbers in the given order or by a bool[N] mask."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows

@@ -37,7 +37,16 @@ def check(baseline: Kind) -> None:
         tree_model.check()
 
 
-def tree(train: csr_matrix, labels: Ragged, test: csr_matrix, truth: Ragged, members: Bools, num_ranked: int) -> Scores:
+def tree(
+    train: csr_matrix,
+    labels: Ragged,
+    test: csr_matrix,
+    truth: Ragged,
+    members: Bools,
+    num_ranked: int,
+    *,
+    excluded: Ragged | None = None,
+) -> Scores:
     """Trains a label tree and scores the test documents.
 
     It ranks the labels that its beam reaches; those of a group are ranked among them.
@@ -49,6 +58,7 @@ def tree(train: csr_matrix, labels: Ragged, test: csr_matrix, truth: Ragged, mem
         truth: their labels.
         members: bool [G, L], the groups of labels.
         num_ranked: K.
+        excluded: labels that are not predicted for each test document.
     """
     num_labels = members.shape[1]
     model = tree_model.train([train], labels, num_labels)
@@ -56,6 +66,9 @@ def tree(train: csr_matrix, labels: Ragged, test: csr_matrix, truth: Ragged, mem
     predicted: list[np.ndarray] = []
     with progress("label tree: predicting", test.shape[0], "documents") as advance:
         for row, (ids, scores) in enumerate(model.ranked(test, num_labels)):
+            if excluded is not None:
+                kept = ~np.isin(ids, excluded.row(row))
+                ids, scores = ids[kept], scores[kept]
             top[:, row] = best_of_groups(ids[None], members, num_ranked)[:, 0]
             predicted.append(ids[scores >= _TREE_THRESHOLD])
             advance()
@@ -63,7 +76,15 @@ def tree(train: csr_matrix, labels: Ragged, test: csr_matrix, truth: Ragged, mem
 
 
 def svm(
-    train: csr_matrix, labels: Ragged, test: csr_matrix, truth: Ragged, members: Bools, num_ranked: int, block: int = 64
+    train: csr_matrix,
+    labels: Ragged,
+    test: csr_matrix,
+    truth: Ragged,
+    members: Bools,
+    num_ranked: int,
+    block: int = 64,
+    *,
+    excluded: Ragged | None = None,
 ) -> Scores:
     """Trains a linear support vector machine for each label and scores the test documents.
 
@@ -76,6 +97,9 @@ def svm(
     top = np.full(best.shape, -1, np.int32)
     predicted, right = np.zeros((2, num_labels), np.int64)
     for ids, decisions in svm_model.decisions(train, labels, test, num_labels, block):
+        if excluded is not None:
+            inside = np.isin(excluded.values, ids)
+            decisions[excluded.row_ids[inside], np.searchsorted(ids, excluded.values[inside])] = -np.inf
         for label, column in zip(ids, decisions.T, strict=True):
             predicted[label], right[label] = (column > 0).sum(), (column[with_label.row(label)] > 0).sum()
         for group, inside in enumerate(members):
@@ -83,7 +107,7 @@ def svm(
     return Scores(top, thresholded.from_counts(right, predicted, with_label.sizes))
 
 
-METHODS: dict[Kind, Callable[[csr_matrix, Ragged, csr_matrix, Ragged, Bools, int], Scores]] = {
+METHODS: dict[Kind, Callable[..., Scores]] = {
     "tree": tree,
     "svm": svm,
 }

@@ -3,7 +3,7 @@
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,6 +23,7 @@ class DocumentStore:
     Attributes:
         ids: the id of each document, "" where it has none.
         labels: the label names of each document.
+        excluded: the names of labels that are neither predicted for each document nor counted.
     """
 
     def __init__(self, documents: Iterable[Document], keep_texts: bool = True, rows: Rows | None = None) -> None:
@@ -38,12 +39,14 @@ class DocumentStore:
         """
         self.ids: list[str] = []
         self.labels: list[tuple[str, ...]] = []
+        self.excluded: list[tuple[str, ...]] = []
         with _enough_room():
             self._texts = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="lsfa-")  # noqa: SIM115 - as long as the store
         for document in documents:
             self.ids.append(document.id)
             # One string for each name, not one for each document.
             self.labels.append(tuple(map(sys.intern, document.labels)))
+            self.excluded.append(tuple(map(sys.intern, document.excluded)))
             if keep_texts:
                 with _enough_room():
                     # As JSON, a line a text: line ends and lone surrogates survive.
@@ -62,7 +65,7 @@ class DocumentStore:
         names = list(rows.label_ids)
         first = np.flatnonzero(is_first).tolist()
         self._skipped = set(np.flatnonzero(~is_first).tolist())
-        self.ids = [self.ids[row] for row in first]
+        self.ids, self.excluded = ([rows[row] for row in first] for rows in (self.ids, self.excluded))
         self.labels = [tuple(names[label] for label in label_ids.row(row)) for row in first]
 
     def __len__(self) -> int:
@@ -78,8 +81,18 @@ class DocumentStore:
 
     def label_ids(self, numbers: dict[str, int]) -> Ragged:
         """Returns the labels as numbers, int32, N rows."""
-        ids = np.array([numbers[label] for labels in self.labels for label in labels], np.int32)
-        return Ragged.from_sizes(ids, np.array([len(labels) for labels in self.labels], np.int64))
+        return _numbered(self.labels, numbers)
+
+    def excluded_ids(self, numbers: dict[str, int]) -> Ragged | None:
+        """Returns the excluded labels that have a number, int32, N rows; None where no document has any."""
+        if not any(self.excluded):
+            return None
+        return _numbered([[label for label in labels if label in numbers] for labels in self.excluded], numbers)
+
+
+def _numbered(rows: Sequence[Sequence[str]], numbers: dict[str, int]) -> Ragged:
+    ids = np.array([numbers[label] for labels in rows for label in labels], np.int32)
+    return Ragged.from_sizes(ids, np.array([len(labels) for labels in rows], np.int64))
 
 
 def encode(texts: Iterable[str], vocabulary: Vocabulary) -> Ragged:

@@ -93,11 +93,21 @@ def make_groups(
     return Groups(list(groups), np.stack(list(groups.values())))
 
 
+def without_excluded(listed: Integers, excluded: Ragged | None) -> Integers:
+    """Returns lists int32[N, W] with -1 in place of each document's excluded labels."""
+    if excluded is None:
+        return listed
+    listed = np.array(listed)
+    for document in np.flatnonzero(excluded.sizes):
+        listed[document, np.isin(listed[document], excluded.row(document))] = -1
+    return listed
+
+
 def best_of_groups(listed: Integers, members: Bools, num_ranked: int) -> Integers:
     """Ranks the labels of each group by removing all other labels from the documents' lists.
 
     Args:
-        listed: int32 [N, W], each document's labels from the best down, -1 beyond them.
+        listed: int32 [N, W], each document's labels from the best down, -1 where there is none.
         members: bool [G, L].
         num_ranked: K.
 

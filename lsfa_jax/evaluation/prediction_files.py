@@ -53,6 +53,15 @@ class Predicted(NamedTuple):
     """For each label the words by which a linear model voted for it, and their votes; None without one."""
 
 
+def without(document: Predicted, labels: Sequence[str]) -> Predicted:
+    """Returns a document without some of its predicted labels."""
+    if not labels:
+        return document
+    kept = [place for place, label in enumerate(document.labels) if label not in labels]
+    probabilities = document.probabilities and [document.probabilities[place] for place in kept]
+    return document._replace(labels=[document.labels[place] for place in kept], probabilities=probabilities)
+
+
 @dataclass
 class Irregularities:
     """What is unusual about the documents of a file: how often, and where first."""

@@ -61,7 +61,7 @@ def score_batch(
     logits, label_ids = scored_labels(model, params, batch)
     top, best = best_labels(logits, groups, num_ranked, label_ids, model.label_shards)
     probabilities = jax.nn.sigmoid(logits)
-    counted = batch.document_mask[:, None] & (model.is_label if label_ids is None else True)
+    counted = batch.document_mask[:, None] & (logits > -jnp.inf)
     reached = (probabilities >= jnp.float32(threshold)) & counted
     true = _is_true(batch, logits.shape[1], label_ids)
     return BatchScores(
@@ -76,19 +76,31 @@ def scored_labels(model: Lsfa, params: Any, batch: Batch) -> tuple[jax.Array, ja
     """Computes the logits of all labels, or of the candidates: the network's, or fused with the linear model's.
 
     Returns:
-        float32[B, C], -inf where a document has fewer labels; and the labels, int32[B, C], None where they are all L,
-        with the padding of the model's tables.
+        float32[B, C], -inf where a document has fewer labels and where one is excluded; and the labels, int32[B, C],
+        None where they are all L, with the padding of the model's tables.
     """
     lsfa = model.bind({"params": params})
     states = lsfa.states(batch.words, batch.lengths, stored=batch.states, hidden=batch.hidden)
     if batch.candidates is None:
         logits = lsfa.scores(states, batch.lengths)
         logits = logits if batch.ranked is None else params["fusion"](logits, batch.ranked)
-        return jnp.where(model.is_label, logits, -jnp.inf), None
+        return _without_excluded(batch, jnp.where(model.is_label, logits, -jnp.inf)), None
     label_ids, logits = lsfa.predicted_candidates(states, batch.lengths, batch.candidates)
     if batch.ranked is not None:
         label_ids, logits = params["fusion"].of_candidates(label_ids, logits, batch.ranked)
-    return jnp.where(label_ids >= 0, logits, -jnp.inf), label_ids
+    return _without_excluded(batch, jnp.where(label_ids >= 0, logits, -jnp.inf), label_ids), label_ids
+
+
+def _without_excluded(batch: Batch, logits: jax.Array, label_ids: jax.Array | None = None) -> jax.Array:
+    """Gives the excluded labels of each document the logit -inf: they rank behind all and are never predicted."""
+    if batch.excluded is None:
+        return logits
+    if label_ids is not None:
+        is_excluded = jnp.any(label_ids[:, :, None] == batch.excluded[:, None], axis=2)
+        return jnp.where(is_excluded, -jnp.inf, logits)
+    # A negative index would count from the end: -1 becomes an index behind it, which is dropped.
+    columns = jnp.where(batch.excluded < 0, logits.shape[1], batch.excluded)
+    return logits.at[jnp.arange(len(logits))[:, None], columns].set(-jnp.inf, mode="drop")
 
 
 def best_labels(

@@ -26,7 +26,8 @@ def digests(corpus: Corpus, encoder: InitialEncoder) -> dict[str, str]:
         split = getattr(corpus, name)
         bags = [] if split.bags is None else [*_arrays(Ragged(split.bags.indices, split.bags.indptr)), split.bags.data]
         parts[f"texts of the {adjective} documents"] = [*_arrays(split.words), *bags]
-        parts[f"labels of the {adjective} documents"] = _arrays(split.labels)
+        excluded = [] if split.excluded is None else _arrays(split.excluded)
+        parts[f"labels of the {adjective} documents"] = [*_arrays(split.labels), *excluded]
     parts["vocabulary"] = [_text(corpus.words), _text(corpus.bag_terms)]
     parts["label names"] = [_text(corpus.labels)]
     published = np.array([corpus.num_labels, corpus.published_documents], np.int64)

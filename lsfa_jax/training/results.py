@@ -30,6 +30,7 @@ class Results:
         self._folder, self._corpus, self._report, self._is_head = folder, corpus, config.report, is_head
         self._select = config.adjust.select
         self._truth = {"validation": corpus.validation.labels, "test": corpus.test.labels}
+        self._excluded = {"validation": corpus.validation.excluded, "test": corpus.test.excluded}
         self.groups = groups.head_and_tail(groups.head_of_all_labels(corpus, is_head))
         sizes = {"train": len(corpus.train), "validation": len(corpus.validation), "test": len(corpus.test)}
         self.metrics: dict[str, Any] = processes.from_first(folder.read_metrics) | {
@@ -77,11 +78,12 @@ class Results:
 
     def add_linear(self, name: str, lists: dict[str, Ranked]) -> None:
         """Computes the metrics of a linear model from its lists of labels of each split."""
-        self._models[name] = {
-            split: self._measured(groups.best_of_groups(lists[split].label_ids, self.groups, NUM_RANKED), split)
-            for split, truth in self._truth.items()
-            if len(truth)
-        }
+        self._models[name] = {}
+        for split, truth in self._truth.items():
+            if truth.num_rows:
+                listed = groups.without_excluded(lists[split].label_ids, self._excluded[split])
+                top = groups.best_of_groups(listed, self.groups, NUM_RANKED)
+                self._models[name][split] = self._measured(top, split)
 
     def validation_metrics(self, scores: Scores) -> dict[str, float]:
         """Computes the metrics of a validation between epochs, over all labels."""

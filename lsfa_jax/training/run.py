@@ -267,6 +267,7 @@ class Run:
             ranked=ranked,
             candidates=self._candidates.get(name),
             rows_read=functools.partial(sharding.rows_of_process, self.mesh) if processes.count() > 1 else None,
+            excluded=self.splits[name].excluded,
         )
 
     def _placed(self, tree: Tree) -> Tree:

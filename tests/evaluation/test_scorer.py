@@ -202,3 +202,27 @@ def test_documents_with_fewer_candidates_do_not_count_as_predictions_of_the_last
     logits = np.zeros((2, 4), np.float32)
     scores = scorer.score_split(table(4), logits, batches, mesh, np.ones((1, 4), bool), NUM_RANKED, 0.0)
     assert scores.confusion.false_positives.tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("with_candidates", [False, True])
+def test_excluded_labels_are_neither_predicted_nor_counted(with_candidates):
+    """As if the labels of the excluded pairs had never been scored."""
+    random = np.random.default_rng(4)
+    logits = logits_between_thresholds(random, (6, 7))
+    truth = random.random((6, 7)) < 0.4
+    pairs = [[2, 6], [], [0], [1, 3, 5], [], [4]]
+    for document, labels in enumerate(pairs):
+        truth[document, labels] = False
+    candidates = np.argsort(random.random((6, 7)), axis=1).astype(np.int32) if with_candidates else None
+    split = make_split(truth)
+    batches = Batches(split, 7, 4, [1], candidates=candidates, excluded=Ragged.from_rows(pairs))
+    mesh, groups = sharding.make_mesh(jax.local_devices()[:1]), np.ones((1, 7), bool)
+    scores = scorer.score_split(table(7), logits, batches, mesh, groups, NUM_RANKED, 0.0)
+
+    inside = np.ones((6, 7), bool)
+    for document, labels in enumerate(pairs):
+        inside[document, labels] = False
+    assert scores.top[0].tolist() == [best_of(row, kept) for row, kept in zip(logits, inside, strict=True)]
+    counts = [inside & truth, inside & ~truth, ~inside & truth]
+    assert [x.tolist() for x in scores.confusion] == [x.sum(axis=0).tolist() for x in counts]
+    assert scores.histogram.sum(axis=1).tolist() == [inside.sum(), truth.sum()]

@@ -39,6 +39,7 @@ from lsfa_jax.data.reading.splits import Files, Source, compressed_or_plain, wit
 from lsfa_jax.data.reading.tables import table_rows
 from lsfa_jax.data.reading.text_lines import fasttext, plain_lines
 from lsfa_jax.data.reading.typed_layout import typed_layout
+from lsfa_jax.data.reading.xml_repository import read_filter, sparse_label_rows
 from lsfa_jax.util.console import UserError, note, plural
 
 # So many ids are compared at most, so that memory stays bounded.
@@ -57,6 +58,8 @@ class Document(NamedTuple):
     text: str
     labels: tuple[str, ...]
     id: str = ""
+    excluded: tuple[str, ...] = ()
+    """Labels that are neither predicted for the text nor counted; never among `labels`."""
 
 
 @dataclass
@@ -121,7 +124,7 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
         UserError: a bad row when `options.bad_rows` is 'stop', a file that is damaged, whose format is not clear, or
             that holds not a single usable row.
     """
-    kept_before, skipped_before = report.kept, report.skipped.total()
+    read_before, kept_before, skipped_before = report.read, report.kept, report.skipped.total()
     ids: set[int] = set()
     labelled = options.labelled
     clean = _Labels(source, options)
@@ -139,7 +142,9 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
             report._count(report.skipped, row.reason, where)
             continue
         report.kept += 1
-        document = Document(row.text.replace("\0", " "), tuple(dict.fromkeys(row.labels)), row.id)
+        excluded = clean.excluded(report.read - read_before - 1)
+        labels = tuple(label for label in dict.fromkeys(row.labels) if label not in excluded)
+        document = Document(row.text.replace("\0", " "), labels, row.id, excluded)
         for what in _notes(row, document, labelled):
             report._count(report.notes, what, where)
         if labelled and row.id:
@@ -151,6 +156,7 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
         if labelled and report.kept == kept_before + 1:
             note(f"  first document: {_shown(document)}")
         yield document
+    clean.check_filter(report.read - read_before)
     if report.kept == kept_before:
         skipped = report.skipped.total() - skipped_before
         cause = f"all {skipped:,} rows were skipped ({report.summary()})" if skipped else "the file is empty"
@@ -186,6 +192,8 @@ class _Labels:
             path = Path(options.label_names).expanduser()
         if path:
             self.names = read_label_names(path)
+        self._filter_file = source.filters if isinstance(source, Files) and options.labelled else None
+        self._filter = read_filter(self._filter_file) if self._filter_file else None
         # Of each label as it was read; "" is left out.
         self._cleaned: dict[str, str] = {}
         self._with_edges: set[str] = set()
@@ -205,6 +213,28 @@ class _Labels:
             return row if notes is row.notes else row._replace(notes=notes)
         notes = notes if all(labels) else (*notes, "empty label left out")
         return row._replace(labels=[label for label in labels if label], notes=notes)
+
+    def excluded(self, row: int) -> tuple[str, ...]:
+        """Returns the labels that the filter file lists for a row, a number from 0.
+
+        Raises:
+            UserError: a label's number has no name.
+        """
+        if self._filter is None or row >= self._filter.num_rows:
+            return ()
+        try:
+            labels = map(str, self._filter.row(row).tolist())
+            return tuple(self._name(label) if self.names else label for label in labels)
+        except BadRowError as bad:
+            raise UserError(f"{self._filter_file}, document {row}: {bad.at(row)}") from None
+
+    def check_filter(self, num_rows: int) -> None:
+        """Raises UserError where the filter file has pairs of rows that there are not."""
+        if self._filter is not None and self._filter.num_rows > num_rows:
+            raise UserError(
+                f"{self._filter_file}: has pairs of document {self._filter.num_rows - 1:,}, and there are only "
+                f"{num_rows:,}, from 0. Expected the filter file of these documents."
+            )
 
     def _clean(self, label: str) -> str:
         cleaned = unicodedata.normalize("NFC", _INVISIBLE.sub("", label)).strip()
@@ -323,6 +353,11 @@ def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOpti
         if labels and labels.suffix == ".npz":
             note(f"{names}: read as pecos, a text a line and a matrix of labels")
             yield from matrix_rows(stream, label_rows(labels) if options.labelled else repeat([]), str(labels))
+            return
+        if labels and labels.name.startswith(("trn_X_Y.txt", "tst_X_Y.txt")):
+            note(f"{names}: read as xml_repository, a text a line and label:value pairs a line")
+            with open_stream(labels, options.encoding) as label_stream:
+                yield from matrix_rows(stream, sparse_label_rows(label_stream), str(labels))
             return
         if options.format == "lyrl2004" or (options.format == "auto" and stream.head().startswith(b".I ")):
             note(f"{names}: read as lyrl2004")

@@ -27,11 +27,13 @@ class Files:
         texts: files read one after another.
         labels: the file with the labels of all documents, where there is a separate one.
         names: the file with the names of labels that are numbers, where there is one.
+        filters: the file with pairs of document and label that are neither predicted nor counted, where there is one.
     """
 
     texts: tuple[Path, ...]
     labels: Path | None = None
     names: Path | None = None
+    filters: Path | None = None
 
     def __str__(self) -> str:
         names = ", ".join(map(str, self.texts))
@@ -129,10 +131,14 @@ def compressed_or_plain(folder: Path, name: str) -> list[Path]:
 
 def _candidates(folder: Path, stem: str) -> Iterator[Path | Files]:
     """Yields what could be the split of that name."""
-    names = _first(compressed_or_plain(folder, "lbl.json")) if stem in ("trn", "tst") else None
+    names, filters = _first(compressed_or_plain(folder, "lbl.json")), _filters(folder, stem)
     for suffix in _SUFFIXES:
         for path in compressed_or_plain(folder, stem + suffix):
-            yield Files((path,), names=names) if names else path
+            belong = stem in ("trn", "tst") and (names or filters)
+            yield Files((path,), names=names, filters=filters) if belong else path
+    for path in compressed_or_plain(folder, f"{stem}_X.txt"):
+        names = _first(compressed_or_plain(folder, "Y.txt"))
+        yield Files((path,), _only(folder, f"{stem}_X_Y.txt"), names, filters)
     for texts, labels in ((f"{stem}_texts.txt", f"{stem}_labels.txt"), (f"text_{stem}", f"label_{stem}")):
         for path in compressed_or_plain(folder, texts):
             yield Files((path,), _only(folder, labels))
@@ -146,6 +152,12 @@ def _candidates(folder: Path, stem: str) -> Iterator[Path | Files]:
     if shards:
         total = int(shards[0].stem[-5:]) if shards[0].stem[-5:].isdigit() else 0
         yield Files(tuple(_only(folder, f"{stem}-{i:05}-of-{total:05}.parquet") for i in range(total)))
+
+
+def _filters(folder: Path, stem: str) -> Path | None:
+    """Returns the filter file of the Extreme Classification Repository; those of training documents are not needed."""
+    names = ("filter_labels_test.txt", "tst_filter_labels.txt") if stem == "tst" else ()
+    return _first([path for name in names for path in compressed_or_plain(folder, name)])
 
 
 def _pecos(folder: Path, stem: str) -> Iterator[Files]:
