@@ -174,6 +174,21 @@ class Optimizer(Section):
 
     batch_size: int = Field(40, gt=0, description="Documents in a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Of Adam, constant.")
+    label_rows: Literal["adam", "row_adam", "sgd"] = Field(
+        "adam",
+        description="State of queries and classifiers, which have a row a label: adam: two moments of each number; "
+        "row_adam: a second moment of each row; sgd: momentum alone, with a label_learning_rate.",
+    )
+    label_learning_rate: Literal["same"] | PositiveFloat = Field(
+        "same",
+        description="Of queries and classifiers. The step of sgd depends on the loss's scale, which is a mean over "
+        "labels: its rate grows with their number.",
+    )
+    label_precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="In which queries, classifiers and their moments are stored between steps; bfloat16 is rounded "
+        "stochastically. Their mean and best values are float32.",
+    )
     encoder_learning_rate: Literal["same"] | PositiveFloat = Field(
         "same",
         description="Of the encoder: learning_rate; or, to fine-tune a pretrained one, the peak after warm-up, from "
@@ -215,8 +230,9 @@ class Representation(Section):
     select: Metric = Field("N@5", description="Validation metric that selects the weights to keep.")
     shortlist: Literal["auto"] | NonNegativeInt = Field(
         "auto",
-        description="Sampled labels in a step, whose cost then does not grow with the number of labels (doubled until "
-        "the labels of a batch's documents fill half at most); 0: all labels; auto: all up to 30,000, then 4,096.",
+        description="Sampled labels in a step of the first and the last stage, whose cost then does not grow with the "
+        "number of labels (doubled until the labels of a batch's documents fill half at most); 0: all labels; auto: "
+        "all up to 30,000, then 4,096.",
     )
     num_candidates: int = Field(100, ge=1, description="Labels that the tree proposes for a document.")
     num_sampled: int = Field(
@@ -294,6 +310,10 @@ class Devices(Section):
         description="Devices over which the labels are split, a divisor of their number; the documents are split over "
         "the rest. auto: 1.",
     )
+    best_weights: Literal["device", "host"] = Field(
+        "device",
+        description="Where the mean and the best weights are between steps: on the devices, or in the host's memory.",
+    )
 
 
 class Config(Section):
@@ -366,7 +386,7 @@ def dataset_names() -> list[str]:
 
 
 # Settings that do not decide results.
-_NO_RESULTS = ("data_dir", "data.label_names", "data.verify", "devices.labels")
+_NO_RESULTS = ("data_dir", "data.label_names", "data.verify", "devices.labels", "devices.best_weights")
 
 NAMED_VECTORS = ("auto", "minilm", "glove-50d", "none")
 """The values of `vectors` that are not the path of a file."""

@@ -20,7 +20,15 @@ class ShortlistPool(NamedTuple):
     """int32[M], labels that are not in the batch, in random order, each once, padded with L."""
 
 
-def sample_pool(label_ids: HostArray, num_labels: int, size: int, seed: int, epoch: int, step: int) -> ShortlistPool:
+def sample_pool(
+    label_ids: HostArray,
+    num_labels: int,
+    size: int,
+    seed: int,
+    epoch: int,
+    step: int,
+    use: Stream = Stream.NEGATIVE_SAMPLING,
+) -> ShortlistPool:
     """Samples a pool of negatives uniformly without replacement.
 
     S is `size`, doubled until the labels of the batch fill at most half of the shortlist: negatives have room, and a
@@ -33,6 +41,7 @@ def sample_pool(label_ids: HostArray, num_labels: int, size: int, seed: int, epo
         seed: seed of the run; with `epoch` and `step` it determines the sample.
         epoch: from 1.
         step: number of the batch in the epoch, from 0.
+        use: what the labels are for.
 
     Returns:
         The labels of the batch, and a pool of M = min(8 S, L).
@@ -42,7 +51,7 @@ def sample_pool(label_ids: HostArray, num_labels: int, size: int, seed: int, epo
         size *= 2
     positives = np.full(size, num_labels, np.int32)
     positives[: len(positive_ids)] = positive_ids
-    random = stream(Stream.NEGATIVE_SAMPLING, seed, epoch, step)
+    random = stream(use, seed, epoch, step)
     pool = np.full(min(_POOL_PER_POSITION * size, num_labels), num_labels, np.int32)
     # As many more as there are positives, so that the pool is full after these are removed.
     sample = random.choice(num_labels, min(len(pool) + len(positive_ids), num_labels), replace=False)

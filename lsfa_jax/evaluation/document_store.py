@@ -65,7 +65,8 @@ class DocumentStore:
         names = list(rows.label_ids)
         first = np.flatnonzero(is_first).tolist()
         self._skipped = set(np.flatnonzero(~is_first).tolist())
-        self.ids, self.excluded = ([rows[row] for row in first] for rows in (self.ids, self.excluded))
+        self.ids = [self.ids[row] for row in first]
+        self.excluded = [self.excluded[row] for row in first]
         self.labels = [tuple(names[label] for label in label_ids.row(row)) for row in first]
 
     def __len__(self) -> int:

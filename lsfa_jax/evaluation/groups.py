@@ -98,7 +98,7 @@ def without_excluded(listed: Integers, excluded: Ragged | None) -> Integers:
     if excluded is None:
         return listed
     listed = np.array(listed)
-    for document in np.flatnonzero(excluded.sizes):
+    for document in np.flatnonzero(excluded.sizes).tolist():
         listed[document, np.isin(listed[document], excluded.row(document))] = -1
     return listed
 

@@ -99,7 +99,7 @@ def scores(
         float32[B, L].
     """
     _check_shapes(tokens, labels)
-    tiling = _Tiling(tokens.mask.shape, len(labels.queries), tile_size)
+    tiling = Tiling(tokens.mask.shape, len(labels.queries), tile_size)
     shared = tiling.shared(labels)
     document_tiles = jax.tree.map(tiling.tile_documents, tokens)
 
@@ -195,7 +195,7 @@ def _sum_and_gradients(
     A label's gradients are complete after its block. The gradients of documents and of shared parameters are carried
     through both scans.
     """
-    tiling = _Tiling(mask.shape, len(labels.queries), tile_size)
+    tiling = Tiling(mask.shape, len(labels.queries), tile_size)
     per_label, shared = tiling.per_label(labels), tiling.shared(labels)
     tokens, targets = jax.tree.map(tiling.tile_documents, (Tokens(states, values, mask), targets))
 
@@ -283,14 +283,14 @@ def _merge(shared: LabelTables, per_label: LabelTables) -> LabelTables:
     return jax.tree.map(lambda a, b: a if b is None else b, shared, per_label, is_leaf=lambda x: x is None)
 
 
-class _Tiling:
+class Tiling:
     """Splits documents into tiles and labels into blocks, and joins them again."""
 
     def __init__(self, shape: tuple[int, ...], num_labels: int, tile_size: TileSize) -> None:
         """Computes the sizes for a batch of `shape` (B, T)."""
         self.num_labels = num_labels
-        self._label_shards = math.gcd(tile_size.label_shards, num_labels)
-        self._shard_size = num_labels // self._label_shards
+        self.label_shards = math.gcd(tile_size.label_shards, num_labels)
+        self._shard_size = num_labels // self.label_shards
         self._num_blocks = -(-self._shard_size // tile_size.labels)
         # Even blocks: a last block of few labels would cost as much as a full one.
         self._block_share = -(-self._shard_size // self._num_blocks)
@@ -312,15 +312,21 @@ class _Tiling:
         """
         rest = x.shape[1:]
         padding = ((0, 0), (0, self._num_blocks * self._block_share - self._shard_size), *((0, 0),) * len(rest))
-        shards = jnp.pad(x.reshape(self._label_shards, self._shard_size, *rest), padding)
-        shares = shards.reshape(self._label_shards, self._num_blocks, self._block_share, *rest)
+        shards = jnp.pad(x.reshape(self.label_shards, self._shard_size, *rest), padding)
+        shares = shards.reshape(self.label_shards, self._num_blocks, self._block_share, *rest)
         return shares.swapaxes(0, 1).reshape(self._num_blocks, -1, *rest)
+
+    def places(self, label_ids: Array) -> tuple[Array, Array]:
+        """Returns the block of each label, and its place among the C of the block, as `tile_labels` tiles them."""
+        shard, row = jnp.divmod(label_ids, self._shard_size)
+        block, place = jnp.divmod(row, self._block_share)
+        return block, shard * self._block_share + place
 
     def untile_labels(self, x: Array) -> Array:
         """[label blocks, C, ...] -> [L, ...]."""
         rest = x.shape[2:]
-        shares = x.reshape(self._num_blocks, self._label_shards, self._block_share, *rest)
-        shards = shares.swapaxes(0, 1).reshape(self._label_shards, -1, *rest)
+        shares = x.reshape(self._num_blocks, self.label_shards, self._block_share, *rest)
+        shards = shares.swapaxes(0, 1).reshape(self.label_shards, -1, *rest)
         return shards[:, : self._shard_size].reshape(self.num_labels, *rest)
 
     def tile_weights(self, x: Array) -> Array:

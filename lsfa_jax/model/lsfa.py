@@ -146,8 +146,14 @@ class Lsfa(nn.Module):
         Returns:
             int32[B, K + num_estimated], the labels, -1 where there are fewer, and their logits.
         """
-        estimates = jnp.where(self.is_label, self.estimates(states, lengths), -jnp.inf)
-        label_ids = candidates.with_best_others(proposed, estimates, self.num_estimated, self.label_shards)
+        features = self.mean_features(states, lengths)
+        tables = classifier_rows(self.classifier, self.num_rows, None)
+        tiling = label_loss.Tiling(proposed.shape, self.num_rows, self._tile_size)
+
+        def estimate(rows: tuple[Array, Array | None]) -> Array:
+            return self._mean_logits(features, *rows)
+
+        label_ids = candidates.with_best_others(proposed, estimate, tables, self.num_labels, self.num_estimated, tiling)
         return label_ids, self.candidate_scores(states, lengths, label_ids)
 
     def candidate_loss(
@@ -164,14 +170,16 @@ class Lsfa(nn.Module):
         labels = label_ids, sample, num_positive, document_mask
         return candidate_loss.loss(tokens, self._head_bias, tables, *labels, tile_size, self.dtype, self.num_labels)
 
-    def estimates(self, states: Array, lengths: Array, label_ids: Array | None = None) -> Array:
-        """Estimates logits float32[B, M] of the labels int32[M], by default all rows, from features without attention.
+    def estimates(self, states: Array, lengths: Array, label_ids: Array) -> Array:
+        """Estimates logits float32[B, M] of the labels int32[M] from features without attention.
 
         Every label gets the feature of the document's mean token state, so that a label costs D operations instead of
         T x 2H.
         """
-        features = self.mean_features(states, lengths)
-        weights, bias = classifier_rows(self.classifier, self.num_rows, label_ids)
+        rows = classifier_rows(self.classifier, self.num_rows, label_ids)
+        return self._mean_logits(self.mean_features(states, lengths), *rows)
+
+    def _mean_logits(self, features: Array, weights: Array, bias: Array | None) -> Array:
         logits = attention.product("bd,md->bm", features, weights, self.dtype)
         return logits if bias is None else logits + bias
 

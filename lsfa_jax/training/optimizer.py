@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lsfa_jax import config
+from lsfa_jax.training import label_rows
 from lsfa_jax.types import PyTree
 
 # Window and cap of the recorded norms, as in AttentionXML.
@@ -53,8 +54,13 @@ def clip_by_running_norm(factor: float) -> optax.GradientTransformation:
 
 
 def make_optimizer(settings: config.Optimizer, learning_rate: float) -> optax.GradientTransformation:
-    """Returns Adam with a constant learning rate and the clipping that the settings name."""
-    return optax.chain(_clip(settings), optax.adam(learning_rate))
+    """Returns Adam with a constant learning rate and the clipping that the settings name.
+
+    Tables with one row per label have the moments and the rate of the settings, `label_rows`.
+    """
+    of_tables = _label_rate(settings, learning_rate)
+    rates = optax.stateless(lambda updates, _: label_rows.scaled(updates, learning_rate, of_tables))
+    return optax.chain(_clip(settings), optax.chain(label_rows.scale_by_moments(settings.label_rows), rates))
 
 
 def make_fine_tuning_optimizer(settings: config.Optimizer, num_steps: int) -> optax.GradientTransformation:
@@ -66,7 +72,12 @@ def make_fine_tuning_optimizer(settings: config.Optimizer, num_steps: int) -> op
     """
     if settings.encoder_learning_rate == "same":
         return make_optimizer(settings, settings.learning_rate)
-    return optax.chain(_clip(settings), optax.scale_by_adam(), _encoder_rates(settings, num_steps))
+    moments = label_rows.scale_by_moments(settings.label_rows)
+    return optax.chain(_clip(settings), moments, _encoder_rates(settings, num_steps))
+
+
+def _label_rate(settings: config.Optimizer, learning_rate: float) -> float:
+    return learning_rate if settings.label_learning_rate == "same" else float(settings.label_learning_rate)
 
 
 def _clip(settings: config.Optimizer) -> optax.GradientTransformation:
@@ -112,7 +123,8 @@ def _encoder_rates(settings: config.Optimizer, num_steps: int) -> optax.Gradient
             return -rate * factor * (update + decay)
 
         factors = layer_factors(params["encoder"], settings.layer_decay)
-        scaled = jax.tree.map(lambda update: -settings.learning_rate * update, updates)
+        of_tables = _label_rate(settings, settings.learning_rate)
+        scaled = label_rows.scaled(updates, settings.learning_rate, of_tables)
         encoder = jax.tree.map(of_encoder, factors, updates["encoder"], params["encoder"])
         return scaled | {"encoder": encoder}, state._replace(step=state.step + 1)
 

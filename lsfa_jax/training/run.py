@@ -40,6 +40,7 @@ from lsfa_jax.training import (
     precision,
     prior,
     run_folder,
+    shortlist,
     summary,
     time_limit,
 )
@@ -52,9 +53,9 @@ from lsfa_jax.training.results import Results
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.stages import transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
-from lsfa_jax.training.stages.representation import Representation, shortlist_size
+from lsfa_jax.training.stages.representation import Representation
 from lsfa_jax.training.stages.transfer import Transfer
-from lsfa_jax.training.state import TrainState, best_params
+from lsfa_jax.training.state import TrainState, best_params, with_best_on_host
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.types import Array, PyTree
 from lsfa_jax.util import compilation_cache, console, interrupts, processes, sharding
@@ -309,6 +310,8 @@ class Run:
                 note(f"{stage.name}: continues after step {int(state.step):,} of {total:,}")
         else:
             state = init()
+        if self.config.devices.best_weights == "host":
+            state = with_best_on_host(state)
         start = time.monotonic()
         try:
             return loop.run(stage, state, checkpoints, self.folder, self._advice())
@@ -376,7 +379,7 @@ class Run:
             self.corpus,
             self.train,
             self.is_head,
-            0 if self._candidates else shortlist_size(config, self.corpus.num_labels),
+            0 if self._candidates else shortlist.size(config, self.corpus.num_labels),
         )
         if not len(self.validation.split):
             warn("no validation documents: every epoch runs, and the last weights are kept")

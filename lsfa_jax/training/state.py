@@ -1,6 +1,6 @@
 """TrainState: everything a stage needs to continue training, as one pytree."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import jax
@@ -10,8 +10,10 @@ import optax
 from flax import struct
 
 from lsfa_jax.training.optimizer import add_to_mean
+from lsfa_jax.training.storage import in_float32, rounded_like
 from lsfa_jax.types import Array, PyTree
 from lsfa_jax.util import sharding
+from lsfa_jax.util.random_streams import Stream
 
 
 @struct.dataclass
@@ -26,16 +28,16 @@ class TrainState:
     key: Array
     """PRNG key of the stage; each step uses `fold_in(key, step)`."""
     params: PyTree
-    """Trained parameters."""
+    """Trained parameters; those in bfloat16 are rounded stochastically after each step, and so are their moments."""
     opt_state: optax.OptState
     extra: PyTree
     """Other arrays of the stage: prototypes, collections of a module that are not trained."""
     average: PyTree
-    """Running mean of the parameters (SWA); None in a stage without it."""
+    """Running mean of the parameters (SWA), float32; None in a stage without it."""
     num_averaged: Array
     """int32, number of parameter trees in the mean."""
     best: PyTree
-    """Parameters with the best validation score; None in a stage without validation."""
+    """Parameters with the best validation score, float32; None in a stage without validation."""
     best_score: Array
     """float32, that score."""
     since_best: Array
@@ -70,7 +72,7 @@ def init_state(
     """
 
     def copied() -> PyTree:
-        return jax.tree.map(jnp.array, params)
+        return jax.tree.map(jnp.array, in_float32(params))
 
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -97,11 +99,15 @@ def after_step(
     extra: PyTree = None,
 ) -> TrainState:
     """Returns the state after one optimiser step; `losses` has the names passed to `init_state`."""
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params, opt_state = in_float32((state.params, state.opt_state))
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), int(Stream.ROUNDING))
+    new = optax.apply_updates(params, updates), opt_state
+    params, opt_state = rounded_like((state.params, state.opt_state), new, key)
     return replace(
         state,
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         opt_state=opt_state,
         extra=state.extra if extra is None else extra,
         loss_sums={name: total + losses[name] for name, total in state.loss_sums.items()},
@@ -109,21 +115,37 @@ def after_step(
     )
 
 
-@jax.jit
+def stepped(step: Callable[..., TrainState], state: TrainState, *arguments: PyTree) -> TrainState:
+    """Returns `step(state, *arguments)` of a step that neither reads nor writes the mean and the best parameters.
+
+    They stay where they are, in the memory of the devices or of the host.
+    """
+    after = step(replace(state, average=None, best=None), *arguments)
+    return replace(after, average=state.average, best=state.best)
+
+
+def with_best_on_host(state: TrainState) -> TrainState:
+    """Returns the state with the mean and the best parameters in the memory of the host."""
+    return replace(state, average=sharding.on_host(state.average), best=sharding.on_host(state.best))
+
+
+_add_to_mean = jax.jit(add_to_mean)
+
+
 def averaged(state: TrainState, recency: float = 0.0) -> TrainState:
     """Returns the state with the current parameters added to the running mean (`add_to_mean`)."""
-    mean = add_to_mean(state.average, state.num_averaged, state.params, recency)
-    return replace(state, average=mean, num_averaged=state.num_averaged + 1)
+    mean = _add_to_mean(sharding.on_devices(state.average), state.num_averaged, state.params, recency)
+    return replace(state, average=sharding.moved_like(mean, state.average), num_averaged=state.num_averaged + 1)
 
 
 def current_params(state: TrainState) -> PyTree:
-    """Returns the averaged parameters if averaging has started, else the last ones."""
-    return state.average if int(state.num_averaged) > 0 else state.params
+    """Returns the averaged parameters if averaging has started, else the last ones; float32, on the devices."""
+    return sharding.on_devices(state.average) if int(state.num_averaged) > 0 else in_float32(state.params)
 
 
 def best_params(state: TrainState) -> PyTree:
     """Returns the parameters with the best validation score; without validation, `current_params`."""
-    return state.best if np.isfinite(float(state.best_score)) else current_params(state)
+    return sharding.on_devices(state.best) if np.isfinite(float(state.best_score)) else current_params(state)
 
 
 def mean_losses(state: TrainState) -> dict[str, float]:
@@ -142,7 +164,7 @@ def after_validation(state: TrainState, params: PyTree, score: float) -> TrainSt
 
     return replace(
         state,
-        best=jax.tree.map(jnp.array, params) if better else state.best,
+        best=sharding.copied_like(params, state.best) if better else state.best,
         best_score=placed(score, state.best_score) if better else state.best_score,
         since_best=placed(0, state.since_best) if better else state.since_best + 1,
         validated=state.step + 0,

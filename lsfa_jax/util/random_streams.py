@@ -42,6 +42,8 @@ class Stream(IntEnum):
     """Labels that represent those outside the candidates, in stage 1. Counters: epoch, step."""
     ADJUSTMENT_SAMPLE = 17
     """The same in stage 3."""
+    ADJUSTMENT_NEGATIVES = 18
+    """Labels of a shortlist in stage 3 that are not the batch's. Counters: epoch, step."""
 
     # JAX keys
     MODEL = 21
@@ -58,6 +60,8 @@ class Stream(IntEnum):
     """Dropout of stage 3."""
     SCRATCH = 27
     """Initial classifiers of a stage 3 that does not start from stage 1's."""
+    ROUNDING = 28
+    """Stochastic rounding of what is stored in bfloat16, folded into the key of a step."""
 
     # The fused score
     FUSION_CELLS = 31

@@ -99,6 +99,31 @@ def _put(x: PyTree, sharding: Sharding) -> Array:
     return jax.make_array_from_callback(on_host.shape, sharding, lambda index: on_host[index])
 
 
+def on_host(tree: Tree) -> Tree:
+    """Moves arrays from the memory of their devices to that of the host, sharded as they are."""
+    return jax.tree.map(lambda x: _moved(x, "pinned_host"), tree)
+
+
+def on_devices(tree: Tree) -> Tree:
+    """Moves arrays that are in the memory of the host to that of their devices; others stay where they are."""
+    return jax.tree.map(lambda x: _moved(x, next(iter(x.sharding.device_set)).default_memory().kind), tree)
+
+
+def moved_like(tree: Tree, like: Tree) -> Tree:
+    """Moves arrays to the memory in which those of `like` are; others stay where they are."""
+    return jax.tree.map(lambda x, to: _moved(x, to.sharding.memory_kind), tree, like)
+
+
+def copied_like(tree: Tree, like: Tree) -> Tree:
+    """Copies arrays into the memory in which those of `like` are."""
+    moved = moved_like(tree, like)
+    return jax.tree.map(lambda x, other: jnp.array(x) if other is x else other, tree, moved)
+
+
+def _moved(x: Array, kind: str | None) -> Array:
+    return x if kind is None or x.sharding.memory_kind == kind else jax.device_put(x, x.sharding.with_memory_kind(kind))
+
+
 def rows_of_process(mesh: Mesh, num_rows: int) -> HostArray:
     """Returns bool[num_rows]: which rows of a batch are on devices of this process."""
     indices = NamedSharding(mesh, P("data")).addressable_devices_indices_map((num_rows,))

@@ -13,7 +13,7 @@ import pytest
 
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.optimizer import clip_by_running_norm
-from lsfa_jax.training.state import TrainState, init_state
+from lsfa_jax.training.state import TrainState, init_state, with_best_on_host
 from lsfa_jax.util import sharding
 from lsfa_jax.util.console import UserError
 from tests.reference.agreement import assert_equal
@@ -69,6 +69,15 @@ def test_a_state_is_restored_bit_for_bit(tmp_path):
     for actual, expected in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
         assert actual.dtype == expected.dtype
         assert actual.sharding.is_equivalent_to(expected.sharding, actual.ndim)
+
+
+def test_a_state_with_the_best_weights_on_the_host_is_saved_and_restored_to_the_devices(tmp_path):
+    state = make_state(7)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(with_best_on_host(state))
+        restored = checkpoints.restore(abstract(), NUM_ROWS)
+    assert_equal(without_key(restored), without_key(state))
+    assert {x.sharding.memory_kind for x in jax.tree.leaves(restored.best)} == {state.params["b"].sharding.memory_kind}
 
 
 def test_a_loss_that_a_checkpoint_lacks_starts_at_zero(tmp_path):

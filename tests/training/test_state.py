@@ -83,7 +83,39 @@ def test_the_average_is_the_mean_of_the_parameters_that_entered_it():
             assert int(state.num_averaged) == len(entered)
     for name in ("w", "b"):
         np.testing.assert_allclose(state.average[name], np.mean([x[name] for x in entered], axis=0), rtol=1e-6)
-    assert states.current_params(state) is state.average
+    assert_equal(states.current_params(state), state.average)
+
+
+def test_mean_and_best_weights_on_the_host_are_those_on_the_devices():
+    start = sharding.replicate(sharding.make_mesh(), make(average=True))
+    results = []
+    for state in (start, states.with_best_on_host(start)):
+        kinds = {x.sharding.memory_kind for x in jax.tree.leaves((state.average, state.best))}
+        for i in (1.0, 5.0):
+            state = replace(state, params=jax.tree.map(lambda x, i=i: i * x, state.params))
+            state = states.averaged(state)
+        state = states.after_validation(state, states.current_params(state), 3.0)
+        assert {x.sharding.memory_kind for x in jax.tree.leaves((state.average, state.best))} == kinds
+        assert len(kinds) == 1
+        best = states.best_params(state)
+        assert {x.sharding.memory_kind for x in jax.tree.leaves(best)} == {start.step.sharding.memory_kind}
+        results.append((state.average, state.best, best))
+    assert_equal(*results)
+
+
+def test_a_step_leaves_mean_and_best_weights_where_they_are():
+    state = states.with_best_on_host(make(average=True))
+    seen = []
+
+    def step(state, factor):
+        seen.append((state.average, state.best))
+        return replace(state, params=jax.tree.map(lambda x: factor * x, state.params))
+
+    after = states.stepped(step, state, 2.0)
+    assert seen == [(None, None)]
+    assert after.average is state.average
+    assert after.best is state.best
+    np.testing.assert_array_equal(after.params["w"], 2 * state.params["w"])
 
 
 @pytest.mark.parametrize(("score", "better"), [(50.5, True), (50.0, False), (49.0, False)])

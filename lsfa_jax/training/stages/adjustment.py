@@ -13,10 +13,13 @@ from jax.sharding import Mesh
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.model import augmentation
+from lsfa_jax.model.label_loss import has_label_rows
 from lsfa_jax.model.lsfa import Lsfa, classifier_rows
-from lsfa_jax.training import candidates
+from lsfa_jax.training import candidates, shortlist
 from lsfa_jax.training.loop import Stage
-from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
+from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows, unique_rows
+from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state, stepped
+from lsfa_jax.training.storage import in_float32, with_tables_in
 from lsfa_jax.types import AnyArray, Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
@@ -77,20 +80,81 @@ def adjustment_step(
             states = lsfa.states(documents.words, documents.lengths, config.adjust.encoder_dropout, documents.states)
             bce = _cross_entropy(lsfa, states, documents) / cells  # Eq. 6
         if augment:
-            features = augmentation.sample_features(  # Eq. 18
-                decoder(frozen.pvae),
-                frozen.key,
-                generated.label_ids,
-                generated.indices,
-                frozen.prototypes[generated.label_ids],
-                config.pvae.latent_size,
-            )
-            weights, bias = classifier_rows(classifier, model.num_rows, generated.label_ids)
-            augmented = augmentation.augmented_loss(features, weights, bias, generated.mask) / cells  # Eq. 19
+            rows = model.num_rows, generated.label_ids
+            augmented = _augmented(config, decoder, frozen, generated, classifier, *rows) / cells  # Eq. 18-19
         return bce + config.adjust.augmented_weight * augmented, {"bce": bce, "augmented": augmented}
 
-    grads, losses = jax.grad(loss, has_aux=True)(state.params)
+    grads, losses = jax.grad(loss, has_aux=True)(in_float32(state.params))
     return after_step(state, grads, losses, optimizer)
+
+
+def shortlist_step(
+    model: Lsfa,
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    decoder: Decoder,
+    state: TrainState,
+    batch: tuple[Batch, Generated],
+    frozen: FrozenParams,
+    real: bool,
+    augment: bool,
+) -> TrainState:
+    """Trains as `adjustment_step`, with a shortlist of labels in place of all; its rows alone are read and written.
+
+    The loss on documents is an unbiased estimate of that over all labels. The rows are those of the shortlist and of
+    the labels of the generated features.
+    """
+    documents, generated = batch
+    dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
+    params = frozen.params | {"classifier": state.params}
+    lsfa = model.bind({"params": params}, rngs=dropout)
+    states = lsfa.states(documents.words, documents.lengths, config.adjust.encoder_dropout, documents.states)
+    (label_ids, weights), listed = shortlist.choose(model, params, states, documents)
+    row_ids, places = unique_rows(jnp.concatenate([label_ids, generated.label_ids]), model.num_rows)
+    of_shortlist, of_generated = jnp.split(places, [len(label_ids)])
+    rows = jax.tree.map(lambda table: row_ids if has_label_rows(table, model.num_rows) else None, state.params)
+    queries = frozen.params["labels"]["queries"].at[label_ids].get(mode="fill", fill_value=0)
+    labels = frozen.params["labels"] | {"queries": queries}
+    cells = jnp.maximum(jnp.sum(documents.document_mask), 1) * model.num_labels
+
+    def loss(classifier: PyTree) -> tuple[Array, dict[str, Array]]:
+        bce = augmented = jnp.zeros(())
+        if real:
+            listed_rows = jax.tree.map(
+                lambda table, ids: table if ids is None else table[of_shortlist], classifier, rows
+            )
+            lsfa = model.clone(num_labels=len(label_ids), label_shards=1)
+            lsfa = lsfa.bind({"params": frozen.params | {"labels": labels, "classifier": listed_rows}})
+            targets = listed.label_ids, listed.label_mask, listed.document_mask
+            bce = lsfa.loss(states, listed.lengths, *targets, weights) / cells  # Eq. 6
+        if augment:
+            augmented = _augmented(config, decoder, frozen, generated, classifier, len(row_ids), of_generated) / cells
+        return bce + config.adjust.augmented_weight * augmented, {"bce": bce, "augmented": augmented}
+
+    grads, losses = jax.grad(loss, has_aux=True)(in_float32(gather_rows(state.params, rows)))
+    return after_sparse_step(state, grads, losses, optimizer, rows)
+
+
+def _augmented(
+    config: Config,
+    decoder: Decoder,
+    frozen: FrozenParams,
+    generated: Generated,
+    classifier: PyTree,
+    num_rows: int,
+    row_ids: Array,
+) -> Array:
+    """Eq. 18-19: the loss of generated features, a sum; `row_ids` are the rows of their labels in the classifiers."""
+    features = augmentation.sample_features(
+        decoder(frozen.pvae),
+        frozen.key,
+        generated.label_ids,
+        generated.indices,
+        frozen.prototypes[generated.label_ids],
+        config.pvae.latent_size,
+    )
+    weights, bias = classifier_rows(classifier, num_rows, row_ids)
+    return augmentation.augmented_loss(features, weights, bias, generated.mask)
 
 
 def _cross_entropy(lsfa: Lsfa, states: Array, batch: Batch) -> Array:
@@ -179,13 +243,15 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         self.steps_per_epoch, self.items_per_epoch = train.steps_per_epoch, len(train.split)
         self.augments = len(tail) > 0 and settings.num_augmented > 0 and settings.augmented_weight > 0
         self._uses_candidates = candidates.in_use(config, train)
-        step = functools.partial(adjustment_step, model, config, optimizer, decoder)
-        self._step = jax.jit(step, static_argnums=(3, 4), donate_argnums=0)
+        self._uses_shortlist = not self._uses_candidates and shortlist.size(config, model.num_labels) > 0
+        step = shortlist_step if self._uses_shortlist else adjustment_step
+        partial = functools.partial(step, model, config, optimizer, decoder)
+        self._step = jax.jit(partial, static_argnums=(3, 4), donate_argnums=0)
 
     def init(self, key: Array, classifier: PyTree) -> TrainState:
         """Returns the state before the first step, with a copy of the classifiers: the state's memory is donated."""
         losses = ("bce", "augmented") if self.augments else ("bce",)
-        params = jax.tree.map(jnp.array, classifier)
+        params = with_tables_in(self.config.optimizer.label_precision, jax.tree.map(jnp.array, classifier))
         return init_state(key, params, self.optimizer, losses, average=self.config.adjust.average)
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Batch, Generated]]:
@@ -196,14 +262,18 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
             yield self._placed(batch, epoch, number), sharding.shard_batch(self.mesh, parts[number])
 
     def _placed(self, batch: Batch, epoch: int, number: int) -> Batch:
-        if not self._uses_candidates:
-            return sharding.shard_batch(self.mesh, batch)
-        num_labels, use = self.train.num_labels, Stream.ADJUSTMENT_SAMPLE
-        return candidates.placed(self.mesh, batch, self.config, num_labels, use, epoch, number)
+        num_labels = self.train.num_labels
+        if self._uses_candidates:
+            use = Stream.ADJUSTMENT_SAMPLE
+            return candidates.placed(self.mesh, batch, self.config, num_labels, use, epoch, number)
+        if self._uses_shortlist:
+            use = Stream.ADJUSTMENT_NEGATIVES
+            return shortlist.placed(self.mesh, batch, self.config, num_labels, use, epoch, number)
+        return sharding.shard_batch(self.mesh, batch)
 
     def step(self, state: TrainState, batch: tuple[Batch, Generated], epoch: int, number: int) -> TrainState:
         real, augment = takes_part(self.config, epoch) if self.augments else (True, False)
-        state = self._step(state, batch, self.frozen, real, augment)
+        state = stepped(self._step, state, batch, self.frozen, real, augment)
         # The classifiers are already trained, so averaging starts at once.
         average_now = self.config.adjust.average and number % self.config.optimizer.swa_every == 0
         return averaged(state) if average_now else state

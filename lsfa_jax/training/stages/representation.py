@@ -12,26 +12,23 @@ from jax.sharding import Mesh
 
 from lsfa_jax import config
 from lsfa_jax.config import Config
-from lsfa_jax.data import negative_sampling
 from lsfa_jax.data.batches import Batch, Batches
-from lsfa_jax.model import prototypes, shortlist
+from lsfa_jax.model import prototypes
 from lsfa_jax.model.candidate_loss import sample_weights
 from lsfa_jax.model.contrastive import candidate_contrastive, prototypical_contrastive, sum_over_pairs
 from lsfa_jax.model.lsfa import Lsfa, label_rows
-from lsfa_jax.training import candidates, collection
+from lsfa_jax.training import candidates, collection, shortlist
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.partition import join
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
-from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state
+from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state, stepped
+from lsfa_jax.training.storage import in_float32, with_tables_in
 from lsfa_jax.types import Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
 Validate = Callable[[PyTree], dict[str, float]]
 """Computes the metrics of parameters on the validation documents."""
-
-# With more labels than the first number, a step computes the loss over a shortlist of the second.
-_MOST_LABELS, _SHORTLIST = 30_000, 4096
 
 
 class Sums(NamedTuple):
@@ -153,7 +150,7 @@ def dense_step(
         sums = sums_of(lsfa, states, batch, state.extra, config.psc, contrast)
         return objective(sums, batch, config.psc, model.num_labels)
 
-    grads, losses = jax.grad(loss, has_aux=True)(state.params)
+    grads, losses = jax.grad(loss, has_aux=True)(in_float32(state.params))
     return after_step(state, _freeze_embedding(config, state, grads), losses, optimizer)
 
 
@@ -180,9 +177,6 @@ def shortlist_step(
     The losses are unbiased estimates of those over all labels. In two parts, because the token states choose the
     labels: first the states, then the loss on the chosen rows.
     """
-    assert batch.shortlist_pool is not None
-    positives, pool = batch.shortlist_pool
-
     dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
 
     def encode(encoder: PyTree) -> Array:
@@ -190,12 +184,9 @@ def shortlist_step(
         return lsfa.states(batch.words, batch.lengths, _drops(config), batch.states, batch.hidden)
 
     states, encoder_vjp = jax.vjp(encode, state.params["encoder"])
-    logits = model.bind({"params": state.params}).estimates(states, batch.lengths, pool)
-    hardness = shortlist.hardness(logits, batch.document_mask)
-    label_ids, weights = shortlist.choose(positives, pool, hardness, model.num_labels)
+    (label_ids, weights), listed = shortlist.choose(model, state.params, states, batch)
     rows = label_rows(state.params, model.num_rows, label_ids)
     extra = gather_rows(state.extra, dict.fromkeys(state.extra, label_ids))
-    listed = batch._replace(label_ids=shortlist.positions(positives, batch.label_ids))
 
     def loss(params: PyTree, states: Array) -> tuple[Array, dict[str, Array]]:
         lsfa = model.clone(num_labels=len(label_ids), label_shards=1).bind({"params": params})
@@ -203,7 +194,7 @@ def shortlist_step(
         return objective(sums, batch, config.psc, model.num_labels)
 
     gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
-    (grads, d_states), losses = gradient(gather_rows(state.params, rows), states)
+    (grads, d_states), losses = gradient(in_float32(gather_rows(state.params, rows)), states)
     grads = _freeze_embedding(config, state, grads | {"encoder": encoder_vjp(d_states)[0]})
     return after_sparse_step(state, grads, losses, optimizer, rows)
 
@@ -219,14 +210,6 @@ def _freeze_embedding(config: Config, state: TrainState, grads: dict[str, Any]) 
         return grads
     encoder, used = grads["encoder"], jnp.any(state.extra["present"])
     return grads | {"encoder": encoder | {"embedding": jax.tree.map(lambda grad: grad * used, encoder["embedding"])}}
-
-
-def shortlist_size(config: Config, num_labels: int) -> int:
-    """Returns S, the labels that a step computes; 0 where it is all of them."""
-    size = config.representation.shortlist
-    if size == "auto":
-        size = _SHORTLIST if num_labels > _MOST_LABELS else 0
-    return size if size < num_labels else 0
 
 
 def uses_contrast(config: Config, epoch: int) -> bool:
@@ -287,12 +270,12 @@ class Representation(Stage[Batch]):
         self.validate_every = settings.validate_every
         self.first_stop = first_stop(config)
         self.steps_per_epoch, self.items_per_epoch = train.steps_per_epoch, len(train.split)
-        self.shortlist_size = shortlist_size(config, model.num_labels)
+        self._uses_shortlist = shortlist.size(config, model.num_labels) > 0
         self._uses_candidates = candidates.in_use(config, train)
         step: Callable[..., TrainState] = full_step
         if self._uses_candidates:
             step = candidate_step
-        elif self.shortlist_size:
+        elif self._uses_shortlist:
             step = shortlist_step
         self._step = jax.jit(functools.partial(step, model, config, optimizer), static_argnums=2, donate_argnums=0)
 
@@ -301,22 +284,21 @@ class Representation(Stage[Batch]):
         shape = self.model.num_rows, self.model.feature_size
         extra = {"prototypes": jnp.zeros(shape), "present": jnp.zeros(shape[0], bool)}
         losses = ("bce", "psc") if self.config.psc.weight > 0 else ("bce",)
+        params = with_tables_in(self.config.optimizer.label_precision, params)
         return init_state(key, params, self.optimizer, losses, extra, average=True)
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        seed, num_labels = self.config.seed, self.model.num_labels
-        plan = self.train.epoch(stream(Stream.REPRESENTATION_ORDER, seed, epoch))
+        config, num_labels = self.config, self.model.num_labels
+        plan = self.train.epoch(stream(Stream.REPRESENTATION_ORDER, config.seed, epoch))
         for number, batch in enumerate(self.train.load(plan, start), start):
             if self._uses_candidates:
                 use = Stream.CANDIDATE_SAMPLE
-                yield candidates.placed(self.mesh, batch, self.config, num_labels, use, epoch, number)
-                continue
-            placed = sharding.shard_batch(self.mesh, batch)
-            if self.shortlist_size:
-                label_ids = batch.label_ids[batch.label_mask]
-                pool = negative_sampling.sample_pool(label_ids, num_labels, self.shortlist_size, seed, epoch, number)
-                placed = placed._replace(shortlist_pool=sharding.replicate(self.mesh, pool))
-            yield placed
+                yield candidates.placed(self.mesh, batch, config, num_labels, use, epoch, number)
+            elif self._uses_shortlist:
+                use = Stream.NEGATIVE_SAMPLING
+                yield shortlist.placed(self.mesh, batch, config, num_labels, use, epoch, number)
+            else:
+                yield sharding.shard_batch(self.mesh, batch)
 
     def before_epoch(self, state: TrainState, epoch: int) -> TrainState:
         if not uses_contrast(self.config, epoch):
@@ -326,7 +308,7 @@ class Representation(Stage[Batch]):
         return replace(state, extra=sharding.place(self.mesh, extra, self.model.num_rows))
 
     def step(self, state: TrainState, batch: Batch, epoch: int, number: int) -> TrainState:
-        state = self._step(state, batch, computes_contrast(self.config, epoch), self._frozen)
+        state = stepped(self._step, state, batch, computes_contrast(self.config, epoch), self._frozen)
         swa = self.config.optimizer
         average_now = epoch >= swa.swa_start_epoch and number % swa.swa_every == 0
         return averaged(state, swa.swa_recency) if average_now else state

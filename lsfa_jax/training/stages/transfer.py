@@ -23,6 +23,9 @@ from lsfa_jax.util.random_streams import Stream, stream
 _DIAGNOSTIC_SAMPLES = 128
 _DIAGNOSTIC_LABELS = 32
 
+# Labels that are compared at most, evenly spaced among those given: means over more say no more.
+_MOST_COMPARED = 4096
+
 
 class PairBatch(NamedTuple):
     """Features of head labels with their labels, padded to P rows."""
@@ -60,7 +63,8 @@ def pvae_step(
     model: pvae.Pvae, config: Config, optimizer: optax.GradientTransformation, state: TrainState, batch: PairBatch
 ) -> TrainState:
     """Trains the PVAE on one batch; `state.extra` holds the feature sums and the collections that are not trained."""
-    targets = prototypes.prototypes(state.extra["sums"])[batch.label_ids]
+    # The rows of the batch's labels first: no array of all prototypes is built.
+    targets = prototypes.prototypes(jax.tree.map(lambda table: table[batch.label_ids], state.extra["sums"]))
     noise = jax.random.normal(jax.random.fold_in(state.key, state.step), (len(batch.features), model.latent_size))
     features = jnp.trunc(batch.features) if config.pvae.integer_cast else batch.features
 
@@ -168,9 +172,10 @@ def diagnose(model: pvae.Pvae, state: TrainState, label_ids: np.ndarray, key: Ar
     """
     if not len(label_ids):
         return {"relative_mean_error": 0.0, "variance_ratio": 0.0}
-    sums: prototypes.FeatureSums = state.extra["sums"]
+    label_ids = label_ids[:: -(-len(label_ids) // _MOST_COMPARED)]
+    sums = jax.tree.map(lambda table: table[label_ids], state.extra["sums"])
     variables = {"params": state.params} | state.extra["constants"]
-    centres = prototypes.prototypes(sums)[label_ids]
+    centres = prototypes.prototypes(sums)
     errors, generated, counts, variances = sharding.to_host(
         (
             *_generated_statistics(model, variables, label_ids, centres, key),
@@ -178,8 +183,8 @@ def diagnose(model: pvae.Pvae, state: TrainState, label_ids: np.ndarray, key: Ar
             prototypes.variances(sums),
         )
     )
-    counted = counts[label_ids] > 1
-    real = variances[label_ids][counted].sum()
+    counted = counts > 1
+    real = variances[counted].sum()
     return {
         "relative_mean_error": float(errors.mean()),
         "variance_ratio": float(generated[counted].sum() / real) if real > 0 else 0.0,

@@ -14,6 +14,7 @@ from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.candidates import with_labels
 from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.data.negative_sampling import ShortlistPool
 from lsfa_jax.training.stages import adjustment, transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams, Generated, distribute_generated
 from lsfa_jax.training.state import TrainState
@@ -99,10 +100,15 @@ def make_stage(
     tail: np.ndarray = TAIL,
     validate: Callable[[Any], dict[str, float]] | None = None,
     devices: int = 1,
+    shortlist: int = 0,
     **adjust: object,
 ) -> Adjustment:
     """The stage with plain gradient descent at rate 1."""
-    config = training_corpus.config(adjust={"augmented_weight": WEIGHT} | adjust, optimizer={"swa_every": 3})
+    config = training_corpus.config(
+        adjust={"augmented_weight": WEIGHT} | adjust,
+        optimizer={"swa_every": 3},
+        representation={"shortlist": shortlist},
+    )
     return Adjustment(
         training_corpus.make_model(config),
         config,
@@ -188,6 +194,34 @@ def test_losses_and_gradient_are_those_of_equations_6_and_19(stages, batch, part
         trained = np.flatnonzero(np.any(gradient, axis=1))
         assert set(trained) <= set(generated.label_ids[generated.mask])
         assert len(trained) > 0
+
+
+def test_a_step_over_a_shortlist_of_all_labels_is_one_over_all_labels(tiny, stages, batch):
+    """Its size, 4, is doubled until the labels of the batch fill at most half: all labels are in it."""
+    documents, generated = batch
+    full, epoch = stages["both"]
+    expected = full.step(initial_state(full), batch, epoch, 1)
+    stage = make_stage(tiny, shortlist=4)
+    placed = stage._placed(documents, 1, 0)
+    assert len(placed.shortlist_pool.positives) >= L
+    after = stage.step(initial_state(stage), (placed, generated), epoch, 1)
+    np.testing.assert_allclose(after.params["weights"], expected.params["weights"], rtol=1e-4, atol=1e-6)
+    for name, total in expected.loss_sums.items():
+        np.testing.assert_allclose(after.loss_sums[name], total, rtol=1e-5)
+
+
+def test_a_step_over_a_shortlist_changes_its_rows_and_those_of_generated_features(tiny, batch):
+    documents, generated = batch
+    stage = make_stage(tiny, shortlist=4)
+    # One label of the documents, one beside it; the generated features are of others.
+    pool = ShortlistPool(np.array([1, L], np.int32), np.array([2, L], np.int32))
+    one_label = documents._replace(label_ids=np.full_like(documents.label_ids, 1), shortlist_pool=pool)
+    state = initial_state(stage)
+    before = np.asarray(state.params["weights"])
+    after = np.asarray(stage.step(state, (one_label, generated), 1, 1).params["weights"])
+    changed = set(np.flatnonzero(np.any(before != after, axis=1)).tolist())
+    assert changed == {1, 2, *generated.label_ids[generated.mask].tolist()}
+    assert len(changed) < L
 
 
 def test_a_step_over_candidates_that_are_all_labels_is_one_over_all_labels(tiny, stages, batch):

@@ -16,11 +16,11 @@ from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.candidates import with_labels as with_labels_in_front
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.model.prototypes import prototypes
-from lsfa_jax.training import collection
+from lsfa_jax.training import collection, shortlist
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.stages import representation
 from lsfa_jax.training.stages.representation import Representation, candidate_step, full_step, shortlist_step
-from lsfa_jax.training.state import TrainState, init_state
+from lsfa_jax.training.state import TrainState, init_state, with_best_on_host
 from lsfa_jax.util import sharding
 from tests import training_corpus
 from tests.reference import candidates, classifier, contrastive
@@ -522,7 +522,7 @@ def test_the_shortlist_step_needs_no_memory_that_grows_with_the_labels(tiny):
 
 
 @pytest.mark.parametrize(
-    ("shortlist", "num_labels", "size"),
+    ("setting", "num_labels", "size"),
     [
         ("auto", 30_000, 0),
         ("auto", 30_001, 4096),
@@ -532,9 +532,9 @@ def test_the_shortlist_step_needs_no_memory_that_grows_with_the_labels(tiny):
         (4096, 10, 0),
     ],
 )
-def test_the_size_of_the_shortlist(shortlist, num_labels, size):
-    config = Config.model_validate({"representation": {"shortlist": shortlist}})
-    assert representation.shortlist_size(config, num_labels) == size
+def test_the_size_of_the_shortlist(setting, num_labels, size):
+    config = Config.model_validate({"representation": {"shortlist": setting}})
+    assert shortlist.size(config, num_labels) == size
 
 
 def test_candidates_of_a_resumed_epoch_are_those_of_the_full_epoch(tiny):
@@ -637,9 +637,16 @@ def to_numpy(tree: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_a_stage_with_a_shortlist_continues_bit_for_bit(tiny):
+@pytest.mark.parametrize("sparing", [False, True])
+def test_a_stage_with_a_shortlist_continues_bit_for_bit(tiny, sparing):
+    """Also with little memory for the rows of labels: rounded, with fewer moments, the best weights on the host."""
+    optimizer = {"label_rows": "row_adam", "label_precision": "bfloat16"} if sparing else {}
+    placed = with_best_on_host if sparing else lambda state: state
     config = training_corpus.config(
-        representation={"shortlist": 4}, encoder={"encoder_dropout": 0.5}, psc={"start_epoch": 1}
+        representation={"shortlist": 4},
+        encoder={"encoder_dropout": 0.5},
+        psc={"start_epoch": 1},
+        optimizer=optimizer,
     )
     stage = make_stage(tiny, config, optimizer=make_optimizer(config.optimizer, 0.05))
 
@@ -654,11 +661,14 @@ def test_a_stage_with_a_shortlist_continues_bit_for_bit(tiny):
                 state = stage.step(state, batch, epoch, first)
         return state
 
-    expected = run(initial_state(stage), 0, 10)
-    half = run(initial_state(stage), 0, 7)
+    expected = run(placed(initial_state(stage)), 0, 10)
+    half = run(placed(initial_state(stage)), 0, 7)
+    if sparing:
+        assert half.params["labels"]["queries"].dtype == jnp.bfloat16
+        assert {x.sharding.memory_kind for x in jax.tree.leaves((half.average, half.best))} == {"pinned_host"}
     # Through the host, as a checkpoint.
     stopped = replace(to_numpy(replace(half, key=0)), key=half.key)
-    resumed = run(sharding.replicate(stage.mesh, stopped), 7, 10)
+    resumed = run(placed(sharding.replicate(stage.mesh, stopped)), 7, 10)
     assert_equal(to_numpy(replace(resumed, key=0)), to_numpy(replace(expected, key=0)))
 
 
