@@ -260,6 +260,28 @@ def _candidates(shape: str) -> list[Comparison]:
     ]
 
 
+DEVICES = (2, 4, 8)
+"""Sizes of the mesh's axis `label` beside 1."""
+
+_SPARING = {"label_rows": "row_adam", "label_precision": "bfloat16"}
+
+
+def _mesh(shape: str) -> list[Comparison]:
+    def beside(stage: str, what: str, devices: int, target: float, **settings: object) -> Comparison:
+        ours = _ours("mesh:program", shape, stage=stage, devices=devices, **settings)
+        one = {"one device": _ours("mesh:program", shape, stage=stage, devices=1)}
+        return Comparison("mesh", shape, what, ours, one, memory_target=target, memory_fact="device_mib")
+
+    stages = {"step": "step", "collection": "collection", "adjustment": "stage 3", "prediction": "prediction"}
+    rows = [
+        # What has no row a label, the encoder with its moments and the activations, is on every device.
+        beside(stage, f"{what}, {devices} devices", devices, 1 / devices + 0.25)
+        for stage, what in stages.items()
+        for devices in DEVICES
+    ]
+    return [*rows, beside("step", "step, row_adam in bfloat16", 1, 0.75, **_SPARING)]
+
+
 def _stage(name: str, what: str) -> Callable[[str], list[Comparison]]:
     def comparisons(shape: str) -> list[Comparison]:
         ours, peers = _ours(f"stages:{name}", shape), {"torch": _torch(f"stages:{name}", shape)}
@@ -332,6 +354,7 @@ TOPICS = {
     "epoch": Topic("a training epoch, added up from steps; EUR-Lex with PSC", ("rcv1", "eurlex"), _epoch),
     "shortlist": Topic("a training step with the sampled shortlist", ("eurlex", "670k"), _shortlist),
     "candidates": Topic("a step and a prediction over candidates beside all labels", ("eurlex",), _candidates),
+    "mesh": Topic("stages with the labels split over devices", ("30k", "131k", "670k"), _mesh),
     "collection": Topic("features and prototypes, an epoch", ("eurlex",), _stage("collection", "a document")),
     "pvae": Topic("the variational autoencoder, a feature", ("eurlex",), _stage("pvae", "a feature")),
     "adjustment": Topic("the last stage, a document", ("eurlex",), _stage("adjustment", "a document")),

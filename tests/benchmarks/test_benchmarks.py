@@ -182,7 +182,8 @@ def test_a_table_is_not_resumed_from_another_file(text, tmp_path):
 def our_implementations():
     """Lists every implementation of ours once, at the tiny shape."""
     comparisons = [each for topic in TOPICS.values() for each in topic.comparisons("tiny")]
-    ours = [each.ours for each in comparisons]
+    # Two devices show what eight do.
+    ours = [each.ours for each in comparisons if each.ours.arguments.get("devices", 2) == 2]
     return {(each.function, *each.arguments.items()): each for each in ours}.values()
 
 
