@@ -1,6 +1,5 @@
 """What is checked before a run reads documents or changes its folder."""
 
-import math
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,12 +11,10 @@ from lsfa_jax.util import processes
 from lsfa_jax.util.console import UserError, note, warn
 
 
-def check_processes(config: Config, seconds: float) -> None:
+def check_processes(config: Config) -> None:
     """Raises UserError where settings are for one process alone."""
     if processes.count() == 1:
         return
-    if math.isfinite(seconds):
-        raise UserError("--time-limit: not with several processes; set --representation.epochs")
     if config.adjust.cache_states == "yes":
         raise UserError("--adjust.cache-states yes: not with several processes; leave it out")
     if config.adjust.cache_states == "auto" and not config.adjust.encoder_dropout:

@@ -93,7 +93,7 @@ def train(
         UserError: the data, the settings or the run folder are invalid; the message names the file or the option.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
-    checks.check_processes(config, seconds)
+    checks.check_processes(config)
     deadline = time.monotonic() + seconds
     stages = run_folder.consecutive(stages)
     if config.candidates == "tree" and config.linear == "none":

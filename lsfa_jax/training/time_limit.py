@@ -1,5 +1,6 @@
 """How many epochs of stage 1 a time limit allows: a few steps are timed before it begins."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import jax
 from lsfa_jax.config import Config
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState
+from lsfa_jax.util import processes
 from lsfa_jax.util.console import note, plural, warn
 from lsfa_jax.util.duration import in_words
 
@@ -64,7 +66,9 @@ def time_steps(stage: Stage, state: TrainState, epoch: int = 1) -> Timing:
             compilation += first
         state, once = step(state, batch)
         seconds.append(once)
-        if (len(seconds) >= _STEPS and sum(seconds) >= _SECONDS) or sum(seconds) >= _MOST_SECONDS:
+        enough = (len(seconds) >= _STEPS and sum(seconds) >= _SECONDS) or sum(seconds) >= _MOST_SECONDS
+        # Of several processes the first decides for all, which have to take the same steps.
+        if processes.from_first(functools.partial(bool, enough)):
             break
     return Timing(stage.steps_per_epoch * sum(seconds) / len(seconds), compilation)
 
@@ -122,7 +126,7 @@ def fitted_epochs(
         return seconds_of(epochs, timing, sizes, config, stores_states)
 
     left = deadline - time.monotonic()
-    epochs = epochs_that_fit(left, seconds_of_epochs, most)
+    epochs = processes.from_first(lambda: epochs_that_fit(left, seconds_of_epochs, most))
     total = in_words(seconds_of_epochs(epochs))
     if seconds_of_epochs(epochs) > left:
         warn(f"--time-limit: not even one epoch fits; with one, the run takes about {total} more")
