@@ -327,6 +327,7 @@ def changed_value(key):
         "devices.labels": 2,
         "encoder.train": 2,
         "optimizer.encoder_learning_rate": 1e-4,
+        "optimizer.label_learning_rate": 1e-2,
         "pvae.kl_weight": 0.5,
         "representation.shortlist": 512,
     }
@@ -342,7 +343,8 @@ def test_every_setting_can_be_set_on_the_command_line(key):
     assert get(parsed, key) == value
     if key not in ("dataset", "preset", "profile"):  # these bring further differences
         # A run knows its data by content, wherever they are.
-        decides_results = key not in ("data.verify", "data_dir", "data.label_names", "devices.labels")
+        placement = ("devices.labels", "devices.best_weights")
+        decides_results = key not in ("data.verify", "data_dir", "data.label_names", *placement)
         assert differences(parsed, parse(usual).settings()) == ([key] if decides_results else [])
 
 

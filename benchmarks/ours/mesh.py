@@ -89,7 +89,7 @@ class _Stages:
                 num_candidates=_CANDIDATES, shortlist=min(SHORTLIST, shape.num_labels // 4)
             ),
         )
-        self.mesh = sharding.make_mesh(jax.local_devices()[:devices], devices)
+        self.mesh = sharding.make_mesh(jax.local_devices()[:devices], labels=devices)
         encoder = EncoderShape(shape.vocabulary_size, shape.embedding_size)
         self.model = make_model(self.config, encoder, shape.num_labels, devices)
         self.optimizer = make_optimizer(self.config.optimizer, self.config.optimizer.learning_rate)
@@ -132,7 +132,7 @@ class _Stages:
         params, batch = self._created(self._init), self._batch()
         zeros = functools.partial(zero_sums, self.model, self.mesh)
         compiled = collect.lower(self.model, params, batch, zeros(), jnp.dtype(jnp.float32)).compile()
-        return Program(compiled, zeros, lambda sums: compiled(params, batch, sums)[0])
+        return Program(compiled, zeros, lambda sums: self._placed(compiled(params, batch, sums)[0]))
 
     def prediction(self) -> Program:
         """The best labels of a batch: from candidates, and others by an estimate."""
@@ -159,7 +159,7 @@ class _Stages:
         def start() -> TrainState:
             return self._created(lambda: replace(init(), average=None, best=None))
 
-        return Program(compiled, start, lambda state: compiled(state, batch, *arrays), idle)
+        return Program(compiled, start, lambda state: self._placed(compiled(state, batch, *arrays)), idle)
 
     def _adjusted(self, stage: Adjustment) -> TrainState:
         return stage.init(jax.random.key(0), self._init()["classifier"])
@@ -169,6 +169,10 @@ class _Stages:
 
     def _init(self) -> Any:
         return init_params(self.model, jax.random.key(0))
+
+    def _placed(self, tree: PyTree) -> PyTree:
+        # A compiled program takes arrays that are split as those that it was compiled for.
+        return sharding.place(self.mesh, tree, self.model.num_rows)
 
     def _created(self, create: Callable[[], Any]) -> Any:
         return sharding.created(self.mesh, self.model.num_rows, create)
