@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lsfa_jax.training.state import TrainState, after_step
-from lsfa_jax.types import Array, PyTree
+from lsfa_jax.types import Array, DTypeLike, PyTree
 
 
 def unique_rows(row_ids: Array, num_rows: int) -> tuple[Array, Array]:
@@ -35,7 +35,9 @@ def gather_rows(tree: PyTree, rows: PyTree) -> PyTree:
     """
 
     def gather(table: Array, row_ids: Array | None) -> Array:
-        return table if row_ids is None else table.at[row_ids].get(mode="fill", fill_value=0)
+        if row_ids is None:
+            return table
+        return _as(table.dtype, _bits(table).at[row_ids].get(mode="fill", fill_value=0))
 
     return jax.tree.map(gather, tree, rows)
 
@@ -44,9 +46,20 @@ def scatter_rows(tree: PyTree, updates: PyTree, rows: PyTree) -> PyTree:
     """Writes rows into each array of a tree, the inverse of `gather_rows`; rows beyond the end are dropped."""
 
     def scatter(table: Array, update: Array, row_ids: Array | None) -> Array:
-        return update if row_ids is None else table.at[row_ids].set(update, mode="drop", unique_indices=True)
+        if row_ids is None:
+            return update
+        return _as(table.dtype, _bits(table).at[row_ids].set(_bits(update), mode="drop", unique_indices=True))
 
     return jax.tree.map(scatter, tree, updates, rows)
+
+
+def _bits(x: Array) -> Array:
+    """Returns bfloat16 as integers: XLA on CPUs would convert the whole table to float32 to move some rows."""
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+
+
+def _as(dtype: DTypeLike, x: Array) -> Array:
+    return x if x.dtype == dtype else jax.lax.bitcast_convert_type(x, dtype)
 
 
 def after_sparse_step(
