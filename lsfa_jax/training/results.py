@@ -49,6 +49,10 @@ class Results:
         """Adds to the time that a stage has taken, in all commands that continued the run."""
         self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
+    def set_seconds(self, stage: str, seconds: float) -> None:
+        """Notes the time that a stage has taken, unless an earlier command has."""
+        self._seconds.setdefault(stage, seconds)
+
     def has(self, name: str) -> bool:
         """Whether a model was measured."""
         return "threshold" in self._models.get(name, {})

@@ -548,7 +548,7 @@ class Run:
         for kind, lists in linear.lists.items() if linear else ():
             self.results.add_linear(kind, lists)
         if linear:
-            self.results.add_seconds("linear", time.monotonic() - start)
+            self.results.set_seconds("linear", time.monotonic() - start)
             self.results.write()
         return linear
 
