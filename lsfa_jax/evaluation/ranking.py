@@ -1,4 +1,4 @@
-"""Ranking metrics of long-tailed multi-label classification: P@k, R@k, nDCG@k, PSP@k, macro-averaged P@k, in percent.
+"""Ranking metrics of long-tailed multi-label classification: P@k, R@k, RP@k, nDCG@k, PSP@k, macro P@k, in percent.
 
 Computed from top-k lists and sparse truth; no N x L array exists. Throughout:
 
@@ -78,6 +78,7 @@ class Metric(NamedTuple):
 METRICS: dict[str, Metric] = {
     "P": Metric(lambda r, k: precision_at_k(r.hit, k)),
     "R": Metric(lambda r, k: recall_at_k(r.hit, r.truth, k)),
+    "RP": Metric(lambda r, k: r_precision_at_k(r.hit, r.truth, k)),
     "N": Metric(lambda r, k: ndcg_at_k(r.hit, r.truth, k)),
     "PSP": Metric(lambda r, k: psp_at_k(r.hit, r.top, r.truth, r.inverse_propensity, k), needs_training_counts=True),
 }
@@ -160,6 +161,21 @@ def recall(listed: Integers, truth: Ragged) -> float:
     pairs = truth.row_ids
     right = (listed[pairs] == truth.values[:, None]).any(axis=1)
     return 100 * float(right.mean()) if len(right) else 0.0
+
+
+def r_precision_at_k(hit: Bools, truth: Ragged, k: int) -> Floats:
+    """Computes RP@k: the mean over documents of the hits in the top k, divided by min(k, number of labels).
+
+    Of R@k and P@k the one that can reach 100, document by document (Chalkidis et al., ACL 2019, on EURLEX57K). A
+    document without labels stays in the mean and scores 0.
+    """
+    return 100 * _ratio(document_r_precision(hit, truth, k).sum(axis=0), np.full(k, len(hit)))
+
+
+def document_r_precision(hit: Bools, truth: Ragged, k: int) -> Floats:
+    """Computes RP@1, ..., RP@k of each document as shares, float64[N, k]."""
+    _check_k(hit, k)
+    return _ratio(np.cumsum(hit[:, :k], axis=1), np.minimum(truth.sizes[:, None], np.arange(1, k + 1)))
 
 
 def ndcg_at_k(hit: Bools, truth: Ragged, k: int) -> Floats:
@@ -267,7 +283,7 @@ def evaluate(
         propensity: A and B of PSP.
 
     Returns:
-        Percent: "P@k", "R@k", "N@k" and "PSP@k" (each of `METRICS`) for k in `places`; "macro_P@5".
+        Percent: "P@k", "R@k", "RP@k", "N@k" and "PSP@k" (each of `METRICS`) for k in `places`; "macro_P@5".
 
     Raises:
         ValueError: the shapes do not match.

@@ -11,6 +11,7 @@ from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import ranking
+from lsfa_jax.evaluation.bootstrap import resampled_sums
 from lsfa_jax.evaluation.scorer import over_split, scored_labels
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.sparse import fusion
@@ -114,5 +115,5 @@ def measure(cells: Cells, truth: Ragged, counts: np.ndarray, kind: Kind, seed: i
             gains = ranking.document_ndcg(ranking.hits(top, truth), truth, ranking.NUM_RANKED)[:, -1]
             result[of_part] = 100 * gains[of_part]
     gains = (both - alone)[np.unique(cells.documents)]
-    samples = random.integers(0, len(gains), (_SAMPLES, len(gains)))
-    return Evidence(float(gains.mean()), float((gains[samples].mean(axis=1) > 0).mean()))
+    sums = resampled_sums(gains[:, None], _SAMPLES, random)
+    return Evidence(float(gains.mean()), float((sums > 0).mean()))

@@ -69,6 +69,12 @@ class Stream(IntEnum):
     FUSION_EVIDENCE = 32
     """Folds and bootstrap samples of validation documents."""
 
+    # Experiments
+    EXPERIMENT_BOOTSTRAP = 41
+    """Documents and seeds of the intervals on a page; the same for all claims."""
+    EXPERIMENT_FEATURES = 42
+    """Features of a label that are drawn in a picture."""
+
 
 _MAX_COUNTERS = 2
 

@@ -76,7 +76,7 @@ def test_every_group_is_measured_by_its_ranking_and_its_counts():
     assert result["6+"]["macro_F1"] == 100
     expected = ranking.evaluate_group(top[0], top[2], TRUTH, groups.only("tail"), training.label_counts, 12, (1, 2))
     assert expected == {name: result["tail"][name] for name in expected}
-    assert set(expected) == {f"{name}@{k}" for name in ("P", "R", "N", "PSP") for k in (1, 2)} | {"macro_P@5"}
+    assert set(expected) == {f"{name}@{k}" for name in ("P", "R", "RP", "N", "PSP") for k in (1, 2)} | {"macro_P@5"}
 
 
 def test_without_training_counts_or_probabilities_there_is_no_psp_and_no_f1():

@@ -203,7 +203,7 @@ def test_unseen_labels_lower_every_metric_but_hit_nothing():
 def test_nothing_to_measure_is_zero(truths):
     tops = np.full((len(truths), 5), -1, np.int32)
     measured = ranking.evaluate(tops, label_sets(truths), np.zeros(0, np.int64), 0)
-    assert len(measured) == 13
+    assert len(measured) == 16
     assert set(measured.values()) == {0.0}
 
 

@@ -22,6 +22,14 @@ def recall_at_k(tops, truths, k):
     return 100 * total / len(tops) if len(tops) else 0.0
 
 
+def r_precision_at_k(tops, truths, k):
+    total = np.float64(0)
+    for top, truth in zip(tops, truths, strict=True):
+        if truth:
+            total += len(set(top[:k]) & set(truth)) / min(k, len(truth))
+    return 100 * total / len(tops) if len(tops) else 0.0
+
+
 def ndcg_at_k(tops, truths, k):
     total = np.float64(0)
     for top, truth in zip(tops, truths, strict=True):
@@ -95,6 +103,7 @@ def evaluate(tops, truths, counts, num_documents, a=0.55, b=1.5):
         values[f"P@{k}"] = precision_at_k(tops, truths, k)
         values[f"N@{k}"] = ndcg_at_k(tops, truths, k)
         values[f"R@{k}"] = recall_at_k(tops, truths, k)
+        values[f"RP@{k}"] = r_precision_at_k(tops, truths, k)
         values[f"PSP@{k}"] = psp_at_k(tops, truths, inverse_propensity(counts, num_documents, a, b), k)
     per_label = macro_precision_at_k(tops, truths, len(counts), 5)
     values["macro_P@5"] = per_label.mean() if len(counts) else 0.0
