@@ -40,7 +40,8 @@ class TokenStates:
             hidden_rows: returns the rows of documents of given lengths, for hidden states; None: token states.
         """
         self._split, self._hidden_rows = split, hidden_rows
-        self._sizes = split.lengths if hidden_rows is None else hidden_rows(split.lengths)
+        rows = hidden_rows or getattr(encoder, "state_rows", None)  # of an encoder that pools the tokens
+        self._sizes = split.lengths if rows is None else rows(split.lengths)
         self.dtype = np.dtype(np.float32 if exact else encoder.stored_dtype)
         self._file = ArrayFile(path, (int(self._sizes.sum()), encoder.state_size), self.dtype)
 

@@ -61,6 +61,29 @@ def cnn(params, x, lengths):
     return out
 
 
+def xml_cnn(params, x, lengths, num_parts):
+    """XML-CNN's pooled filters, width by width and part by part, [B, 1, p x widths x F]."""
+    rows = []
+    for document, length in zip(x, lengths, strict=True):
+        parts = [[] for _ in range(num_parts)]
+        for part in range(num_parts):
+            for name in sorted(params):
+                kernel, bias = params[name]["kernel"], params[name]["bias"]
+                best = np.zeros(len(bias))
+                for t in range(length):
+                    if t * num_parts // length != part:
+                        continue
+                    z = bias.copy()
+                    for k in range(len(kernel)):
+                        place = t + k - (len(kernel) - 1) // 2
+                        if 0 <= place < length:
+                            z = z + document[place] @ kernel[k]
+                    best = np.maximum(best, z)
+                parts[part].append(best)
+        rows.append(np.concatenate([np.concatenate(part) for part in parts]))
+    return np.stack(rows)[:, None]
+
+
 def softmax(x):
     e = np.exp(x - np.max(x))
     return e / np.sum(e)

@@ -23,6 +23,13 @@ class Encoder(Protocol):
         """Computes float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B]; padding changes no state."""
 
 
+class PoolingEncoder(Encoder, Protocol):
+    """An encoder that has one state for a whole document, in place of one for each token."""
+
+    def state_rows(self, lengths: HostArray) -> HostArray:
+        """Returns the number of states of documents of the given lengths, int64[...]."""
+
+
 class LayeredEncoder(Encoder, Protocol):
     """An encoder whose first layers may be frozen and their hidden states stored, R rows a document."""
 
