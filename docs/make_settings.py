@@ -79,12 +79,17 @@ def _kind(kind: Any) -> str:
     return {int: "whole number", float: "number", str: "text", bool: "yes or no (`--no-...`)"}[kind]
 
 
+def _settings_files() -> Iterator[Path]:
+    """Yields the files of corpora, presets, encoders and profiles; plans of experiments are no settings."""
+    return (path for path in CONFIGS.rglob("*.toml") if path.parent.name != "experiments")
+
+
 def _differences() -> Iterator[str]:
     def rows(values: dict[str, Any]) -> Iterator[str]:
         for key, value in dotted(values).items():
             yield f"`{key}` = {_code(tuple(value) if isinstance(value, list) else value)}"
 
-    for path in sorted(CONFIGS.rglob("*.toml"), key=lambda path: (path.parent.name, path.name)):
+    for path in sorted(_settings_files(), key=lambda path: (path.parent.name, path.name)):
         yield f"- `{path.relative_to(CONFIGS.parent)}`: {', '.join(rows(read_toml(path)))}"
     yield ""
 

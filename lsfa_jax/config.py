@@ -29,7 +29,7 @@ from pydantic.fields import FieldInfo
 from lsfa_jax.util.console import UserError
 
 Verify = Literal["sampled", "full"]
-EncoderKind = Literal["bilstm", "cnn", "transformer"]
+EncoderKind = Literal["bilstm", "cnn", "transformer", "xml_cnn"]
 """The modules of `lsfa_jax.model.encoders`."""
 Metric = Literal["P@1", "P@3", "P@5", "N@1", "N@3", "N@5", "PSP@1", "PSP@3", "PSP@5", "macro_P@5"]
 
@@ -97,7 +97,8 @@ class Encoder(Section):
 
     kind: EncoderKind = Field(
         "bilstm",
-        description="Which encoder computes the token states: bilstm, cnn or transformer (--encoder for short).",
+        description="Which encoder computes the token states: bilstm, cnn or transformer; or the baseline xml_cnn "
+        "(--encoder for short).",
     )
     pretrained: str = Field(
         "",
@@ -118,7 +119,13 @@ class Encoder(Section):
     hidden_size: int = Field(
         256,
         gt=0,
-        description="Half the size of a token state: LSTM units in each direction, or half the filters (cnn).",
+        description="Half the size of a token state: LSTM units in each direction, or half the filters (cnn); filters "
+        "of each width (xml_cnn).",
+    )
+    label_attention: bool = Field(
+        True,
+        description="Each label attends to its words, Eq. 3-4; without, the mean token state is the feature of all "
+        "labels (row D of the paper's Figure 4).",
     )
     feature_head: bool = Field(True, description="A shared linear layer and ReLU after the attention.")
     feature_size: int = Field(300, gt=0, description="Size D of a label-specific feature, with the feature head.")
@@ -265,11 +272,40 @@ class Pvae(Section):
     decoder_norm: bool = Field(False, description="Batch norm before the decoder's last ReLU (parity).")
 
 
-class Adjust(Section):
-    """Stage 3: classifiers adjusted on L_BCE + L_Augmented, Eq. 18-19."""
+class Transfer(Section):
+    """Stage 2: from what features of tail labels are generated, the PVAE or one of its rivals."""
 
+    method: Literal["pvae", "gaussian", "resample", "none"] = Field(
+        "pvae",
+        description="pvae: Eq. 10-18; gaussian: a normal distribution around the prototype with the covariance of head "
+        "labels; resample: the label's real features drawn again; none: no features.",
+    )
+    nearest_heads: int = Field(
+        0,
+        ge=0,
+        description="gaussian: the mean covariance of this many head labels with the nearest prototypes (Yang et al. "
+        "2021); 0: one covariance pooled over all.",
+    )
+
+
+class Adjust(Section):
+    """Stage 3: classifiers adjusted on L_BCE + L_Augmented, Eq. 18-19, or by a rival."""
+
+    method: Literal["augment", "tau_norm", "logit_adjustment", "crt"] = Field(
+        "augment",
+        description="augment: with generated features; tau_norm: weights divided by a power of their norm, chosen on "
+        "validation (Kang et al. 2020); logit_adjustment: a loss shifted by the labels' frequency (Menon et al. 2021); "
+        "crt: trained on documents drawn so that labels are balanced (Kang et al. 2020).",
+    )
+    tau: float = Field(1.0, ge=0, description="logit_adjustment: weight of the labels' log odds in the loss.")
     num_augmented: int = Field(10, ge=0, description="N_a: features generated for each tail label.")
     augmented_weight: float = Field(1.0, ge=0, description="gamma, the weight of L_Augmented.")
+    negative_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of generated features as negatives of the other tail labels in a step, beside their 1 as "
+        "positives; 0 as in the paper.",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Of Adam.")
     epochs: int = Field(10, ge=1, description="Largest number of passes over the training documents.")
     patience: int = Field(3, ge=1, description="Stop after this many epochs without improvement on validation.")
@@ -364,6 +400,7 @@ class Config(Section):
     psc: Psc = Psc()
     optimizer: Optimizer = Optimizer()
     representation: Representation = Representation()
+    transfer: Transfer = Transfer()
     pvae: Pvae = Pvae()
     adjust: Adjust = Adjust()
     report: Report = Report()

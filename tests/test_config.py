@@ -352,7 +352,7 @@ def test_every_setting_can_be_set_on_the_command_line(key):
 @pytest.mark.parametrize("value", [True, False])
 def test_a_switch_can_be_set_either_way_over_any_layer(profile, value):
     switches = [key for key in keys(Config) if field_of(key).annotation is bool]
-    assert len(switches) == 11
+    assert len(switches) == 12
     options = [option for key in switches for option in as_option(key, value)]
     parsed = parse(["--profile", profile, *options])
     assert [get(parsed, key) for key in switches] == [value] * len(switches)

@@ -20,12 +20,13 @@ from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.evaluation.scorer import score_batch
 from lsfa_jax.model.encoders import EncoderShape
+from lsfa_jax.model.generators import Generator
 from lsfa_jax.model.lsfa import init_params, make_model
 from lsfa_jax.training.collection import collect, zero_sums
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
 from lsfa_jax.training.stages.representation import Representation
-from lsfa_jax.training.stages.transfer import decoder, init_variables, make_pvae
+from lsfa_jax.training.stages.transfer import init_variables, make_pvae
 from lsfa_jax.training.state import TrainState
 from lsfa_jax.types import PyTree
 from lsfa_jax.util import sharding
@@ -121,8 +122,8 @@ class _Stages:
             return FrozenParams(params, prototypes, init_variables(pvae, jax.random.key(0)), jax.random.key(0))
 
         frozen, tail = self._created(create_frozen), np.arange(self.model.num_labels)[-_GENERATED_LABELS:]
-        decode = functools.partial(decoder, pvae)
-        stage = Adjustment(self.model, self.config, self.batches, tail, frozen, decode, self.optimizer, self.mesh)
+        generator = Generator("pvae", pvae)
+        stage = Adjustment(self.model, self.config, self.batches, tail, frozen, generator, self.optimizer, self.mesh)
         batch = next(stage.batches(1, 0))
         init = functools.partial(self._adjusted, stage)
         return self._trained(stage._step, init, batch, (frozen, True, True))

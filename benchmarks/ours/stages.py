@@ -1,6 +1,5 @@
 """Our collection of prototypes, autoencoder and adjustment."""
 
-import functools
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,11 +15,12 @@ from benchmarks.harness.work import Work, per_item
 from benchmarks.ours.model import Ours, make
 from lsfa_jax.data.corpus import EncodedSplit, Split
 from lsfa_jax.model import prototypes
+from lsfa_jax.model.generators import Generator
 from lsfa_jax.training.collection import FeaturesInMemory, collect_features
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
-from lsfa_jax.training.stages.transfer import Transfer, decoder, init_variables, make_pvae
+from lsfa_jax.training.stages.transfer import Transfer, init_variables, make_pvae
 from lsfa_jax.training.state import TrainState
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.util import sharding
@@ -63,13 +63,13 @@ def adjustment(shape: Shape, seed: int) -> Work:
     frozen = FrozenParams(
         params={name: x for name, x in ours.params.items() if name != "classifier"},
         prototypes=jax.random.uniform(jax.random.key(1), (shape.num_labels, model.feature_size)),
-        pvae=init_variables(pvae, jax.random.key(seed)),
+        learned=init_variables(pvae, jax.random.key(seed)),
         key=jax.random.key(seed),
     )
     # The tail is thinned as the documents are, so that an epoch has its share of generated features.
     tail = np.arange(shape.num_labels // 5, shape.num_labels)[:: max(1, shape.num_documents // number)]
     optimizer = make_optimizer(config.optimizer, config.adjust.learning_rate)
-    stage = Adjustment(model, config, batches, tail, frozen, functools.partial(decoder, pvae), optimizer, mesh)
+    stage = Adjustment(model, config, batches, tail, frozen, Generator("pvae", pvae), optimizer, mesh)
     # Without a copy of the best weights: the plain peer keeps none.
     state = replace(stage.init(jax.random.key(0), ours.params["classifier"]), best=None)
     return per_item(number, _epochs_of(stage, sharding.replicate(mesh, state)))

@@ -157,6 +157,16 @@ class Batches:
         plan = self._chunks(order)
         return [plan[i] for i in random.permutation(len(plan))]
 
+    def drawn(self, documents: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+        """Returns the document numbers of each batch of int[M] documents that may repeat, in random order.
+
+        There are ceil(M / `batch_size`) of them, whichever documents were drawn: a batch may hold documents of several
+        buckets and is padded to the longest.
+        """
+        order = documents[np.argsort(self.bucket_of[documents], kind="stable")]
+        plan = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        return [plan[i] for i in random.permutation(len(plan))]
+
     def in_order(self) -> list[np.ndarray]:
         """Returns the document numbers of each batch of one pass in order of length, one bucket a batch."""
         return self._chunks(self._by_length())

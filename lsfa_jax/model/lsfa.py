@@ -37,6 +37,7 @@ class Lsfa(nn.Module):
         label_block: labels attended at a time; bounds memory.
         num_estimated: labels that a cheap estimate adds to the candidates in prediction.
         dtype: of the matrix products, float32 or bfloat16.
+        label_attention: without it attention is even, so that all labels have the feature of the mean token state.
     """
 
     encoder: Encoder
@@ -48,6 +49,7 @@ class Lsfa(nn.Module):
     num_estimated: int = 20
     dtype: DTypeLike = jnp.float32
     label_shards: int = 1
+    label_attention: bool = True
 
     @property
     def num_rows(self) -> int:
@@ -63,7 +65,9 @@ class Lsfa(nn.Module):
         return self.head_size or self.encoder.state_size
 
     def setup(self) -> None:
-        self.labels = self.param("labels", self._init_labels)
+        labels = self.param("labels", self._init_labels)
+        # Attention to queries of zeros is even.
+        self.labels = labels if self.label_attention else labels | {"queries": jnp.zeros_like(labels["queries"])}
         self.classifier = self.param("classifier", self._init_classifier)
 
     def _init_labels(self, key: Array) -> dict[str, Any]:
@@ -108,6 +112,11 @@ class Lsfa(nn.Module):
         """Eq. 2-4: features float32[B, K, D] of some labels of each document, label_ids int32[B, K]."""
         mask = attention.token_mask(lengths, states.shape[1])
         return attention.few_label_features(states, mask, self.labels["queries"][label_ids], self._head, self.dtype)
+
+    def attention_weights(self, states: Array, lengths: Array, label_ids: Array) -> Array:
+        """Eq. 4: the weights float32[B, K, T] of the words for some labels of each document, label_ids int32[B, K]."""
+        mask = attention.token_mask(lengths, states.shape[1])
+        return attention.label_attention(states, mask, self.labels["queries"][label_ids], self.dtype)
 
     def scores(self, states: Array, lengths: Array) -> Array:
         """Eq. 2-5: logits float32[B, num_rows] of all labels; arbitrary at padding."""
@@ -185,7 +194,8 @@ class Lsfa(nn.Module):
 
     def mean_features(self, states: Array, lengths: Array) -> Array:
         """Computes float32[B, D], the feature of each document's mean token state: that of even attention."""
-        mean = jnp.sum(states, axis=1, keepdims=True) / jnp.maximum(lengths, 1)[:, None, None]
+        number = jnp.clip(lengths, 1, states.shape[1])  # one, where an encoder pools the tokens
+        mean = jnp.sum(states, axis=1, keepdims=True) / number[:, None, None]
         features = attention.project_tokens(mean, self._head, self.dtype)[:, 0]
         return features if self._head_bias is None else jax.nn.relu(features + self._head_bias)
 
@@ -234,6 +244,7 @@ def make_model(settings: config.Config, shape: EncoderShape, num_labels: int, la
         num_estimated=settings.representation.num_estimated,
         dtype=dtype,
         label_shards=label_shards,
+        label_attention=settings.encoder.label_attention,
     )
 
 

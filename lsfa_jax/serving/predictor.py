@@ -20,7 +20,6 @@ from lsfa_jax.data.text_advice import unread_words
 from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.evaluation.scorer import score_batch
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
-from lsfa_jax.model import attention
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.sparse.votes import Vote, strongest
 from lsfa_jax.training.model_folder import TrainedModel
@@ -269,6 +268,6 @@ def _best_labels(model: Lsfa, top: int, with_attention: bool, params: Any, batch
     if not with_attention:
         return label_ids, scores.probabilities
     states: Any = model.apply({"params": params}, batch.words, batch.lengths, method=Lsfa.states)
-    mask = attention.token_mask(batch.lengths, states.shape[1])
-    weights = attention.label_attention(states, mask, params["labels"]["queries"][label_ids], model.dtype)
+    arguments = states, batch.lengths, label_ids
+    weights: Any = model.apply({"params": params}, *arguments, method=Lsfa.attention_weights)
     return label_ids, scores.probabilities, weights

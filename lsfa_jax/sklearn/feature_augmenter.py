@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from lsfa_jax import config
 from lsfa_jax.data.ragged import Ragged
-from lsfa_jax.model import augmentation, prototypes, pvae
+from lsfa_jax.model import augmentation, generators, prototypes, pvae
 from lsfa_jax.sklearn.arguments import check_integer, check_number
 from lsfa_jax.training import loop
 from lsfa_jax.training.collection import FeaturesInMemory
@@ -125,7 +125,9 @@ class FeatureAugmenter(BaseEstimator):
         stage = Transfer(self._model, settings, pairs, optax.adam(self.learning_rate), mesh, epochs)
         state = self._trained(stage, stage.init(self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums))
         tail = np.flatnonzero(~is_head & (counts > 0))
-        self.diagnostics_ = transfer.diagnose(self._model, state, tail, self._key(Stream.AUGMENTATION))
+        self.diagnostics_ = transfer.diagnose(
+            generators.Generator("pvae", self._model), state, tail, self._key(Stream.AUGMENTATION)
+        )
         variables = {"params": state.params} | state.extra["constants"]
         self._variables, self._centres = sharding.to_host((variables, prototypes.prototypes(state.extra["sums"])))
         self.label_counts_, self.is_head_ = counts, is_head
@@ -222,7 +224,6 @@ class FeatureAugmenter(BaseEstimator):
             batch_size=batch_size,
             augmented_weight=augmented_weight,
             num_augmented=self.num_augmented,
-            latent_size=self.latent_size,
             seed=seed,
         )
         inputs, shift = (inputs - offset) / self._scale, (self._offset - offset) / self._scale
@@ -242,14 +243,14 @@ class FeatureAugmenter(BaseEstimator):
         """Trains the head on standardised features; `shift` is added to generated ones."""
         mesh = sharding.make_mesh()
         generator = linear_head.Generator(
-            pvae=self._variables,
+            learned=self._variables,
             prototypes=self._centres,
             shift=jnp.asarray(shift),
             key=jax.random.fold_in(self._key(Stream.AUGMENTATION), settings.seed),
         )
         steps = settings.epochs * math.ceil(len(features) / settings.batch_size)
         stage = linear_head.LinearHead(
-            partial(transfer.decoder, self._model),
+            generators.Generator("pvae", self._model),
             settings,
             features,
             labels,
@@ -308,8 +309,8 @@ class FeatureAugmenter(BaseEstimator):
 def _generate(
     model: pvae.Pvae, variables: PyTree, key: Array, label_ids: Array, indices: Array, centres: Array
 ) -> Array:
-    decode = transfer.decoder(model, variables)
-    return augmentation.sample_features(decode, key, label_ids, indices, centres, model.latent_size)
+    sample = generators.Generator("pvae", model)(variables)
+    return augmentation.draw_features(sample, key, label_ids, indices, centres)
 
 
 def _standardisation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:

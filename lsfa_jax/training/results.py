@@ -1,5 +1,6 @@
 """The results of a run: what each of its models reaches on validation and test documents, kept in `metrics.json`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import processes
 from lsfa_jax.util.console import note
 
+OnRanked = Callable[[str, np.ndarray], None]
+"""Called with the name of a model and its rankings of the test documents, int32[3, N, 5]: of all labels, head, tail."""
+
 
 class Results:
     """What was measured so far, in percent, beside the seconds of each stage and which model predicts."""
@@ -27,6 +31,7 @@ class Results:
             config: sections `report` and `adjust`.
             is_head: bool[L], the frequent labels.
         """
+        self.on_ranked: OnRanked | None = None
         self._folder, self._corpus, self._report, self._is_head = folder, corpus, config.report, is_head
         self._select = config.adjust.select
         self._truth = {"validation": corpus.validation.labels, "test": corpus.test.labels}
@@ -71,7 +76,7 @@ class Results:
         """Computes the metrics of a model on a split; from validation the threshold too, from test the bins."""
         truth, result = self._truth[split], self._models[name]
         assert scores.probabilities is not None
-        result[split] = self._measured(scores.top, split)
+        result[split] = self._measured(name, scores.top, split)
         result[split]["ECE"] = calibration.expected_calibration_error(scores.top[0], scores.probabilities, truth)
         if split == "validation":
             assert scores.histogram is not None
@@ -87,7 +92,7 @@ class Results:
             if truth.num_rows:
                 listed = groups.without_excluded(lists[split].label_ids, self._excluded[split])
                 top = groups.best_of_groups(listed, self.groups, NUM_RANKED)
-                self._models[name][split] = self._measured(top, split)
+                self._models[name][split] = self._measured(name, top, split)
 
     def validation_metrics(self, scores: Scores) -> dict[str, float]:
         """Computes the metrics of a validation between epochs, over all labels."""
@@ -114,5 +119,7 @@ class Results:
             )
         return processes.from_first(lambda: bool(after >= before))
 
-    def _measured(self, top: np.ndarray, split: str) -> dict[str, Any]:
+    def _measured(self, name: str, top: np.ndarray, split: str) -> dict[str, Any]:
+        if self.on_ranked and split == "test":
+            self.on_ranked(name, top)
         return groups.measure(top, self._truth[split], self._corpus, self._report, self._is_head)

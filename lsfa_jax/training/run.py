@@ -21,8 +21,9 @@ from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.evaluation.groups import Scores
 from lsfa_jax.evaluation.scorer import score_split
-from lsfa_jax.model import prototypes
+from lsfa_jax.model import logit_adjustment, prototypes
 from lsfa_jax.model.encoders import LayeredEncoder
+from lsfa_jax.model.generators import Generator
 from lsfa_jax.model.lsfa import init_params, make_model, without_padding
 from lsfa_jax.sparse.linear import TITLES
 from lsfa_jax.training import (
@@ -49,11 +50,12 @@ from lsfa_jax.training.collection import HeadFeatures, collect_features, store_h
 from lsfa_jax.training.initial_encoder import InitialEncoder, initial_encoder
 from lsfa_jax.training.linear_side import LinearSide
 from lsfa_jax.training.optimizer import make_fine_tuning_optimizer, make_optimizer
-from lsfa_jax.training.results import Results
+from lsfa_jax.training.results import OnRanked, Results
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.stages import transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
 from lsfa_jax.training.stages.representation import Representation
+from lsfa_jax.training.stages.tau_norm import TauNormalisation
 from lsfa_jax.training.stages.transfer import Transfer
 from lsfa_jax.training.state import TrainState, best_params, with_best_on_host
 from lsfa_jax.training.token_states import TokenStates
@@ -76,6 +78,8 @@ def train(
     *,
     chosen: Collection[str] | None = None,
     seconds: float = math.inf,
+    states: Path | None = None,
+    on_ranked: OnRanked | None = None,
 ) -> dict[str, Any]:
     """Trains into a run folder and returns the content of metrics.json.
 
@@ -88,6 +92,8 @@ def train(
         chosen: dotted names of the settings that keep their values where the quick preset fits others to the corpus;
             None: all.
         seconds: how long the run may take; the epochs of stage 1 that fit are measured when it begins.
+        states: folder in which the encoder's token states are kept for other runs with the same first stage.
+        on_ranked: called with the rankings of the test documents by each model, before its metrics are written.
 
     Raises:
         UserError: the data, the settings or the run folder are invalid; the message names the file or the option.
@@ -98,7 +104,7 @@ def train(
     stages = run_folder.consecutive(stages)
     if config.candidates == "tree" and config.linear == "none":
         raise UserError("--candidates tree: a linear model proposes them; leave out --linear none")
-    folder = RunFolder(output)
+    folder = RunFolder(output, states)
     started = folder.read_config() if folder.config_file.is_file() else None
     config = run_folder.with_absolute_paths(config)
     chosen_precision = processes.from_first(lambda: precision.resolved(config, started).precision)
@@ -128,6 +134,7 @@ def train(
         if processes.is_first():
             run_folder.check_can_start(folder, config, stages, resume)
         run = _prepare(config, folder, stages, resume, save_every, chosen, deadline)
+        run.results.on_ranked = on_ranked
         try:
             with interrupts.deferred():
                 return run.execute(stages)
@@ -202,7 +209,8 @@ class Run:
         self._candidates: dict[str, np.ndarray] = {}
         self._set_batches()
         self.model = make_model(config, encoder.shape, corpus.num_labels, self.mesh.shape["label"])
-        self.pvae = transfer.make_pvae(config, self.model.feature_size)
+        pvae = transfer.make_pvae(config, self.model.feature_size)
+        self.generator = Generator(config.transfer.method, pvae)
         self.token_states = {
             name: TokenStates(folder.token_states(name), self.splits[name], self.model.encoder, exact=name != "train")
             for name in run_folder.ENCODED_SPLITS
@@ -244,7 +252,10 @@ class Run:
         if linear and self.config.fusion == "auto":
             self._fuse(best, linear)
         self.results.finish()
-        for states in (*self.token_states.values(), *self.hidden_states.values()):
+        for states in (
+            *(() if self.folder.keeps_states else self.token_states.values()),
+            *self.hidden_states.values(),
+        ):
             states.remove()
         if len(self.test.split):
             seconds = time.monotonic() - self._started
@@ -458,15 +469,19 @@ class Run:
     def _transfer(self, params: Params, keep_states: bool) -> TrainState:
         """Collects prototypes and features of the training documents and runs stage 2."""
         config, features_file = self.config, self.folder.features_file
-        features = HeadFeatures(features_file, self.train, self.is_head, self.model.feature_size)
-        trains = self._check_head_and_tail()
+        chosen = transfer.learns_from(config, self.is_head)
+        features = HeadFeatures(features_file, self.train, chosen, self.model.feature_size)
+        trains, method = self._check_head_and_tail(), config.transfer.method
         optimizer = make_optimizer(config.optimizer, config.pvae.learning_rate)
-        stage = Transfer(self.pvae, config, features, optimizer, self.mesh, config.pvae.epochs if trains else 0)
-
-        def init(sums: prototypes.FeatureSums) -> TrainState:
-            return self._created(stage.init, self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums)
+        epochs = config.pvae.epochs if trains and method == "pvae" else 0
+        stage = Transfer(self.generator.pvae, config, features, optimizer, self.mesh, epochs)
 
         sums = zero_sums(self.model, self.mesh)
+        rival = transfer.empty_rival(config, features, sums, self.is_head)
+
+        def init() -> TrainState:
+            return self._created(stage.init, self._key(Stream.TRANSFER), self._key(Stream.PVAE), sums, rival)
+
         with self._checkpoints(stage.name) as checkpoints:
             has_features = processes.from_first(features_file.exists)
             if not checkpoints.is_complete() and not (checkpoints.exists and has_features):
@@ -475,15 +490,18 @@ class Run:
                 # The states of a frozen encoder are stored already.
                 batches = self._encoded(params, "train", self.train) if config.encoder.train == "frozen" else self.train
                 sums = self._collect(params, batches, *([states] if also else []), features)
+                rival = transfer.fit_rival(config, features, sums, self.is_head)
                 if not checkpoints.exists:
-                    checkpoints.save(init(sums))
-            state = self._run_stage(stage, lambda: init(sums), checkpoints)
+                    checkpoints.save(init())
+            state = self._run_stage(stage, init, checkpoints)
         # Also after a run that was killed between the stage's last checkpoint and this line.
         if processes.is_first():
             features_file.unlink(missing_ok=True)
-        if trains and "pvae" not in self.results.metrics:
+        if trains and method != "none" and "pvae" not in self.results.metrics:
             tail = np.flatnonzero(~self.is_head & (self.corpus.label_counts > 0))
-            self.results.metrics["pvae"] = transfer.diagnose(self.pvae, state, tail, self._key(Stream.AUGMENTATION))
+            self.results.metrics["pvae"] = transfer.diagnose(
+                self.generator, state, tail, self._key(Stream.AUGMENTATION)
+            )
             self.results.write()
         return state
 
@@ -506,8 +524,9 @@ class Run:
         frozen = FrozenParams(
             params={name: value for name, value in params.items() if name != "classifier"},
             prototypes=prototypes.prototypes(sums),
-            pvae={"params": learned.params} | learned.extra["constants"],
+            learned=transfer.learned(learned),
             key=self._key(Stream.AUGMENTATION),
+            offsets=self._logit_offsets(),
         )
         # A label without training documents has no prototype, so no features are generated for it.
         counts = sharding.to_host(sums.counts)[: len(self.is_head)]
@@ -515,19 +534,24 @@ class Run:
         with self._checkpoints(Adjustment.name) as checkpoints:
             train, validation = self.train, self.validation
             if not checkpoints.is_complete():
-                train = self._encoded(params, "train", train)
+                if config.adjust.method != "tau_norm":
+                    train = self._encoded(params, "train", train)
                 validation = self._encoded(params, "validation", validation)
-            stage = Adjustment(
-                self.model,
-                config,
-                train,
-                np.flatnonzero(in_tail),
-                frozen,
-                functools.partial(transfer.decoder, self.pvae),
-                make_optimizer(config.optimizer, config.adjust.learning_rate),
-                self.mesh,
-                self._validator(validation),
-            )
+            stage: TauNormalisation | Adjustment
+            if config.adjust.method == "tau_norm":
+                stage = TauNormalisation(config, params, self._validator(validation))
+            else:
+                stage = Adjustment(
+                    self.model,
+                    config,
+                    train,
+                    np.flatnonzero(in_tail),
+                    frozen,
+                    self.generator,
+                    make_optimizer(config.optimizer, config.adjust.learning_rate),
+                    self.mesh,
+                    self._validator(validation),
+                )
 
             def init() -> TrainState:
                 scratch = config.adjust.init == "scratch"
@@ -536,6 +560,16 @@ class Run:
 
             state = self._run_stage(stage, init, checkpoints)
         return best_params(state)
+
+    def _logit_offsets(self) -> Array | None:
+        """Returns what logit adjustment adds to the logits of the labels in the loss, float32[L]; None without it."""
+        if self.config.adjust.method != "logit_adjustment":
+            return None
+        if self.config.classifier.weights == "shared":
+            raise UserError("--adjust.method logit_adjustment: needs a classifier for each label, not a shared one")
+        counts, documents = self.corpus.label_counts, len(self.train.split)
+        offsets = logit_adjustment.offsets(counts, documents, self.config.adjust.tau)
+        return self._placed(sharding.pad_rows(jnp.asarray(offsets), self.model.num_rows))
 
     def _linear(self) -> LinearSide | None:
         """Trains the linear models and measures them."""

@@ -1,6 +1,7 @@
 """The run folder: what `bin/train --output DIR` writes, and the rules by which a later command continues a run."""
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -29,9 +30,6 @@ from lsfa_jax.util.folder_lock import FolderLock
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
-# The sections of the settings that only this stage and later ones read.
-_STAGE_SECTIONS = {"transfer": ("pvae",), "adjustment": ("adjust",)}
-
 ENCODED_SPLITS = ("train", "validation", "test")
 """The splits whose token states a run may keep on disk once its encoder is trained."""
 
@@ -42,9 +40,22 @@ HIDDEN_SPLITS = ("train", "validation")
 class RunFolder:
     """Files of one run; each is written atomically. Of several processes only the first writes and holds the lock."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, states: Path | None = None) -> None:
+        """Names the folder.
+
+        Args:
+            path: of the run.
+            states: folder in which the token states are kept for other runs with the same first stage; None: they are
+                in the run folder while the run reads them.
+        """
         self.path = path
+        self._states = states
         self._lock = FolderLock(path)
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether the token states stay when the run is done."""
+        return self._states is not None
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -83,7 +94,7 @@ class RunFolder:
 
     def token_states(self, split: str) -> Path:
         """Where a split's token states are while the run reads them."""
-        return self.path / "checkpoints" / f"{split}-states.npy"
+        return (self._states or self.path / "checkpoints") / f"{split}-states.npy"
 
     def hidden_states(self, split: str) -> Path:
         """Where a split's hidden states are while the run reads them."""
@@ -271,12 +282,18 @@ def check_can_start(folder: RunFolder, config: Config, stages: Sequence[Stage], 
         )
 
 
+def stage_of(key: str) -> Stage:
+    """Returns the first stage that reads a setting, by its dotted key."""
+    section = key.split(".")[0]
+    stages: dict[str, Stage] = {"transfer": "transfer", "pvae": "transfer", "adjust": "adjustment"}
+    return stages.get(section, STAGES[0])
+
+
 def _is_fixed(folder: RunFolder, key: str, stages: Sequence[Stage], resume: bool) -> bool:
     """Whether a setting was used by a stage that is not run again from its start."""
-    section = key.split(".")[0]
-    if section == "report":
+    if key.split(".")[0] == "report":
         return False
-    stage = next((name for name, sections in _STAGE_SECTIONS.items() if section in sections), STAGES[0])
+    stage = stage_of(key)
     if key in ("adjust.cache_states", "adjust.encoder_dropout") and folder.read_config().encoder.train != "all":
         stage = STAGES[0]  # which trains on stored states, too
     restarts = stage in stages and not (resume and folder.checkpoints(stage).exists())
@@ -310,6 +327,33 @@ def drop_stages(folder: RunFolder, config: Config, stages: Sequence[Stage], resu
     remeasure = any(key in changed for key in ("pvae.head_threshold", "report.propensity_a", "report.propensity_b"))
     if restarted or remeasure:
         folder.drop_metrics(restarted, remeasure)
+
+
+def branch(source: Path, target: Path, stages: Sequence[Stage]) -> None:
+    """Creates a run folder with the results of the first stages of another, from which a later command goes on.
+
+    The files of checkpoints are hard links: they are never changed, only replaced.
+
+    Args:
+        source: a run folder in which `stages` are complete.
+        target: the new folder.
+        stages: the first one, or the first two.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    with atomic.folder(target) as new:
+        for name in ("config.toml", "data.json", "metrics.json", "history.jsonl"):
+            shutil.copyfile(source / name, new / name)
+        for name in ("linear", *stages):
+            checkpoints = source / "checkpoints" / name
+            if checkpoints.is_dir():
+                shutil.copytree(checkpoints, new / "checkpoints" / name, copy_function=os.link)
+        later = [stage for stage in STAGES if stage not in stages]
+        folder = RunFolder(new)
+        folder.drop_metrics(later, representation=False)
+        for stage in later:
+            folder.drop_history(stage, after=-1)
 
 
 def _git_commit() -> str | None:

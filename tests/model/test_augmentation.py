@@ -23,14 +23,19 @@ def linear(z, prototype):
     return z @ MATRIX + prototype
 
 
+def draw(decode, key, label_ids, indices):
+    sample = augmentation.from_decoder(decode, Z)
+    return augmentation.draw_features(sample, key, label_ids, indices, PROTOTYPES[label_ids])
+
+
 @jax.jit
 def sample(label_ids, indices):
-    return augmentation.sample_features(linear, KEY, label_ids, indices, PROTOTYPES[label_ids], Z)
+    return draw(linear, KEY, label_ids, indices)
 
 
 @jax.jit
 def latents(label_ids, indices):
-    return augmentation.sample_features(lambda z, p: z, KEY, label_ids, indices, PROTOTYPES[label_ids], Z)
+    return draw(lambda z, p: z, KEY, label_ids, indices)
 
 
 def columns(pairs):
@@ -58,9 +63,7 @@ def test_each_index_label_and_key_has_a_different_latent():
     z = np.asarray(latents(*columns(PAIRS)))
     assert len(np.unique(z, axis=0)) == len(PAIRS)
     label_ids, indices = columns(PAIRS)
-    z_of_second_key = augmentation.sample_features(
-        lambda z, p: z, jax.random.key(1), label_ids, indices, PROTOTYPES[label_ids], Z
-    )
+    z_of_second_key = draw(lambda z, p: z, jax.random.key(1), label_ids, indices)
     assert not np.any(np.all(np.asarray(z_of_second_key) == z, axis=1))
 
 
@@ -82,10 +85,7 @@ def test_features_come_from_the_decoder_of_equation_15():
     net = pvae.Pvae(feature_size=D, hidden_size=4, latent_size=Z)
     variables = jax.jit(net.init)(KEY, *(np.zeros((1, size)) for size in (D, D, Z)))
     label_ids, indices = columns(PAIRS)
-    features = augmentation.sample_features(
-        lambda z, p: net.apply(variables, z, p, method="decode"),
-        KEY, label_ids, indices, PROTOTYPES[label_ids], Z,
-    )  # fmt: skip
+    features = draw(lambda z, p: net.apply(variables, z, p, method="decode"), KEY, label_ids, indices)
     z = np.asarray(latents(label_ids, indices))
     expected = reference_pvae.decode(variables["params"], z, PROTOTYPES[label_ids])
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
@@ -102,6 +102,20 @@ def test_augmented_loss_is_equation_19(mask, with_bias):
         normal(4, D, seed=1),
         normal(4) if with_bias else None,
     )
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_each_generated_feature_is_a_negative_of_the_other_labels(with_bias):
+    label_ids, mask = np.array([2, 0, 2, 1, 0]), np.array([True, True, True, False, True])
+    assert_agrees(
+        lambda *arguments: augmentation.negative_loss(*arguments, label_ids, mask),
+        lambda *arguments: reference.negative_loss(*arguments, label_ids, mask),
+        normal(5, D),
+        normal(5, D, seed=1),
+        normal(5) if with_bias else None,
+    )
+    alone = augmentation.negative_loss(normal(2, D), normal(2, D), None, np.array([1, 1]), np.ones(2, bool))
+    assert float(alone) == 0.0
 
 
 loss_and_gradients = jax.jit(jax.value_and_grad(augmentation.augmented_loss, argnums=(0, 1)))

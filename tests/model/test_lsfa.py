@@ -296,3 +296,11 @@ def test_initial_parameters_are_created_split_over_the_labels_with_the_values_of
     assert params["classifier"]["bias"].sharding.spec == P("label")
     assert params["labels"]["head"]["kernel"].sharding.spec == P()
     assert_equal(lsfa.without_padding(sharding.to_host(params), model), sharding.to_host(lsfa.init_params(one, key)))
+
+
+def test_without_label_attention_all_labels_have_the_feature_of_the_mean_token():
+    model, params = make(bias=True)
+    even = model.clone(label_attention=False)
+    states = normal(B, T, 2 * H) * (np.arange(T) < LENGTHS[:, None])[..., None]
+    actual = apply(even, params, states, LENGTHS, method="scores")
+    np.testing.assert_allclose(actual, apply(model, params, states, LENGTHS, method="estimates"), rtol=1e-4, atol=1e-5)

@@ -10,3 +10,17 @@ def augmented_loss(features, weights, bias, mask):
         if mask[i]:
             total -= log_sigmoid(weights[i] @ features[i] + (0.0 if bias is None else bias[i]))
     return total
+
+
+def negative_loss(features, weights, bias, label_ids, mask):
+    """Each feature as a negative of the classifiers of the other labels; the mean over these classifiers."""
+    total = 0.0
+    for i in range(len(features)):
+        losses = [
+            -log_sigmoid(-(weights[j] @ features[i] + (0.0 if bias is None else bias[j])))
+            for j in range(len(features))
+            if mask[i] and mask[j] and label_ids[j] != label_ids[i]
+        ]
+        if losses:
+            total += sum(losses) / len(losses)
+    return total

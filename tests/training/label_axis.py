@@ -3,7 +3,6 @@
 Writes the results on each mesh, and the collectives of its programs, into a folder.
 """
 
-import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation.scorer import score_batch
 from lsfa_jax.model import lsfa
 from lsfa_jax.model.encoders import EncoderShape
+from lsfa_jax.model.generators import Generator
 from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.collection import FeaturesInMemory, collect_features
 from lsfa_jax.training.optimizer import make_optimizer
@@ -132,10 +132,8 @@ def computed(mesh: Mesh, programs: Programs, checkpoints: Path) -> dict[str, Any
     results["transfer"] = cut((learned.params, learned.extra, learned.loss_sums), model.num_rows)
 
     params = {name: part for name, part in state.params.items() if name != "classifier"}
-    generator = {"params": learned.params} | learned.extra["constants"]
-    frozen = FrozenParams(params, state.extra["prototypes"], generator, jax.random.key(4))
-    decoder = functools.partial(transfer.decoder, pvae)
-    third = Adjustment(model, CONFIG, train, TAIL, frozen, decoder, OPTIMIZER, mesh)
+    frozen = FrozenParams(params, state.extra["prototypes"], transfer.learned(learned), jax.random.key(4))
+    third = Adjustment(model, CONFIG, train, TAIL, frozen, Generator("pvae", pvae), OPTIMIZER, mesh)
     adjusted = place(third.init(jax.random.key(5), state.params["classifier"]))
     batch = next(third.batches(1, 0))
     adjusted = compiled("adjustment", third._step, adjusted, batch, frozen, True, True)(adjusted, batch, frozen)

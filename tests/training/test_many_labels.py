@@ -1,6 +1,5 @@
 """Programs over some of many labels build no array of all documents of a batch and all labels."""
 
-import functools
 import math
 import re
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.evaluation.scorer import score_batch
+from lsfa_jax.model.generators import Generator
 from lsfa_jax.training.collection import collect, zero_sums
 from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.stages import transfer
@@ -53,7 +53,7 @@ def programs(way):
     params = {name: part for name, part in state.params.items() if name != "classifier"}
     frozen = FrozenParams(params, state.extra["prototypes"], variables, jax.random.key(1))
     tail = np.arange(L // 2, L, 100)
-    third = Adjustment(model, config, train, tail, frozen, functools.partial(transfer.decoder, pvae), optimizer, mesh)
+    third = Adjustment(model, config, train, tail, frozen, Generator("pvae", pvae), optimizer, mesh)
     adjusted = jax.eval_shape(lambda: third.init(jax.random.key(0), init().params["classifier"]))
     pair = next(third.batches(1, 0))
     lowered["adjustment"] = third._step.lower(replace(adjusted, average=None, best=None), pair, frozen, True, True)

@@ -1,4 +1,8 @@
-"""Stage 3: classifiers adjusted on L_BCE + gamma L_Augmented, with a frozen encoder (Eq. 18-19)."""
+"""Stage 3: classifiers adjusted on L_BCE + gamma L_Augmented, with a frozen encoder (Eq. 18-19).
+
+Rivals to generated features (`adjust.method`) change other parts of the same step: class-balanced retraining which
+documents it reads, logit adjustment the loss.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -12,7 +16,9 @@ from jax.sharding import Mesh
 
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.data.class_balance import balanced_documents
 from lsfa_jax.model import augmentation
+from lsfa_jax.model.generators import Generator
 from lsfa_jax.model.label_loss import has_label_rows
 from lsfa_jax.model.lsfa import Lsfa, classifier_rows
 from lsfa_jax.training import candidates, shortlist
@@ -23,9 +29,6 @@ from lsfa_jax.training.storage import in_float32, with_tables_in
 from lsfa_jax.types import AnyArray, Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
-
-Decoder = Callable[[PyTree], Callable[[Array, Array], Array]]
-"""Variables of the PVAE -> decoder, a function of one latent [Z] and one prototype [D]."""
 
 
 class Generated(NamedTuple):
@@ -46,17 +49,19 @@ class FrozenParams(NamedTuple):
     """Parameters of encoder and label attention."""
     prototypes: Array
     """float32[L, D]."""
-    pvae: PyTree
-    """Variables of the PVAE: its parameters, as `params`, and the collections that are not trained."""
+    learned: PyTree
+    """What stage 2 has learned, with which the generator draws features."""
     key: Array
     """PRNG key of the augmented sets."""
+    offsets: Array | None = None
+    """float32[L], what logit adjustment adds to the logits in the loss."""
 
 
 def adjustment_step(
     model: Lsfa,
     config: Config,
     optimizer: optax.GradientTransformation,
-    decoder: Decoder,
+    generator: Generator,
     state: TrainState,
     batch: tuple[Batch, Generated],
     frozen: FrozenParams,
@@ -73,15 +78,14 @@ def adjustment_step(
     dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
 
     def loss(classifier: PyTree) -> tuple[Array, dict[str, Array]]:
-        params = frozen.params | {"classifier": classifier}
         bce = augmented = jnp.zeros(())
         if real:
-            lsfa = model.bind({"params": params}, rngs=dropout)
+            lsfa = _bound(model, frozen.params, classifier, frozen.offsets, dropout)
             states = lsfa.states(documents.words, documents.lengths, config.adjust.encoder_dropout, documents.states)
             bce = _cross_entropy(lsfa, states, documents) / cells  # Eq. 6
         if augment:
             rows = model.num_rows, generated.label_ids
-            augmented = _augmented(config, decoder, frozen, generated, classifier, *rows) / cells  # Eq. 18-19
+            augmented = _augmented(config, generator, frozen, generated, classifier, *rows) / cells  # Eq. 18-19
         return bce + config.adjust.augmented_weight * augmented, {"bce": bce, "augmented": augmented}
 
     grads, losses = jax.grad(loss, has_aux=True)(in_float32(state.params))
@@ -92,7 +96,7 @@ def shortlist_step(
     model: Lsfa,
     config: Config,
     optimizer: optax.GradientTransformation,
-    decoder: Decoder,
+    generator: Generator,
     state: TrainState,
     batch: tuple[Batch, Generated],
     frozen: FrozenParams,
@@ -116,6 +120,7 @@ def shortlist_step(
     queries = frozen.params["labels"]["queries"].at[label_ids].get(mode="fill", fill_value=0)
     labels = frozen.params["labels"] | {"queries": queries}
     cells = jnp.maximum(jnp.sum(documents.document_mask), 1) * model.num_labels
+    offsets = None if frozen.offsets is None else frozen.offsets.at[label_ids].get(mode="fill", fill_value=0)
 
     def loss(classifier: PyTree) -> tuple[Array, dict[str, Array]]:
         bce = augmented = jnp.zeros(())
@@ -124,11 +129,11 @@ def shortlist_step(
                 lambda table, ids: table if ids is None else table[of_shortlist], classifier, rows
             )
             lsfa = model.clone(num_labels=len(label_ids), label_shards=1)
-            lsfa = lsfa.bind({"params": frozen.params | {"labels": labels, "classifier": listed_rows}})
+            lsfa = _bound(lsfa, frozen.params | {"labels": labels}, listed_rows, offsets)
             targets = listed.label_ids, listed.label_mask, listed.document_mask
             bce = lsfa.loss(states, listed.lengths, *targets, weights) / cells  # Eq. 6
         if augment:
-            augmented = _augmented(config, decoder, frozen, generated, classifier, len(row_ids), of_generated) / cells
+            augmented = _augmented(config, generator, frozen, generated, classifier, len(row_ids), of_generated) / cells
         return bce + config.adjust.augmented_weight * augmented, {"bce": bce, "augmented": augmented}
 
     grads, losses = jax.grad(loss, has_aux=True)(in_float32(gather_rows(state.params, rows)))
@@ -137,7 +142,7 @@ def shortlist_step(
 
 def _augmented(
     config: Config,
-    decoder: Decoder,
+    generator: Generator,
     frozen: FrozenParams,
     generated: Generated,
     classifier: PyTree,
@@ -145,16 +150,30 @@ def _augmented(
     row_ids: Array,
 ) -> Array:
     """Eq. 18-19: the loss of generated features, a sum; `row_ids` are the rows of their labels in the classifiers."""
-    features = augmentation.sample_features(
-        decoder(frozen.pvae),
-        frozen.key,
-        generated.label_ids,
-        generated.indices,
-        frozen.prototypes[generated.label_ids],
-        config.pvae.latent_size,
+    label_ids, mask = generated.label_ids, generated.mask
+    features = augmentation.draw_features(
+        generator(frozen.learned), frozen.key, label_ids, generated.indices, frozen.prototypes[label_ids]
     )
     weights, bias = classifier_rows(classifier, num_rows, row_ids)
-    return augmentation.augmented_loss(features, weights, bias, generated.mask)
+    loss = augmentation.augmented_loss(features, weights, bias, mask)
+    if not config.adjust.negative_weight:
+        return loss
+    negatives = augmentation.negative_loss(features, weights, bias, label_ids, mask)
+    return loss + config.adjust.negative_weight * negatives
+
+
+def _bound(
+    model: Lsfa,
+    params: dict[str, PyTree],
+    classifier: dict[str, Array],
+    offsets: Array | None,
+    rngs: dict[str, Array] | None = None,
+) -> Lsfa:
+    """Binds the parameters, and the offsets of logit adjustment as a part of the classifiers' bias."""
+    if offsets is not None:
+        model = model.clone(classifier_bias=True)
+        classifier = classifier | {"bias": classifier.get("bias", 0.0) + offsets}
+    return model.bind({"params": params | {"classifier": classifier}}, rngs=rngs)
 
 
 def _cross_entropy(lsfa: Lsfa, states: Array, batch: Batch) -> Array:
@@ -216,7 +235,7 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         train: Batches,
         tail: np.ndarray,
         frozen: FrozenParams,
-        decoder: Decoder,
+        generator: Generator,
         optimizer: optax.GradientTransformation,
         mesh: Mesh,
         validate: Callable[[PyTree], dict[str, float]] | None = None,
@@ -229,7 +248,7 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
             train: the training documents, as token ids or as token states.
             tail: int[number of tail labels], the labels to augment.
             frozen: what is not trained.
-            decoder: of the PVAE.
+            generator: what generates features.
             optimizer: the stage's optimiser.
             mesh: the devices.
             validate: measures all parameters on validation documents; None without any.
@@ -241,11 +260,19 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         alternates = settings.schedule == "alternate" and settings.alternate_from < settings.epochs
         self.first_stop = settings.alternate_from + 1 if alternates else 1
         self.steps_per_epoch, self.items_per_epoch = train.steps_per_epoch, len(train.split)
-        self.augments = len(tail) > 0 and settings.num_augmented > 0 and settings.augmented_weight > 0
+        if settings.method == "crt":
+            self.steps_per_epoch = -(-len(train.split) // train.batch_size)
+        self.augments = (
+            settings.method == "augment"
+            and config.transfer.method != "none"
+            and len(tail) > 0
+            and settings.num_augmented > 0
+            and settings.augmented_weight > 0
+        )
         self._uses_candidates = candidates.in_use(config, train)
         self._uses_shortlist = not self._uses_candidates and shortlist.size(config, model.num_labels) > 0
         step = shortlist_step if self._uses_shortlist else adjustment_step
-        partial = functools.partial(step, model, config, optimizer, decoder)
+        partial = functools.partial(step, model, config, optimizer, generator)
         self._step = jax.jit(partial, static_argnums=(3, 4), donate_argnums=0)
 
     def init(self, key: Array, classifier: PyTree) -> TrainState:
@@ -256,7 +283,12 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Batch, Generated]]:
         seed, num_augmented = self.config.seed, self.config.adjust.num_augmented
-        plan = self.train.epoch(stream(Stream.ADJUSTMENT_ORDER, seed, epoch))
+        random = stream(Stream.ADJUSTMENT_ORDER, seed, epoch)
+        if self.config.adjust.method == "crt":
+            labels = self.train.split.labels
+            plan = self.train.drawn(balanced_documents(labels, len(self.train.split), random), random)
+        else:
+            plan = self.train.epoch(random)
         parts = distribute_generated(self.tail, num_augmented, len(plan), seed, epoch, self.mesh.shape["data"])
         for number, batch in enumerate(self.train.load(plan, start), start):
             yield self._placed(batch, epoch, number), sharding.shard_batch(self.mesh, parts[number])

@@ -39,8 +39,8 @@ class DocumentFeatures(NamedTuple):
 class Generator(NamedTuple):
     """Inputs of the step that are not trained: what generates features."""
 
-    pvae: PyTree
-    """Variables of the PVAE."""
+    learned: PyTree
+    """Variables of the PVAE, or what another generator draws features with."""
     prototypes: Array
     """float32[L, D]."""
     shift: Array
@@ -59,13 +59,11 @@ class HeadSettings(NamedTuple):
     """gamma."""
     num_augmented: int
     """N_a."""
-    latent_size: int
-    """Z."""
     seed: int
 
 
 def head_step(
-    decoder: Callable[[PyTree], Callable[[Array, Array], Array]],
+    generator: Callable[[PyTree], augmentation.Sampler],
     settings: HeadSettings,
     optimizer: optax.GradientTransformation,
     state: TrainState,
@@ -80,8 +78,8 @@ def head_step(
         bias = head.get("intercept")
         logits = documents.features @ head["coef"].T + (0.0 if bias is None else bias)
         bce = binary_cross_entropy(logits, documents.label_ids, documents.label_mask, documents.mask)
-        features = frozen.shift + augmentation.sample_features(
-            decoder(frozen.pvae), frozen.key, ids, generated.indices, frozen.prototypes[ids], settings.latent_size
+        features = frozen.shift + augmentation.draw_features(
+            generator(frozen.learned), frozen.key, ids, generated.indices, frozen.prototypes[ids]
         )
         label_bias = None if bias is None else bias[ids]
         augmented = augmentation.augmented_loss(features, head["coef"][ids], label_bias, generated.mask)
@@ -102,7 +100,7 @@ class LinearHead(Stage[tuple[DocumentFeatures, Generated]]):
 
     def __init__(
         self,
-        decoder: Callable[[PyTree], Callable[[Array, Array], Array]],
+        generator: Callable[[PyTree], augmentation.Sampler],
         settings: HeadSettings,
         features: np.ndarray,
         labels: Ragged,
@@ -115,7 +113,7 @@ class LinearHead(Stage[tuple[DocumentFeatures, Generated]]):
         """Compiles nothing yet.
 
         Args:
-            decoder: parameters of the PVAE to its decoder.
+            generator: returns the sampler of features, given what was learned.
             settings: of the training.
             features: float32[N, D], one for each document.
             labels: of the N documents.
@@ -132,7 +130,7 @@ class LinearHead(Stage[tuple[DocumentFeatures, Generated]]):
         self._documents = Batches(Split(no_words, labels), num_labels, settings.batch_size, [1], mesh.shape["data"])
         self.epochs = settings.epochs
         self.steps_per_epoch, self.items_per_epoch = self._documents.steps_per_epoch, len(features)
-        self._step = jax.jit(functools.partial(head_step, decoder, settings, optimizer), donate_argnums=0)
+        self._step = jax.jit(functools.partial(head_step, generator, settings, optimizer), donate_argnums=0)
 
     def init(self, key: Array, head: dict[str, np.ndarray]) -> TrainState:
         """Returns the state before the first step."""

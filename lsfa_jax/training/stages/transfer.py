@@ -1,8 +1,11 @@
-"""Stage 2: the PVAE learns from the features of head labels how features vary around their prototype (Eq. 11-17)."""
+"""Stage 2: the PVAE learns from the features of head labels how features vary around their prototype (Eq. 11-17).
+
+A rival to the PVAE (`transfer.method`) has nothing to train: what it draws from is computed when the stage begins.
+"""
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +14,12 @@ import optax
 from jax.sharding import Mesh
 
 from lsfa_jax.config import Config
-from lsfa_jax.model import augmentation, prototypes, pvae
+from lsfa_jax.model import augmentation, gaussian, prototypes, pvae, resampling
+from lsfa_jax.model.generators import Generator
 from lsfa_jax.training.collection import PairFeatures
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, after_step, init_state
-from lsfa_jax.types import AnyArray, Array, PyTree
+from lsfa_jax.types import AnyArray, Array, HostArray, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
@@ -109,7 +113,7 @@ class Transfer(Stage[PairBatch]):
             features: of the head labels' positive pairs.
             optimizer: the stage's optimiser.
             mesh: the devices.
-            epochs: passes over the features; 0 without head or tail labels.
+            epochs: passes over the features; 0 without head or tail labels, or with a rival.
         """
         self.model, self.config, self.features, self.optimizer, self.mesh = model, config, features, optimizer, mesh
         self.epochs = epochs
@@ -117,9 +121,14 @@ class Transfer(Stage[PairBatch]):
         self.items_per_epoch = len(features)
         self._step = jax.jit(functools.partial(pvae_step, model, config, optimizer), donate_argnums=0)
 
-    def init(self, key: Array, init_key: Array, sums: prototypes.FeatureSums) -> TrainState:
-        """Returns the state before the first step, given the feature sums of all labels."""
-        constants = init_variables(self.model, init_key)
+    def init(
+        self, key: Array, init_key: Array, sums: prototypes.FeatureSums, of_rival: dict[str, PyTree] | None = None
+    ) -> TrainState:
+        """Returns the state before the first step, given the feature sums of all labels.
+
+        With what a rival to the PVAE draws from, as `fit_rival` returns it, there are no parameters.
+        """
+        constants = init_variables(self.model, init_key) if of_rival is None else {"params": {}} | of_rival
         params = constants.pop("params")
         if "scale" in constants:
             constants["scale"] = prototypes.scale(sums)
@@ -142,26 +151,58 @@ class Transfer(Stage[PairBatch]):
         return self._step(state, batch)
 
 
-def decoder(model: pvae.Pvae, variables: PyTree) -> Callable[[Array, Array], Array]:
-    """Returns the decoder G of one latent [Z] and one prototype [D], float32[D].
+def learns_from(config: Config, is_head: HostArray) -> HostArray:
+    """Returns bool[L], the labels whose features the stage reads; with none it reads no features."""
+    method = config.transfer.method
+    return np.zeros_like(is_head) if method == "none" else ~is_head if method == "resample" else is_head
+
+
+def fit_rival(
+    config: Config, features: PairFeatures, sums: prototypes.FeatureSums, is_head: HostArray
+) -> dict[str, PyTree] | None:
+    """Computes what a rival to the PVAE draws features from; None for the PVAE.
 
     Args:
-        model: the PVAE.
-        variables: its parameters, as `params`, and the collections that are not trained.
+        config: all settings.
+        features: of the labels of `learns_from`.
+        sums: of all labels.
+        is_head: bool[L].
     """
+    if not len(features):
+        return empty_rival(config, features, sums, is_head)
+    if config.transfer.method == "gaussian":
+        centres = sharding.to_host(prototypes.prototypes(sums))
+        nearest = config.transfer.nearest_heads
+        return {"gaussian": gaussian.fit(features.open(), features.label_ids, centres, is_head, nearest)}
+    if config.transfer.method == "resample":
+        return {"resample": resampling.fit(features.open(), features.label_ids, len(sums.counts))}
+    return empty_rival(config, features, sums, is_head)
 
-    def decode(z: Array, prototype: Array) -> Any:
-        return model.apply(variables, z, prototype, method=pvae.Pvae.decode)
 
-    return decode
+def empty_rival(
+    config: Config, features: PairFeatures, sums: prototypes.FeatureSums, is_head: HostArray
+) -> dict[str, PyTree] | None:
+    """Returns zeros of the shapes of `fit_rival`, without reading the features."""
+    num_rows, size = sums.totals.shape
+    if config.transfer.method == "gaussian":
+        num_heads = max(1, int(is_head.sum()))
+        return {"gaussian": gaussian.empty(num_rows, num_heads, size, config.transfer.nearest_heads)}
+    if config.transfer.method == "resample":
+        return {"resample": resampling.empty(num_rows, max(1, len(features)), size)}
+    return {} if config.transfer.method == "none" else None
 
 
-def diagnose(model: pvae.Pvae, state: TrainState, label_ids: np.ndarray, key: Array) -> dict[str, float]:
+def learned(state: TrainState) -> dict[str, PyTree]:
+    """Returns what a `Generator` draws features with: parameters and constants of the stage's last state."""
+    return {"params": state.params} | state.extra["constants"]
+
+
+def diagnose(generator: Generator, state: TrainState, label_ids: np.ndarray, key: Array) -> dict[str, float]:
     """Compares generated with real features of the given labels.
 
     Args:
-        model: the PVAE.
-        state: of its training.
+        generator: what generates features.
+        state: the stage's last one.
         label_ids: int[M], the labels.
         key: PRNG key of the augmented sets.
 
@@ -174,11 +215,10 @@ def diagnose(model: pvae.Pvae, state: TrainState, label_ids: np.ndarray, key: Ar
         return {"relative_mean_error": 0.0, "variance_ratio": 0.0}
     label_ids = label_ids[:: -(-len(label_ids) // _MOST_COMPARED)]
     sums = jax.tree.map(lambda table: table[label_ids], state.extra["sums"])
-    variables = {"params": state.params} | state.extra["constants"]
     centres = prototypes.prototypes(sums)
     errors, generated, counts, variances = sharding.to_host(
         (
-            *_generated_statistics(model, variables, label_ids, centres, key),
+            *_generated_statistics(generator, learned(state), label_ids, centres, key),
             sums.counts,
             prototypes.variances(sums),
         )
@@ -193,21 +233,17 @@ def diagnose(model: pvae.Pvae, state: TrainState, label_ids: np.ndarray, key: Ar
 
 @functools.partial(jax.jit, static_argnums=0)
 def _generated_statistics(
-    model: pvae.Pvae, variables: dict[str, PyTree], label_ids: Array, centres: Array, key: Array
+    generator: Generator, learned: dict[str, PyTree], label_ids: Array, centres: Array, key: Array
 ) -> tuple[Array, Array]:
     """Computes the relative error of the generated features' mean, and their variance, of each label: float32[M]."""
-    decode = decoder(model, variables)
+    sample = generator(learned)
     indices = jnp.arange(_DIAGNOSTIC_SAMPLES)
 
     def statistics(label_and_centre: tuple[Array, Array]) -> tuple[Array, Array]:
         label, centre = label_and_centre
-        features = augmentation.sample_features(
-            decode,
-            key,
-            jnp.full(_DIAGNOSTIC_SAMPLES, label),
-            indices,
-            jnp.broadcast_to(centre, (_DIAGNOSTIC_SAMPLES, len(centre))),
-            model.latent_size,
+        labels = jnp.full(_DIAGNOSTIC_SAMPLES, label)
+        features = augmentation.draw_features(
+            sample, key, labels, indices, jnp.broadcast_to(centre, (_DIAGNOSTIC_SAMPLES, len(centre)))
         )
         error = jnp.linalg.norm(jnp.mean(features, axis=0) - centre) / jnp.maximum(jnp.linalg.norm(centre), 1e-12)
         return error, jnp.sum(jnp.var(features, axis=0, ddof=1))

@@ -1,4 +1,3 @@
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.candidates import with_labels
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.negative_sampling import ShortlistPool
+from lsfa_jax.model.generators import Generator
 from lsfa_jax.training.stages import adjustment, transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams, Generated, distribute_generated
 from lsfa_jax.training.state import TrainState
@@ -90,7 +90,7 @@ SCALE = {"centre": np.arange(D, dtype=np.float32), "deviation": np.float32(0.7)}
 FROZEN = FrozenParams(
     params={name: value for name, value in PARAMS.items() if name != "classifier"},
     prototypes=random_like(jnp.zeros((L, D)), 1),
-    pvae={"params": random_like(PVAE_SHAPES, 2), "scale": SCALE},
+    learned={"params": random_like(PVAE_SHAPES, 2), "scale": SCALE},
     key=jax.random.key(11),
 )
 
@@ -115,7 +115,7 @@ def make_stage(
         training_corpus.batches(corpus.train, 8, devices),
         tail,
         FROZEN,
-        functools.partial(transfer.decoder, PVAE),
+        Generator("pvae", PVAE),
         optax.sgd(1.0),
         sharding.make_mesh(jax.local_devices()[:devices]),
         validate,
@@ -155,7 +155,7 @@ def references(batch: Batch, generated: Generated) -> tuple[Loss, Loss]:
     ]
     centres = exact.prototypes[generated.label_ids]
     samples = reference_pvae.decode(
-        exact.pvae["params"], np.array(latents, np.float64), centres, scale=exact.pvae["scale"]
+        exact.learned["params"], np.array(latents, np.float64), centres, scale=exact.learned["scale"]
     )
 
     def bce(weights: np.ndarray) -> float:
@@ -241,7 +241,7 @@ def test_batches_have_candidates_and_a_sample_where_steps_are_over_candidates(ti
     config = training_corpus.config(candidates="tree", representation={"num_sampled": 2})
     documents = Batches(tiny.train, L, 8, [16], candidates=proposed)
     model, mesh = training_corpus.make_model(config), sharding.make_mesh(jax.local_devices()[:1])
-    arguments = TAIL, FROZEN, lambda *_: None, optax.sgd(1.0), mesh
+    arguments = TAIL, FROZEN, Generator("pvae", PVAE), optax.sgd(1.0), mesh
     epoch = [batch for batch, _ in Adjustment(model, config, documents, *arguments).batches(1, 0)]
     for batch in epoch:
         assert batch.sample.shape == (2,)
@@ -351,3 +351,48 @@ def test_batches_have_documents_and_their_share_of_generated_features(tiny):
     pairs = sorted((int(label), int(index)) for part in parts for label, index, real in part if real)
     assert pairs == [(label, index) for label in TAIL for index in range(7)]
     assert_equal(*(jax.tree.map(np.asarray, batches) for batches in (rest, epoch[3:])))
+
+
+def test_logit_adjustment_shifts_the_logits_of_the_loss_alone(tiny, batch):
+    """Of classifiers without a bias too; the gradient is that of Eq. 6 at the shifted logits."""
+    documents, _ = batch
+    stage = make_stage(tiny, method="logit_adjustment")
+    offsets = np.linspace(-3, 1, L).astype(np.float32)
+    stage.frozen = FROZEN._replace(offsets=jnp.asarray(offsets))
+    state = initial_state(stage)
+    before = float64(state.params)["weights"]
+    exact = float64(FROZEN._replace(key=0))
+    features = training_corpus.reference_features(exact.params, documents.words, documents.lengths)
+    cells = documents.document_mask.sum() * L
+
+    def loss(weights: np.ndarray) -> float:
+        scores = classifier.scores(features, weights) + offsets
+        return classifier.binary_cross_entropy(scores, training_corpus.label_sets(documents)) / cells
+
+    after = stage.step(state, batch, 1, 1)
+    assert set(after.params) == {"weights"}
+    assert set(after.loss_sums) == {"bce"}
+    np.testing.assert_allclose(after.loss_sums["bce"], loss(before), rtol=1e-4, atol=1e-6)
+    (expected,) = central_differences(loss, before)
+    gradient = before - np.asarray(after.params["weights"], np.float64)
+    np.testing.assert_allclose(gradient, expected / np.cos(1.0), rtol=1e-3, atol=2e-6)
+
+
+def test_class_balanced_retraining_draws_documents_and_no_features(tiny):
+    stage = make_stage(tiny, method="crt")
+    assert not stage.augments
+    epochs = [[np.asarray(batch.rows[batch.document_mask]) for batch, _ in stage.batches(e, 0)] for e in (1, 2)]
+    assert [len(epoch) for epoch in epochs] == [stage.steps_per_epoch] * 2
+    documents = [np.sort(np.concatenate(epoch)) for epoch in epochs]
+    assert len(documents[0]) == len(tiny.train)
+    assert len(np.unique(documents[0])) < len(tiny.train)
+    assert np.any(documents[0] != documents[1])
+    rest = [np.asarray(batch.rows[batch.document_mask]) for batch, _ in stage.batches(1, 2)]
+    assert_equal(rest, epochs[0][2:])
+
+
+def test_nothing_is_generated_without_a_generator(tiny):
+    config = training_corpus.config(transfer={"method": "none"})
+    arguments = training_corpus.batches(tiny.train), TAIL, FROZEN, Generator("none", PVAE), optax.sgd(1.0)
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
+    assert not Adjustment(training_corpus.make_model(config), config, *arguments, mesh).augments

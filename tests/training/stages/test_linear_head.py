@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.model.augmentation import from_decoder
 from lsfa_jax.training.stages.linear_head import Generator, HeadSettings, LinearHead
 from lsfa_jax.util import sharding
 from tests.reference import augmentation, classifier
@@ -22,16 +23,14 @@ def make_stage(devices: int = 1, batch_size: int = 4) -> LinearHead:
     """The stage over random features, with a decoder that adds the scaled latent to the prototype."""
     random = np.random.default_rng(2)
     frozen = Generator(
-        pvae=jnp.float32(0.5),
+        learned=jnp.float32(0.5),
         prototypes=jnp.asarray(random.normal(size=(L, D)), jnp.float32),
         shift=jnp.asarray(random.normal(size=D), jnp.float32),
         key=jax.random.key(3),
     )
-    settings = HeadSettings(
-        epochs=2, batch_size=batch_size, augmented_weight=WEIGHT, num_augmented=5, latent_size=D, seed=0
-    )
+    settings = HeadSettings(epochs=2, batch_size=batch_size, augmented_weight=WEIGHT, num_augmented=5, seed=0)
     return LinearHead(
-        lambda scale: lambda z, p: p + scale * z,
+        lambda scale: from_decoder(lambda z, p: p + scale * z, D),
         settings,
         FEATURES,
         LABELS,

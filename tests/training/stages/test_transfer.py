@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from lsfa_jax.model import augmentation, prototypes, pvae
+from lsfa_jax.model.generators import Generator
 from lsfa_jax.training.collection import FeaturesInMemory
 from lsfa_jax.training.stages import transfer
 from lsfa_jax.training.state import TrainState
@@ -98,7 +99,7 @@ def test_the_decoder_normalises_by_the_statistics_of_training():
     variables = transfer.init_variables(model, jax.random.key(0))
     moved = variables | {"batch_stats": jax.tree.map(lambda x: x + 2.0, variables["batch_stats"])}
     z, centre = jnp.ones(Z), jnp.ones(D)
-    initial, later = (transfer.decoder(model, each)(z, centre) for each in (variables, moved))
+    initial, later = (model.apply(each, z, centre, method=pvae.Pvae.decode) for each in (variables, moved))
     # (x - 2) / sqrt(3) against x / 1: mean 0 + 2, variance 1 + 2.
     np.testing.assert_allclose(later, (initial * np.sqrt(1 + 1e-5) - 2) / np.sqrt(3 + 1e-5), rtol=1e-4, atol=1e-5)
 
@@ -149,7 +150,7 @@ REAL_VARIANCE = sum(np.var(features_of(label), axis=0, ddof=1).sum() for label i
     ids=["prototype", "nothing", "opposite", "too far"],
 )
 def test_diagnostics_of_decoders_without_noise(decode, error):
-    measured = transfer.diagnose(FunctionAsPvae(decode), state_with(real_sums()), CHOSEN, KEY)
+    measured = transfer.diagnose(Generator("pvae", FunctionAsPvae(decode)), state_with(real_sums()), CHOSEN, KEY)
     assert measured["relative_mean_error"] == pytest.approx(error, abs=1e-5)
     assert measured["variance_ratio"] == pytest.approx(0.0, abs=1e-6)
 
@@ -160,11 +161,15 @@ def test_diagnostics_are_those_of_numpy_on_the_same_samples():
     def decode(z: jax.Array, prototype: jax.Array) -> jax.Array:
         return prototype + 2.0 * z
 
-    measured = transfer.diagnose(FunctionAsPvae(decode), state_with(real_sums()), CHOSEN, KEY)
+    measured = transfer.diagnose(Generator("pvae", FunctionAsPvae(decode)), state_with(real_sums()), CHOSEN, KEY)
     centres = np.stack([features_of(label).mean(axis=0) for label in CHOSEN])
     samples = [
-        augmentation.sample_features(
-            decode, KEY, np.full(128, label), np.arange(128), np.tile(centre, (128, 1)).astype(np.float32), D
+        augmentation.draw_features(
+            augmentation.from_decoder(decode, D),
+            KEY,
+            np.full(128, label),
+            np.arange(128),
+            np.tile(centre, (128, 1)).astype(np.float32),
         )
         for label, centre in zip(CHOSEN, centres, strict=True)
     ]
@@ -179,5 +184,7 @@ def test_diagnostics_are_those_of_numpy_on_the_same_samples():
 
 def test_diagnostics_of_no_label_are_zero():
     sums = prototypes.FeatureSums(jnp.zeros((L, D)), jnp.zeros(L, jnp.int32), jnp.zeros(L))
-    measured = transfer.diagnose(FunctionAsPvae(lambda z, p: p), state_with(sums), np.zeros(0, int), KEY)
+    measured = transfer.diagnose(
+        Generator("pvae", FunctionAsPvae(lambda z, p: p)), state_with(sums), np.zeros(0, int), KEY
+    )
     assert measured == {"relative_mean_error": 0.0, "variance_ratio": 0.0}

@@ -1,0 +1,58 @@
+"""Runs with rivals to the PVAE and to generated features: interrupted and resumed they are the uninterrupted run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lsfa_jax.training.stages.tau_norm import EXPONENTS
+from tests import training_corpus
+from tests.training import runs
+
+slow = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("one_device")
+
+LATER = ("transfer", "adjustment")
+
+
+@pytest.fixture(scope="module")
+def first_stage(tmp_path_factory, shared_steps) -> Path:
+    """A run of the first stage; its folder is not to be changed."""
+    data = training_corpus.write(tmp_path_factory.mktemp("data"))
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    with training_corpus.one_device():
+        runs.train(folder, training_corpus.run_config(data), ("representation",))
+    return folder
+
+
+@slow
+def test_a_rival_that_is_interrupted_resumes(first_stage, tmp_path):
+    sections = {"transfer": {"method": "gaussian", "nearest_heads": 2}, "adjust": {"negative_weight": 0.5}}
+    whole, parts = (shutil.copytree(first_stage, tmp_path / name) for name in ("whole", "parts"))
+    content = runs.train(whole, stages=LATER, **sections)
+    assert content["pvae"]["variance_ratio"] > 0.1
+    # In the adjustment, which draws from what the second stage kept.
+    runs.interrupt(parts, 9, stages=LATER, **sections)
+    assert runs.last_state(parts, "adjustment") is not None
+    assert runs.last_state(parts, "adjustment")["step"] < 10
+    runs.resume(parts)
+    runs.assert_same_run(parts, whole)
+    assert not list((parts / "checkpoints").glob("*.npy"))
+
+
+@slow
+def test_the_exponent_of_tau_normalisation_is_chosen_on_validation(first_stage, tmp_path):
+    folder = shutil.copytree(first_stage, tmp_path / "run")
+    sections = {"transfer": {"method": "none"}, "adjust": {"method": "tau_norm"}}
+    content = runs.train(folder, stages=LATER, **sections)
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    scores = [line["validation"]["N@5"] for line in lines if line["stage"] == "adjustment"]
+    assert len(scores) == len(EXPONENTS)
+    assert content["stages"]["adjusted"]["validation"]["N@5"] == max(scores)
+    before = np.asarray(runs.last_state(folder, "representation")["best"]["classifier"]["weights"], np.float64)
+    chosen = np.asarray(runs.last_state(folder, "adjustment")["best"]["weights"], np.float64)
+    norms = np.linalg.norm(before, axis=1, keepdims=True)
+    tau = EXPONENTS[int(np.argmax(scores))]
+    np.testing.assert_allclose(chosen, before * (np.exp(np.log(norms).mean()) / norms) ** tau, rtol=1e-4)
