@@ -156,7 +156,7 @@ def usage(prog: str, verbs: Mapping[str, str]) -> str:
         prog: the command.
         verbs: what each verb does, in a few words.
     """
-    lines = [f"usage: {prog} VERB ...", "", *(f"  {prog} {name:9} {does}" for name, does in verbs.items())]
+    lines = [f"usage: {prog} VERB ...", "", *(f"  {prog} {name:12} {does}" for name, does in verbs.items())]
     return _as_typed("\n".join([*lines, "", f"{prog} VERB --help lists the options of a verb."]), prog)
 
 

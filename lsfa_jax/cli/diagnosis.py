@@ -43,7 +43,8 @@ def first_error(kind: type[BaseModel], argv: Sequence[str]) -> str | None:
         if only_positional or not _is_option(word):
             if not free:
                 return f"{word}: unexpected argument{_as_data_dir(word, options)}"
-            free.pop(0)
+            if get_origin(free[0][1].annotation) is not tuple:  # else all further words are its values
+                free.pop(0)
             continue
         name, equals, value = word.removeprefix("--").partition("=")
         name = name.replace("_", "-")

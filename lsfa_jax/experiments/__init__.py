@@ -1,0 +1,1 @@
+"""Experiments: plans of runs with several seeds, the runs, and the pages that report them."""

@@ -1,0 +1,24 @@
+import pytest
+
+from lsfa_jax.cli import experiments
+
+
+def test_the_command_line():
+    arguments = experiments.parse(["table3", "rivals", "--seeds", "2", "--corpora", "rcv1", "aapd"])
+    assert (arguments.plans, arguments.seeds, arguments.corpora) == (("table3", "rivals"), 2, ("rcv1", "aapd"))
+    assert (arguments.preset, arguments.encoder, arguments.output) == ("quick", "bilstm", "runs/experiments")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ([], "expected plans to run: all, or some of ablation, "),
+        (["tabel2"], "tabel2: expected a plan, one of ablation, "),
+        (["all", "--corpora", "rcv2"], "--corpora rcv2: expected some of aapd, "),
+        (["table2", "table3", "--seed", "1"], "--seed: unknown option (did you mean --seeds?)"),
+        (["all", "--config", "none.toml"], "none.toml: no such settings file"),
+    ],
+)
+def test_what_is_wrong_is_named(line, message, capsys):
+    assert experiments.main(line) == 2
+    assert f"error: {message}" in capsys.readouterr().err

@@ -1,0 +1,255 @@
+"""Experiments: all plans with runs that are only pretended, and one plan with runs that train, on the tiny corpus."""
+
+import csv
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import tomli_w
+
+from lsfa_jax.cli import experiments as command
+from lsfa_jax.data.load import load_corpus
+from lsfa_jax.evaluation.groups import best_of_groups, head_and_tail
+from lsfa_jax.experiments import execute, features, plan
+from lsfa_jax.experiments.features import Drawn
+from lsfa_jax.experiments.plan import Settings
+from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.util import console
+from lsfa_jax.util.console import UserError
+from lsfa_jax.util.interrupts import Interrupted
+from tests import training_corpus
+
+ONLY_LINEAR = ("tree", "svm", "fused")
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory) -> list[str]:
+    """The options for the tiny corpus, whose last one names the output folder."""
+    folder = tmp_path_factory.mktemp("experiments")
+    settings = {name: value for name, value in training_corpus.TINY.items() if name != "dataset"}
+    (folder / "tiny.toml").write_text(tomli_w.dumps(settings))
+    data = training_corpus.write(folder / "data")
+    options = ["--corpora", "custom", "--preset", "full", "--data-dir", str(data)]
+    return [*options, "--config", str(folder / "tiny.toml"), "--output"]
+
+
+def run(words: list[str]) -> str:
+    """Runs the command; returns the message of its error."""
+    try:
+        with console.quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of runs that fail
+            command.experiments(command.parse(words))
+    except (UserError, Interrupted) as error:
+        return str(error)
+    return ""
+
+
+class Pretended:
+    """Stands for `run.train`: writes the files of a run whose rankings are random; one call may raise an error."""
+
+    def __init__(self, error_at: Callable[[int, Any], Exception | None] = lambda call, config: None) -> None:
+        self.configs: list[Any] = []
+        self._error_at = error_at
+
+    def __call__(self, config: Any, path: Path, stages: Any, *rest: Any, on_ranked: Any, **options: Any) -> None:
+        self.configs.append(config)
+        if error := self._error_at(len(self.configs), config):
+            raise error
+        folder, corpus = RunFolder(path), load_corpus(config)
+        is_head = corpus.label_counts >= config.pvae.head_threshold
+        for name in ("representation", "adjusted")[: len(stages)]:
+            random = np.random.default_rng([config.seed, len(self.configs)])
+            listed = random.permuted(np.tile(np.arange(corpus.num_labels), (len(corpus.test), 1)), axis=1)
+            on_ranked(name, best_of_groups(listed.astype(np.int32), head_and_tail(is_head), 5))
+        for stage in stages:
+            (folder.checkpoints(stage) / "1").mkdir(parents=True, exist_ok=True)
+            (folder.checkpoints(stage) / "1" / "state").write_text(stage)
+        folder.write_config(config)
+        folder.write_metrics({"stages": {}})
+        environment = {"devices": ["cpu"], "git_commit": "0123abc", "packages": {"jax": "0"}, "machine": "a machine"}
+        for name, content in (("environment.json", environment), ("data.json", {}), ("history.jsonl", {})):
+            (path / name).write_text(json.dumps(content | {"stage": "representation", "step": 1}) + "\n")
+
+
+def drawn(encoder: execute.Encoder) -> Drawn:
+    random = np.random.default_rng(0)
+    points = [(f"label{i}", random.normal(size=(5, 2)), random.normal(size=(5, 2))) for i in range(3)]
+    return Drawn(points, {"relative_mean_error": 0.1, "variance_ratio": 0.9})
+
+
+@pytest.fixture(scope="module")
+def all_plans(line, tmp_path_factory) -> tuple[list[Pretended], list[str], Path]:
+    """The output of three commands: a signal ends the first, a run of the second fails, the third is undisturbed."""
+    output = tmp_path_factory.mktemp("all plans") / "out"
+    trainings = [
+        Pretended(lambda call, config: Interrupted(15) if call == 3 else None),
+        Pretended(lambda call, config: UserError("no room") if config.adjust.method == "crt" else None),
+        Pretended(),
+    ]
+    errors = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "draw", drawn)
+        for number, training in enumerate(trainings):
+            patch.setattr(execute.run, "train", training)
+            plans = ["rivals"] if number < 2 else ["all"]
+            errors.append(run([*plans, "--seeds", "2", *line, str(output)]))
+    return trainings, errors, output
+
+
+def test_a_run_that_fails_does_not_stop_the_others_and_none_is_repeated(all_plans):
+    (interrupted, failing, last), errors, _ = all_plans
+    assert [len(interrupted.configs), errors[0]] == [3, "SIGTERM"]
+    assert errors[1].startswith("2 runs failed, the others are on the pages: custom, seed 0, base: ")
+    assert errors[1].endswith("no room")
+    assert errors[2] == ""
+    # An encoder, and stages 2 and 3 of each row but the one that reports stage 1.
+    assert len(interrupted.configs) - 1 + len(failing.configs) - 2 == 2 * (1 + 9) - 2
+    # Those that failed; the encoders and further stages of the ablation; the encoders of the baselines; the sweep.
+    assert len(last.configs) == 2 * (1 + 5 + 2 + 9)
+    assert {config.seed for config in last.configs} == {0, 1}
+
+
+@pytest.mark.parametrize("name", plan.names())
+def test_each_plan_has_a_page_with_its_table_its_plot_and_its_claims(all_plans, name):
+    read, folder = plan.read(name), all_plans[2] / name
+    markdown, html = ((folder / f"index.{kind}").read_text() for kind in ("md", "html"))
+    assert read.title in markdown
+    assert read.title in html
+    assert "<script" not in html
+    assert "http" not in html
+    rows = (folder / "custom.csv").read_text().splitlines()[1:]
+    shown = {key: value for key, value in read.all_variants().items() if value.result not in ONLY_LINEAR}
+    assert len(rows) == (3 if read.show == "counts" else len(shown))
+    if read.show != "counts":
+        assert "2 seeds; commit 0123abc, jax 0, 1 x cpu, a machine." in markdown
+    if read.show != "table":
+        assert 'src="custom.svg"' in html
+        assert all((folder / f"custom.{kind}").stat().st_size > 5_000 for kind in ("svg", "png"))
+    claims = json.loads((folder / "claims.json").read_text())
+    decidable = [claim for claim in read.claims if {claim.better, claim.worse} <= set(shown)]
+    assert len(claims) == sum(len(claim.metrics) for claim in decidable)
+    for claim in claims:
+        assert claim["low"] <= claim["high"]
+        assert claim["text"] in markdown
+    assert read.title in (all_plans[2] / "index.md").read_text()
+
+
+def test_variants_with_equal_settings_share_a_run(tmp_path):
+    base, read = execute.Base(tmp_path), plan.read("table4")
+    runs = list(execute.runs_of(read, base, ["eurlex4k"], seeds=2))
+    assert [run.settings for run in runs] == [None, Settings({}, {}, {})] * 2
+    assert [run.encoder.seed for run in runs] == [0, 0, 1, 1]
+    assert not any(run.is_done for run in runs)
+
+
+def test_the_counts_of_labels_grow_by_pairs_or_by_documents(all_plans, tiny):
+    rows = [line.split(",") for line in (all_plans[2] / "augmentation" / "custom.csv").read_text().splitlines()]
+    head, counts, copies = tiny.label_counts >= 13, tiny.label_counts, np.zeros(8)
+    for document in range(len(tiny.train)):
+        labels = tiny.train.labels.row(document)
+        copies[labels] += sum(3 / counts[label] for label in labels if not head[label])
+    figures = {row[0]: [int(row[1]), int(row[2])] for row in rows[1:]}
+    assert figures["original"] == [counts[head].sum(), counts[~head].sum()]
+    assert figures["augmented pairs"] == [counts[head].sum(), counts[~head].sum() + 3 * (~head).sum()]
+    expected = [(counts + copies)[head].sum(), (counts + copies)[~head].sum()]
+    assert figures["augmented documents"] == [round(value) for value in expected]
+
+
+PLAN = """
+title = "A plan"
+corpora = ["custom"]
+metrics = ["P@5", "N@5", "tail PSP@5", "tail macro_P@5"]
+paper = "5"
+
+[variants.first]
+result = "representation"
+
+[variants.LSFA]
+
+[variants."real features, lower threshold"]
+settings.transfer.method = "resample"
+settings.pvae.head_threshold = 8
+
+[variants."logit adjustment"]
+settings.adjust.method = "logit_adjustment"
+"""
+
+
+@pytest.mark.slow
+def test_runs_share_an_encoder_and_figures_are_those_of_the_runs(line, tmp_path, shared_steps):
+    (tmp_path / "small.toml").write_text(PLAN)
+    words, output = [str(tmp_path / "small.toml"), "--seeds", "1", *line, str(tmp_path / "out")], tmp_path / "out"
+    with training_corpus.one_device():
+        assert run(words) == ""
+    (encoder,) = output.glob("runs/custom-*/seed-0/*")
+    results = {folder.name: folder for folder in (encoder / "results").iterdir()}
+    assert set(results) == {
+        "base", "adjust.method=logit_adjustment", "pvae.head_threshold=8,transfer.method=resample"
+    }  # fmt: skip
+    # Runs with equal settings of stage 2 share it. Nothing large is kept but the encoder's run and stage 2.
+    assert {folder.name for folder in (encoder / "transfer").iterdir()} == {
+        "base", "pvae.head_threshold=8,transfer.method=resample"
+    }  # fmt: skip
+    assert not list((encoder / "work").iterdir())
+    assert not (encoder / "encoder" / "states").exists()
+    kept = {"metrics.json", "config.toml", "environment.json", "history.jsonl", "rankings", "done.json"}
+    assert all({path.name for path in folder.iterdir()} == kept for folder in results.values())
+
+    header, *rows = csv.reader((output / "small" / "custom.csv").read_text().splitlines())
+    names, shown = header[1:], {variant: figures for variant, *figures in rows}
+    assert [shown.pop(f"paper: {model}")[0] for model in ("LSAN", "HTTN", "LSFA")] == ["53.67", "55.68", "58.95"]
+    assert len(shown) == 4
+    runs = {
+        "LSFA": "base",
+        "real features, lower threshold": "pvae.head_threshold=8,transfer.method=resample",
+        "logit adjustment": "adjust.method=logit_adjustment",
+    }
+    for variant, figures in shown.items():
+        folder, stage = (encoder / "encoder", "representation") if variant == "first" else (None, "adjusted")
+        content = json.loads(((folder or results[runs[variant]]) / "metrics.json").read_text())
+        metrics = content["stages"][stage]["test"]
+        expected = metrics | {f"tail {name}": value for name, value in metrics["tail"].items()}
+        assert figures == [f"{expected[name]:.2f}" for name in names], variant
+    assert len({tuple(figures) for figures in shown.values()}) > 1
+
+    # The second command trains nothing.
+    with pytest.MonkeyPatch.context() as patch:
+        training = Pretended()
+        patch.setattr(execute.run, "train", training)
+        assert run(words) == ""
+        assert not training.configs
+
+
+@pytest.mark.slow
+def test_features_are_those_of_the_chosen_labels(line, tmp_path, shared_steps, tiny):
+    class Augmenter:
+        diagnostics_: ClassVar = {"variance_ratio": 1.0}
+
+        def __init__(self, **settings: Any) -> None:
+            assert settings["head_threshold"] == 13
+
+        def fit(self, inputs: np.ndarray, label_ids: np.ndarray) -> "Augmenter":
+            np.testing.assert_array_equal(np.bincount(label_ids), tiny.label_counts)
+            assert inputs.shape == (len(label_ids), 5)
+            return self
+
+        def sample(self, labels: list[int], number: int) -> np.ndarray:
+            return np.full((1, number, 5), labels[0], np.float32)
+
+    (tmp_path / "first.toml").write_text('title = "x"\ncorpora = ["custom"]\n[variants.x]\nresult = "representation"\n')
+    read = plan.read(str(tmp_path / "first.toml"))
+    base = command.base(command.parse(["x", *line, str(tmp_path / "out")]))
+    with training_corpus.one_device(), console.quiet(), pytest.MonkeyPatch.context() as patch:
+        (needed,) = execute.runs_of(read, base, ["custom"], 1)
+        assert execute.execute([needed]) == {}
+        patch.setattr(features, "FeatureAugmenter", Augmenter)
+        labels = features.draw(needed.encoder).labels
+    # The head label with the fewest features and the two tail labels with the most.
+    names = {count: label for label, count in zip(tiny.labels, tiny.label_counts, strict=True)}
+    assert [name for name, _, _ in labels] == [f"{names[count]} ({count})" for count in (13, 8, 7)]
+    assert [real.shape for _, real, _ in labels] == [(13, 2), (8, 2), (7, 2)]
+    assert [generated.shape for _, _, generated in labels] == [(13, 2), (8, 2), (7, 2)]
