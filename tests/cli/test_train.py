@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import random
@@ -270,7 +271,7 @@ def assert_complete(outcome, folder, *texts):
     measured = results(folder)
     for stage in measured["stages"].values():
         metrics = {k: v for k, v in stage["test"].items() if k not in ("head", "tail")}
-        assert len(metrics) == 14
+        assert len(metrics) == 17
         assert all(0 <= value <= 100 + 1e-9 for value in metrics.values())
     return measured
 
@@ -400,6 +401,9 @@ def test_a_run_that_a_full_disk_stopped_can_be_resumed(run, data, uninterrupted,
         outcome = run("--output", folder, "--resume", "--save-every", 0)
     message = f"checkpoints/{stage}: the checkpoint could not be written"
     assert_user_error(outcome, message, "File too large")
+    # Orbax's failed tasks are logged when they are collected. In Python 3.11 the parser, which tyro uses, fails if that
+    # happens in the middle of its work.
+    gc.collect()
     assert run("--output", folder, "--resume")[0] == 0
     assert results(folder) == results(uninterrupted)
     assert history(folder) == history(uninterrupted)
