@@ -38,12 +38,13 @@ from lsfa_jax.sparse.linear import LinearModel
 from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
 
-FORMAT = 6
+FORMAT = 7
 """Increased when older versions cannot read the new format.
 
-The linear model of format 5 has no pairs of words. Formats before 5 have no linear model, formats before 4 no
-pretrained encoders. Format 1 had flat parameter names. In formats 1 and 2, texts were split into words by the tokenizer
-"runs", and the checksum of model.json was that of its values, in whatever form they were written.
+Before format 7, token states do not end with embeddings. The linear model of format 5 has no pairs of words. Formats
+before 5 have no linear model, formats before 4 no pretrained encoders. Format 1 had flat parameter names. In formats 1
+and 2, texts were split into words by the tokenizer "runs", and the checksum of model.json was that of its values, in
+whatever form they were written.
 """
 
 ADVICE = "make room, or choose another --output"
