@@ -89,7 +89,9 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
 def _too_small(corpus: Corpus) -> str:
     """Returns why a corpus is too small to gain by the transformer; "" if it is not."""
     documents = len(corpus.train)
-    return f"{documents:,} training documents, fewer than {_FEWEST_DOCUMENTS:,}" * (documents < _FEWEST_DOCUMENTS)
+    if documents >= _FEWEST_DOCUMENTS:
+        return ""
+    return f"{documents:,} training documents, fewer than {_FEWEST_DOCUMENTS:,}"
 
 
 def _unread(corpus: Corpus) -> str:
@@ -98,7 +100,7 @@ def _unread(corpus: Corpus) -> str:
         known = known_share(corpus, json.loads(read_tokenizer(folder_of(PRETRAINED)))["model"]["vocab"])
     except UserError as error:
         return f"{PRETRAINED} cannot be had: {error}"
-    return f"{PRETRAINED} reads English, and knows {100 * known:.0f} % of these words" * (known < _LEAST_KNOWN)
+    return "" if known >= _LEAST_KNOWN else f"{PRETRAINED} reads English, and knows {100 * known:.0f} % of these words"
 
 
 def affordable_plan(pieces: float, cores: int, seconds: float) -> tuple[int, int] | None:

@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsfa_jax.data.batches import Batches
+from lsfa_jax.data.corpus import Split
 from lsfa_jax.data.pieces import Pieces, folder_of, read_tokenizer
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.data.word_vectors import STANDARD_DEVIATION, WordVectors
 from lsfa_jax.model.encoders.interface import Architecture
@@ -44,9 +47,12 @@ def of_words(name: str, words: Sequence[str], size: int) -> WordVectors:
     ids = [pieces.encode(word)[: _PIECES[-1]] for word in words]
     known = np.array([bool(pieces.is_known(of_word).any()) for of_word in ids], bool)
     states = np.zeros((len(words), encoder.architecture.hidden_size), np.float32)
+    no_labels = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(words), np.int64))
+    batches = Batches(Split(Ragged.from_rows(ids), no_labels), 1, _WORDS, _PIECES, longest=_PIECES[-1])
     with progress(f"word vectors by {name}", len(words), "words") as advance:
-        for rows, padded, lengths in _batches(ids):
-            states[rows] = _mean_states(encoder.architecture, encoder.params, padded, lengths)[: len(rows)]
+        for rows in batches.in_order():
+            batch = batches.gather(rows)
+            states[rows] = _mean_states(encoder.architecture, encoder.params, batch.words, batch.lengths)[: len(rows)]
             advance(len(rows))
     table = np.zeros((len(words), min(size, states.shape[1])), np.float32)
     table[known] = principal_components(states[known], table.shape[1])
@@ -64,22 +70,6 @@ def principal_components(x: HostArray, size: int) -> HostArray:
     largest = np.take_along_axis(vectors, np.argmax(np.abs(vectors), axis=0)[None], axis=0)
     projected = centered @ (vectors * np.sign(largest))
     return (projected * (STANDARD_DEVIATION / max(projected.std() if len(x) else 0.0, 1e-12))).astype(np.float32)
-
-
-def _batches(ids: Sequence[HostArray]) -> "list[tuple[HostArray, HostArray, HostArray]]":
-    """Sorts words by length: the numbers of each batch's words, their padded pieces [512, T] and lengths [512]."""
-    sizes = np.array([len(of_word) for of_word in ids], np.int32)
-    batches = []
-    for shorter, longest in zip((-1, *_PIECES), _PIECES, strict=False):
-        inside = np.flatnonzero((sizes > shorter) & (sizes <= longest))
-        for start in range(0, len(inside), _WORDS):
-            rows = inside[start : start + _WORDS]
-            padded, lengths = np.zeros((_WORDS, longest), np.int32), np.zeros(_WORDS, np.int32)
-            lengths[: len(rows)] = sizes[rows]
-            for place, row in enumerate(rows):
-                padded[place, : sizes[row]] = ids[row]
-            batches.append((rows, padded, lengths))
-    return batches
 
 
 @functools.partial(jax.jit, static_argnums=0)
