@@ -18,6 +18,11 @@ class Ragged(NamedTuple):
     offsets: np.ndarray
 
     @classmethod
+    def of_empty_rows(cls, number: int) -> "Ragged":
+        """Returns int32 rows without values."""
+        return cls.from_sizes(np.zeros(0, np.int32), np.zeros(number, np.int64))
+
+    @classmethod
     def from_sizes(cls, values: np.ndarray, sizes: np.ndarray) -> "Ragged":
         """Cuts `values` into rows of the given sizes, int[N]."""
         return cls(values, offsets_of(sizes))

@@ -175,7 +175,7 @@ class Predictor:
         linear = self.model.linear
         needs_lists = self.model.fusion is not None or not self._all_labels
         lists = linear.rank_texts(texts, self._tokenizer) if linear and needs_lists else None
-        no_labels = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(texts), np.int64))
+        no_labels = Ragged.of_empty_rows(len(texts))
         return Batches(
             Split(words, no_labels),
             len(self.model.labels),

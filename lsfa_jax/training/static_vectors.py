@@ -47,7 +47,7 @@ def of_words(name: str, words: Sequence[str], size: int) -> WordVectors:
     ids = [pieces.encode(word)[: _PIECES[-1]] for word in words]
     known = np.array([bool(pieces.is_known(of_word).any()) for of_word in ids], bool)
     states = np.zeros((len(words), encoder.architecture.hidden_size), np.float32)
-    no_labels = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(words), np.int64))
+    no_labels = Ragged.of_empty_rows(len(words))
     batches = Batches(Split(Ragged.from_rows(ids), no_labels), 1, _WORDS, _PIECES, longest=_PIECES[-1])
     with progress(f"word vectors by {name}", len(words), "words") as advance:
         for rows in batches.in_order():

@@ -126,7 +126,7 @@ class LinearHead(Stage[tuple[DocumentFeatures, Generated]]):
         self.settings, self.features, self.tail, self.frozen = settings, features, tail, frozen
         self.optimizer, self.mesh = optimizer, mesh
         # Batches order the documents and pad their labels as for texts; these documents have no words.
-        no_words = Ragged.from_sizes(np.zeros(0, np.int32), np.zeros(len(features), np.int64))
+        no_words = Ragged.of_empty_rows(len(features))
         self._documents = Batches(Split(no_words, labels), num_labels, settings.batch_size, [1], mesh.shape["data"])
         self.epochs = settings.epochs
         self.steps_per_epoch, self.items_per_epoch = self._documents.steps_per_epoch, len(features)
