@@ -11,14 +11,16 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from tests import compilation
+
 # Four devices on the CPU, set before the first array is created: sharding is tested on every machine.
 jax.config.update("jax_num_cpu_devices", 4)
 # Commands that tests start keep no compiled programs, unless the test sets a folder for them.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 jax.config.update("jax_compilation_cache_dir", "")
-# Tests spend their time compiling. What a test needs as users compile it, it asks for: `optimized_programs`, and
-# `reference.agreement.optimized_jit` for equations and sums.
-jax.config.update("jax_disable_most_optimizations", True)
+# What a test needs as users compile it, it asks for: `optimized_programs`, and `reference.agreement.optimized_jit` for
+# equations and sums.
+compilation.quickly()
 
 # No limits in seconds: they fail on a slow or busy machine. In CI the examples are the same in every run.
 hypothesis_settings.register_profile(
@@ -77,10 +79,10 @@ def _put_whole(cache: Any, key: str, program: bytes) -> None:
 @pytest.fixture(scope="module")
 def optimized_programs() -> Iterator[None]:
     """The module's programs are compiled as users compile them; JAX forgets the others, which round differently."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
+    with pytest.MonkeyPatch.context() as patch:
+        compilation.as_users_do(patch)
+        jax.clear_caches()
+        yield
     jax.clear_caches()
 
 

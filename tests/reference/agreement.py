@@ -8,14 +8,13 @@ import jax
 import numpy as np
 
 from lsfa_jax.types import PyTree
+from tests.compilation import AS_USERS
 
 STEP = 1e-5
 """Step of central differences in float64: truncation and rounding errors are both near 1e-10."""
 
-optimized_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-)
-"""jax.jit as users have it: tests/conftest.py turns off optimisations, and these are JAX's usual values."""
+optimized_jit = functools.partial(jax.jit, compiler_options=AS_USERS)
+"""jax.jit as users have it: elsewhere tests compile quickly."""
 
 
 def float64(tree: PyTree) -> PyTree:

@@ -1,0 +1,44 @@
+"""How tests compile: quickly, and where a test asks for it, as users do.
+
+Tests spend most of their time compiling. They turn off the passes that only make a program fast, and XLA's newer code
+generator for fused loops, which takes twice the time of the older one.
+"""
+
+import os
+from typing import Any
+
+import jax
+import pytest
+from jax._src import compiler
+from jaxlib.version import __version__ as jaxlib_version
+
+from lsfa_jax.util import xla_flags
+
+_EMITTERS = "xla_cpu_use_fusion_emitters"
+
+# XLA ends the process at a flag that it does not know; these versions know it.
+_IS_KNOWN = jaxlib_version in xla_flags.AFFECTED
+
+AS_USERS: dict[str, Any] = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+"""JAX's usual values, as `compiler_options` of jax.jit."""
+if _IS_KNOWN:
+    AS_USERS[_EMITTERS] = True
+
+
+def quickly() -> None:
+    """Compiles quickly from now on, in this process and with XLA_FLAGS in those that it starts; before JAX is used."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    names_file = flags and not flags.startswith("-")
+    if _IS_KNOWN and _EMITTERS not in flags and not names_file:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_EMITTERS}=false".lstrip()
+
+
+def as_users_do(patch: pytest.MonkeyPatch) -> None:
+    """Compiles every program as users do, until the patch is undone."""
+    options = compiler.get_compile_options
+
+    def of_users(*args: Any, env_options_overrides: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        return options(*args, env_options_overrides=AS_USERS | (env_options_overrides or {}), **kwargs)
+
+    patch.setattr(compiler, "get_compile_options", of_users)
