@@ -37,7 +37,8 @@ class ExperimentsArguments(Section):
     data_dir: str = Field("", description="Folder of a corpus, or with a folder for each, that has to be given.")
     encoder: str = Field("bilstm", description="bilstm (the paper's), cnn, minilm, or a transformer's folder.")
     config: str = Field("", description="Settings file for all runs, such as fewer epochs.")
-    output: str = Field("runs/experiments", description="Folder of the pages and of the runs.")
+    output: str = Field("runs/experiments", description="Folder of the runs.")
+    pages: str = Field("", description="Folder of the pages, by default that of the runs.")
     save_every: float = Field(60.0, ge=0, description="Seconds between checkpoints within a stage.")
     report: bool = Field(False, description="Only write the pages again, from the runs that are done.")
 
@@ -89,11 +90,12 @@ def experiments(arguments: ExperimentsArguments) -> None:
     if not arguments.report:
         needed = [run for of in plans.values() for run in execute.runs_of(of, shared, corpora(of), arguments.seeds)]
         failed = execute.execute(needed)
+    pages = Path(arguments.pages or arguments.output)
     for name, of in plans.items():
-        report.write_page(name, of, shared, corpora(of), arguments.seeds, failed)
+        report.write_page(pages / name, of, shared, corpora(of), arguments.seeds, failed)
     titles = {name: plan.read(name).title for name in known}
-    report.write_index(shared.output, titles | {name: of.title for name, of in plans.items()})
-    note(f"All experiments: {shared.output / 'index.html'}")
+    report.write_index(pages, titles | {name: of.title for name, of in plans.items()})
+    note(f"All experiments: {pages / 'index.html'}")
     if failed:
         errors = "; ".join(f"{title}: {error}" for title, error in failed.items())
         raise UserError(f"{plural(len(failed), 'run')} failed, the others are on the pages: {errors}")

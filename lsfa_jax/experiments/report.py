@@ -51,14 +51,13 @@ class Results:
 
 
 def write_page(
-    name: str, plan: Plan, base: Base, corpora: Sequence[str], seeds: int, failed: Mapping[str, str]
-) -> Path:
-    """Writes the page of an experiment with its tables and plots; returns its folder.
+    folder: Path, plan: Plan, base: Base, corpora: Sequence[str], seeds: int, failed: Mapping[str, str]
+) -> None:
+    """Writes the page of an experiment with its tables and plots into a folder, beside those of other experiments.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    folder = base.output / name
     blocks: list[Block] = [Text(plan.about)] if plan.about else []
     decided: list[Decided] = []
     for corpus in corpora:
@@ -80,29 +79,29 @@ def write_page(
     atomic.write_text(folder / _CLAIMS, json.dumps([asdict(claim) for claim in decided], indent=2) + "\n")
     write(folder, plan.title, [*blocks, Link("All experiments", "../index")])
     note(f"{plan.title}: {folder / 'index.html'}")
-    return folder
 
 
-def write_index(output: Path, titles: Mapping[str, str]) -> None:
+def write_index(pages: Path, titles: Mapping[str, str]) -> None:
     """Writes the first page: every claim of the experiments in the folder, and the links to their pages.
 
     Args:
-        output: the folder with the pages.
+        pages: the folder with the pages, each in one that has its experiment's name.
         titles: of the experiments by name, those that have no page too.
     """
     blocks: list[Block] = [
         Text(
             "Each claim says that one variant is above another in a metric of the test documents. Differences are in "
             "percentage points, with the 95 % interval of a paired bootstrap over documents and seeds. A claim holds "
-            "where the whole interval is above 0, does not hold where none of it is, and is undecided otherwise."
+            "where the whole interval is above 0, does not hold where none of it is, and is undecided otherwise. The "
+            "intervals are on the page of each experiment."
         )
     ]
     for name, title in titles.items():
-        file = output / name / _CLAIMS
+        file = pages / name / _CLAIMS
         if file.is_file():
             decided = [Decided(**claim) for claim in json.loads(file.read_text(encoding="utf-8"))]
-            blocks += [Heading(title), *([_claims_grid(decided)] if decided else []), Link(title, f"{name}/index")]
-    write(output, "Experiments", blocks)
+            blocks += [Heading(title), *([_verdicts_grid(decided)] if decided else []), Link(title, f"{name}/index")]
+    write(pages, "Experiments", blocks)
 
 
 def decide(results: Results) -> list[Decided]:
@@ -144,6 +143,17 @@ def _about_runs(plan: Plan, base: Base, corpus: str, seeds: int) -> list[Block]:
                 )
             ]
     return []
+
+
+def _verdicts_grid(decided: Sequence[Decided]) -> Grid:
+    """Returns a row for each claim and corpus: in which metrics it holds, by how much, and in which it does not."""
+    verdicts = ("holds", "undecided", "does not hold")
+    rows: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for claim in decided:
+        cells = rows.setdefault((claim.text, claim.corpus), {verdict: [] for verdict in verdicts})
+        cells[claim.verdict].append(f"{claim.metric} {claim.difference:+.2f}")
+    header = ["claim", "corpus", *verdicts]
+    return Grid(header, [[*key, *map(", ".join, cells.values())] for key, cells in rows.items()])
 
 
 def _claims_grid(decided: Sequence[Decided]) -> Grid:

@@ -135,7 +135,14 @@ def test_each_plan_has_a_page_with_its_table_its_plot_and_its_claims(all_plans, 
     for claim in claims:
         assert claim["low"] <= claim["high"]
         assert claim["text"] in markdown
-    assert read.title in (all_plans[2] / "index.md").read_text()
+    index = (all_plans[2] / "index.md").read_text()
+    section = index.split(f"## {read.title}\n")[1].split("\n## ")[0]
+    # A row for each claim has every metric in the column of its verdict.
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
+    columns = {"holds": 2, "undecided": 3, "does not hold": 4}
+    for claim in claims:
+        (cells,) = (row for row in rows if row[0] == claim["text"])
+        assert f"{claim['metric']} {claim['difference']:+.2f}" in cells[columns[claim["verdict"]]].split(", ")
 
 
 def test_variants_with_equal_settings_share_a_run(tmp_path):
