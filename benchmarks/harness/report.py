@@ -1,7 +1,6 @@
 """Rows of the table, their JSON and their plot."""
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from benchmarks.cases import Comparison
 from benchmarks.harness.runner import Measured
-from lsfa_jax.util import console
+from lsfa_jax.util import console, cores
 from lsfa_jax.util.atomic import TextFiles
 
 Row = dict[str, Any]
@@ -114,8 +113,12 @@ def _machine() -> dict[str, str | int | None]:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         model = next((x.split(":")[1].strip() for x in cpuinfo.read_text().splitlines() if "model name" in x), model)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": model, "cores": cores, "system": platform.platform(), "python": platform.python_version()}
+    return {
+        "processor": model,
+        "cores": cores.available(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
 
 
 def document(rows: list[Row], rounds: int, seed: int) -> dict[str, Any]:

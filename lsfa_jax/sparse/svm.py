@@ -1,6 +1,5 @@
 """One-versus-rest linear support vector machines, one for each label: scikit-learn's LinearSVC (LIBLINEAR), C = 1."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.util import cores
 from lsfa_jax.util.console import progress
 
 
@@ -61,7 +61,7 @@ def decisions(
         int32[block], labels that training documents have, ascending; float32[N, block], the decisions, positive where a
         label is predicted. A label that all training documents have is always predicted, with the decision 1.
     """
-    for machines in _blocks(train, labels, num_labels, block, os.cpu_count()):
+    for machines in _blocks(train, labels, num_labels, block, cores.available()):
         yield machines.label_ids, machines.decisions(test)
 
 

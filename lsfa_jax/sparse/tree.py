@@ -17,6 +17,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.util import cores
 from lsfa_jax.util.console import UserError, progress
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Tree:
             return scores
 
         # The library works without the GIL.
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(cores.available()) as threads:
             for scores in threads.map(rank, range(features.shape[0])):
                 yield (
                     np.array([label for label, _ in scores], np.int32),

@@ -6,7 +6,6 @@ On a few thousand English documents a pretrained transformer is far ahead of the
 
 import json
 import math
-import os
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from lsfa_jax.data import named
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.pieces import folder_of, read_tokenizer
 from lsfa_jax.data.vocabulary import NUM_SPECIAL
+from lsfa_jax.util import cores
 from lsfa_jax.util.console import UserError, note
 
 PRETRAINED = "minilm"
@@ -70,7 +70,7 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     on_cpu = jax.default_backend() == "cpu"
     pieces = float(np.maximum(_PIECES_PER_WORD * corpus.train.lengths, _LEAST_PIECES).sum())
     seconds = _SHARE * (time_limit - _START) if math.isfinite(time_limit) else _SECONDS
-    plan = affordable_plan(pieces, os.cpu_count() or 1, seconds) if on_cpu else _PLANS[0]
+    plan = affordable_plan(pieces, cores.available(), seconds) if on_cpu else _PLANS[0]
     if not plan:
         return {}, f"fine-tuning on {documents:,} documents would take too long; --encoder {PRETRAINED} does it"
     if reason := _unread(corpus):
@@ -103,9 +103,9 @@ def _unread(corpus: Corpus) -> str:
     return "" if known >= _LEAST_KNOWN else f"{PRETRAINED} reads English, and knows {100 * known:.0f} % of these words"
 
 
-def affordable_plan(pieces: float, cores: int, seconds: float) -> tuple[int, int] | None:
+def affordable_plan(pieces: float, num_cores: int, seconds: float) -> tuple[int, int] | None:
     """Returns how many layers to fine-tune, in how many epochs, on so many pieces; None where none fit in the time."""
-    whole = pieces * _SECONDS_PER_PIECE * _CORES / cores
+    whole = pieces * _SECONDS_PER_PIECE * _CORES / num_cores
     return next((plan for plan in _PLANS if whole * share_of_passes(*plan) <= seconds), None)
 
 

@@ -159,7 +159,9 @@ def _prepare(
     corpus = processes.first(lambda: load_corpus(config))
     checks.check_documents(corpus)
     if not folder.config_file.is_file():
-        config = encoder_choice.with_vectors(policy.resolved(config, corpus, chosen), corpus)
+        config = policy.resolved(config, corpus, chosen)
+        vectors = processes.from_first(lambda: encoder_choice.with_vectors(config, corpus).vectors)
+        config = config.model_copy(update={"vectors": vectors})
     encoder = processes.first(lambda: initial_encoder(config, corpus))
     partition.split({"encoder": encoder.params}, config.encoder)  # raises where there are fewer layers
     digests = content.digests(corpus, encoder)

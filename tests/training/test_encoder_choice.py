@@ -29,7 +29,7 @@ class Documents:
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     """Two cores, and a pretrained encoder that is there."""
-    monkeypatch.setattr(encoder_choice.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(encoder_choice.cores, "available", lambda: 2)
     monkeypatch.setattr(encoder_choice, "folder_of", lambda name: name)
     monkeypatch.setattr(encoder_choice, "read_tokenizer", lambda folder: VOCABULARY)
 
@@ -96,7 +96,7 @@ def test_chosen_word_vectors_stay(capsys):
 
 
 def test_more_cores_do_more(monkeypatch):
-    monkeypatch.setattr(encoder_choice.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(encoder_choice.cores, "available", lambda: 16)
     assert chosen(20_000)["encoder.train"] == "all"
 
 
