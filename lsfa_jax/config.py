@@ -291,10 +291,11 @@ class Transfer(Section):
 class Adjust(Section):
     """Stage 3: classifiers adjusted on L_BCE + L_Augmented, Eq. 18-19, or by a rival."""
 
-    method: Literal["augment", "tau_norm", "logit_adjustment", "crt"] = Field(
+    method: Literal["augment", "tau_norm", "httn", "logit_adjustment", "crt"] = Field(
         "augment",
         description="augment: with generated features; tau_norm: weights divided by a power of their norm, chosen on "
-        "validation (Kang et al. 2020); logit_adjustment: a loss shifted by the labels' frequency (Menon et al. 2021); "
+        "validation (Kang et al. 2020); httn: tail weights by a linear map from prototypes, learned from head labels "
+        "(Xiao et al. 2021); logit_adjustment: a loss shifted by the labels' frequency (Menon et al. 2021); "
         "crt: trained on documents drawn so that labels are balanced (Kang et al. 2020).",
     )
     tau: float = Field(1.0, ge=0, description="logit_adjustment: weight of the labels' log odds in the loss.")

@@ -21,10 +21,11 @@ from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.evaluation.groups import Scores
 from lsfa_jax.evaluation.scorer import score_split
-from lsfa_jax.model import logit_adjustment, prototypes
+from lsfa_jax.model import httn, logit_adjustment, prototypes
 from lsfa_jax.model.encoders import LayeredEncoder
 from lsfa_jax.model.generators import Generator
 from lsfa_jax.model.lsfa import init_params, make_model, without_padding
+from lsfa_jax.model.tau_norm import tau_normalised
 from lsfa_jax.sparse.linear import TITLES
 from lsfa_jax.training import (
     candidates,
@@ -54,12 +55,12 @@ from lsfa_jax.training.results import OnRanked, Results
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.stages import transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
+from lsfa_jax.training.stages.closed_form import EXPONENTS, RIDGES, ClosedForm, Formula
 from lsfa_jax.training.stages.representation import Representation
-from lsfa_jax.training.stages.tau_norm import TauNormalisation
 from lsfa_jax.training.stages.transfer import Transfer
 from lsfa_jax.training.state import TrainState, best_params, with_best_on_host
 from lsfa_jax.training.token_states import TokenStates
-from lsfa_jax.types import Array, PyTree
+from lsfa_jax.types import Array, HostArray, PyTree
 from lsfa_jax.util import compilation_cache, console, interrupts, processes, sharding
 from lsfa_jax.util.console import UserError, note, plural, warn
 from lsfa_jax.util.random_streams import Stream
@@ -522,6 +523,10 @@ class Run:
     def _adjustment(self, params: Params, learned: TrainState) -> PyTree:
         """Runs stage 3 and returns the classifiers that did best on validation."""
         config = self.config
+        if config.classifier.weights == "shared" and config.adjust.method in ("tau_norm", "httn", "logit_adjustment"):
+            raise UserError(
+                f"--adjust.method {config.adjust.method}: needs a classifier for each label, not a shared one"
+            )
         sums: prototypes.FeatureSums = learned.extra["sums"]
         frozen = FrozenParams(
             params={name: value for name, value in params.items() if name != "classifier"},
@@ -533,15 +538,16 @@ class Run:
         # A label without training documents has no prototype, so no features are generated for it.
         counts = sharding.to_host(sums.counts)[: len(self.is_head)]
         in_tail = ~self.is_head & (counts > 0) & self.is_head.any()
+        closed_form = self._closed_form(frozen, in_tail)
         with self._checkpoints(Adjustment.name) as checkpoints:
             train, validation = self.train, self.validation
             if not checkpoints.is_complete():
-                if config.adjust.method != "tau_norm":
+                if not closed_form:
                     train = self._encoded(params, "train", train)
                 validation = self._encoded(params, "validation", validation)
-            stage: TauNormalisation | Adjustment
-            if config.adjust.method == "tau_norm":
-                stage = TauNormalisation(config, params, self._validator(validation))
+            stage: ClosedForm | Adjustment
+            if closed_form:
+                stage = ClosedForm(config, params, *closed_form, self._validator(validation))
             else:
                 stage = Adjustment(
                     self.model,
@@ -563,15 +569,28 @@ class Run:
             state = self._run_stage(stage, init, checkpoints)
         return best_params(state)
 
+    def _closed_form(self, frozen: FrozenParams, in_tail: HostArray) -> tuple[Formula, Sequence[float]] | None:
+        """Returns the formula of the classifiers and the values of its constant; None where they are trained."""
+        if self.config.adjust.method == "tau_norm":
+            return tau_normalised, EXPONENTS
+        if self.config.adjust.method == "httn":
+            is_head, is_tail = self._of_labels(self.is_head), self._of_labels(in_tail)
+            return lambda classifier, ridge: httn.transferred(
+                classifier, frozen.prototypes, is_head, is_tail, ridge
+            ), RIDGES
+        return None
+
+    def _of_labels(self, values: HostArray) -> Array:
+        """Puts an array with a value for each label on the devices, padded with zeros."""
+        return self._placed(sharding.pad_rows(jnp.asarray(values), self.model.num_rows))
+
     def _logit_offsets(self) -> Array | None:
         """Returns what logit adjustment adds to the logits of the labels in the loss, float32[L]; None without it."""
         if self.config.adjust.method != "logit_adjustment":
             return None
-        if self.config.classifier.weights == "shared":
-            raise UserError("--adjust.method logit_adjustment: needs a classifier for each label, not a shared one")
         counts, documents = self.corpus.label_counts, len(self.train.split)
         offsets = logit_adjustment.offsets(counts, documents, self.config.adjust.tau)
-        return self._placed(sharding.pad_rows(jnp.asarray(offsets), self.model.num_rows))
+        return self._of_labels(offsets)
 
     def _linear(self) -> LinearSide | None:
         """Trains the linear models and measures them."""

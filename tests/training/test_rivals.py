@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsfa_jax.training.stages.tau_norm import EXPONENTS
+from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.training.stages.closed_form import EXPONENTS, RIDGES
 from tests import training_corpus
 from tests.training import runs
 
@@ -56,3 +57,18 @@ def test_the_exponent_of_tau_normalisation_is_chosen_on_validation(first_stage, 
     norms = np.linalg.norm(before, axis=1, keepdims=True)
     tau = EXPONENTS[int(np.argmax(scores))]
     np.testing.assert_allclose(chosen, before * (np.exp(np.log(norms).mean()) / norms) ** tau, rtol=1e-4)
+
+
+@slow
+def test_httn_changes_the_classifiers_of_tail_labels_alone(first_stage, tmp_path):
+    folder = shutil.copytree(first_stage, tmp_path / "run")
+    content = runs.train(folder, stages=LATER, transfer={"method": "none"}, adjust={"method": "httn"})
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    scores = [line["validation"]["N@5"] for line in lines if line["stage"] == "adjustment"]
+    assert len(scores) == len(RIDGES)
+    assert content["stages"]["adjusted"]["validation"]["N@5"] == max(scores)
+    before = runs.last_state(folder, "representation")["best"]["classifier"]["weights"]
+    chosen = runs.last_state(folder, "adjustment")["best"]["weights"]
+    is_changed = np.any(np.asarray(before) != np.asarray(chosen), axis=1)
+    counts, config = training_corpus.build().label_counts, RunFolder(folder).read_config()
+    np.testing.assert_array_equal(is_changed[: len(counts)], counts < config.pvae.head_threshold)
