@@ -8,14 +8,14 @@ import functools
 from typing import ClassVar, NamedTuple
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
 from lsfa_jax.model.attention import product, token_mask
 from lsfa_jax.model.encoders import cudnn_lstm
-from lsfa_jax.model.encoders.interface import EncoderShape, declared, with_embedding
+from lsfa_jax.model.encoders.interface import EncoderShape
+from lsfa_jax.model.encoders.words import WordEncoder, shared_settings
 from lsfa_jax.types import Array, DTypeLike, Params, PyTree
 
 # Numerator and denominator of tanh(z) / z in powers of z^2, Eigen's minimax fit for float32; beyond the bound it is 1.
@@ -242,43 +242,25 @@ def by_loop(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.flo
     return _bidirectional(dtype, directions, x.swapaxes(0, 1), mask.T).swapaxes(0, 1) * mask[..., None]
 
 
-class BiLstm(nn.Module):
-    """Eq. 1 with its parameters: token embeddings, BiLSTM, and dropout after each of them.
+class BiLstm(WordEncoder, kw_only=True):
+    """Eq. 1 with its parameters.
 
     Attributes:
-        vocabulary_size: rows of the embedding table.
-        embedding_size: E.
         hidden_size: H.
-        embedding_dropout: rate of the dropout on the embeddings.
-        state_dropout: rate of the dropout on the states.
-        trainable_embedding: whether the embedding table has a gradient.
-        append_embedding: whether the state of a token ends with its embedding.
-        dtype: of the matrix products, float32 or bfloat16.
     """
 
-    vocabulary_size: int
-    embedding_size: int
     hidden_size: int
-    embedding_dropout: float = 0.0
-    state_dropout: float = 0.0
-    trainable_embedding: bool = True
-    append_embedding: bool = False
-    dtype: DTypeLike = jnp.float32
 
     stored_dtype: ClassVar[DTypeLike] = jnp.float16
     """Precision in which states may be stored: they lie within (-1, 1), where float16 has 11 significant bits."""
 
     @property
-    def state_size(self) -> int:
-        """2H, or with the embedding behind it 2H + E."""
-        return 2 * self.hidden_size + (self.embedding_size if self.append_embedding else 0)
+    def encoded_size(self) -> int:
+        return 2 * self.hidden_size
 
     def setup(self) -> None:
-        embedding_shape = (self.vocabulary_size, self.embedding_size)
-        self.embedding = self.param("embedding", nn.initializers.normal(0.1), embedding_shape)
+        super().setup()
         self.directions = {name: self.param(name, self._init_direction) for name in ("forward", "backward")}
-        self.drop_embedding = nn.Dropout(self.embedding_dropout)
-        self.drop_states = nn.Dropout(self.state_dropout)
 
     def _init_direction(self, key: Array) -> dict[str, Array]:
         hidden = self.hidden_size
@@ -291,28 +273,10 @@ class BiLstm(nn.Module):
         }
         return weights | {"h0": jnp.zeros(hidden), "c0": jnp.zeros(hidden)}
 
-    def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
-        """Computes the token states float32[B, T, 2H] or [B, T, 2H + E] of token ids int32[B, T], lengths int32[B].
-
-        With `train`, dropout is on and needs a key named `dropout`.
-        """
-        if self.is_initializing():
-            return declared(token_ids, self.state_size)
-        table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
-        x = self.drop_embedding(table[token_ids], deterministic=not train)
-        states = self.drop_states(bilstm(self.directions, x, lengths, self.dtype), deterministic=not train)
-        return with_embedding(states, x, lengths) if self.append_embedding else states
+    def encode(self, x: Array, lengths: Array) -> Array:
+        return bilstm(self.directions, x, lengths, self.dtype)
 
 
 def from_settings(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> BiLstm:
     """Returns the BiLSTM that the settings describe."""
-    return BiLstm(
-        vocabulary_size=shape.vocabulary_size,
-        embedding_size=shape.embedding_size,
-        hidden_size=settings.hidden_size,
-        embedding_dropout=settings.embedding_dropout,
-        state_dropout=settings.encoder_dropout,
-        trainable_embedding=settings.embedding_trainable != "no",
-        append_embedding=settings.append_embedding,
-        dtype=dtype,
-    )
+    return BiLstm(hidden_size=settings.hidden_size, **shared_settings(settings, shape, dtype))

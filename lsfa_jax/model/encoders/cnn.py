@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import chex
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from lsfa_jax import config
 from lsfa_jax.model.attention import product, token_mask
-from lsfa_jax.model.encoders.interface import EncoderShape, declared, with_embedding
+from lsfa_jax.model.encoders.interface import EncoderShape
+from lsfa_jax.model.encoders.words import WordEncoder, shared_settings
 from lsfa_jax.types import Array, DTypeLike, Params
 
 
@@ -88,78 +88,45 @@ def cnn(params: Params, x: Array, lengths: Array, dtype: DTypeLike = jnp.float32
     return states
 
 
-class Cnn(nn.Module):
-    """Eq. 1 with its parameters: token embeddings, convolution, and dropout after each of them.
+class Cnn(WordEncoder, kw_only=True):
+    """Eq. 1 by convolution, with its parameters.
 
     Attributes:
-        vocabulary_size: rows of the embedding table.
-        embedding_size: E.
         num_filters: 2H.
         kernel_width: K, words under a filter.
         residual_blocks: number of residual blocks behind the convolution.
-        embedding_dropout: rate of the dropout on the embeddings.
-        state_dropout: rate of the dropout on the states.
-        trainable_embedding: whether the embedding table has a gradient.
-        append_embedding: whether the state of a token ends with its embedding.
-        dtype: of the matrix products, float32 or bfloat16.
     """
 
-    vocabulary_size: int
-    embedding_size: int
     num_filters: int
     kernel_width: int
     residual_blocks: int = 0
-    embedding_dropout: float = 0.0
-    state_dropout: float = 0.0
-    trainable_embedding: bool = True
-    append_embedding: bool = False
-    dtype: DTypeLike = jnp.float32
 
     stored_dtype: ClassVar[DTypeLike] = jnp.float16
     """Precision in which states may be stored: they lie within (-1, 1), where float16 has 11 significant bits."""
 
     @property
-    def state_size(self) -> int:
-        """2H, or with the embedding behind it 2H + E."""
-        return self.num_filters + (self.embedding_size if self.append_embedding else 0)
+    def encoded_size(self) -> int:
+        return self.num_filters
 
     def setup(self) -> None:
-        embedding_shape = (self.vocabulary_size, self.embedding_size)
-        self.embedding = self.param("embedding", nn.initializers.normal(0.1), embedding_shape)
+        super().setup()
         blocks = [f"block_{i}_{part}" for i in range(self.residual_blocks) for part in ("inner", "outer")]
         sizes = {"convolution": self.embedding_size} | dict.fromkeys(blocks, self.num_filters)
         self.layers = {name: self.param(name, self._init_layer, size) for name, size in sizes.items()}
-        self.drop_embedding = nn.Dropout(self.embedding_dropout)
-        self.drop_states = nn.Dropout(self.state_dropout)
 
     def _init_layer(self, key: Array, input_size: int) -> dict[str, Array]:
         shape = (self.kernel_width, input_size, self.num_filters)
         return {"kernel": nn.initializers.xavier_uniform()(key, shape), "bias": jnp.zeros(self.num_filters)}
 
-    def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
-        """Computes the token states float32[B, T, 2H] or [B, T, 2H + E] of token ids int32[B, T], lengths int32[B].
-
-        With `train`, dropout is on and needs a key named `dropout`.
-        """
-        if self.is_initializing():
-            return declared(token_ids, self.state_size)
-        table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
-        x = self.drop_embedding(table[token_ids], deterministic=not train)
-        states = self.drop_states(cnn(self.layers, x, lengths, self.dtype), deterministic=not train)
-        return with_embedding(states, x, lengths) if self.append_embedding else states
+    def encode(self, x: Array, lengths: Array) -> Array:
+        return cnn(self.layers, x, lengths, self.dtype)
 
 
 def from_settings(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> Cnn:
     """Returns the convolution that the settings describe."""
     return Cnn(
-        vocabulary_size=shape.vocabulary_size,
-        embedding_size=shape.embedding_size,
         num_filters=2 * settings.hidden_size,
         kernel_width=settings.kernel_width,
         residual_blocks=settings.residual_blocks,
-        embedding_dropout=settings.embedding_dropout,
-        state_dropout=settings.encoder_dropout,
-        trainable_embedding=settings.embedding_trainable != "no",
-        append_embedding=settings.append_embedding,
-        dtype=dtype,
+        **shared_settings(settings, shape, dtype),
     )

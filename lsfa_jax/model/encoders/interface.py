@@ -4,7 +4,6 @@ from typing import Literal, NamedTuple, Protocol
 
 import jax.numpy as jnp
 
-from lsfa_jax.model.attention import token_mask
 from lsfa_jax.types import Array, DTypeLike, HostArray
 
 
@@ -95,18 +94,3 @@ def declared(token_ids: Array, state_size: int) -> Array:
     may still fork.
     """
     return jnp.zeros((*token_ids.shape, state_size))
-
-
-def with_embedding(states: Array, embeddings: Array, lengths: Array) -> Array:
-    """Appends each token's embedding to its state, so that a label can attend to a word itself and not only in context.
-
-    Args:
-        states: float32[B, T, 2H], zero beyond each document's length.
-        embeddings: float32[B, T, E].
-        lengths: int32[B], tokens of each document.
-
-    Returns:
-        float32[B, T, 2H + E], zero beyond each document's length.
-    """
-    mask = token_mask(lengths, embeddings.shape[1])
-    return jnp.concatenate([states, embeddings * mask[..., None]], axis=-1)

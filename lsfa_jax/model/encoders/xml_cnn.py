@@ -18,6 +18,7 @@ from lsfa_jax import config
 from lsfa_jax.model.attention import token_mask
 from lsfa_jax.model.encoders.cnn import convolve
 from lsfa_jax.model.encoders.interface import EncoderShape
+from lsfa_jax.model.encoders.words import WordEncoder, shared_settings
 from lsfa_jax.types import Array, DTypeLike, HostArray, Params
 
 WIDTHS = (2, 4, 8)
@@ -52,33 +53,21 @@ def xml_cnn(params: Params, x: Array, lengths: Array, num_parts: int, dtype: DTy
     return jnp.concatenate(parts, axis=-1)[:, None]
 
 
-class XmlCnn(nn.Module):
-    """XML-CNN up to its bottleneck layer: token embeddings, filters, pooling, with dropout before and after.
+class XmlCnn(WordEncoder, kw_only=True):
+    """XML-CNN up to its bottleneck layer: filters and pooling, with their parameters.
 
     Attributes:
-        vocabulary_size: rows of the embedding table.
-        embedding_size: E.
         num_filters: F.
         num_parts: p.
-        embedding_dropout: rate of the dropout on the embeddings.
-        state_dropout: rate of the dropout on the pooled vector.
-        trainable_embedding: whether the embedding table has a gradient.
-        dtype: of the matrix products, float32 or bfloat16.
     """
 
-    vocabulary_size: int
-    embedding_size: int
     num_filters: int
     num_parts: int = 8
-    embedding_dropout: float = 0.0
-    state_dropout: float = 0.0
-    trainable_embedding: bool = True
-    dtype: DTypeLike = jnp.float32
 
     stored_dtype: ClassVar[DTypeLike] = jnp.float32
 
     @property
-    def state_size(self) -> int:
+    def encoded_size(self) -> int:
         """Size of the pooled vector."""
         return self.num_parts * len(WIDTHS) * self.num_filters
 
@@ -87,37 +76,19 @@ class XmlCnn(nn.Module):
         return (lengths > 0).astype(lengths.dtype)
 
     def setup(self) -> None:
-        embedding_shape = (self.vocabulary_size, self.embedding_size)
-        self.embedding = self.param("embedding", nn.initializers.normal(0.1), embedding_shape)
+        super().setup()
         self.layers = {f"width_{width}": self.param(f"width_{width}", self._init_layer, width) for width in WIDTHS}
-        self.drop_embedding = nn.Dropout(self.embedding_dropout)
-        self.drop_states = nn.Dropout(self.state_dropout)
 
     def _init_layer(self, key: Array, width: int) -> dict[str, Array]:
         shape = (width, self.embedding_size, self.num_filters)
         return {"kernel": nn.initializers.xavier_uniform()(key, shape), "bias": jnp.zeros(self.num_filters)}
 
-    def __call__(self, token_ids: Array, lengths: Array, train: bool = False) -> Array:
-        """Computes the pooled vector float32[B, 1, state_size] of token ids int32[B, T] and lengths int32[B].
-
-        With `train`, dropout is on and needs a key named `dropout`.
-        """
-        if self.is_initializing():
-            return jnp.zeros((len(token_ids), 1, self.state_size))
-        table = self.embedding if self.trainable_embedding else jax.lax.stop_gradient(self.embedding)
-        x = self.drop_embedding(table[token_ids], deterministic=not train)
-        pooled = xml_cnn(self.layers, x, lengths, self.num_parts, self.dtype)
-        return self.drop_states(pooled, deterministic=not train)
+    def encode(self, x: Array, lengths: Array) -> Array:
+        """Computes the pooled vector float32[B, 1, encoded_size]."""
+        return xml_cnn(self.layers, x, lengths, self.num_parts, self.dtype)
 
 
 def from_settings(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> XmlCnn:
     """Returns the encoder that the settings describe."""
-    return XmlCnn(
-        vocabulary_size=shape.vocabulary_size,
-        embedding_size=shape.embedding_size,
-        num_filters=settings.hidden_size,
-        embedding_dropout=settings.embedding_dropout,
-        state_dropout=settings.encoder_dropout,
-        trainable_embedding=settings.embedding_trainable != "no",
-        dtype=dtype,
-    )
+    shared = shared_settings(settings, shape, dtype) | {"append_embedding": False}  # there is no state of a word
+    return XmlCnn(num_filters=settings.hidden_size, **shared)

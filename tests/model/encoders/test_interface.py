@@ -7,10 +7,15 @@ from lsfa_jax.model.encoders.bilstm import BiLstm
 from lsfa_jax.model.encoders.cnn import Cnn
 
 WORDS, E, H = 7, 3, 2
+WORDS_OF = {"vocabulary_size": WORDS, "embedding_size": E}
 TOKENS, LENGTHS = np.array([[2, 5, 6, 0], [3, 3, 0, 0], [0, 0, 0, 0]], np.int32), np.array([3, 2, 0], np.int32)
 
 
-@pytest.mark.parametrize("encoder", [BiLstm(WORDS, E, H), Cnn(WORDS, E, 2 * H, 3)], ids=["bilstm", "cnn"])
+@pytest.mark.parametrize(
+    "encoder",
+    [BiLstm(hidden_size=H, **WORDS_OF), Cnn(num_filters=2 * H, kernel_width=3, **WORDS_OF)],
+    ids=["bilstm", "cnn"],
+)
 def test_a_state_may_end_with_the_embedding_of_its_token(encoder):
     appended = encoder.clone(append_embedding=True)
     params = encoder.init(jax.random.key(0), TOKENS, LENGTHS)
