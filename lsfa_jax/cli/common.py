@@ -1,5 +1,6 @@
 """What the commands share: options from a typed class, errors and exit codes, the options for reading files."""
 
+import importlib.util
 import inspect
 import io
 import logging
@@ -69,6 +70,22 @@ class ReadingOptions(Section):
 
 Reading = Annotated[ReadingOptions, tyro.conf.OmitArgPrefixes]
 """The type of a field, `reading: Reading = ReadingOptions()`, whose options are named without it: --text-field."""
+
+
+def check_packages(what: str, extra: str, packages: Mapping[str, str]) -> None:
+    """Raises UserError where the packages of an extra are not installed.
+
+    Args:
+        what: needs them, for the message.
+        extra: their name in pyproject.toml.
+        packages: module -> package.
+    """
+    missing = [package for module, package in packages.items() if not importlib.util.find_spec(module)]
+    if missing:
+        raise UserError(
+            f"{what} needs the packages of the extra {extra}, of which {', '.join(missing)} cannot be imported. "
+            f"Install them: {sys.executable} -m pip install {' '.join(packages.values())}"
+        )
 
 
 HELP = ("-h", "--help", "--help-all")

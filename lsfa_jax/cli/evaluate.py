@@ -30,7 +30,7 @@ from lsfa_jax.evaluation.prediction_files import Irregularities, Predicted
 from lsfa_jax.evaluation.ranking import Propensity
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
 from lsfa_jax.sparse.linear import TITLES, Kind
-from lsfa_jax.util import console
+from lsfa_jax.util import atomic, console
 from lsfa_jax.util.console import UserError, note, plural
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class EvaluateArguments(Section):
       bin/evaluate --run runs/first                          the test documents of the run's corpus
       bin/evaluate --run runs/first test.csv --output metrics.json --per-label labels.tsv
       bin/evaluate --run runs/first --baseline tree          beside a linear label tree on TF-IDF
+      bin/evaluate --run runs/first --plots runs/first/plots PSP and F1 by label frequency, and the run's page
       bin/evaluate test.jsonl --predictions predictions.jsonl --train train.jsonl
 
     Predictions: JSON Lines {"id", "labels", "probabilities"} as bin/predict writes them, or TSV or CSV with the columns
@@ -85,6 +86,11 @@ class EvaluateArguments(Section):
     per_label: str = Field(
         "", description="File for counts, precision, recall and F1 of each label and system, as TSV."
     )
+    plots: str = Field(
+        "",
+        description="Folder for PSP@5 and F1 of each system by label frequency (by-frequency.svg, .png and .csv), and "
+        "of a run for its page, report.html, which bin/train writes into the run folder.",
+    )
     batch_size: int = Field(0, ge=0, description="Documents computed at a time. 0: the run's report.batch_size.")
     all_labels: bool = Field(
         False, description="Score all labels, also with a model of many labels that scores those its tree proposes."
@@ -93,7 +99,7 @@ class EvaluateArguments(Section):
 
 
 IN_HELP = (
-    *("file", "run", "predictions", "baseline", "train", "threshold", "output", "per_label"),
+    *("file", "run", "predictions", "baseline", "train", "threshold", "output", "per_label", "plots"),
     *("text_field", "labels_field", "label_separator"),
 )
 
@@ -145,6 +151,7 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
         name: group_metrics(scores, problem.truth, problem.groups, problem.training, arguments.k, propensity)
         for name, scores in systems.items()
     }
+    metrics |= _stages_of_run(arguments, model, problem, propensity)
     report = _report(problem, propensity, metrics)
     # Written first: a closed pipe would end the program while it prints.
     if arguments.output:
@@ -154,6 +161,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
         tables.write_per_label(
             Path(arguments.per_label), list(problem.label_ids), problem.training, problem.truth, confusions
         )
+    if arguments.plots:
+        _write_plots(arguments, metrics)
     tables.print_tables(metrics, len(documents), arguments.k, propensity)
     return report
 
@@ -169,6 +178,13 @@ def _check(arguments: EvaluateArguments) -> None:
     if list(arguments.bins) != sorted(set(arguments.bins)):
         raise UserError(f"--bins {' '.join(map(str, arguments.bins))}: expected increasing counts")
     common.check_outputs(_outputs(arguments), arguments.run, [arguments.file, arguments.predictions, arguments.train])
+    if arguments.plots:
+        if not (arguments.run or arguments.train):
+            raise UserError("--plots: labels are sorted by their training documents: give --run DIR or --train FILE")
+        if not arguments.bins:
+            raise UserError("--plots: give the training counts at which bins begin, such as --bins 1 10 100")
+        with atomic.errors(Path(arguments.plots), "choose another --plots"):
+            Path(arguments.plots).mkdir(parents=True, exist_ok=True)
     if arguments.baseline != "none":
         baselines.check(arguments.baseline)
         if not (arguments.run or arguments.train):
@@ -383,6 +399,63 @@ def _systems(
         name = f"baseline {baseline}" if baseline in systems else baseline
         systems[name] = _score_baseline(baseline, problem, model)
     return systems
+
+
+def _stages_of_run(
+    arguments: EvaluateArguments, model: "TrainedModel | None", problem: _Problem, propensity: Propensity
+) -> dict[str, GroupMetrics]:
+    """Returns what bin/train measured of the network after each stage, on the run's test documents.
+
+    The folder holds the weights of the better stage alone.
+    """
+    from lsfa_jax.training.run_folder import RunFolder
+
+    if model is None or arguments.file or arguments.predictions:
+        return {}
+    config, measured = model.config, RunFolder(Path(arguments.run)).read_metrics()
+    usual = Propensity(config.report.propensity_a, config.report.propensity_b)
+    is_same = arguments.head_threshold in ("auto", config.pvae.head_threshold) and propensity == usual
+    if not is_same or measured.get("split", {}).get("test") != len(problem.documents):
+        return {}
+    stages: dict[str, GroupMetrics] = {}
+    for name in ("representation", "adjusted"):
+        if test := measured["stages"].get(name, {}).get("test"):
+            groups = {key: value for key, value in test.items() if isinstance(value, dict)}
+            stages[name] = {"all": {key: value for key, value in test.items() if key not in groups}} | groups
+    if stages:
+        note(
+            f"{' and '.join(stages)}: the network after each stage, from the run's metrics.json, since the folder has "
+            "the better one alone: no F1, no bins; head and tail are by the documents trained on"
+        )
+    return stages
+
+
+def _write_plots(arguments: EvaluateArguments, metrics: dict[str, GroupMetrics]) -> None:
+    """Writes the metrics by label frequency as picture and table, and the page of the run."""
+    from lsfa_jax.experiments import plots
+    from lsfa_jax.training import report
+
+    folder, psp = Path(arguments.plots), f"PSP@{max(arguments.k)}"
+    by_bin = tables.by_frequency(metrics)
+    panels = {}
+    for metric in (psp, "micro_F1"):
+        lines = {name: [one.get(metric, np.nan) for one in bins.values()] for name, bins in by_bin.items()}
+        panels[f"{metric.replace('_', ' ')}, percent"] = {
+            name: np.array([values]) for name, values in lines.items() if not np.isnan(values).all()
+        }
+    bins = list(next(iter(by_bin.values()), ()))
+    plots.lines(
+        folder / "by-frequency",
+        "Labels by their number of training documents",
+        "training documents",
+        {title: lines for title, lines in panels.items() if lines},
+        bins,
+    )
+    tables.write_by_frequency(folder / "by-frequency.csv", by_bin, (psp, "micro_F1", "macro_F1"))
+    note(f"By label frequency: {folder / 'by-frequency.svg'}, .png and .csv")
+    if (Path(arguments.run) / "config.toml").is_file():
+        report.write(Path(arguments.run), folder / report.NAME)
+        note(f"The run's page: {folder / report.NAME}")
 
 
 def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_labels: bool) -> dict[str, Scores]:

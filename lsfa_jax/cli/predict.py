@@ -2,10 +2,12 @@
 
 import csv
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, TextIO
 
@@ -20,7 +22,8 @@ from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError
 
 if TYPE_CHECKING:
-    from lsfa_jax.data.reading.documents import ReadReport
+    from lsfa_jax.data.reading.documents import Document, ReadReport
+    from lsfa_jax.data.reading.options import ReadOptions
     from lsfa_jax.evaluation.prediction_files import Predicted, Write
     from lsfa_jax.serving.predictor import Explanation, Prediction, Predictor
     from lsfa_jax.training.model_folder import TrainedModel
@@ -31,6 +34,8 @@ _MANY_COLUMNS = 2000
 _BYTES_A_CELL = 12
 # Updating the progress bar costs more than a prediction on a fast device.
 _DOCUMENTS_AN_ADVANCE = 64
+# Of a file, to see whether it has labels.
+_ROWS_TRIED = 100
 
 
 class PredictArguments(Section):
@@ -84,7 +89,8 @@ class PredictArguments(Section):
     explain: str = Field(
         "",
         description="Also write a page (HTML) that shows which words each predicted label attended to. Of a fused "
-        "model, the page, tables and JSON Lines also have the words by which the linear model voted for it.",
+        "model, the page, tables and JSON Lines also have the words by which the linear model voted for it. Where the "
+        "file has labels, the page marks those that are true, and those that are missed.",
     )
     explain_documents: int = Field(
         100, gt=0, description="Documents a page of --explain; further ones go to NAME-2.html and so on."
@@ -122,12 +128,13 @@ def predict(arguments: PredictArguments) -> None:
     model = model_folder.read(Path(arguments.run))
     compilation_cache.keep_on_disk()
     report, top = ReadReport(), _selection(arguments, model).top
+    options = _read_options(arguments, model, source)
     with TextFiles() as files, ExitStack() as stack:
         stream = stack.enter_context(_output(arguments, files))
         on_screen = stream.isatty()
         predictor = _predictor(arguments, model, typed, on_screen)
         write = _writer(arguments, stream, on_screen, model.labels)
-        show = stack.enter_context(_pages(arguments, model, files)) if arguments.explain else None
+        show = stack.enter_context(_pages(arguments, model, files, options.labelled)) if arguments.explain else None
         # On a screen the predictions themselves are the progress.
         bar = nullcontext() if on_screen or typed else console.progress("predicting", None, "documents")
         advance = stack.enter_context(bar)
@@ -137,10 +144,10 @@ def predict(arguments: PredictArguments) -> None:
             predictor.read = type(predictor.read)()
             console.note("Type a text and press Enter; Ctrl-D ends.")
         totals = _Totals(time.monotonic())
-        for predicted, result in _predictions(arguments, predictor, source, report):
+        for predicted, result, document in _predictions(arguments, predictor, source, options, report):
             write(predicted)
             if show:
-                show(predicted, result)
+                show(predicted, result, document)
             totals.add(predicted, cut=len(predicted.labels) == top < len(model.labels))
             if advance and totals.documents % _DOCUMENTS_AN_ADVANCE == 0:
                 advance(_DOCUMENTS_AN_ADVANCE)
@@ -207,9 +214,13 @@ def _predictor(arguments: PredictArguments, model: "TrainedModel", typed: bool, 
 
 
 def _predictions(
-    arguments: PredictArguments, predictor: "Predictor", source: "Path | BinaryIO", report: "ReadReport"
-) -> "Iterator[tuple[Predicted, Prediction | Explanation]]":
-    """Yields each document's prediction, and the predictor's result for its text."""
+    arguments: PredictArguments,
+    predictor: "Predictor",
+    source: "Path | BinaryIO",
+    options: "ReadOptions",
+    report: "ReadReport",
+) -> "Iterator[tuple[Predicted, Prediction | Explanation, Document]]":
+    """Yields each document's prediction, the predictor's result for its text, and the document."""
     from lsfa_jax.data.reading.documents import Document, read_documents
     from lsfa_jax.evaluation.prediction_files import Predicted
     from lsfa_jax.serving.predictor import Explanation
@@ -218,13 +229,7 @@ def _predictions(
     waiting: deque[tuple[Document, int]] = deque()
 
     def texts() -> Iterator[str]:
-        for document in read_documents(
-            source,
-            options=arguments.reading.read_options(
-                labelled=False, usual_text_field=predictor.model.config.data.text_field
-            ),
-            report=report,
-        ):
+        for document in read_documents(source, options=options, report=report):
             waiting.append((document, report.read))
             yield document.text
 
@@ -238,7 +243,29 @@ def _predictions(
         probabilities = as_floats(result.probabilities[:kept])
         votes = result.votes if isinstance(result, Explanation) else None
         shown = None if votes is None else votes[:kept]
-        yield Predicted(document.id or number, labels, probabilities, document.text, shown), result
+        yield Predicted(document.id or number, labels, probabilities, document.text, shown), result, document
+
+
+def _read_options(arguments: PredictArguments, model: "TrainedModel", source: "Path | BinaryIO") -> "ReadOptions":
+    """Returns how the texts are read; with labels for the page, where the file has some that the model knows."""
+    from lsfa_jax.data.reading.documents import ReadReport, read_documents
+
+    reading = arguments.reading
+    options = reading.read_options(labelled=False, usual_text_field=model.config.data.text_field)
+    if not arguments.explain or not isinstance(source, Path) or not source.is_file():
+        return options
+    labelled, known = reading.like_run(model.config.data), set(model.labels)
+    try:
+        with console.quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            first, as_texts = (
+                list(islice(read_documents(source, options=each, report=ReadReport()), _ROWS_TRIED))
+                for each in (labelled, options)
+            )
+    except UserError:  # of the texts, the reader will report it
+        return options
+    has_labels = any(known.intersection(document.labels) for document in first)
+    return labelled if has_labels and [d.text for d in first] == [d.text for d in as_texts] else options
 
 
 def _selection(arguments: PredictArguments, model: "TrainedModel") -> Selection:
@@ -307,8 +334,8 @@ def _output_format(arguments: PredictArguments, on_screen: bool) -> Literal["tab
 
 @contextmanager
 def _pages(
-    arguments: PredictArguments, model: "TrainedModel", files: "TextFiles"
-) -> Iterator[Callable[["Predicted", Any], None]]:
+    arguments: PredictArguments, model: "TrainedModel", files: "TextFiles", with_truth: bool
+) -> Iterator[Callable[["Predicted", Any, "Document"], None]]:
     from lsfa_jax.serving.explanation import About, Explained, Pages, Scale
 
     labels = console.plural(len(model.labels), "label")
@@ -320,13 +347,15 @@ def _pages(
     )
     pages = Pages(Path(arguments.explain), arguments.explain_documents, about, files)
 
-    def show(predicted: "Predicted", result: "Explanation") -> None:
+    def show(predicted: "Predicted", result: "Explanation", document: "Document") -> None:
         labels, probabilities = predicted.labels, predicted.probabilities or []
         attention = result.attention[: len(labels)]
         counts = model.label_counts[result.label_ids[: len(labels)]].tolist()
-        votes = predicted.votes or ()
+        votes, truth = predicted.votes or (), document.labels if with_truth else None
         pages.add(
-            Explained(str(predicted.id), result.text, labels, probabilities, result.spans, attention, votes, counts)
+            Explained(
+                str(predicted.id), result.text, labels, probabilities, result.spans, attention, votes, counts, truth
+            )
         )
 
     yield show

@@ -1,12 +1,10 @@
 """The command behind bin/serve: trained models as an HTTP service, with a page for texts."""
 
 import asyncio
-import importlib.util
 import ipaddress
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,7 +79,7 @@ def serve(arguments: ServeArguments, prog: str = "bin/serve") -> None:
         UserError: the extra `serve` is not installed, the address cannot be used, it is open to others without a
             token, or a folder holds no model.
     """
-    _check_packages(prog)
+    common.check_packages(prog, "serve", _PACKAGES)
     folders, token = _folders(arguments.run), os.environ.get(TOKEN, "")
     with _bound(arguments.host, arguments.port, token) as listening:
         # Imported late, so that --help and a wrong option answer at once.
@@ -147,15 +145,6 @@ async def _answer(service: "Service", listening: socket.socket, arguments: Serve
         timeout_graceful_shutdown=int(arguments.timeout + _SECONDS_TO_END),
     )
     await Server(config).serve(sockets=[listening])
-
-
-def _check_packages(prog: str) -> None:
-    missing = [package for module, package in _PACKAGES.items() if not importlib.util.find_spec(module)]
-    if missing:
-        raise UserError(
-            f"{prog} needs the packages of the extra serve, of which {', '.join(missing)} cannot be imported. Install "
-            f"them: {sys.executable} -m pip install {' '.join(_PACKAGES.values())}"
-        )
 
 
 def _folders(runs: tuple[str, ...]) -> dict[str, Path]:

@@ -4,7 +4,7 @@ import argparse
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -51,6 +51,7 @@ class TrainArguments(Config):
       bin/train --data-dir my_corpus --encoder bilstm   not the encoder that suits the corpus (or cnn, minilm, a folder)
       bin/train --data-dir my_corpus --time-limit 15m   done in a quarter of an hour
       bin/train --output runs/mine --resume             continue where it was interrupted
+      bin/train --data-dir my_corpus --log tensorboard  curves for TensorBoard too; RUN/report.html has them always
     """
 
     output: str = Field("", description="Run folder. By default runs/DATASET-PRESET.")
@@ -63,6 +64,11 @@ class TrainArguments(Config):
     stages: tuple[Stage, ...] = Field(
         STAGES, description="Consecutive stages to run; earlier ones must be complete in the run folder."
     )
+    log: Literal["none", "tensorboard"] = Field(
+        "none",
+        description="tensorboard: also write losses, metrics and learning rates to RUN/tensorboard. RUN/report.html "
+        "shows them in any case.",
+    )
     distributed: Distributed = Distributed()
 
     def settings(self) -> Config:
@@ -72,7 +78,7 @@ class TrainArguments(Config):
 
 IN_HELP = (
     *("dataset", "preset", "seed", "precision", "linear", "fusion", "candidates", "data_dir", "output", "config"),
-    *("time_limit", "resume", "data.max_words", "data.text_field", "data.labels_field", "data.label_separator"),
+    *("time_limit", "resume", "log", "data.max_words", "data.text_field", "data.labels_field", "data.label_separator"),
     *("optimizer.batch_size", "representation.epochs", "pvae.head_threshold", "adjust.num_augmented"),
 )
 
@@ -234,6 +240,7 @@ def train(arguments: TrainArguments, chosen: Collection[str], started: float) ->
         save_every=arguments.save_every,
         chosen=chosen,
         seconds=duration.parse(arguments.time_limit, "--time-limit") - (time.monotonic() - started),
+        tensorboard=arguments.log == "tensorboard",
     )
 
 
@@ -255,6 +262,8 @@ def _command(argv: list[str], prog: str) -> None:
     keep_freed_memory()
     arguments = parse(argv, prog)
     duration.parse(arguments.time_limit, "--time-limit")
+    if arguments.log == "tensorboard":
+        common.check_packages(f"{prog} --log tensorboard", "watch", {"tensorboardX": "tensorboardX"})
     # Imported late, so that --help and a wrong option are answered at once.
     from lsfa_jax.util import processes
 

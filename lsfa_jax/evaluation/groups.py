@@ -21,6 +21,9 @@ BINS = (1, 10, 50, 100, 500, 1000)
 GroupMetrics = dict[str, dict[str, float]]
 """Name of a group -> name of a metric -> percent; "labels" and "documents" are numbers."""
 
+Metrics = dict[str, Any]
+"""Name of a metric of all labels -> percent; "head" and "tail" -> a dict of those of the group, where measured."""
+
 
 class Groups(NamedTuple):
     """Groups of labels, each measured separately.
@@ -178,9 +181,7 @@ def head_of_all_labels(corpus: Corpus, is_head: Bools) -> Bools:
     return head
 
 
-def measure(
-    top: Integers, truth: Ragged, corpus: Corpus, report: Report, is_head: Bools | None = None
-) -> dict[str, Any]:
+def measure(top: Integers, truth: Ragged, corpus: Corpus, report: Report, is_head: Bools | None = None) -> Metrics:
     """Computes the ranking metrics of a corpus's documents in percent, as metrics.json holds them.
 
     Args:
@@ -192,7 +193,7 @@ def measure(
     """
     counts, number = corpus.published_counts, corpus.published_documents
     propensity = ranking.Propensity(report.propensity_a, report.propensity_b)
-    result: dict[str, Any] = ranking.evaluate(top[0], truth, counts, number, propensity=propensity)
+    result: Metrics = ranking.evaluate(top[0], truth, counts, number, propensity=propensity)
     if is_head is not None:
         head = head_of_all_labels(corpus, is_head)
         for name, group, group_top in (("head", head, top[1]), ("tail", ~head, top[2])):

@@ -68,13 +68,52 @@ def write_per_label(
         writer.writerows(rows[number] for number in order)
 
 
+def by_frequency(systems: Mapping[str, GroupMetrics]) -> dict[str, dict[str, dict[str, float]]]:
+    """Returns the metrics of each system that was measured in bins: system -> bin -> metric.
+
+    A bin without a test document has no metrics but its numbers of labels and documents.
+    """
+    return {
+        system: {
+            name: values if values["documents"] else {key: values[key] for key in ("labels", "documents")}
+            for name, values in metrics.items()
+            if name not in _GROUPS
+        }
+        for system, metrics in systems.items()
+        if metrics.keys() - set(_GROUPS)
+    }
+
+
+def write_by_frequency(
+    path: Path, systems: Mapping[str, Mapping[str, Mapping[str, float]]], metrics: Sequence[str]
+) -> None:
+    """Writes a row for each system and bin of labels as CSV, in percent with two decimals.
+
+    Args:
+        path: of the file.
+        systems: as `by_frequency` returns them.
+        metrics: the columns behind the numbers of labels and documents.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with TextFiles() as files, files.open(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["system", "training documents", "labels", "documents", *metrics])
+        for system, bins in systems.items():
+            for name, values in bins.items():
+                numbers = [f"{values[key]:.0f}" for key in ("labels", "documents")]
+                percents = [f"{values[metric]:.2f}" if metric in values else "" for metric in metrics]
+                writer.writerow([system, name, *numbers, *percents])
+
+
 def print_tables(
     systems: Mapping[str, GroupMetrics], num_documents: int, places: Sequence[int], propensity: Propensity
 ) -> None:
     """Prints all labels, head and tail with the systems side by side, and a table of the bins for each system.
 
     Args:
-        systems: the metrics of each system by its name; all have the same groups.
+        systems: the metrics of each system by its name, in the groups of the first one, or in some of them.
         num_documents: N.
         places: where rankings are cut off.
         propensity: A and B of PSP.
@@ -87,7 +126,8 @@ def print_tables(
     bins = [name for name in groups if name not in _GROUPS]
     if bins:
         for system, metrics in systems.items():
-            _print_bins(system, metrics, places, bins)
+            if bins[0] in metrics:
+                _print_bins(system, metrics, places, bins)
         note(f"PSP with A = {propensity.a:g}, B = {propensity.b:g}")
 
 
@@ -97,7 +137,7 @@ def _print_systems(
     header = [plural(num_documents, "document")]
     header += [name if len(systems) == 1 else f"{name}: {system}" for name in groups for system in systems]
     rows = [
-        [metric, *(_shown(metrics[group], metric) for group in groups for metrics in systems.values())]
+        [metric, *(_shown(metrics.get(group, {}), metric) for group in groups for metrics in systems.values())]
         for metric in _metric_names(places)
         if any(metric in metrics["all"] for metrics in systems.values())
     ]
@@ -124,4 +164,4 @@ def _metric_names(places: Sequence[int]) -> Iterator[str]:
 
 def _shown(metrics: Mapping[str, float], metric: str) -> str:
     # "-" for a group without test documents: 0.00 would look like failure.
-    return f"{metrics[metric]:.2f}" if metric in metrics and metrics["documents"] else "-"
+    return f"{metrics[metric]:.2f}" if metric in metrics and metrics.get("documents", 1) else "-"

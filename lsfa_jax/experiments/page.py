@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
+from lsfa_jax.pages.template import template
 from lsfa_jax.util import atomic
 
-_TEMPLATE = "page.html"
+_TEMPLATE = Path(__file__).with_name("page.html")
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,8 @@ def write(folder: Path, title: str, blocks: Sequence[Block]) -> None:
         UserError: the folder cannot be written.
     """
     atomic.write_text(folder / "index.md", _markdown(title, blocks))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     kinds = [(type(block).__name__, block) for block in blocks]
-    atomic.write_text(folder / "index.html", environment.get_template(_TEMPLATE).render(title=title, blocks=kinds))
+    atomic.write_text(folder / "index.html", template(_TEMPLATE).render(title=title, blocks=kinds))
 
 
 def write_csv(path: Path, grid: Grid) -> None:

@@ -80,16 +80,30 @@ def curves(path: Path, title: str, metrics: Sequence[str], swept: Mapping[str, t
     _save(figure, path)
 
 
-def lines(path: Path, title: str, xlabel: str, ylabel: str, variants: Mapping[str, Values]) -> None:
-    """Draws a line for each variant over bins of labels, with the range over seeds."""
-    figure, (axes,) = _figure(title, 1, width=7)
-    for (name, values), colour, marker in zip(variants.items(), _COLOURS, _MARKERS, strict=False):
-        places = np.arange(1, values.shape[1] + 1)
-        axes.fill_between(places, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, lw=0)
-        axes.plot(places, values.mean(axis=0), marker=marker, ms=4, color=colour, label=name)
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
-    axes.locator_params(axis="x", integer=True)
-    axes.legend(frameon=False)
+def lines(
+    path: Path, title: str, xlabel: str, panels: Mapping[str, Mapping[str, Values]], bins: Sequence[str] = ()
+) -> None:
+    """Draws lines over bins of labels in panels, with the range over seeds.
+
+    Args:
+        path: without an ending.
+        title: of the figure.
+        xlabel: what the bins are.
+        panels: by label of the y axis: the values of each variant; NaN leaves a gap.
+        bins: their names; by default numbers.
+    """
+    figure, panels_drawn = _figure(title, len(panels), width=7 if len(panels) == 1 else 5)
+    for (ylabel, variants), axes in zip(panels.items(), panels_drawn, strict=True):
+        for (name, values), colour, marker in zip(variants.items(), _COLOURS, _MARKERS, strict=False):
+            places = np.arange(1, values.shape[1] + 1)
+            axes.fill_between(places, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, lw=0)
+            axes.plot(places, values.mean(axis=0), marker=marker, ms=4, color=colour, label=name)
+        axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+        if bins:
+            axes.set_xticks(range(1, len(bins) + 1), bins)
+        else:
+            axes.locator_params(axis="x", integer=True)
+        axes.legend(frameon=False)
     _save(figure, path)
 
 

@@ -252,7 +252,8 @@ def _bins(results: Results, folder: Path) -> list[Block]:
     bins = Grid(header, rows)
     write_csv(folder / f"{results.corpus}-bins.csv", bins)
     title = f"{results.plan.title}, {results.corpus}"
-    plots.lines(folder / results.corpus, title, f"bin of {size} labels, by frequency", "macro P@5, percent", by_bin)
+    xlabel = f"bin of {size} labels, by frequency"
+    plots.lines(folder / results.corpus, title, xlabel, {"macro P@5, percent": by_bin})
     return [grid, bins, Picture(results.corpus, f"{title}: means over seeds, with their range")]
 
 

@@ -1,29 +1,29 @@
 """Pages that show which words speak for each predicted label: HTML without scripts and without external resources.
 
-The templates base.html and documents.html and the stylesheet style.css are also those of the service's page.
+The template documents.html is also that of the service's page.
 
 A page holds each text once. A word carries the attention of each label as a CSS variable, and the radio button of a
 label chooses which of them colours the words. The words by which a linear model voted for the label stand beside it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
 
+from lsfa_jax.pages.template import template
 from lsfa_jax.util.atomic import TextFiles
 from lsfa_jax.util.console import plural
 
 if TYPE_CHECKING:
     from lsfa_jax.training.model_folder import TrainedModel
 
+_FOLDER = Path(__file__).parent
 # Attention below this share of the label's strongest word is too faint to see, and is left out.
 _FAINTEST = 0.02
 _WORDS_NAMED = 5
@@ -74,6 +74,8 @@ class Explained(NamedTuple):
     """For each label the words by which the linear model voted for it, and their votes; empty where there is none."""
     counts: Sequence[int] = ()
     """The training documents of each label; empty where they are not known."""
+    truth: Collection[str] | None = None
+    """The labels that the document has; None where they are not known."""
 
 
 class _Label(NamedTuple):
@@ -89,6 +91,8 @@ class _Label(NamedTuple):
     """The same with their noun."""
     threshold_above: str
     """The threshold at the first label below it, else ""."""
+    verdict: str
+    """Of a label that the document has, true where it is predicted, else missed; "" of others."""
 
 
 class Document(NamedTuple):
@@ -100,8 +104,10 @@ class Document(NamedTuple):
     unread: str
     strongest: str
     """For each label the share of its attention that its strongest word has, as CSS variables."""
-    predicted: str
-    """tail-predicted, none-predicted or "", by which the page selects documents."""
+    kinds: str
+    """Of tail-predicted, none-predicted and missing those that apply, by which the page selects documents."""
+    unlisted: list[str]
+    """Labels that the document has and the list lacks."""
 
 
 class Pages:
@@ -122,7 +128,7 @@ class Pages:
         self._files = files
         self._waiting: list[Explained] = []
         self.written = 0
-        self._template = template("explanation.html")
+        self._template = template(_FOLDER / "explanation.html")
 
     def add(self, document: Explained) -> None:
         """Adds a document; a full page is written when the next document is added."""
@@ -143,21 +149,12 @@ class Pages:
             next="" if last else _link(self._path, number + 1),
             documents=[shown(document, self._about.scale) for document in self._waiting],
             with_votes=any(document.votes for document in self._waiting),
-            most_labels=max((len(document.labels) for document in self._waiting), default=0),
+            with_truth=any(document.truth is not None for document in self._waiting),
         )
         with self._files.open(_numbered(self._path, number)) as stream:
             stream.writelines(page)
         self.written = number
         self._waiting = []
-
-
-@cache
-def template(name: str) -> jinja2.Template:
-    """Returns a template of this folder, which escapes what is filled in."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template(name)
 
 
 def _numbered(path: Path, number: int) -> Path:
@@ -170,6 +167,7 @@ def _link(path: Path, number: int) -> str:
 
 def shown(document: Explained, scale: Scale) -> Document:
     """Returns a document as the template documents.html takes it."""
+    truth = document.truth or ()
     # A text without words has no strongest word.
     strongest = np.maximum(document.attention.max(axis=1, initial=0), 1e-30)
     depths = (document.attention / strongest[:, None]).T
@@ -184,6 +182,7 @@ def shown(document: Explained, scale: Scale) -> Document:
             "" if count is None else f"{count:,}",
             "" if count is None else plural(count, "document"),
             f"{scale.threshold:.2f}" if place == first_below else "",
+            "" if name not in truth else "true" if place < first_below else "missed",
         )
         for place, (name, probability, attention, votes, count) in enumerate(
             zip(
@@ -196,15 +195,21 @@ def shown(document: Explained, scale: Scale) -> Document:
             )
         )
     ]
+    unlisted = [name for name in truth if name not in document.labels]
+    kinds = {
+        "tail-predicted": any(label.group == "tail" for label in labels[:first_below]),
+        "none-predicted": first_below == 0,
+        "missing": bool(unlisted) or any(label.verdict == "missed" for label in labels),
+    }
     read_to = document.spans[-1][1] if len(document.spans) >= scale.max_words else len(document.text)
-    predicted = [label.group for label in labels[:first_below]]
     return Document(
         document.name,
         labels,
         list(_pieces(document, depths, read_to)),
         _shortened(document.text[read_to:]),
         ";".join(f"--s{place}:{share:.3g}" for place, share in enumerate(strongest.tolist(), 1)),
-        "tail-predicted" if "tail" in predicted else "" if predicted else "none-predicted",
+        " ".join(kind for kind, applies in kinds.items() if applies),
+        unlisted,
     )
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lsfa_jax.data.prefetch import prefetch
+from lsfa_jax.evaluation.groups import Metrics
 from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation, mean_losses
@@ -61,9 +62,13 @@ class Stage(abc.ABC, Generic[BatchT]):
         """Prepares an epoch before its first step. Deterministic: a run that resumes at that step calls it again."""
         return state
 
-    def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
+    def validate(self, state: TrainState) -> tuple[PyTree, Metrics] | None:
         """Returns the parameters that were validated and their metrics; None in a stage without validation."""
         return None
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """Returns the learning rates of step `step`, from 1, by name."""
+        return {}
 
 
 def run(
@@ -190,7 +195,8 @@ def _validate(stage: Stage, state: TrainState, step: int, meter: "_Meter", folde
     metrics = processes.from_first(lambda: metrics)
     epoch = step / stage.steps_per_epoch
     if folder:
-        line = {"stage": stage.name, "step": step, "epoch": epoch} | losses | speed
+        place = {"stage": stage.name, "step": step, "epoch": epoch, "time": time.time()}
+        line = place | losses | stage.learning_rates(step) | speed
         folder.append_history(line | ({"validation": metrics} if metrics else {}))
     score = metrics.get(stage.select, -math.inf)
     text = f"{stage.name} epoch {epoch:.3g}/{stage.epochs}: {_losses_text(losses)}"

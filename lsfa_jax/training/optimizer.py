@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lsfa_jax import config
@@ -76,6 +77,22 @@ def make_fine_tuning_optimizer(settings: config.Optimizer, num_steps: int) -> op
     return optax.chain(_clip(settings), moments, _encoder_rates(settings, num_steps))
 
 
+def learning_rates(settings: config.Optimizer, step: int, num_steps: int) -> dict[str, float]:
+    """Returns the learning rates of `make_fine_tuning_optimizer` at step `step`, from 1, by the names of settings."""
+    rates = {"learning_rate": settings.learning_rate}
+    if settings.label_learning_rate != "same":
+        rates["label_learning_rate"] = float(settings.label_learning_rate)
+    if settings.encoder_learning_rate != "same":
+        share = _warmup_cosine(_ScheduleState(step - 1, *_warmup_and_steps(settings, num_steps)), np)
+        rates["encoder_learning_rate"] = float(settings.encoder_learning_rate) * float(share)
+    return rates
+
+
+def _warmup_and_steps(settings: config.Optimizer, num_steps: int) -> tuple[int, int]:
+    warmup = max(1, round(settings.warmup * num_steps))
+    return warmup, max(num_steps, warmup + 1)
+
+
 def _label_rate(settings: config.Optimizer, learning_rate: float) -> float:
     return learning_rate if settings.label_learning_rate == "same" else float(settings.label_learning_rate)
 
@@ -92,28 +109,31 @@ def _clip(settings: config.Optimizer) -> optax.GradientTransformation:
 class _ScheduleState(NamedTuple):
     """The place in a schedule: numbers instead of constants, so that schedules of any length run the same program."""
 
-    step: jax.Array
+    step: jax.Array | int
     """int32, steps so far."""
-    warmup: jax.Array
+    warmup: jax.Array | int
     """int32, steps until the rate is at its peak."""
-    num_steps: jax.Array
+    num_steps: jax.Array | int
     """int32, steps until it is 0."""
 
 
-def _warmup_cosine(state: _ScheduleState) -> jax.Array:
-    """Returns the rate of the next step as a share of the peak, as `optax.warmup_cosine_decay_schedule` computes it."""
+def _warmup_cosine(state: _ScheduleState, xp: Any = jnp) -> Any:
+    """Returns the rate of the next step as a share of the peak, as `optax.warmup_cosine_decay_schedule` computes it.
+
+    `xp` is the library that computes: NumPy where no program is worth compiling.
+    """
     step = state.step + 1  # the first step has a rate already
-    decayed = (jnp.minimum(step, state.num_steps) - state.warmup) / (state.num_steps - state.warmup)
-    return jnp.where(step < state.warmup, step / state.warmup, 0.5 * (1 + jnp.cos(jnp.pi * decayed)))
+    decayed = (xp.minimum(step, state.num_steps) - state.warmup) / (state.num_steps - state.warmup)
+    return xp.where(step < state.warmup, step / state.warmup, 0.5 * (1 + xp.cos(xp.pi * decayed)))
 
 
 def _encoder_rates(settings: config.Optimizer, num_steps: int) -> optax.GradientTransformation:
     """Multiplies updates by minus the learning rate, which differs for the encoder, and decays its matrices."""
-    peak, warmup = float(settings.encoder_learning_rate), max(1, round(settings.warmup * num_steps))
+    peak, places = float(settings.encoder_learning_rate), (0, *_warmup_and_steps(settings, num_steps))
 
     def init(params: PyTree) -> _ScheduleState:
         del params
-        return _ScheduleState(*(jnp.asarray(x, jnp.int32) for x in (0, warmup, max(num_steps, warmup + 1))))
+        return _ScheduleState(*(jnp.asarray(x, jnp.int32) for x in places))
 
     def update(updates: PyTree, state: _ScheduleState, params: PyTree = None) -> tuple[PyTree, _ScheduleState]:
         rate = peak * _warmup_cosine(state)

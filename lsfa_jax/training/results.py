@@ -9,7 +9,7 @@ from lsfa_jax.config import Config
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import calibration, groups, thresholded
-from lsfa_jax.evaluation.groups import Scores
+from lsfa_jax.evaluation.groups import Metrics, Scores
 from lsfa_jax.evaluation.ranking import NUM_RANKED
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import processes
@@ -94,9 +94,9 @@ class Results:
                 top = groups.best_of_groups(listed, self.groups, NUM_RANKED)
                 self._models[name][split] = self._measured(name, top, split)
 
-    def validation_metrics(self, scores: Scores) -> dict[str, float]:
-        """Computes the metrics of a validation between epochs, over all labels."""
-        return groups.measure(scores.top, self._truth["validation"], self._corpus, self._report)
+    def validation_metrics(self, scores: Scores) -> Metrics:
+        """Computes the metrics of a validation between epochs."""
+        return groups.measure(scores.top, self._truth["validation"], self._corpus, self._report, self._is_head)
 
     def keep(self, name: str) -> None:
         """Makes a model the one that predicts."""
@@ -119,7 +119,7 @@ class Results:
             )
         return processes.from_first(lambda: bool(after >= before))
 
-    def _measured(self, name: str, top: np.ndarray, split: str) -> dict[str, Any]:
+    def _measured(self, name: str, top: np.ndarray, split: str) -> Metrics:
         if self.on_ranked and split == "test":
             self.on_ranked(name, top)
         return groups.measure(top, self._truth[split], self._corpus, self._report, self._is_head)

@@ -19,7 +19,7 @@ from lsfa_jax.data.corpus import AnySplit, Corpus
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import ranking
-from lsfa_jax.evaluation.groups import Scores
+from lsfa_jax.evaluation.groups import Metrics, Scores
 from lsfa_jax.evaluation.scorer import score_split
 from lsfa_jax.model import httn, logit_adjustment, prototypes
 from lsfa_jax.model.encoders import LayeredEncoder
@@ -60,6 +60,7 @@ from lsfa_jax.training.stages.representation import Representation
 from lsfa_jax.training.stages.transfer import Transfer
 from lsfa_jax.training.state import TrainState, best_params, with_best_on_host
 from lsfa_jax.training.token_states import TokenStates
+from lsfa_jax.training.watch import watched
 from lsfa_jax.types import Array, HostArray, PyTree
 from lsfa_jax.util import compilation_cache, console, interrupts, processes, sharding
 from lsfa_jax.util.console import UserError, note, plural, warn
@@ -81,6 +82,7 @@ def train(
     seconds: float = math.inf,
     states: Path | None = None,
     on_ranked: OnRanked | None = None,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Trains into a run folder and returns the content of metrics.json.
 
@@ -95,6 +97,7 @@ def train(
         seconds: how long the run may take; the epochs of stage 1 that fit are measured when it begins.
         states: folder in which the encoder's token states are kept for other runs with the same first stage.
         on_ranked: called with the rankings of the test documents by each model, before its metrics are written.
+        tensorboard: write event files for TensorBoard too.
 
     Raises:
         UserError: the data, the settings or the run folder are invalid; the message names the file or the option.
@@ -137,7 +140,7 @@ def train(
         run = _prepare(config, folder, stages, resume, save_every, chosen, deadline)
         run.results.on_ranked = on_ranked
         try:
-            with interrupts.deferred():
+            with watched(folder, tensorboard), interrupts.deferred():
                 return run.execute(stages)
         except interrupts.Interrupted:
             note(f"Interrupted, everything is saved. Continue with: bin/train --output {folder.path} --resume")
@@ -302,10 +305,10 @@ class Run:
         classifier = prior.start(params["classifier"], self.config, self.corpus)
         return self._placed(params | {"encoder": encoder, "classifier": classifier})
 
-    def _validator(self, batches: Batches) -> Callable[[PyTree], dict[str, float]] | None:
+    def _validator(self, batches: Batches) -> Callable[[PyTree], Metrics] | None:
         """Returns the function that computes validation metrics of parameters; None without validation documents."""
 
-        def validate(params: PyTree) -> dict[str, float]:
+        def validate(params: PyTree) -> Metrics:
             return self.results.validation_metrics(self._scores(params, batches, "validation"))
 
         return validate if len(batches.split) else None
@@ -362,7 +365,7 @@ class Run:
         self.folder.write_config(self.config)
 
     def _first_stage(
-        self, train: Batches, validate: Callable[[PyTree], dict[str, float]] | None, frozen: PyTree
+        self, train: Batches, validate: Callable[[PyTree], Metrics] | None, frozen: PyTree
     ) -> Representation:
         steps = self.config.representation.epochs * train.steps_per_epoch
         optimizer = make_fine_tuning_optimizer(self.config.optimizer, steps)

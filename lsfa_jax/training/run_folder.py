@@ -5,8 +5,8 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class RunFolder:
                 in the run folder while the run reads them.
         """
         self.path = path
+        self.after_history: Callable[[], None] = lambda: None
+        """Called when the history has a new line."""
         self._states = states
         self._lock = FolderLock(path)
 
@@ -182,7 +184,10 @@ class RunFolder:
     def read_metrics(self) -> dict[str, Any]:
         """Reads metrics.json; {} where there is none."""
         path = self.path / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise UserError(f"{path}: is damaged ({error}); restore it, or remove it and continue the run") from None
 
     def drop_metrics(self, stages: Sequence[str], representation: bool) -> None:
         """Removes the results of `stages` from metrics.json; with `representation` also those of stage 1."""
@@ -205,21 +210,22 @@ class RunFolder:
         path = self.path / "history.jsonl"
         with atomic.errors(path, model_folder.ADVICE), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self.after_history()
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """Reads the lines of history.jsonl; [] where there is none."""
+        path, lines = self.path / "history.jsonl", []
+        for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            with suppress(json.JSONDecodeError):  # of a line in whose middle the run was killed
+                lines.append(json.loads(text))
+        return lines
 
     def drop_history(self, stage: str, after: int) -> None:
         """Removes the lines of a stage after a step; a resumed run writes them again."""
-        path = self.path / "history.jsonl"
-        if not processes.is_first() or not path.is_file():
+        if not processes.is_first() or not (self.path / "history.jsonl").is_file():
             return
-        kept = []
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:  # killed in the middle of a line
-                continue
-            if line["stage"] != stage or line["step"] <= after:
-                kept.append(json.dumps(line) + "\n")
-        self._write("history.jsonl", "".join(kept))
+        kept = [line for line in self.read_history() if line["stage"] != stage or line["step"] <= after]
+        self._write("history.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def _write(self, name: str, text: str) -> None:
         if processes.is_first():

@@ -1,5 +1,7 @@
 import csv
 import json
+import re
+import shutil
 import sys
 import tempfile
 import tracemalloc
@@ -111,6 +113,64 @@ def test_metrics_of_a_model_are_those_of_its_probabilities(report, run, data):
     assert (report["documents"], report["labels"], report["labels_without_training"]) == (12, 9, 1)
     assert measured["0"] == measured["0"] | {"labels": 1, "documents": 1, "P@1": 0, "micro_recall": 0}
     assert [name for name in measured if "-" in name or "+" in name] == ["1-4", "5-9", "10+"]
+
+
+def test_plots_by_label_frequency_have_the_figures_of_the_report(run, report, data, tmp_path, capsys):
+    arguments = EvaluateArguments(run=str(run), k=(1, 2, 5), bins=(1, 5, 10), plots=str(tmp_path / "new" / "plots"))
+    metrics = evaluate(arguments)["systems"]["model"]
+    assert_equal(metrics, report["systems"]["model"])
+    folder = tmp_path / "new" / "plots"
+    # A folder that LSFA.save writes, as this one, has no run.
+    assert {path.name for path in folder.iterdir()} == {f"by-frequency.{kind}" for kind in ("svg", "png", "csv")}
+    with (folder / "by-frequency.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["training documents"] for row in rows] == ["0", "1-4", "5-9", "10+"]
+    for row in rows:
+        expected = metrics[row["training documents"]]
+        assert (row["system"], float(row["documents"])) == ("model", expected["documents"])
+        assert all(float(row[name]) == pytest.approx(expected[name], abs=0.0051) for name in ("PSP@5", "micro_F1"))
+    drawn = (folder / "by-frequency.svg").read_text()
+    assert "Date" not in drawn
+    assert (folder / "by-frequency.png").read_bytes().startswith(b"\x89PNG")
+    assert f"By label frequency: {folder / 'by-frequency.svg'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--plots: labels are sorted by their training documents: give --run DIR or --train FILE"),
+        (["--train", "x", "--plots", "{file}/plots"], "/plots: cannot be written (Not a directory); choose another"),
+    ],
+)
+def test_plots_need_training_counts_and_a_folder(command, data, tmp_path, options, message):
+    file = tmp_path / "file"
+    file.touch()
+    options = [option.format(file=file) for option in options]
+    code, _, err = command(file, "--predictions", file, "--plots", tmp_path, *options)
+    assert code == 2
+    assert message in err
+
+
+def test_the_stages_of_a_run_stand_beside_its_model_as_it_measured_them(run, report, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    test = {"P@1": 12.5, "PSP@5": 25.0, "head": {"P@1": 50.0}, "tail": {"P@1": 75.0}}
+    stages = {"representation": {"test": test}, "fused": {"test": test}}
+    (folder / "metrics.json").write_text(json.dumps({"split": {"test": 12}, "stages": stages}))
+    (folder / "config.toml").write_text('dataset = "tiny"\n')
+    arguments = EvaluateArguments(run=str(folder), k=(1, 2, 5), bins=(1, 5, 10), plots=str(tmp_path))
+    systems = evaluate(arguments)["systems"]
+    assert_equal(systems["model"], report["systems"]["model"])
+    assert systems["representation"] == {
+        "all": {"P@1": 12.5, "PSP@5": 25.0}, "head": {"P@1": 50.0}, "tail": {"P@1": 75.0}
+    }  # fmt: skip
+    assert list(systems) == ["model", "representation"]
+    out = capsys.readouterr().out
+    assert "representation: the network after each stage, from the run's metrics.json" in out
+    assert re.search(r"P@1 .*12\.50", out)
+    assert re.search(r"F1 +\d+\.\d+ +-", out)
+    assert "Run <bdi>run</bdi>" in (tmp_path / "report.html").read_text()
+    # With other constants, PSP is not that of the run.
+    assert list(evaluate(arguments.model_copy(update={"propensity_a": 0.6}))["systems"]) == ["model"]
 
 
 def fused_probabilities(model, both, data):

@@ -266,6 +266,24 @@ def test_pages_show_what_was_predicted(run, texts, expected, tmp_path, capfd):
     assert "votes" not in out + first.split("</style>")[1]
 
 
+def test_a_page_of_labelled_texts_marks_what_is_true(run, texts, expected, tmp_path, capfd):
+    page, best = tmp_path / "why.html", expected[3][0][0]
+    line = (texts, "--explain", page, "--top", "2", "--output-format", "jsonl")
+    assert predict(run, *line) == 0
+    labelled, out = page.read_text(), capfd.readouterr().out
+    # Of the first row's label, the model does not know the name.
+    assert '<span class="group missed">missed</span> and not listed: <bdi>x</bdi>' in labelled
+    rows = [*ROWS[:3], ROWS[3] | {"labels": [best]}]
+    texts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert predict(run, *line, "--threshold", "0.01") == 0
+    assert page.read_text().count('<span class="group true">') == 2  # one in the explanation of the marks
+    assert capfd.readouterr().out == out
+    # Labels that the model does not know are not taken for true ones.
+    texts.write_text("".join(json.dumps(row | {"labels": ["y"]}) + "\n" for row in ROWS))
+    assert predict(run, *line) == 0
+    assert "missed" not in page.read_text().split("</style>")[1]
+
+
 @pytest.fixture(scope="module")
 def fused_run(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fused")

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lsfa_jax.cli import serve
+from lsfa_jax.cli import common, serve
 from lsfa_jax.training import model_folder
 from tests import training_corpus
 
@@ -22,7 +23,7 @@ LABELS = [f"label {i}" for i in range(training_corpus.NUM_LABELS)]
 @pytest.fixture
 def packages(monkeypatch):
     """As if the packages of the extra were installed."""
-    monkeypatch.setattr(serve, "_check_packages", lambda prog: None)
+    monkeypatch.setattr(common, "check_packages", lambda *arguments: None)
 
 
 def error(capsys, *line):
@@ -31,7 +32,7 @@ def error(capsys, *line):
 
 
 def test_a_package_that_is_missing_names_the_extra(monkeypatch, capsys):
-    monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
     message = error(capsys, "--run", "runs/first")
     assert "bin/serve needs the packages of the extra serve, of which uvicorn cannot be imported. " in message
     assert f"{sys.executable} -m pip install starlette uvicorn prometheus-client python-multipart" in message

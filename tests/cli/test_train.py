@@ -100,7 +100,9 @@ def results(folder):
 
 def history(folder):
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if not name.endswith(("/s", "_wait"))} for line in lines]
+    return [
+        {name: value for name, value in line.items() if not name.endswith(("/s", "_wait", "time"))} for line in lines
+    ]
 
 
 def test_a_run_that_was_killed_stopped_and_resumed_gives_the_same_results(environment, data, uninterrupted, tmp_path):

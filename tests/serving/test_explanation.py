@@ -14,7 +14,7 @@ from lsfa_jax.util.atomic import TextFiles
 SCRIPT = "<script>alert('x')</script> & \"quoted\""
 ABOUT = About(title="Why", model=SCRIPT, source="texts.csv", scale=Scale(max_words=4, threshold=0.5, head_threshold=10))
 VOID = {"meta", "input", "br"}
-PREDICTED = ("tail-predicted", "none-predicted", "")
+KINDS = ("tail-predicted", "none-predicted", "missing", "none-predicted missing", "")
 
 
 class Page(HTMLParser):
@@ -161,13 +161,38 @@ def test_documents_can_be_selected_and_labels_be_compared_on_one_scale(tmp_path)
     )
     counts = [50, 3]
     shown = page(tmp_path, [tail._replace(counts=counts), head._replace(counts=counts), none])
-    articles = [value for name, value in shown.attributes if name == "class" and value in PREDICTED]
+    articles = [value for name, value in shown.attributes if name == "class" and value in KINDS]
     assert articles == ["tail-predicted", "", "none-predicted"]
     assert ("style", "--s1:0.5;--s2:0.2") in shown.attributes
     assert "--w: min(1, 4 * var(--a2, 0) * var(--s2)); }" in shown.css
     assert {value for name, value in shown.attributes if name == "id"} >= {"absolute", "with-tail", "without-label"}
     # One document needs no selection.
     assert "with-tail" not in {value for _, value in page(tmp_path, [none]).attributes}
+
+
+def test_true_labels_are_marked_and_those_that_are_missed(tmp_path):
+    text = "Red, blue"
+    right, missed, unlisted, unknown = (
+        explained(text, ("one", "two"), (0.9, 0.2))._replace(truth=truth)
+        for truth in (("one",), ("one", "two"), ("three", SCRIPT), None)
+    )
+    none = explained(text, ("one",), (0.1,))._replace(truth=("one",))
+    shown = page(tmp_path, [right, missed, unlisted, unknown, none])
+    marks = [
+        [re.search("(true|missed|) red", " ".join(label["text"].split()))[1] for label in document["labels"]]
+        for document in shown.documents
+    ]
+    assert marks == [["true", ""], ["true", "missed"], ["", ""], ["", ""], ["missed"]]
+    articles = [value for name, value in shown.attributes if name == "class" and value in KINDS]
+    assert articles == ["", "missing", "missing", "", "none-predicted missing"]
+    html = (tmp_path / "out.html").read_text()
+    names = "<bdi>three</bdi>, <bdi>&lt;script&gt;"
+    assert f'<span class="group missed">missed</span> and not listed: {names}' in html
+    assert html.count("and not listed") == 1
+    assert ("id", "with-missed") in shown.attributes
+    # Where no label is known, nothing speaks of true ones.
+    page(tmp_path, [unknown, unknown])
+    assert "missed" not in (tmp_path / "out.html").read_text().split("</style>")[1]
 
 
 def test_words_beyond_the_models_reach_are_marked(tmp_path):

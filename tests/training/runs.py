@@ -71,7 +71,9 @@ def last_state(folder: Path, stage: str) -> dict[str, Any] | None:
 def history(folder: Path) -> list[dict[str, Any]]:
     """Returns the lines of history.jsonl without times."""
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if not name.endswith(("/s", "_wait"))} for line in lines]
+    return [
+        {name: value for name, value in line.items() if not name.endswith(("/s", "_wait", "time"))} for line in lines
+    ]
 
 
 def metrics(folder: Path) -> dict[str, Any]:

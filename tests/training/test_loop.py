@@ -101,6 +101,7 @@ def history(folder: Path) -> list[dict[str, object]]:
     path = folder / "history.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     assert all(line.pop("documents/s") >= 0 and 0 <= line.pop("input_wait") <= 1 for line in lines)
+    assert all(0 <= time.time() - line.pop("time") < 3600 for line in lines)
     return lines
 
 

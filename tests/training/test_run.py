@@ -58,7 +58,7 @@ def test_files_of_a_run(finished, tiny):
     folder = finished.folder
     assert {path.name for path in folder.iterdir()} == {
         "config.toml", "environment.json", "metrics.json", "history.jsonl", "checkpoints", "vocabulary", "labels",
-        "model.json", "weights.safetensors", "data.json", ".lock"
+        "model.json", "weights.safetensors", "data.json", "report.html", ".lock"
     }  # fmt: skip
     assert {path.name for path in (folder / "checkpoints").iterdir()} == set(STAGES)
     assert (folder / "vocabulary").read_text().splitlines() == tiny.words
@@ -109,7 +109,10 @@ def test_lines_of_history_jsonl(finished):
     for line in lines:
         stage = line["stage"]
         validation = set() if stage == "transfer" else {"validation"}
-        assert set(line) == {"stage", "step", "epoch", "input_wait", speed[stage]} | losses[stage] | validation
+        about = {"stage", "step", "epoch", "time", "learning_rate", "input_wait", speed[stage]}
+        assert set(line) == about | losses[stage] | validation
+        if validation:
+            assert all(set(line["validation"][group]) >= RANKING for group in ("head", "tail"))
         assert all(np.isfinite(line[name]) for name in losses[stage])
         assert line[speed[stage]] > 0
         assert 0 <= line["input_wait"] <= 1

@@ -9,6 +9,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import UploadFile
@@ -20,7 +21,8 @@ from lsfa_jax.data.reading.documents import ReadReport, read_documents
 from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.evaluation import prediction_files
 from lsfa_jax.evaluation.prediction_files import Predicted
-from lsfa_jax.serving.explanation import Explained, Scale, shown, template
+from lsfa_jax.pages.template import template
+from lsfa_jax.serving.explanation import Explained, Scale, shown
 from lsfa_jax.serving.predictor import Explanation
 from lsfa_jax.serving.selection import TOP, Selection, as_floats
 from lsfa_jax.serving.service import openapi
@@ -32,6 +34,7 @@ from lsfa_jax.util.console import UserError
 MOST_TEXTS = 100
 """Of a page."""
 
+_FOLDER = Path(__file__).parents[1]
 _MOST_TOP = TOPS[1]
 _MOST_FIELDS = 16
 
@@ -117,8 +120,8 @@ def _of_file(choices: Choices) -> list[tuple[str, str]]:
 
 def form(models: Sequence[str], choices: Choices, *, problem: str = "", **results: Any) -> str:
     """Returns the page: the form with its choices, a problem, and what `results` fills in."""
-    nothing: dict[str, Any] = {"documents": (), "most_labels": 0, "scale": None, "with_votes": False, "table": ""}
-    return template("service.html").render(
+    nothing: dict[str, Any] = {"documents": (), "scale": None, "with_votes": False, "table": ""}
+    return template(_FOLDER / "service.html").render(
         **nothing | results,
         models=models,
         choices=choices,
@@ -158,7 +161,6 @@ def results(
         models,
         choices,
         documents=[shown(document, scale) for document in explained],
-        most_labels=max(len(document.labels) for document in explained),
         scale=scale,
         with_votes=any(document.votes for document in explained),
         table=_table(explained),
@@ -176,4 +178,4 @@ def _table(explained: Sequence[Explained]) -> str:
 
 def docs() -> str:
     """Returns the page that describes the API."""
-    return template("api.html").render(endpoints=openapi.ENDPOINTS, most_labels=0)
+    return template(_FOLDER / "api.html").render(endpoints=openapi.ENDPOINTS)

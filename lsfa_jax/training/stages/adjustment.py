@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.class_balance import balanced_documents
+from lsfa_jax.evaluation.groups import Metrics
 from lsfa_jax.model import augmentation
 from lsfa_jax.model.generators import Generator
 from lsfa_jax.model.label_loss import has_label_rows
@@ -238,7 +239,7 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         generator: Generator,
         optimizer: optax.GradientTransformation,
         mesh: Mesh,
-        validate: Callable[[PyTree], dict[str, float]] | None = None,
+        validate: Callable[[PyTree], Metrics] | None = None,
     ) -> None:
         """Compiles nothing yet.
 
@@ -310,6 +311,9 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         average_now = self.config.adjust.average and number % self.config.optimizer.swa_every == 0
         return averaged(state) if average_now else state
 
-    def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
+    def learning_rates(self, step: int) -> dict[str, float]:
+        return {"learning_rate": self.config.adjust.learning_rate}
+
+    def validate(self, state: TrainState) -> tuple[PyTree, Metrics] | None:
         params = current_params(state)
         return (params, self._validate(self.frozen.params | {"classifier": params})) if self._validate else None

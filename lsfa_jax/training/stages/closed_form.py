@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lsfa_jax.config import Config
+from lsfa_jax.evaluation.groups import Metrics
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState, init_state
 from lsfa_jax.types import Array, PyTree
@@ -36,7 +37,7 @@ class ClosedForm(Stage[float]):
         params: dict[str, PyTree],
         formula: Formula,
         values: Sequence[float],
-        validate: Callable[[PyTree], dict[str, float]] | None = None,
+        validate: Callable[[PyTree], Metrics] | None = None,
     ) -> None:
         """Args:
         config: section `adjust`.
@@ -59,6 +60,6 @@ class ClosedForm(Stage[float]):
         params = self._formula(self._params["classifier"], batch)
         return replace(state, params=params, step=state.step + 1, loss_steps=state.loss_steps + 1)
 
-    def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
+    def validate(self, state: TrainState) -> tuple[PyTree, Metrics] | None:
         params = self._params | {"classifier": state.params}
         return (state.params, self._validate(params)) if self._validate else None

@@ -13,12 +13,14 @@ from jax.sharding import Mesh
 from lsfa_jax import config
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batch, Batches
+from lsfa_jax.evaluation.groups import Metrics
 from lsfa_jax.model import prototypes
 from lsfa_jax.model.candidate_loss import sample_weights
 from lsfa_jax.model.contrastive import candidate_contrastive, prototypical_contrastive, sum_over_pairs
 from lsfa_jax.model.lsfa import Lsfa, label_rows
 from lsfa_jax.training import candidates, collection, shortlist
 from lsfa_jax.training.loop import Stage
+from lsfa_jax.training.optimizer import learning_rates
 from lsfa_jax.training.partition import join
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state, stepped
@@ -27,7 +29,7 @@ from lsfa_jax.types import Array, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
 
-Validate = Callable[[PyTree], dict[str, float]]
+Validate = Callable[[PyTree], Metrics]
 """Computes the metrics of parameters on the validation documents."""
 
 
@@ -313,6 +315,9 @@ class Representation(Stage[Batch]):
         average_now = epoch >= swa.swa_start_epoch and number % swa.swa_every == 0
         return averaged(state, swa.swa_recency) if average_now else state
 
-    def validate(self, state: TrainState) -> tuple[PyTree, dict[str, float]] | None:
+    def learning_rates(self, step: int) -> dict[str, float]:
+        return learning_rates(self.config.optimizer, step, self.epochs * self.steps_per_epoch)
+
+    def validate(self, state: TrainState) -> tuple[PyTree, Metrics] | None:
         params = current_params(state)
         return (params, self._validate(join(self._frozen, params))) if self._validate else None

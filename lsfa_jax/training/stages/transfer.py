@@ -150,6 +150,9 @@ class Transfer(Stage[PairBatch]):
     def step(self, state: TrainState, batch: PairBatch, epoch: int, number: int) -> TrainState:
         return self._step(state, batch)
 
+    def learning_rates(self, step: int) -> dict[str, float]:
+        return {"learning_rate": self.config.pvae.learning_rate}
+
 
 def learns_from(config: Config, is_head: HostArray) -> HostArray:
     """Returns bool[L], the labels whose features the stage reads; with none it reads no features."""
