@@ -247,7 +247,7 @@ def _predictions(
 
 
 def _read_options(arguments: PredictArguments, model: "TrainedModel", source: "Path | BinaryIO") -> "ReadOptions":
-    """Returns how the texts are read; with labels for the page, where the file has some that the model knows."""
+    """Returns how the texts are read; for the page with labels, where an option or the model knows some of the file."""
     from lsfa_jax.data.reading.documents import ReadReport, read_documents
 
     reading = arguments.reading
@@ -255,6 +255,8 @@ def _read_options(arguments: PredictArguments, model: "TrainedModel", source: "P
     if not arguments.explain or not isinstance(source, Path) or not source.is_file():
         return options
     labelled, known = reading.like_run(model.config.data), set(model.labels)
+    if reading.labels_field or reading.label_columns or reading.label_separator or reading.label_names:
+        return labelled
     try:
         with console.quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

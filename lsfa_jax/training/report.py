@@ -24,7 +24,6 @@ TITLES = {
 }
 """Of the losses, by their names in the history."""
 
-_METRICS = ("P@1", "P@5", "N@5", "PSP@5")
 _COLUMNS = ("P@1", "P@3", "P@5", "N@5", "PSP@5", "head N@5", "tail N@5", "tail PSP@5")
 # Of a line of the history, what is no loss.
 _NO_LOSSES = {"stage", "step", "epoch", "time", "input_wait", "validation"}
@@ -106,13 +105,11 @@ def _charts(lines: Sequence[Mapping[str, Any]]) -> Iterator[Chart | None]:
     names = [key for key in lines[0] if key not in _NO_LOSSES and not key.endswith(("/s", "learning_rate"))]
     for name in names:
         yield line_chart(TITLES.get(name, name), "epoch", {name: points(name)})
-    yield line_chart(
-        "Validation, all labels, percent", "epoch", {name: points(f"validation.{name}") for name in _METRICS}
-    )
-    for metric in ("N@5", "PSP@5"):
-        groups = {group: points(f"validation.{group}.{metric}") for group in ("head", "tail")}
-        if any(groups.values()):
-            yield line_chart(f"Validation {metric}, percent", "epoch", {"all": points(f"validation.{metric}")} | groups)
+    for metric in ("P@1", "P@5", "N@5", "PSP@5"):
+        series = {"all labels": points(f"validation.{metric}")}
+        if metric in ("N@5", "PSP@5"):
+            series |= {group: points(f"validation.{group}.{metric}") for group in ("head", "tail")}
+        yield line_chart(f"Validation {metric}, percent", "epoch", series)
     rates = {key: points(key) for key in lines[0] if key.endswith("learning_rate")}
     if any(len({rate for _, rate in values}) > 1 for values in rates.values()):
         yield line_chart("Learning rates", "epoch", rates)
@@ -162,13 +159,15 @@ def _change(metrics: Mapping[str, Any], split: str) -> list[str]:
 
 
 def _bins(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> Chart | None:
-    """Returns the chart of macro P@5 by label frequency (Fig. 1b)."""
+    """Returns the chart of macro P@5 by label frequency (Fig. 1b); None where all labels are in one bin."""
     size = settings.get("report.bin_size", 400)
     series = {
         name: stage["macro_P@5_bins"] for name, stage in metrics.get("stages", {}).items() if "macro_P@5_bins" in stage
     }
     count = max(map(len, series.values()), default=0)
     names = [f"{size * place + 1:,}-{size * (place + 1):,}" for place in range(count)]
+    if count < 2:
+        return None
     return line_chart(
         f"Macro P@5 of test documents, percent, in bins of {size:,} labels from the most frequent down (Fig. 1b)",
         "labels",

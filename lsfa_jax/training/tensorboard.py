@@ -32,25 +32,27 @@ class EventFiles:
 
     def update(self) -> None:
         """Writes the lines that the history has now."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
         lines = self._folder.read_history()
         with atomic.errors(self._path):
             if self._written is None or lines[: len(self._written)] != self._written:
                 self._restart()
             assert self._written is not None
             for line in lines[len(self._written) :]:
-                for tag, value in scalars(line):
-                    self._writer.add_scalar(tag, value, line["step"], line.get("time"))
+                values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(line)]
+                self._writer.add_summary(Summary(value=values), line["step"], line.get("time"))
             self._written = lines
             self._writer.flush()
 
     def _restart(self) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import FileWriter
 
         if self._writer:
             self._writer.close()
         for old in self._path.glob("events.out.tfevents.*"):
             old.unlink()
-        self._writer = SummaryWriter(str(self._path))
+        self._writer = FileWriter(str(self._path))
         self._written = []
 
     def __enter__(self) -> "EventFiles":

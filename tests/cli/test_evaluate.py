@@ -156,7 +156,6 @@ def test_the_stages_of_a_run_stand_beside_its_model_as_it_measured_them(run, rep
     test = {"P@1": 12.5, "PSP@5": 25.0, "head": {"P@1": 50.0}, "tail": {"P@1": 75.0}}
     stages = {"representation": {"test": test}, "fused": {"test": test}}
     (folder / "metrics.json").write_text(json.dumps({"split": {"test": 12}, "stages": stages}))
-    (folder / "config.toml").write_text('dataset = "tiny"\n')
     arguments = EvaluateArguments(run=str(folder), k=(1, 2, 5), bins=(1, 5, 10), plots=str(tmp_path))
     systems = evaluate(arguments)["systems"]
     assert_equal(systems["model"], report["systems"]["model"])

@@ -276,7 +276,9 @@ def test_a_page_of_labelled_texts_marks_what_is_true(run, texts, expected, tmp_p
     rows = [*ROWS[:3], ROWS[3] | {"labels": [best]}]
     texts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert predict(run, *line, "--threshold", "0.01") == 0
-    assert page.read_text().count('<span class="group true">') == 2  # one in the explanation of the marks
+    # In the explanation of the marks, of "x", and of a label that is best and below the threshold.
+    assert page.read_text().count('<span class="group missed">') == 3
+    assert page.read_text().count("and not listed") == 1
     assert capfd.readouterr().out == out
     # Labels that the model does not know are not taken for true ones.
     texts.write_text("".join(json.dumps(row | {"labels": ["y"]}) + "\n" for row in ROWS))

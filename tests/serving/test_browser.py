@@ -55,6 +55,7 @@ def browser():
 def page(browser):
     """A page that must not log an error nor ask for anything but the document's address."""
     context = browser.new_context(viewport={"width": 900, "height": 700})
+    context.set_default_timeout(10_000)
     opened, problems, hosts = context.new_page(), [], set()
     opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: problems.append(str(error)))
@@ -73,6 +74,7 @@ def address(run):
     server = uvicorn.Server(uvicorn.Config(service.app, lifespan="on", log_config=None))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
@@ -117,7 +119,17 @@ def test_a_text_is_pasted_into_the_page_of_the_service(page, address):
 def test_an_explanation_page_follows_keys_filters_and_the_dark_mode(page, run, tmp_path):
     texts, out = tmp_path / "texts.csv", tmp_path / "why.html"
     texts.write_text('text,labels\n"word1 word2 word3 word4 word5",label 1\n"word6 word7",label 2\n')
-    line = ["--run", str(run), str(texts), "--output", str(tmp_path / "out.jsonl"), "--explain", str(out)]
+    line = [
+        "--run",
+        str(run),
+        str(texts),
+        "--label-separator",
+        ";",
+        "--output",
+        str(tmp_path / "out.jsonl"),
+        "--explain",
+        str(out),
+    ]
     assert predict.main(line) == 0
     page.goto(out.as_uri())
     check_labels(page)

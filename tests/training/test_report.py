@@ -110,7 +110,7 @@ def test_the_page_has_results_charts_diagnostics_settings_and_times(folder):
     assert page.charts["KL divergence of the latent variable, over epoch"] == ["kl, epoch 1: 7.5"]
     assert page.charts["Validation N@5, percent, over epoch"] == [
         f"{group}, epoch {epoch}: {value}"
-        for group, values in (("all", (60, 61.5)), ("head", (61, 62.5)), ("tail", (20, 21)))
+        for group, values in (("all labels", (60, 61.5)), ("head", (61, 62.5)), ("tail", (20, 21)))
         for epoch, value in zip((1, 2), values, strict=True)
     ]
     rates = page.charts["Learning rates, over epoch"]
