@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -224,8 +224,18 @@ class RunFolder:
         """Removes the lines of a stage after a step; a resumed run writes them again."""
         if not processes.is_first() or not (self.path / "history.jsonl").is_file():
             return
-        kept = [line for line in self.read_history() if line["stage"] != stage or line["step"] <= after]
-        self._write("history.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        self._write_history(line for line in self.read_history() if line["stage"] != stage or line["step"] <= after)
+
+    def drop_groups(self) -> None:
+        """Removes head and tail from the lines of the history: those of another N_t."""
+        lines = self.read_history()
+        for line in lines:
+            for group in ("head", "tail"):
+                line.get("validation", {}).pop(group, None)
+        self._write_history(lines)
+
+    def _write_history(self, lines: Iterable[dict[str, Any]]) -> None:
+        self._write("history.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
     def _write(self, name: str, text: str) -> None:
         if processes.is_first():
@@ -333,6 +343,8 @@ def drop_stages(folder: RunFolder, config: Config, stages: Sequence[Stage], resu
     remeasure = any(key in changed for key in ("pvae.head_threshold", "report.propensity_a", "report.propensity_b"))
     if restarted or remeasure:
         folder.drop_metrics(restarted, remeasure)
+    if "pvae.head_threshold" in changed:
+        folder.drop_groups()
 
 
 def branch(source: Path, target: Path, stages: Sequence[Stage]) -> None:

@@ -12,7 +12,7 @@ from lsfa_jax.training import report
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.tensorboard import EventFiles
 from lsfa_jax.util import processes
-from lsfa_jax.util.console import UserError
+from lsfa_jax.util.console import UserError, note
 
 # The page takes at most this share of a run's time, however short its epochs are.
 _SHARE = 0.01
@@ -40,6 +40,7 @@ def watched(folder: RunFolder, tensorboard: bool) -> Iterator[None]:
         folder.after_history = update
         try:
             yield
+            note(f"Charts, results and settings of the run: {page.path}")
         finally:
             # Of a full disk, the exception that is already raised reports.
             with suppress(UserError):
@@ -50,6 +51,7 @@ class _Page:
     """The page of a run, not written again before a hundred times as long has passed as it took."""
 
     def __init__(self, folder: Path) -> None:
+        self.path = folder / report.NAME
         self._folder, self._due = folder, 0.0
 
     def update(self) -> None:
@@ -58,6 +60,6 @@ class _Page:
 
     def write(self) -> None:
         start = time.monotonic()
-        report.write(self._folder, self._folder / report.NAME)
+        report.write(self._folder, self.path)
         end = time.monotonic()
         self._due = end + (end - start) / _SHARE

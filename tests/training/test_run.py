@@ -418,6 +418,11 @@ def test_another_threshold_of_head_and_tail_measures_all_groups_again(finished, 
     runs.train(folder, stages=("transfer", "adjustment"), pvae=pvae)
     new = tmp_path / "new"
     runs.train(new, finished.config, pvae=pvae)
+    # Of the stage that did not run again, head and tail were those of the other threshold.
+    with_groups = {line["stage"] for line in history(folder) if "tail" in line.get("validation", {})}
+    assert with_groups == {"adjustment"}
+    for path in (folder, new):
+        RunFolder(path).drop_groups()
     assert_same_run(folder, new)
     assert metrics(folder)["stages"]["representation"] != metrics(finished.folder)["stages"]["representation"]
 
