@@ -9,7 +9,6 @@ of the run includes compilation and the validations so far; the time of the tree
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,12 +60,10 @@ def read_validations(run: RunFolder) -> list[dict[str, Any]]:
     Raises:
         UserError: there is none.
     """
-    file = run.path / "history.jsonl"
-    history = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
-    validations = [line for line in history if line["stage"] == "representation" and "validation" in line]
+    validations = [line for line in run.read_history() if line["stage"] == "representation" and "validation" in line]
     if not validations:
         raise console.UserError(
-            f"{file}: no validation of the first stage yet; let bin/train come to the end of an epoch"
+            f"{run.path}: no validation of the first stage yet; let bin/train come to the end of an epoch"
         )
     return validations
 

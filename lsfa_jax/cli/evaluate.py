@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 
 _HEAD_THRESHOLD = 50
+_GROUPS = ("head", "tail")
 
 
 class EvaluateArguments(Section):
@@ -414,18 +415,18 @@ def _stages_of_run(
         return {}
     config, measured = model.config, RunFolder(Path(arguments.run)).read_metrics()
     usual = Propensity(config.report.propensity_a, config.report.propensity_b)
-    is_same = arguments.head_threshold in ("auto", config.pvae.head_threshold) and propensity == usual
-    if not is_same or measured.get("split", {}).get("test") != len(problem.documents):
+    if propensity != usual or measured.get("split", {}).get("test") != len(problem.documents):
         return {}
-    stages: dict[str, GroupMetrics] = {}
-    for name in ("representation", "adjusted"):
-        if test := measured["stages"].get(name, {}).get("test"):
-            groups = {key: value for key, value in test.items() if isinstance(value, dict)}
-            stages[name] = {"all": {key: value for key, value in test.items() if key not in groups}} | groups
+    stages: dict[str, GroupMetrics] = {
+        # Its head and tail are others: those of the documents that were trained on.
+        name: {"all": {key: value for key, value in measured["stages"][name]["test"].items() if key not in _GROUPS}}
+        for name in ("representation", "adjusted")
+        if "test" in measured["stages"].get(name, {})
+    }
     if stages:
         note(
             f"{' and '.join(stages)}: the network after each stage, from the run's metrics.json, since the folder has "
-            "the better one alone: no F1, no bins; head and tail are by the documents trained on"
+            "the better one alone: all labels, without F1"
         )
     return stages
 

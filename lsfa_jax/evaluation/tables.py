@@ -134,10 +134,15 @@ def print_tables(
 def _print_systems(
     systems: Mapping[str, GroupMetrics], num_documents: int, places: Sequence[int], groups: Sequence[str]
 ) -> None:
-    header = [plural(num_documents, "document")]
-    header += [name if len(systems) == 1 else f"{name}: {system}" for name in groups for system in systems]
+    measured = {
+        name if len(systems) == 1 else f"{name}: {system}": metrics[name]
+        for name in groups
+        for system, metrics in systems.items()
+        if name in metrics
+    }
+    header = [plural(num_documents, "document"), *measured]
     rows = [
-        [metric, *(_shown(metrics.get(group, {}), metric) for group in groups for metrics in systems.values())]
+        [metric, *(_shown(metrics, metric) for metrics in measured.values())]
         for metric in _metric_names(places)
         if any(metric in metrics["all"] for metrics in systems.values())
     ]

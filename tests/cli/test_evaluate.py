@@ -159,14 +159,12 @@ def test_the_stages_of_a_run_stand_beside_its_model_as_it_measured_them(run, rep
     arguments = EvaluateArguments(run=str(folder), k=(1, 2, 5), bins=(1, 5, 10), plots=str(tmp_path))
     systems = evaluate(arguments)["systems"]
     assert_equal(systems["model"], report["systems"]["model"])
-    assert systems["representation"] == {
-        "all": {"P@1": 12.5, "PSP@5": 25.0}, "head": {"P@1": 50.0}, "tail": {"P@1": 75.0}
-    }  # fmt: skip
+    assert systems["representation"] == {"all": {"P@1": 12.5, "PSP@5": 25.0}}
     assert list(systems) == ["model", "representation"]
     out = capsys.readouterr().out
     assert "representation: the network after each stage, from the run's metrics.json" in out
     assert re.search(r"P@1 .*12\.50", out)
-    assert re.search(r"F1 +\d+\.\d+ +-", out)
+    assert re.search(r"F1 +\d.* +-", out)
     assert "Run <bdi>run</bdi>" in (tmp_path / "report.html").read_text()
     # With other constants, PSP is not that of the run.
     assert list(evaluate(arguments.model_copy(update={"propensity_a": 0.6}))["systems"]) == ["model"]
