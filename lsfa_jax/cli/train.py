@@ -78,7 +78,7 @@ class TrainArguments(Config):
 
 IN_HELP = (
     *("dataset", "preset", "seed", "precision", "linear", "fusion", "candidates", "data_dir", "output", "config"),
-    *("time_limit", "resume", "log", "data.max_words", "data.text_field", "data.labels_field", "data.label_separator"),
+    *("time_limit", "resume", "data.max_words", "data.text_field", "data.labels_field", "data.label_separator"),
     *("optimizer.batch_size", "representation.epochs", "pvae.head_threshold", "adjust.num_augmented"),
 )
 

@@ -120,7 +120,7 @@ def test_each_plan_has_a_page_with_its_table_its_plot_and_its_claims(all_plans, 
     assert read.title in markdown
     assert read.title in html
     assert "<script" not in html
-    assert "http" not in html
+    assert "://" not in html
     rows = (folder / "custom.csv").read_text().splitlines()[1:]
     shown = {key: value for key, value in read.all_variants().items() if value.result not in ONLY_LINEAR}
     assert len(rows) == (3 if read.show == "counts" else len(shown))
