@@ -1,4 +1,5 @@
 import gc
+import importlib.util
 import json
 import os
 import random
@@ -220,6 +221,15 @@ def assert_user_error(outcome, *texts):
     assert err.startswith("error: ")
     for text in texts:
         assert text in err
+
+
+def test_event_files_need_their_package(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["--log", "tensorboard", "--output", str(tmp_path / "run")]) == 2
+    message = capsys.readouterr().err
+    assert "bin/train --log tensorboard needs the packages of the extra watch, of which tensorboardX cannot" in message
+    assert f"{sys.executable} -m pip install tensorboardX" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_folder_of_another_run_is_not_overwritten(run, data, uninterrupted):

@@ -198,6 +198,22 @@ def test_schedules_of_any_length_run_the_same_program():
     assert len(programs) == 1
 
 
+def test_the_learning_rates_that_a_run_shows_are_those_of_its_steps():
+    settings = config.Optimizer(clip="none", learning_rate=0.05, encoder_learning_rate=0.01, warmup=0.4)
+    params = {"encoder": {"bias": jnp.ones(2)}, "labels": jnp.ones(2)}
+    tuned = optimizer.make_fine_tuning_optimizer(settings, 5)
+    state = tuned.init(params)
+    for step in range(1, 6):
+        updates, state = tuned.update(params, state, params)
+        shown = optimizer.learning_rates(settings, step, 5)
+        assert shown["learning_rate"] == 0.05
+        # Of equal gradients, Adam's updates are as their rates.
+        ratio = float(updates["encoder"]["bias"][0] / updates["labels"][0])
+        assert shown["encoder_learning_rate"] == pytest.approx(0.05 * ratio, rel=1e-4, abs=1e-9)
+    same = config.Optimizer(learning_rate=0.05, label_learning_rate=2.0)
+    assert optimizer.learning_rates(same, 1, 5) == {"learning_rate": 0.05, "label_learning_rate": 2.0}
+
+
 @pytest.mark.parametrize(("num_steps", "warmup"), [(1, 0.1), (2, 0.9), (1, 0.0)])
 def test_a_schedule_of_one_or_two_steps(num_steps, warmup):
     settings = config.Optimizer(clip="none", encoder_learning_rate=0.01, warmup=warmup)
