@@ -54,7 +54,8 @@ def line_chart(title: str, xlabel: str, series: Mapping[str, Points], xnames: Se
         return None
     xs, ys = ([point[axis] for points in finite.values() for point in points] for axis in (0, 1))
     yticks = ticks(min(ys), max(ys))
-    xticks = [float(place) for place in range(len(xnames))] if xnames else ticks(min(xs), max(xs), whole=True)
+    named = range(0, len(xnames), -(-len(xnames) // _FEW_TICKS) or 1)
+    xticks = [float(place) for place in named] or ticks(min(xs), max(xs), whole=True)
     across = _Axis(min(*xs, xticks[0]), max(*xs, xticks[-1]), _LEFT, WIDTH - _RIGHT)
     up = _Axis(yticks[0], yticks[-1], HEIGHT - _BOTTOM, _TOP)
     lines = []

@@ -71,7 +71,7 @@ def page(folder: Path) -> str:
         sizes=metrics.get("split", {}),
         num_labels=metrics.get("num_labels", 0),
         head_threshold=settings.get("pvae.head_threshold"),
-        is_complete="test" in metrics,
+        is_complete="test" in metrics or ("kept" in metrics and not metrics["split"]["test"]),
         updated=_date(history[-1]["time"]) if history and "time" in history[-1] else "",
         stages=[_stage(name, lines, settings) for name in STAGES if (lines := _of_stage(history, name))],
         split=split,
@@ -165,14 +165,14 @@ def _bins(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> Chart | No
         name: stage["macro_P@5_bins"] for name, stage in metrics.get("stages", {}).items() if "macro_P@5_bins" in stage
     }
     count = max(map(len, series.values()), default=0)
-    names = [f"{size * place + 1:,}-{size * (place + 1):,}" for place in range(count)]
+    first_ranks = [f"{size * place + 1:,}" for place in range(count)]
     if count < 2:
         return None
     return line_chart(
         f"Macro P@5 of test documents, percent, in bins of {size:,} labels from the most frequent down (Fig. 1b)",
-        "labels",
+        "rank",
         {name: list(enumerate(values)) for name, values in series.items()},
-        names,
+        first_ranks,
     )
 
 

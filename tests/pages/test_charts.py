@@ -44,6 +44,9 @@ def test_named_places_and_long_lines():
     chart = line_chart("Bins", "labels", {"a": [(0, 1.0), (1, 2.0)]}, ["1-400", "401-800"])
     assert [text for _, text in chart.xticks] == ["1-400", "401-800"]
     assert [place for place, _ in chart.xticks] == [x for x, _, _ in chart.lines[0].points]
+    many = line_chart("Bins", "labels", {"a": [(x, x) for x in range(11)]}, [f"bin {x}" for x in range(11)])
+    assert [text for _, text in many.xticks] == ["bin 0", "bin 3", "bin 6", "bin 9"]
+    assert many.lines[0].points[-1][2] == "a, labels bin 10: 10"
     (line,) = line_chart("Long", "epoch", {"a": [(x, x) for x in range(10_000)]}).lines
     assert 60 <= len(line.points) <= 120
     assert line_chart("Empty", "epoch", {"a": [], "b": [(1, math.inf)]}) is None

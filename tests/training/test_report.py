@@ -116,7 +116,7 @@ def test_the_page_has_results_charts_diagnostics_settings_and_times(folder):
     rates = page.charts["Learning rates, over epoch"]
     assert {"learning_rate, epoch 2: 0.1", "encoder_learning_rate, epoch 2: 0.05"} <= set(rates)
     (bins,) = (points for title, points in page.charts.items() if "Fig. 1b" in title)
-    assert bins[-2:] == ["adjusted, labels 1-500: 69", "adjusted, labels 501-1,000: 35.5"]
+    assert bins[-2:] == ["adjusted, rank 1: 69", "adjusted, rank 501: 35.5"]
     assert "relative error of the mean 0.125 (best: 0), ratio of the variances 0.875 (best: 1)" in page.text
     assert ["representation", "1,200", ""] in page.rows
     changed = {row[0]: row[1:] for row in page.rows if "." in row[0] or row[0] in ("seed", "dataset")}
