@@ -49,7 +49,8 @@ def line_chart(title: str, xlabel: str, series: Mapping[str, Points], xnames: Se
         None without points.
     """
     finite = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
-    finite = {name: points[:: -(-len(points) // _MOST_POINTS)] for name, points in finite.items() if points}
+    # With the last point, whichever are left out.
+    finite = {name: points[:: -len(points) // _MOST_POINTS][::-1] for name, points in finite.items() if points}
     if not finite:
         return None
     xs, ys = ([point[axis] for points in finite.values() for point in points] for axis in (0, 1))

@@ -49,4 +49,5 @@ def test_named_places_and_long_lines():
     assert many.lines[0].points[-1][2] == "a, labels bin 10: 10"
     (line,) = line_chart("Long", "epoch", {"a": [(x, x) for x in range(10_000)]}).lines
     assert 60 <= len(line.points) <= 120
+    assert line.points[-1][2] == "a, epoch 9,999: 9999"
     assert line_chart("Empty", "epoch", {"a": [], "b": [(1, math.inf)]}) is None
