@@ -390,6 +390,11 @@ class Config(Section):
     data_dir: str = Field(
         "", description="Folder with train, test and perhaps validation files of any format, or one file for all."
     )
+    start: str = Field(
+        "",
+        description="Folder of a run or model whose encoder, words and known labels training starts from (--from for "
+        "short).",
+    )
     vectors: str = Field(
         "none",
         description="Word vectors: minilm (each word read alone), glove-50d, none, or a GloVe or word2vec text "
@@ -654,7 +659,7 @@ def differences(first: Config, second: Config) -> list[str]:
 
     def value(config: Config, key: str) -> object:
         setting = get(config, key)
-        named = {"vectors": NAMED_VECTORS, "encoder.pretrained": NAMED_ENCODERS}
+        named = {"vectors": NAMED_VECTORS, "encoder.pretrained": NAMED_ENCODERS, "start": ("",)}
         return "a file" if setting not in named.get(key, (setting,)) else setting
 
     return [key for key in keys(Config) if key not in _NO_RESULTS and value(first, key) != value(second, key)]

@@ -1,10 +1,11 @@
 """The command behind bin/train: settings from files and options, then a run."""
 
 import argparse
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -22,6 +23,7 @@ from lsfa_jax.config import (
     layered,
     merged,
     nearest,
+    nested,
     read_run_settings,
     read_toml,
     validated,
@@ -40,7 +42,21 @@ class Distributed(Section):
     heartbeat: int = Field(30, ge=1, description="Seconds without a sign of life after which one counts as dead.")
 
 
-class TrainArguments(Config):
+class SettingsArguments(Config):
+    """The settings of a run as options of a command."""
+
+    output: str
+    config: str
+
+    def settings(self) -> Config:
+        """Returns the settings alone, without the options of this command."""
+        return Config.model_validate({name: getattr(self, name) for name in Config.model_fields})
+
+
+A = TypeVar("A", bound=SettingsArguments)
+
+
+class TrainArguments(SettingsArguments):
     """Trains LSFA: representation learning, feature transfer from frequent to rare labels, classifier adjustment.
 
     Examples:
@@ -50,6 +66,7 @@ class TrainArguments(Config):
       bin/train --data-dir my_corpus --output runs/mine your train.jsonl and test.jsonl
       bin/train --data-dir my_corpus --encoder bilstm   not the encoder that suits the corpus (or cnn, minilm, a folder)
       bin/train --data-dir my_corpus --time-limit 15m   done in a quarter of an hour
+      bin/train --from runs/mine --data-dir new_corpus  learn on: new documents, known and new labels
       bin/train --output runs/mine --resume             continue where it was interrupted
       bin/train --data-dir my_corpus --log tensorboard  curves for TensorBoard too; RUN/report.html has them always
     """
@@ -71,13 +88,9 @@ class TrainArguments(Config):
     )
     distributed: Distributed = Distributed()
 
-    def settings(self) -> Config:
-        """Returns the settings alone, without the options of this command."""
-        return Config.model_validate({name: getattr(self, name) for name in Config.model_fields})
-
 
 IN_HELP = (
-    *("dataset", "preset", "seed", "precision", "linear", "fusion", "candidates", "data_dir", "output", "config"),
+    *("dataset", "preset", "seed", "precision", "linear", "fusion", "data_dir", "start", "output", "config"),
     *("time_limit", "resume", "data.max_words", "data.text_field", "data.labels_field", "data.label_separator"),
     *("optimizer.batch_size", "representation.epochs", "pvae.head_threshold", "adjust.num_augmented"),
 )
@@ -85,7 +98,7 @@ IN_HELP = (
 
 def chosen_settings(argv: Sequence[str]) -> frozenset[str]:
     """Returns the dotted names of the settings that the corpus's file, a settings file or an option chooses."""
-    argv = _with_encoder_settings(argv)
+    argv = _with_full_names(argv)
     early = _early_options(argv)
     file, where = _settings_file(early)
     names = _layer_names(early, file, where)
@@ -94,78 +107,93 @@ def chosen_settings(argv: Sequence[str]) -> frozenset[str]:
 
 
 def parse(argv: list[str], prog: str = "bin/train") -> TrainArguments:
+    """Reads the command line of bin/train, as `parse_settings` does."""
+    return parse_settings(TrainArguments, argv, prog, IN_HELP)
+
+
+def parse_settings(kind: type[A], argv: Sequence[str], prog: str, in_help: Collection[str]) -> A:
     """Resolves a command line: defaults, the corpus's file, preset, profile, settings file, options; later ones win.
 
     Raises:
         UserError: a wrong settings file or value, or an unknown option.
     """
-    argv = _with_encoder_settings(argv)
+    argv = _with_full_names(argv)
     chosen = _early_options(argv)
     file, where = _settings_file(chosen)
     names = _layer_names(chosen, file, where)
-    encoder = _encoder_kind(getattr(chosen, "encoder.kind"), file, where, not chosen.config)
+    encoder = _encoder_kind(chosen, file, where)
     layers = layered(names["dataset"], names["preset"], names["profile"], encoder=encoder)
     base = validated(merged(layers, file), where)
-    default = TrainArguments.model_validate({**base.model_dump(), **names})
-    return common.parse(TrainArguments, argv, prog, default, IN_HELP)
+    default = kind.model_validate({**base.model_dump(), **names})
+    return common.parse(kind, argv, prog, default, in_help)
 
 
-def _with_encoder_settings(argv: Sequence[str]) -> list[str]:
-    """Replaces `--encoder NAME`: a kind of encoder, or a pretrained transformer by its name or folder."""
+_SHORT = {
+    "--encoder": "expected auto, bilstm, cnn, minilm, or the folder of a pretrained transformer",
+    "--from": "expected the folder of a run or model",
+}
+"""Options that stand for settings of other names, and what to expect after them."""
+
+
+def _with_full_names(argv: Sequence[str]) -> list[str]:
+    """Replaces `--from` and `--encoder`: a kind of encoder, or a pretrained transformer by its name or folder."""
     out = []
     rest = iter(argv)
     for word in rest:
         option, equals, name = word.partition("=")
-        if option != "--encoder":
+        if option not in _SHORT:
             out.append(word)
             continue
         name = name if equals else next(rest, "")
         if not name or name.startswith("--"):
-            raise UserError("--encoder: expected auto, bilstm, cnn, minilm, or the folder of a pretrained transformer")
-        if name == "auto":
-            continue
-        for setting, value in encoder_settings(name).items():
-            out += [f"--encoder.{setting}", value]
+            raise UserError(f"{option}: {_SHORT[option]}")
+        if option == "--from":
+            out += ["--start", name]
+        elif name != "auto":
+            for setting, value in encoder_settings(name).items():
+                out += [f"--encoder.{setting}", value]
     return out
 
 
-def leaves_encoder_open(arguments: TrainArguments, argv: Sequence[str]) -> bool:
-    """Whether the encoder is to be chosen for the corpus: a new run of the quick preset, on texts of a language."""
+def leaves_encoder_open(arguments: Config, argv: Sequence[str]) -> bool:
+    """Whether a new run's encoder is to be chosen for the corpus: with the quick preset, on texts of a language."""
     from lsfa_jax.data import named
 
     is_open = arguments.preset == "quick" and arguments.profile == "paper" and not named.entry(arguments.dataset).shape
     in_file = _settings_file(_early_options(argv))[0].get("vectors", "none") not in ("none", "auto")
     has_vectors = in_file or any(word.partition("=")[0] == "--vectors" for word in argv)
-    starts = not arguments.resume and STAGES[0] in arguments.stages
-    return (
-        is_open
-        and starts
-        and not has_vectors
-        and not any(name.startswith("encoder.") for name in chosen_settings(argv))
-    )
+    return is_open and not has_vectors and not any(name.startswith("encoder.") for name in chosen_settings(argv))
 
 
-def with_encoder(arguments: TrainArguments, argv: Sequence[str]) -> list[str]:
-    """Returns the command line behind the options of the encoder that suits the corpus; given ones win."""
+def with_encoder(arguments: SettingsArguments, argv: Sequence[str], seconds: float = math.inf) -> list[str]:
+    """Returns the command line behind the options of the encoder that suits the corpus; given ones win.
+
+    Args:
+        arguments: of the command line.
+        argv: the command line.
+        seconds: that a run may take.
+    """
     from lsfa_jax.data.load import load_corpus
     from lsfa_jax.training import encoder_choice
     from lsfa_jax.util import processes
-
-    seconds = duration.parse(arguments.time_limit, "--time-limit")
 
     def chosen() -> dict[str, Any]:
         # The run loads the corpus again, for the encoder that is chosen, and prints what was read.
         return encoder_choice.settings(load_corpus(arguments.settings(), prints=False), seconds)
 
-    values = processes.from_first(chosen)
-    return [*(word for name, value in values.items() for word in (f"--{name}", str(value))), *argv]
+    return [*as_options(processes.from_first(chosen)), *argv]
+
+
+def as_options(values: Mapping[str, Any]) -> list[str]:
+    """Returns settings, by dotted name, as words of a command line."""
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
 def _early_options(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the options that decide the defaults of the others, which --help shows."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     # tyro takes both spellings, and reports a missing value.
-    for name in ("dataset", "preset", "profile", "config", "output", "data-dir", "encoder.kind"):
+    for name in ("dataset", "preset", "profile", "config", "output", "data-dir", "encoder.kind", "start"):
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}")), nargs="?")
     parser.add_argument("--resume", nargs="?", const=True)
     parser.add_argument("--stages", nargs="*")
@@ -173,25 +201,41 @@ def _early_options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _settings_file(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Reads the settings to start from, those of --config or of a run that goes on; returns them and their file."""
+    """Reads the settings to start from; returns them and their file.
+
+    They are those of --config or of a run that goes on, over those of the model of --from.
+    """
     of_run = Path(chosen.output or "") / "config.toml"
-    starts_later = bool(chosen.stages) and STAGES[0] not in chosen.stages
+    goes_on = chosen.resume or (bool(chosen.stages) and STAGES[0] not in chosen.stages)
+    if chosen.start and goes_on:
+        raise UserError("--from: a run that goes on has started; leave it out")
     if chosen.config:
-        return read_toml(Path(chosen.config)), chosen.config
-    if chosen.output and (chosen.resume or starts_later) and of_run.is_file():
+        return merged(_of_model(chosen.start), read_toml(Path(chosen.config))), chosen.config
+    if chosen.output and goes_on and of_run.is_file():
         return read_run_settings(of_run), str(of_run)
-    return {}, "settings"
+    return _of_model(chosen.start), "settings"
 
 
-def _encoder_kind(option: str | None, file: dict[str, Any], where: str, resumes: bool) -> str:
+def _of_model(folder: str | None) -> dict[str, Any]:
+    """Returns the settings that are taken from the model that training starts from."""
+    if not folder:
+        return {}
+    from lsfa_jax.training import model_folder, starting_model
+
+    return nested(starting_model.settings(model_folder.read_config(Path(folder))))
+
+
+def _encoder_kind(chosen: argparse.Namespace, file: dict[str, Any], where: str) -> str:
     """Returns the kind of encoder; one that is only named in the file, as `encoder = "cnn"`, gets its table."""
+    option = getattr(chosen, "encoder.kind")
     if isinstance(file.get("encoder"), str):
         file["encoder"] = encoder_settings(file["encoder"])
     of_encoder = file.get("encoder")
     in_file = of_encoder.get("kind", "bilstm") if isinstance(of_encoder, dict) else None
     complete = in_file and "embedding_size" in (of_encoder or {})
-    if option and complete and option != in_file:
-        if resumes:
+    # What differs from the model of --from is an error of the run.
+    if option and complete and option != in_file and not chosen.start:
+        if not chosen.config:
             raise UserError(f"--encoder: the run has a {in_file}; leave the option out, or choose another --output")
         raise UserError(
             f"--encoder: {where} has all settings of a {in_file}, and a {option} needs others; leave out --config, or "
@@ -282,8 +326,9 @@ def _train_in_job(arguments: TrainArguments, argv: list[str], prog: str, started
     from lsfa_jax.training.run_folder import RunFolder, how_to_resume
 
     try:
-        if leaves_encoder_open(arguments, argv):
-            argv = with_encoder(arguments, argv)
+        starts = not arguments.resume and STAGES[0] in arguments.stages
+        if starts and leaves_encoder_open(arguments, argv):
+            argv = with_encoder(arguments, argv, duration.parse(arguments.time_limit, "--time-limit"))
             arguments = parse(argv, prog).model_copy(update={"output": arguments.output})
         train(arguments, chosen_settings(argv), started)
     except (KeyboardInterrupt, SystemExit):  # SIGINT, SIGTERM before the first stage

@@ -7,7 +7,7 @@ read, memory holds the vocabulary, the label names and a few numbers for each do
 import json
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -57,6 +57,7 @@ def build(
     test_fraction: float = 0.0,
     tokenizer: Tokenizer = DEFAULT_TOKENIZER,
     pieces: Pieces | None = None,
+    known: Sequence[str] = (),
 ) -> Corpus:
     """Makes a corpus in memory; arguments and errors are those of `write`."""
     with TemporaryDirectory(prefix="lsfa-") as folder:
@@ -73,6 +74,7 @@ def build(
             name=name,
             tokenizer=tokenizer,
             pieces=pieces,
+            known=known,
         )
         corpus = read(Path(folder), name, mapped=False, pieces=pieces)
         print_notes(Path(folder))
@@ -93,6 +95,7 @@ def write(
     name: str,
     tokenizer: Tokenizer = DEFAULT_TOKENIZER,
     pieces: Pieces | None = None,
+    known: Sequence[str] = (),
 ) -> None:
     """Reads documents once and writes their corpus into a folder.
 
@@ -113,6 +116,7 @@ def write(
         name: of the corpus, for the error.
         tokenizer: of the texts.
         pieces: the vocabulary, where texts are word pieces; None: words are counted and the most frequent ones kept.
+        known: words that the vocabulary begins with, those of a model that training starts from.
 
     Raises:
         UserError: no training document has both a word and a label.
@@ -135,7 +139,7 @@ def write(
     if validation is None:
         parts |= _draw_validation(published, label_numbers, num_labels, validation_fraction, seed, messages)
     labels += _number_unseen_labels(parts, label_numbers, num_labels, list(reader.label_ids), messages)
-    words, word_numbers = _vocabulary(reader, parts["train"], max_vocabulary)
+    words, word_numbers = _vocabulary(reader, parts["train"], max_vocabulary, known)
     _write_splits(folder, parts, word_numbers, label_numbers)
     _write_excluded(folder, parts, label_numbers, num_labels, messages)
     bag_terms = _write_bags(folder, parts, published, reader)
@@ -408,11 +412,13 @@ def _draw_validation(
     return {"train": _Part(train.spool, train.keep & ~in_validation), "validation": _Part(train.spool, in_validation)}
 
 
-def _vocabulary(reader: _Reader, train: _Part, max_vocabulary: int) -> tuple[list[str], np.ndarray]:
+def _vocabulary(
+    reader: _Reader, train: _Part, max_vocabulary: int, known: Sequence[str]
+) -> tuple[list[str], np.ndarray]:
     """Returns the vocabulary's words and int32[provisional ids], the final ids; those of word pieces are final."""
     if reader.pieces:
         return [], np.arange(reader.pieces.size, dtype=np.int32)
-    return reader.counter.most_frequent(_count_words(train, len(reader.counter.ids)), max_vocabulary)
+    return reader.counter.most_frequent(_count_words(train, len(reader.counter.ids)), max_vocabulary, known)
 
 
 def _count_words(part: _Part, num_ids: int) -> np.ndarray:

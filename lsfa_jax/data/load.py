@@ -35,18 +35,20 @@ Sources = Mapping[str, Sequence[Source]]
 """What each split that the corpus has is read from; nothing where it is generated."""
 
 
-def load_corpus(config: Config, prints: bool = True) -> Corpus:
+def load_corpus(config: Config, prints: bool = True, known: Sequence[str] = (), tokenizer: str = "") -> Corpus:
     """Returns the corpus that the settings name, from the cache or prepared now.
 
     Args:
         config: the corpus and how its texts are read.
         prints: whether to print what was read and what was skipped.
+        known: words that the vocabulary begins with.
+        tokenizer: of word pieces as JSON, in place of that of the pretrained encoder that the settings name.
 
     Raises:
         UserError: a file is missing or a row cannot be read, or the name and the folder do not go together.
     """
     entry = named.entry(config.dataset)
-    pieces = load_pieces(config)
+    pieces = load_pieces(config, tokenizer)
     if config.data_dir and not entry.needs_data_dir:
         raise UserError(
             f"--data-dir: {config.dataset} brings its documents with it; use --dataset custom for the folder's"
@@ -63,12 +65,13 @@ def load_corpus(config: Config, prints: bool = True) -> Corpus:
             seed=config.seed,
             tokenizer=Tokenizer.from_settings(config.data),
             pieces=pieces,
+            known=known,
         )
     sources = _sources(config)
     folder = cache.folder(
         config.dataset,
-        _inputs(config, sources, pieces),
-        lambda empty: _prepare(config, sources, empty, pieces),
+        _inputs(config, sources, pieces, known),
+        lambda empty: _prepare(config, sources, empty, pieces, known),
         sources=[*_files(sources), *_label_names_file(config)],
         verify=config.data.verify,
     )
@@ -148,8 +151,12 @@ def prepared_folder(config: Config) -> Path:
     return cache.path(config.dataset, _inputs(config, _sources(config), load_pieces(config)))
 
 
-def load_pieces(config: Config) -> Pieces | None:
+def load_pieces(config: Config, tokenizer: str = "") -> Pieces | None:
     """Returns the vocabulary of the pretrained encoder that the settings name; None where texts are words.
+
+    Args:
+        config: all settings.
+        tokenizer: as JSON; "" for the one that the encoder's folder has.
 
     Raises:
         UserError: the encoder is not there, or has no tokenizer.
@@ -157,7 +164,7 @@ def load_pieces(config: Config) -> Pieces | None:
     _check_encoder(config)
     if not config.encoder.pretrained:
         return None
-    tokenizer = read_tokenizer(folder_of(config.encoder.pretrained))
+    tokenizer = tokenizer or read_tokenizer(folder_of(config.encoder.pretrained))
     return Pieces(tokenizer, Tokenizer.from_settings(config.data), config.data.max_words)
 
 
@@ -213,7 +220,7 @@ def _check_encoder(config: Config) -> None:
         )
 
 
-def _inputs(config: Config, sources: Sources, pieces: Pieces | None) -> dict[str, object]:
+def _inputs(config: Config, sources: Sources, pieces: Pieces | None, known: Sequence[str] = ()) -> dict[str, object]:
     """Returns everything that decides the arrays: the content of the files, and the settings that matter with them."""
 
     def content(split: str) -> list[tuple[str, str]]:
@@ -225,17 +232,22 @@ def _inputs(config: Config, sources: Sources, pieces: Pieces | None) -> dict[str
     library = (
         {"library": version("tokenizers"), "pieces": sha256(pieces.content.encode()).hexdigest()} if pieces else {}
     )
-    return library | {
-        "format": _FORMAT,
-        "files": {split: sha256(json.dumps(content(split)).encode()).hexdigest() for split in sorted(sources)},
-        "drawn": drawn,
-        "seed": config.seed if drawn else None,
-        "synthetic": [synthetic.FORMAT, *astuple(shape), config.seed] if shape else None,
-        "settings": data.model_dump(exclude=_OTHER_SETTINGS),
-        "label_names": [_digest(path) for path in _label_names_file(config)],
-        # Another version of Unicode may have more letters.
-        "unicode": unicodedata.unidata_version,
-    }
+    of_known = {"known": sha256("\n".join(known).encode()).hexdigest()} if known else {}
+    return (
+        library
+        | of_known
+        | {
+            "format": _FORMAT,
+            "files": {split: sha256(json.dumps(content(split)).encode()).hexdigest() for split in sorted(sources)},
+            "drawn": drawn,
+            "seed": config.seed if drawn else None,
+            "synthetic": [synthetic.FORMAT, *astuple(shape), config.seed] if shape else None,
+            "settings": data.model_dump(exclude=_OTHER_SETTINGS),
+            "label_names": [_digest(path) for path in _label_names_file(config)],
+            # Another version of Unicode may have more letters.
+            "unicode": unicodedata.unidata_version,
+        }
+    )
 
 
 def _digest(path: Path) -> str:
@@ -245,7 +257,7 @@ def _digest(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
 
 
-def _prepare(config: Config, sources: Sources, folder: Path, pieces: Pieces | None) -> None:
+def _prepare(config: Config, sources: Sources, folder: Path, pieces: Pieces | None, known: Sequence[str]) -> None:
     reports: list[tuple[str, ReadReport]] = []
     with console.progress(f"Preparing {config.dataset}", None, unit="documents") as advance:
 
@@ -267,6 +279,7 @@ def _prepare(config: Config, sources: Sources, folder: Path, pieces: Pieces | No
             name=config.dataset,
             tokenizer=Tokenizer.from_settings(config.data),
             pieces=pieces,
+            known=known,
         )
     content = {"root": _root(config), "lines": [f"{source}: {report.summary()}" for source, report in reports]}
     (folder / "read.json").write_text(json.dumps(content), encoding="utf-8")

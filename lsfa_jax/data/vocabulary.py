@@ -53,23 +53,24 @@ class WordCounter:
         """Returns int32[words], their provisional ids."""
         return np.fromiter(map(self.ids.__getitem__, words), np.int32, len(words))
 
-    def most_frequent(self, counts: np.ndarray, limit: int) -> tuple[list[str], np.ndarray]:
+    def most_frequent(self, counts: np.ndarray, limit: int, known: Sequence[str] = ()) -> tuple[list[str], np.ndarray]:
         """Chooses the vocabulary.
 
         Args:
             counts: int[number of provisional ids], how often each occurs in training.
-            limit: words kept at most.
+            limit: words kept at most, the known ones not counted.
+            known: words that come first, whether or not they occur.
 
         Returns:
-            The words, most frequent first (ties in the order of first sight), and int32[number of provisional ids], the
-            final id of each provisional one: `UNKNOWN` for what is not kept.
+            The words, behind the known ones most frequent first (ties in the order of first sight), and int32[number
+            of provisional ids], the final id of each provisional one: `UNKNOWN` for what is not kept.
         """
-        order = np.argsort(-counts, kind="stable")[:limit]
-        order = order[counts[order] > 0]
-        final = np.full(len(counts), UNKNOWN, np.int32)
-        final[order] = np.arange(NUM_SPECIAL, NUM_SPECIAL + len(order))
-        words = list(self.ids)
-        return [words[i] for i in order], final
+        words, places = list(self.ids), {word: NUM_SPECIAL + i for i, word in enumerate(known)}
+        final = np.fromiter((places.get(word, UNKNOWN) for word in words), np.int32, len(words))
+        order = np.argsort(-counts, kind="stable")
+        order = order[(counts[order] > 0) & (final[order] == UNKNOWN)][:limit]
+        final[order] = NUM_SPECIAL + len(known) + np.arange(len(order))
+        return [*known, *(words[i] for i in order)], final
 
 
 class Words:

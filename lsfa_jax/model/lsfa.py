@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from lsfa_jax import config
 from lsfa_jax.model import attention, candidate_loss, candidates, label_loss
 from lsfa_jax.model.encoders import Encoder, EncoderShape, LayeredEncoder, make_encoder
-from lsfa_jax.types import Array, DTypeLike, PyTree
+from lsfa_jax.types import AnyArray, Array, DTypeLike, PyTree
 from lsfa_jax.util import sharding
 from lsfa_jax.util.sharding import pad_rows
 
@@ -258,7 +258,7 @@ def init_params(model: Lsfa, key: Array) -> dict[str, Any]:
     return jax.jit(init)(key)
 
 
-def label_rows(params: dict[str, Any], num_rows: int, label_ids: Array | slice) -> PyTree:
+def label_rows(params: dict[str, Any], num_rows: int, label_ids: AnyArray | slice) -> PyTree:
     """Returns a tree like `params`: `label_ids` for each table with one row a label, None for other arrays."""
     rows = jax.tree.map(lambda _: None, params)
     for path in (("labels", "queries"), ("classifier", "weights"), ("classifier", "bias")):

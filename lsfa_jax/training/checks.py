@@ -32,7 +32,8 @@ def versions() -> dict[str, str]:
 def check_places(config: Config) -> None:
     """Raises UserError if the files of a run that continues are no longer where they were."""
     vectors = "" if config.vectors in NAMED_VECTORS else config.vectors
-    pretrained = "" if config.encoder.pretrained in NAMED_ENCODERS else config.encoder.pretrained
+    # The encoder of a run that starts from a model is in the run folder.
+    pretrained = "" if config.start or config.encoder.pretrained in NAMED_ENCODERS else config.encoder.pretrained
     places = {
         "--data-dir": config.data_dir,
         "--data.label-names": config.data.label_names,

@@ -32,6 +32,11 @@ _SLOW = 20 * 60.0
 _STEPS_BETWEEN_LOSSES = 25
 
 
+OnValidation = Callable[[str, float, Metrics], None]
+"""Called after a validation with the stage's name, the epochs that are done and the metrics; what it raises ends the
+run."""
+
+
 class Stage(abc.ABC, Generic[BatchT]):
     """One stage of training. Epochs count from 1; a subclass sets the attributes and defines the methods."""
 
@@ -77,6 +82,7 @@ def run(
     checkpoints: Checkpoints | NoCheckpoints | None = None,
     folder: RunFolder | None = None,
     advice: str = "",
+    on_validation: OnValidation | None = None,
 ) -> TrainState:
     """Runs a stage from the step of `state` to its end and saves it as complete.
 
@@ -86,6 +92,7 @@ def run(
         checkpoints: where states are saved; None: nowhere.
         folder: where the history is written; None: nowhere.
         advice: printed once if the stage may take longer than 20 minutes.
+        on_validation: called after each validation that has metrics.
 
     Raises:
         Interrupted: after a signal; the state is saved.
@@ -106,7 +113,7 @@ def run(
         try:
             while True:
                 if _validation_is_due(stage, state, step):
-                    state = _validate(stage, state, step, meter, folder)
+                    state = _validate(stage, state, step, meter, folder, on_validation)
                 if _is_over(stage, state, step):
                     break
                 processes.check_interrupts()
@@ -145,7 +152,7 @@ def _all_batches(stage: Stage[BatchT], step: int) -> Iterator[BatchT]:
 
 def _validation_is_due(stage: Stage, state: TrainState, step: int) -> bool:
     every = stage.validate_every or stage.steps_per_epoch
-    due = step > 0 and (step % every == 0 or step == stage.epochs * stage.steps_per_epoch)
+    due = step % every == 0 or step == stage.epochs * stage.steps_per_epoch
     return due and int(state.validated) != step
 
 
@@ -187,7 +194,14 @@ def _losses_text(losses: dict[str, float]) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in losses.items())
 
 
-def _validate(stage: Stage, state: TrainState, step: int, meter: "_Meter", folder: RunFolder | None) -> TrainState:
+def _validate(
+    stage: Stage,
+    state: TrainState,
+    step: int,
+    meter: "_Meter",
+    folder: RunFolder | None,
+    on_validation: OnValidation | None,
+) -> TrainState:
     """Validates the state, appends a line to the history and prints the metrics."""
     losses, speed = _finite_losses(stage, state, step), meter.speed(stage, step)
     params, metrics = stage.validate(state) or (None, {})
@@ -196,15 +210,17 @@ def _validate(stage: Stage, state: TrainState, step: int, meter: "_Meter", folde
     epoch = step / stage.steps_per_epoch
     if folder:
         place = {"stage": stage.name, "step": step, "epoch": epoch, "time": time.time()}
-        line = place | losses | stage.learning_rates(step) | speed
+        line = place | (losses | stage.learning_rates(step) | speed if step else {})
         folder.append_history(line | ({"validation": metrics} if metrics else {}))
     score = metrics.get(stage.select, -math.inf)
-    text = f"{stage.name} epoch {epoch:.3g}/{stage.epochs}: {_losses_text(losses)}"
+    text = f"{stage.name} epoch {epoch:.3g}/{stage.epochs}: {_losses_text(losses) if step else 'before training'}"
     if shown := [f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@5", "N@5", "PSP@5") if name in metrics]:
         text += f" | validation {' '.join(shown)}{' *' if score > float(state.best_score) else ''}"
     # A stage without validation may have hundreds of short epochs, of which ten lines are enough.
     if metrics or epoch in (1, stage.epochs) or epoch % max(1, stage.epochs // 10) == 0:
         note(text)
+    if on_validation and metrics:
+        on_validation(stage.name, epoch, metrics)
     state = after_validation(state, params, score)
     meter.restart_wait()
     meter.restart_step()

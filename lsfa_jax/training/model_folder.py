@@ -242,6 +242,12 @@ def _fusion(path: Path, arrays: dict[str, np.ndarray], linear: LinearModel | Non
     return fusion
 
 
+def read_config(folder: Path) -> Config:
+    """Reads the settings of a model; raises UserError as `read` does."""
+    manifest, path = _read_manifest(folder), folder / "config.toml"
+    return _config(path, _checked(path, manifest.files.get(path.name)), manifest.format)
+
+
 class _File(BaseModel):
     """Size and checksum of a file."""
 

@@ -102,7 +102,8 @@ def _charts(lines: Sequence[Mapping[str, Any]]) -> Iterator[Chart | None]:
     def points(key: str) -> list[tuple[float, float]]:
         return [(line["epoch"], line[key]) for line in flat if key in line]
 
-    names = [key for key in lines[0] if key not in _NO_LOSSES and not key.endswith(("/s", "learning_rate"))]
+    # The first line of a run that starts from a trained model has no losses.
+    names = [key for key in lines[-1] if key not in _NO_LOSSES and not key.endswith(("/s", "learning_rate"))]
     for name in names:
         yield line_chart(TITLES.get(name, name), "epoch", {name: points(name)})
     for metric in ("P@1", "P@5", "N@5", "PSP@5"):
@@ -110,7 +111,7 @@ def _charts(lines: Sequence[Mapping[str, Any]]) -> Iterator[Chart | None]:
         if metric in ("N@5", "PSP@5"):
             series |= {group: points(f"validation.{group}.{metric}") for group in ("head", "tail")}
         yield line_chart(f"Validation {metric}, percent", "epoch", series)
-    rates = {key: points(key) for key in lines[0] if key.endswith("learning_rate")}
+    rates = {key: points(key) for key in lines[-1] if key.endswith("learning_rate")}
     if any(len({rate for _, rate in values}) > 1 for values in rates.values()):
         yield line_chart("Learning rates", "epoch", rates)
 

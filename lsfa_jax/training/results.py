@@ -32,6 +32,7 @@ class Results:
             is_head: bool[L], the frequent labels.
         """
         self.on_ranked: OnRanked | None = None
+        self.measures_test = True
         self._folder, self._corpus, self._report, self._is_head = folder, corpus, config.report, is_head
         self._select = config.adjust.select
         self._truth = {"validation": corpus.validation.labels, "test": corpus.test.labels}
@@ -45,6 +46,12 @@ class Results:
         }
         self._models: dict[str, dict[str, Any]] = self.metrics.setdefault("stages", {})
         self._seconds: dict[str, float] = self.metrics.setdefault("seconds", {})
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that are measured, of those that have documents."""
+        measured = ("validation", "test") if self.measures_test else ("validation",)
+        return [name for name in measured if self._truth[name].num_rows]
 
     def write(self) -> None:
         """Writes `metrics.json`."""
@@ -60,7 +67,7 @@ class Results:
 
     def has(self, name: str) -> bool:
         """Whether a model was measured."""
-        return "threshold" in self._models.get(name, {})
+        return {"threshold", *self.splits} <= self._models.get(name, {}).keys()
 
     def threshold(self, name: str) -> float:
         """Returns the probability from which a model's labels are predicted."""
@@ -88,11 +95,10 @@ class Results:
     def add_linear(self, name: str, lists: dict[str, Ranked]) -> None:
         """Computes the metrics of a linear model from its lists of labels of each split."""
         self._models[name] = {}
-        for split, truth in self._truth.items():
-            if truth.num_rows:
-                listed = groups.without_excluded(lists[split].label_ids, self._excluded[split])
-                top = groups.best_of_groups(listed, self.groups, NUM_RANKED)
-                self._models[name][split] = self._measured(name, top, split)
+        for split in self.splits:
+            listed = groups.without_excluded(lists[split].label_ids, self._excluded[split])
+            top = groups.best_of_groups(listed, self.groups, NUM_RANKED)
+            self._models[name][split] = self._measured(name, top, split)
 
     def validation_metrics(self, scores: Scores) -> Metrics:
         """Computes the metrics of a validation between epochs."""

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,6 +44,7 @@ from lsfa_jax.training import (
     prior,
     run_folder,
     shortlist,
+    starting_model,
     summary,
     time_limit,
 )
@@ -50,6 +52,7 @@ from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
 from lsfa_jax.training.collection import HeadFeatures, collect_features, store_hidden, zero_sums
 from lsfa_jax.training.initial_encoder import InitialEncoder, initial_encoder
 from lsfa_jax.training.linear_side import LinearSide
+from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.training.optimizer import make_fine_tuning_optimizer, make_optimizer
 from lsfa_jax.training.results import OnRanked, Results
 from lsfa_jax.training.run_folder import RunFolder
@@ -81,7 +84,10 @@ def train(
     chosen: Collection[str] | None = None,
     seconds: float = math.inf,
     states: Path | None = None,
+    linear: Path | None = None,
+    test: bool = True,
     on_ranked: OnRanked | None = None,
+    on_validation: loop.OnValidation | None = None,
     tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Trains into a run folder and returns the content of metrics.json.
@@ -96,8 +102,11 @@ def train(
             None: all.
         seconds: how long the run may take; the epochs of stage 1 that fit are measured when it begins.
         states: folder in which the encoder's token states are kept for other runs with the same first stage.
+        linear: folder in which the linear models are kept for other runs on the same corpus.
+        test: whether the test documents are measured; a later call for the same folder may do so.
         on_ranked: called with the rankings of the test documents by each model, before its metrics are written.
         tensorboard: write event files for TensorBoard too.
+        on_validation: called after each validation of a stage.
 
     Raises:
         UserError: the data, the settings or the run folder are invalid; the message names the file or the option.
@@ -108,7 +117,7 @@ def train(
     stages = run_folder.consecutive(stages)
     if config.candidates == "tree" and config.linear == "none":
         raise UserError("--candidates tree: a linear model proposes them; leave out --linear none")
-    folder = RunFolder(output, states)
+    folder = RunFolder(output, states, linear)
     started = folder.read_config() if folder.config_file.is_file() else None
     config = run_folder.with_absolute_paths(config)
     chosen_precision = processes.from_first(lambda: precision.resolved(config, started).precision)
@@ -138,7 +147,8 @@ def train(
         if processes.is_first():
             run_folder.check_can_start(folder, config, stages, resume)
         run = _prepare(config, folder, stages, resume, save_every, chosen, deadline)
-        run.results.on_ranked = on_ranked
+        run.results.on_ranked, run.results.measures_test = on_ranked, test
+        run.on_validation = on_validation
         try:
             with watched(folder, tensorboard), interrupts.deferred():
                 return run.execute(stages)
@@ -160,22 +170,32 @@ def _prepare(
     make_mesh(config)  # raises where the settings do not divide the devices
     if folder.config_file.is_file():
         checks.check_places(config)
-    corpus = processes.first(lambda: load_corpus(config))
+    start = starting_model.read(config, folder)
+    words, tokenizer = (start.words, start.tokenizer) if start else ([], "")
+    corpus = processes.first(lambda: load_corpus(config, known=words, tokenizer=tokenizer))
     checks.check_documents(corpus)
     if not folder.config_file.is_file():
+        if start:
+            note(starting_model.summary(config, start, corpus))
         config = policy.resolved(config, corpus, chosen)
         vectors = processes.from_first(lambda: encoder_choice.with_vectors(config, corpus).vectors)
         config = config.model_copy(update={"vectors": vectors})
-    encoder = processes.first(lambda: initial_encoder(config, corpus))
+    encoder = (
+        starting_model.initial_encoder(start, corpus)
+        if start
+        else processes.first(lambda: initial_encoder(config, corpus))
+    )
     partition.split({"encoder": encoder.params}, config.encoder)  # raises where there are fewer layers
     digests = content.digests(corpus, encoder)
     folder.check_content(corpus.words, corpus.labels, digests, config)
     processes.same_everywhere(digests)
     run_folder.drop_stages(folder, config, stages, resume)
     folder.create(config, corpus, digests)
+    if start:
+        folder.keep_start(start)
     processes.wait()
     note(f"Run folder: {folder.path}")
-    return Run(config, corpus, encoder, folder, save_every, deadline, chosen)
+    return Run(config, corpus, encoder, folder, save_every, deadline, chosen, start)
 
 
 class Run:
@@ -190,6 +210,7 @@ class Run:
         save_every: float,
         deadline: float = math.inf,
         chosen: Collection[str] = (),
+        start: TrainedModel | None = None,
     ) -> None:
         """Prepares batches and the model; compiles nothing yet.
 
@@ -201,7 +222,10 @@ class Run:
             save_every: seconds between checkpoints; infinity: none at all, where no later command continues the run.
             deadline: time (`time.monotonic`) before which the run ends, if need be with fewer epochs of stage 1.
             chosen: names of the settings that keep their values then.
+            start: the model whose rows of known labels stage 1 starts from; None: all are new.
         """
+        self.start = start
+        self.on_validation: loop.OnValidation | None = None
         self.config, self.corpus, self.folder, self.save_every = config, corpus, folder, save_every
         self._deadline, self._chosen, self._started = deadline, chosen, time.monotonic()
         self.initial_encoder = encoder
@@ -263,7 +287,7 @@ class Run:
             *self.hidden_states.values(),
         ):
             states.remove()
-        if len(self.test.split):
+        if "test" in self.results.splits:
             seconds = time.monotonic() - self._started
             summary.print_results(self.corpus, self.is_head, self.results.metrics, self.folder.path, seconds)
         note(compilation_cache.summary())
@@ -305,6 +329,17 @@ class Run:
         classifier = prior.start(params["classifier"], self.config, self.corpus)
         return self._placed(params | {"encoder": encoder, "classifier": classifier})
 
+    def _with_known_labels(self, params: Params) -> Params:
+        """Returns parameters with the rows of labels that the model knows that the run starts from, if it does."""
+        if self.start is None:
+            return params
+        rows = starting_model.known_rows(self.start, self._labels, self.model.num_rows)
+        return self._placed(starting_model.with_known_labels(params, self.start, rows))
+
+    @property
+    def _labels(self) -> list[str]:
+        return self.corpus.labels[: self.corpus.num_labels]
+
     def _validator(self, batches: Batches) -> Callable[[PyTree], Metrics] | None:
         """Returns the function that computes validation metrics of parameters; None without validation documents."""
 
@@ -331,7 +366,7 @@ class Run:
             state = with_best_on_host(state)
         start = time.monotonic()
         try:
-            return loop.run(stage, state, checkpoints, self.folder, self._advice())
+            return loop.run(stage, state, checkpoints, self.folder, self._advice(), self.on_validation)
         finally:
             self.results.add_seconds(stage.name, time.monotonic() - start)
             # If the disk is full, the exception that is already raised, or the next write, reports it.
@@ -371,20 +406,27 @@ class Run:
         optimizer = make_fine_tuning_optimizer(self.config.optimizer, steps)
         return Representation(self.model, self.config, train, optimizer, self.mesh, validate, frozen)
 
-    def _first_state(self, stage: Representation, start: Params | None = None) -> TrainState:
+    def _first_state(self, stage: Representation, classifiers: Params | None = None) -> TrainState:
         """Returns the state before the first step, with classifiers to start from if there are any."""
-        params = self._init_params(Stream.MODEL)
-        trained, _ = partition.split(params | {"classifier": start or params["classifier"]}, self.config.encoder)
-        return self._created(stage.init, self._key(Stream.REPRESENTATION), trained)
+        params = self._with_known_labels(self._init_params(Stream.MODEL))
+        trained, _ = partition.split(params | {"classifier": classifiers or params["classifier"]}, self.config.encoder)
+        state = self._created(stage.init, self._key(Stream.REPRESENTATION), trained)
+        # A trained model is validated first: where training does not improve it, its weights are kept.
+        return state if self.start is None else replace(state, validated=state.validated - 1)
 
     def _starting_classifiers(self, train: Batches) -> Params | None:
-        """Returns the classifiers that stage 1 starts from; None where they are random."""
-        if self.config.classifier.weights_start == "random":
+        """Returns the classifiers that stage 1 starts from; None where they are random, or all those of a model."""
+        config = self.config.classifier
+        if self.start is None and config.weights_start == "random":
             return None
-        params = self._init_params(Stream.MODEL)
+        if self.start is not None and (config.weights == "shared" or set(self._labels) <= set(self.start.labels)):
+            return None
+        params = self._with_known_labels(self._init_params(Stream.MODEL))
         moments = discriminants.collect(self.model, params, train, self.mesh)
         counts, documents = self.corpus.label_counts, len(train.split)
-        return self._placed(discriminants.start(params["classifier"], moments, counts, documents))
+        classifiers = discriminants.start(params["classifier"], moments, counts, documents)
+        classifier: Params = self._with_known_labels(params | {"classifier": classifiers})["classifier"]
+        return self._placed(classifier)
 
     def _representation(self) -> Params:
         """Runs stage 1 and returns the parameters that did best on validation."""
@@ -412,8 +454,8 @@ class Run:
             if not checkpoints.exists and math.isfinite(self._deadline):
                 self._plan_epochs(train, frozen)
             stage = self._first_stage(train, self._validator(validation), frozen)
-            start = None if checkpoints.exists else self._starting_classifiers(train)
-            state = self._run_stage(stage, lambda: self._first_state(stage, start), checkpoints)
+            classifiers = None if checkpoints.exists else self._starting_classifiers(train)
+            state = self._run_stage(stage, lambda: self._first_state(stage, classifiers), checkpoints)
         if runs_now:
             self._warn_of_unused_parts(stage, state)
         return partition.join(frozen, best_params(state))
@@ -601,8 +643,7 @@ class Run:
         config, corpus = self.config, self.corpus
         wanted = candidates.resolved(config, corpus.num_labels) == "tree"
         number = config.representation.num_candidates if wanted else 0
-        folder = self.folder.checkpoints("linear")
-        linear = linear_side.train(config, corpus, number, folder, model_folder.ADVICE)
+        linear = linear_side.train(config, corpus, number, self.folder.linear, model_folder.ADVICE)
         for kind, lists in linear.lists.items() if linear else ():
             self.results.add_linear(kind, lists)
         if linear:
@@ -658,10 +699,9 @@ class Run:
         """Measures a model on validation and test documents, unless metrics.json has it."""
         if again or not self.results.has(name):
             self.results.begin(name)
-            for split in ("validation", "test"):
-                if len(self.splits[split]):
-                    batches = self._held_out(params, split, linear)
-                    self.results.add(name, split, self._scores(params, batches, f"{name} on {split}"))
+            for split in self.results.splits:
+                batches = self._held_out(params, split, linear)
+                self.results.add(name, split, self._scores(params, batches, f"{name} on {split}"))
         self.results.write()
 
     def _scores(self, params: Params, batches: Batches, title: str) -> Scores:
@@ -677,7 +717,7 @@ class Run:
             words=corpus.words,
             tokenizer=corpus.tokenizer,
             architecture=self.initial_encoder.shape.architecture,
-            labels=corpus.labels[: corpus.num_labels],
+            labels=self._labels,
             label_counts=corpus.published_counts[: corpus.num_labels],
             num_documents=corpus.published_documents,
             threshold=self.results.threshold(name),

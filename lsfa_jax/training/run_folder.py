@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lsfa_jax.config import (
 )
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.training import content, model_folder
+from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.util import atomic, processes, sharding
 from lsfa_jax.util.console import UserError, note
 from lsfa_jax.util.folder_lock import FolderLock
@@ -40,18 +42,21 @@ HIDDEN_SPLITS = ("train", "validation")
 class RunFolder:
     """Files of one run; each is written atomically. Of several processes only the first writes and holds the lock."""
 
-    def __init__(self, path: Path, states: Path | None = None) -> None:
+    def __init__(self, path: Path, states: Path | None = None, linear: Path | None = None) -> None:
         """Names the folder.
 
         Args:
             path: of the run.
             states: folder in which the token states are kept for other runs with the same first stage; None: they are
                 in the run folder while the run reads them.
+            linear: folder in which the linear models are kept for other runs on the same corpus; None: they are in the
+                run folder.
         """
         self.path = path
         self.after_history: Callable[[], None] = lambda: None
         """Called when the history has a new line."""
         self._states = states
+        self.linear = linear or self.checkpoints("linear")
         self._lock = FolderLock(path)
 
     @property
@@ -89,6 +94,11 @@ class RunFolder:
     def features_file(self) -> Path:
         """Where the features of head labels are while the second stage reads them."""
         return self.path / "checkpoints" / "features.npy"
+
+    @property
+    def start(self) -> Path:
+        """The model that the run starts from, if it starts from one: a copy, which resuming reads."""
+        return self.path / "start"
 
     def checkpoints(self, stage: str) -> Path:
         """Returns the folder of a stage's checkpoints."""
@@ -168,6 +178,11 @@ class RunFolder:
         if digests is not None:
             self._write(self._content_file.name, json.dumps(dict(digests), indent=2) + "\n")
         self._write("environment.json", json.dumps(environment, indent=2) + "\n")
+
+    def keep_start(self, model: TrainedModel) -> None:
+        """Copies the model that the run starts from, without its linear model, unless that is done."""
+        if processes.is_first() and not model_folder.paths(self.start)[0].is_file():
+            model_folder.write(self.start, replace(model, linear=None, fusion=None))
 
     def write_config(self, config: Config) -> None:
         """Writes the settings."""
@@ -271,6 +286,7 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(
         update={
             "data_dir": absolute(config.data_dir) if config.data_dir else "",
+            "start": absolute(config.start) if config.start else "",
             "vectors": config.vectors if config.vectors in NAMED_VECTORS else absolute(config.vectors),
             "data": config.data.model_copy(update={"label_names": label_names}),
             "encoder": config.encoder.model_copy(

@@ -43,7 +43,8 @@ class TrainState:
     since_best: Array
     """int32, validations since the best one."""
     validated: Array
-    """int32, the step of the last validation; a resumed run does not repeat it."""
+    """int32, the step of the last validation, which a resumed run does not repeat; -1 where the state before the first
+    step is to be validated."""
     loss_sums: dict[str, Array]
     """float32 each, sums of the named losses over the steps since the last validation."""
     loss_steps: Array

@@ -98,6 +98,25 @@ def test_content_of_metrics_json(finished):
 
 
 @slow
+def test_a_run_without_test_documents_is_measured_on_them_later(finished, tmp_path):
+    folder, validations = tmp_path / "run", []
+
+    def on_validation(*validation: Any) -> None:
+        validations.append(validation)
+
+    def train(**options: Any) -> dict[str, Any]:
+        return run.train(finished.config, folder, ("representation",), **options)["stages"]["representation"]
+
+    expected = finished.metrics["stages"]["representation"]
+    assert train(test=False, on_validation=on_validation) == {
+        name: expected[name] for name in ("threshold", "validation")
+    }
+    assert [(stage, epoch) for stage, epoch, _ in validations] == [("representation", epoch) for epoch in (1, 2, 3)]
+    assert [metrics for *_, metrics in validations] == [line["validation"] for line in history(folder)]
+    assert train(resume=True) == expected
+
+
+@slow
 def test_lines_of_history_jsonl(finished):
     lines = [json.loads(line) for line in (finished.folder / "history.jsonl").read_text().splitlines()]
     steps = {"representation": [5, 10, 15], "transfer": [4, 8], "adjustment": [5, 10]}
