@@ -16,6 +16,7 @@ VERBS = {
     "evaluate": "measure a trained model, a file of predictions, or linear baselines",
     "data": "list, describe, prepare and check corpora",
     "serve": "answer requests for the labels of texts, and show a page for them",
+    "tune": "search for the settings that suit a corpus",
     "experiments": "run plans over several seeds and report them beside the paper",
 }
 

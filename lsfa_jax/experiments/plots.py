@@ -107,6 +107,17 @@ def lines(
     _save(figure, path)
 
 
+def shares(path: Path, title: str, values: Mapping[str, float]) -> None:
+    """Draws a horizontal bar for each name, the largest at the top, with its percentage; values are shares of 1."""
+    figure, (axes,) = _figure(title, 1, width=7)
+    order = sorted(values, key=lambda name: values[name])
+    bars = axes.barh(order, [100 * values[name] for name in order], color=_COLOURS[0])
+    axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
+    axes.grid(visible=False)
+    axes.set_xlabel("percent")
+    _save(figure, path)
+
+
 def counts(path: Path, title: str, curves: Mapping[str, np.ndarray]) -> None:
     """Draws the documents, or pairs, of each label in the order of the original counts, both axes logarithmic."""
     figure, (axes,) = _figure(title, 1, width=7)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lsfa_jax.config import Config
+from lsfa_jax.config import Config, get
 from lsfa_jax.data import named
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.pieces import folder_of, read_tokenizer
@@ -51,6 +51,14 @@ def settings(corpus: Corpus, time_limit: float = math.inf) -> dict[str, Any]:
         chosen.pop("representation.epochs", None)
     note(f"--encoder auto: {PRETRAINED if chosen else 'bilstm'} ({reason})")
     return chosen
+
+
+def resolved(config: Config) -> dict[str, Any]:
+    """Returns what `settings` returned for a run with these settings."""
+    if config.encoder.pretrained != PRETRAINED:
+        return {}
+    names = ("encoder.kind", "encoder.pretrained", "encoder.train", "representation.epochs")
+    return {name: get(config, name) for name in names}
 
 
 def with_vectors(config: Config, corpus: Corpus) -> Config:

@@ -75,6 +75,10 @@ class Stream(IntEnum):
     EXPERIMENT_FEATURES = 42
     """Features of a label that are drawn in a picture."""
 
+    # Search over settings
+    TUNING = 51
+    """Settings that are drawn for a trial. Counter: number of the trial."""
+
 
 _MAX_COUNTERS = 2
 

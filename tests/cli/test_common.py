@@ -17,7 +17,7 @@ from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("train", "predict", "evaluate", "data", "serve", "experiments")
+VERBS = ("train", "predict", "evaluate", "data", "serve", "tune", "experiments")
 
 
 class Arguments(Section):
@@ -275,9 +275,12 @@ def test_help_lists_the_verbs(line, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ([], "expected a verb, one of train, predict, evaluate, data, serve, experiments"),
-        (["tran"], "tran: expected one of train, predict, evaluate, data, serve, experiments (did you mean train?)"),
-        (["\x1b[2J"], r"\x1b[2J: expected one of train, predict, evaluate, data, serve, experiments"),
+        ([], "expected a verb, one of train, predict, evaluate, data, serve, tune, experiments"),
+        (
+            ["tran"],
+            "tran: expected one of train, predict, evaluate, data, serve, tune, experiments (did you mean train?)",
+        ),
+        (["\x1b[2J"], r"\x1b[2J: expected one of train, predict, evaluate, data, serve, tune, experiments"),
     ],
 )
 def test_a_missing_or_unknown_verb_is_an_error(line, message, capsys):
