@@ -330,7 +330,7 @@ class Run:
         return self._placed(params | {"encoder": encoder, "classifier": classifier})
 
     def _with_known_labels(self, params: Params) -> Params:
-        """Returns parameters with the rows of labels that the model knows that the run starts from, if it does."""
+        """Returns parameters with the rows that the starting model has for known labels; without one, as they are."""
         if self.start is None:
             return params
         rows = starting_model.known_rows(self.start, self._labels, self.model.num_rows)

@@ -1,4 +1,4 @@
-"""What a search found: the best trials beside each other, how much each setting matters, every trial in a table."""
+"""The result of a search: the best trials beside each other, how much each setting matters, every trial in a table."""
 
 from collections import Counter
 from collections.abc import Sequence
