@@ -17,6 +17,7 @@ VERBS = {
     "data": "list, describe, prepare and check corpora",
     "serve": "answer requests for the labels of texts, and show a page for them",
     "tune": "search for the settings that suit a corpus",
+    "export": "write a model for other systems: StableHLO, ONNX, a folder with a model card",
     "experiments": "run plans over several seeds and report them beside the paper",
 }
 

@@ -27,7 +27,7 @@ PIECES_A_WORD = 4
 """Bound on the pieces of a text, for each word that it may have. English has 1.3 pieces a word, chemical names 6."""
 
 # Characters that are read of a text, for each word that it may have: bounds the time of texts without words.
-_LETTERS_A_WORD = 256
+LETTERS_A_WORD = 256
 
 # Chunks of text between spaces whose ids are remembered, and the longest that is.
 _MAX_CHUNKS = 2**17
@@ -163,7 +163,7 @@ class Pieces:
 
     def _beginning(self, text: str) -> str:
         """Returns the part of the normalised text that is read."""
-        text = self.tokenizer.beginning(text, self.max_words)[: _LETTERS_A_WORD * self.max_words]
+        text = self.tokenizer.beginning(text, self.max_words)[: LETTERS_A_WORD * self.max_words]
         # The library takes no surrogates.
         return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 

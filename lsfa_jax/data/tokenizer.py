@@ -241,6 +241,19 @@ class Tokenizer:
         text, pattern = self._read(text)
         return [match.span() for match in itertools.islice(pattern.finditer(text), limit)]
 
+    def patterns(self) -> dict[str, str]:
+        """Returns regular expressions by which a program without this package reads texts as `words` does.
+
+        Returns:
+            `markup`: what is replaced by a space, before entities are decoded; `ignorable`: what is removed before
+            NFKC; each "" where the step is left out; `word`: a word of the text in lower case.
+        """
+        return {
+            "markup": f"(?is){_MARKUP.pattern}" if self.html == "strip" else "",
+            "ignorable": "" if self.kind == "runs" else _IGNORABLE.pattern,
+            "word": (_PATTERNS.word if self.kind == "words" else self._pattern()).pattern,
+        }
+
     def _split(self, lowered: str, pattern: re.Pattern[str]) -> list[str]:
         if lowered.isascii():
             if pattern is _RUN:

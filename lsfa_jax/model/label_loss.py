@@ -17,6 +17,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from lsfa_jax.model import classifier
 from lsfa_jax.model.attention import label_attention, label_features, product
@@ -74,8 +75,8 @@ class TileSize(NamedTuple):
     """Size of the axis `label`, over which the tables are sharded: where it divides L, C has as many labels of each."""
 
     def num_documents(self, batch_size: int, num_tokens: int) -> int:
-        """Returns G, the largest divisor of B within the bound."""
-        if not self.tokens:
+        """Returns G, the largest divisor of B within the bound; of a symbolic B, as programs are exported with, B."""
+        if not self.tokens or is_symbolic_dim(batch_size):
             return batch_size
         shards = math.gcd(self.shards, batch_size)
         shard_size = batch_size // shards

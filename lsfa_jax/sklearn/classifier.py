@@ -304,6 +304,11 @@ class LSFA(ClassifierMixin, BaseEstimator):
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: not what LSFA.save writes ({error}); copy the folder again") from None
 
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "LSFA":
+        """Reads what `save`, `bin/train` or `bin/export --to huggingface` wrote: `load` by the name that hubs use."""
+        return cls.load(path)
+
     def _keep(self, model: model_folder.TrainedModel, labels: ParsedLabels) -> "LSFA":
         self.model_, self.classes_, self.threshold_ = model, labels.values, model.threshold
         # Without the training texts' labels.

@@ -19,6 +19,21 @@ OnRanked = Callable[[str, np.ndarray], None]
 """Called with the name of a model and its rankings of the test documents, int32[3, N, 5]: of all labels, head, tail."""
 
 
+def of_network(metrics: dict[str, Any], select: str) -> dict[str, Any]:
+    """Returns what was measured of the network alone, after the stage that was kept.
+
+    Args:
+        metrics: the content of metrics.json.
+        select: the validation metric by which the stage is kept, the setting `adjust.select`.
+
+    Returns:
+        `threshold`, and the metrics of `validation` and `test`; {} where nothing was measured.
+    """
+    stages = metrics.get("stages", {})
+    measured = [stages[name] for name in ("adjusted", "representation") if name in stages]
+    return max(measured, key=lambda stage: stage.get("validation", {}).get(select, 0.0), default={})
+
+
 class Results:
     """What was measured so far, in percent, beside the seconds of each stage and which model predicts."""
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.export import is_symbolic_dim
 
 from lsfa_jax import config
 from lsfa_jax.model.attention import MINUS_INFINITY, product, token_mask
@@ -146,8 +147,11 @@ def _transposed(x: Array) -> Array:
     """Swaps the last two axes in memory, as float32, which a CPU transposes faster than bfloat16.
 
     Without the constraint, XLA keeps the array as it is and multiplies by columns, which takes a CPU 2.5 times as long.
+    A program that is exported, for a symbolic number of rows, has no layouts.
     """
     transposed = x.astype(jnp.float32).swapaxes(-1, -2)
+    if any(map(is_symbolic_dim, x.shape)):
+        return transposed
     return with_layout_constraint(transposed, Layout(tuple(range(x.ndim))))
 
 
@@ -414,6 +418,11 @@ class Transformer(nn.Module):
     def state_size(self) -> int:
         """H."""
         return self.architecture.hidden_size
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of a text that is read in one window, at most."""
+        return _tokens_at_once(self.architecture, self.window)
 
     def setup(self) -> None:
         shapes = param_shapes(self.architecture)

@@ -1,0 +1,26 @@
+"""The network as ONNX by jax2onnx, for ONNX Runtime."""
+
+from pathlib import Path
+from typing import Any
+
+from lsfa_jax.serving.export.network import Network, Program
+from lsfa_jax.types import HostArray
+
+OPSET = 23
+
+
+def convert(network: Network, program: Program) -> bytes:
+    """Returns a program as an ONNX model."""
+    from jax2onnx import to_onnx
+
+    model: Any = to_onnx(network, inputs=list(program.shapes), input_names=["token_ids", "lengths"], opset=OPSET)
+    return bytes(model.SerializeToString())
+
+
+def run(path: Path, token_ids: HostArray, lengths: HostArray) -> HostArray:
+    """Computes a program of a file."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    result: HostArray = session.run(None, {"token_ids": token_ids, "lengths": lengths})[0]
+    return result
