@@ -146,7 +146,7 @@ def label_features(attention: Array, values: Array, head_bias: Array | None, dty
     Returns:
         float32[B, L, D]. A document without tokens has relu(b), or 0 without the head.
     """
-    chex.assert_shape(attention, (len(values), None, values.shape[1]))
+    chex.assert_shape(attention, (values.shape[0], None, values.shape[1]))
     features = product("blt,btd->bld", attention, values, dtype)
     return features if head_bias is None else jax.nn.relu(features + head_bias)
 

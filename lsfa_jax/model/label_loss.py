@@ -110,7 +110,7 @@ def scores(
 
     logits = jax.lax.map(label_block, jax.tree.map(tiling.tile_labels, tiling.per_label(labels)))
     # [label blocks, document tiles, G, C] -> [G, document tiles, label blocks, C], the order of `tile_documents`.
-    logits = logits.transpose(2, 1, 0, 3).reshape(len(tokens.mask), *logits.shape[::3])
+    logits = logits.transpose(2, 1, 0, 3).reshape(tokens.mask.shape[0], *logits.shape[::3])
     return jax.vmap(tiling.untile_labels)(logits)
 
 

@@ -160,7 +160,7 @@ def test_a_model_with_a_card_is_loaded_from_wherever_it_is(fused, metrics, tmp_p
     (tmp_path / "card").rename(tmp_path / "moved")
     card = ModelCard.load(tmp_path / "moved" / "README.md")
     assert card.data.pipeline_tag == "text-classification"
-    assert "license" not in card.data
+    assert card.data.license is None
     results = [(one.metric_name, one.metric_value) for one in card.data.eval_results or []]
     assert results == ([("P@1", 81.26)] if metrics else [])
     assert ("| **adjusted** | 81.26 |  |  |  |  |  |  | 70.00 |  |" in card.text) == bool(metrics)

@@ -71,12 +71,14 @@ def split_windows(
     token_ids: Array, lengths: Array, windows: Windows, architecture: Architecture
 ) -> tuple[Array, Array]:
     """Returns the windows of each document, int32[B W, S] and their lengths int32[B W], with first and last token."""
-    needed = int(windows.starts[-1]) + windows.size - token_ids.shape[1]
-    index = windows.starts[:, None] + np.arange(windows.size)
-    pieces = jnp.pad(token_ids, ((0, 0), (0, needed)))[:, index].reshape(-1, windows.size)
+    pieces = token_ids
+    if windows.number > 1:
+        needed = int(windows.starts[-1]) + windows.size - token_ids.shape[1]
+        index = windows.starts[:, None] + np.arange(windows.size)
+        pieces = jnp.pad(token_ids, ((0, 0), (0, needed)))[:, index].reshape(-1, windows.size)
     lengths = windows.lengths(lengths).reshape(-1, 1)
     ids = jnp.pad(pieces, ((0, 0), (1, 1)), constant_values=architecture.first_id)
-    ids = jnp.where(np.arange(windows.size + 2) == lengths + 1, architecture.last_id, ids)
+    ids = jnp.where(jnp.arange(windows.size + 2) == lengths + 1, architecture.last_id, ids)
     return ids, lengths[:, 0] + 2
 
 
@@ -87,7 +89,7 @@ def join_windows(states: Array, lengths: Array, windows: Windows, num_tokens: in
     else:
         window = windows.of_tokens(lengths, num_tokens)
         place = window * (windows.size + 2) + 1 + np.arange(num_tokens) - window * windows.stride
-        flat = states.reshape(len(lengths), -1, states.shape[-1])
+        flat = states.reshape(lengths.shape[0], -1, states.shape[-1])
         states = jnp.take_along_axis(flat, place[..., None], axis=1)
     return states * token_mask(lengths, num_tokens)[..., None]
 
@@ -320,7 +322,7 @@ def lower_layers(
     ids, window_lengths = split_windows(token_ids, lengths, windows, architecture)
     x = drop_embedding(embed(params["embedding"], ids, architecture.norm_epsilon)).reshape(-1, architecture.hidden_size)
     x = _layers(params, x, token_mask(window_lengths, ids.shape[1]), architecture, dtype, range(depth))
-    return x.reshape(len(lengths), -1, architecture.hidden_size)
+    return x.reshape(lengths.shape[0], -1, architecture.hidden_size)
 
 
 def upper_layers(
@@ -338,7 +340,7 @@ def upper_layers(
         float32[B, T, H], zero beyond each document's length, with the largest T of as many windows.
     """
     largest = _tokens_at_once(architecture, window)
-    number = -(-hidden.shape[1] // (largest + 2))
+    number = 1 if hidden.shape[1] <= largest + 2 else -(-hidden.shape[1] // (largest + 2))
     num_tokens = hidden.shape[1] - 2 if number == 1 else largest + (number - 1) * _stride(largest)
     windows = windows_of(num_tokens, largest)
     mask = token_mask(windows.lengths(lengths).reshape(-1) + 2, windows.size + 2)

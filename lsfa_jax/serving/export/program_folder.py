@@ -47,9 +47,7 @@ def write(folder: Path, model: TrainedModel, threshold: float, kind: Literal["st
         path.write_bytes(programs.convert(network, program))
         error = network.largest_error(program, functools.partial(programs.run, path))
         if not error <= TOLERANCE:
-            raise UserError(
-                f"{path.name}: its probabilities differ from the model's by {error:.1g}; nothing is written"
-            )
+            raise UserError(f"--to {kind}: the program's probabilities differ from the model's by up to {error:.1g}")
     for name, text in model_folder.text_files(model.words, model.labels, model.tokenizer).items():
         (folder / name).write_text(text, encoding="utf-8")
     about = _about(model, threshold, network, kind)
