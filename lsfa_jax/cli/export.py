@@ -15,7 +15,8 @@ from lsfa_jax.util.console import UserError
 if TYPE_CHECKING:
     from lsfa_jax.training.model_folder import TrainedModel
 
-_PACKAGES = {"jax2onnx": "jax2onnx", "onnxruntime": "onnxruntime"}
+# The packages of the extra `export` that a format needs.
+_PACKAGES = {"stablehlo": ["flatbuffers"], "onnx": ["jax2onnx", "onnxruntime"], "huggingface": []}
 _ADVICE = "make room, or choose another --output"
 
 
@@ -49,8 +50,7 @@ def export(arguments: ExportArguments, prog: str = "bin/export") -> None:
         UserError: no model, a folder that is not empty or cannot be written, packages that are missing, or a model that
             the format cannot hold.
     """
-    if arguments.to == "onnx":
-        _check_packages(prog)
+    _check_packages(arguments.to, prog)
     run, output = Path(arguments.run), Path(arguments.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output {output}: expected a new or empty folder")
@@ -98,12 +98,11 @@ def _loss(network: dict, metrics: dict) -> str:
     return f": N@5 {of_network:.2f} instead of {of_model:.2f} on test documents" if of_network and of_model else ""
 
 
-def _check_packages(prog: str) -> None:
-    missing = [package for module, package in _PACKAGES.items() if not importlib.util.find_spec(module)]
-    if missing:
+def _check_packages(to: str, prog: str) -> None:
+    if missing := [package for package in _PACKAGES[to] if not importlib.util.find_spec(package)]:
         raise UserError(
-            f"{prog} --to onnx needs the packages of the extra onnx, of which {', '.join(missing)} cannot be imported. "
-            f"Install them: {sys.executable} -m pip install {' '.join(_PACKAGES.values())}"
+            f"{prog} --to {to} needs packages of the extra export, of which {', '.join(missing)} cannot be imported. "
+            f"Install them: {sys.executable} -m pip install {' '.join(_PACKAGES[to])}"
         )
 
 

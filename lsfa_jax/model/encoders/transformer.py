@@ -51,7 +51,8 @@ class Windows(NamedTuple):
 
     def _last(self, lengths: Array) -> Array:
         """Returns int32[B], the window that holds the last token of each document and begins first."""
-        return jnp.maximum(0, -((self.size - lengths) // self.stride))
+        ends = self.size + self.starts[:-1]
+        return jnp.sum(lengths[:, None] > ends, axis=1, dtype=jnp.int32)
 
 
 def windows_of(num_tokens: int, largest: int) -> Windows:

@@ -33,7 +33,6 @@ class Program(NamedTuple):
     def shapes(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
         """The shapes of token ids and lengths, with symbols."""
         longest = self.lengths[-1]
-        # An even number: a convolution computes pairs of neighbouring tokens.
         width, constraints = ("2*t", [f"2*t <= {longest}"]) if self.any_length else (str(longest), [])
         shape = export.symbolic_shape(f"b, {width}", constraints=constraints)
         return jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape[:1], jnp.int32)
@@ -47,12 +46,28 @@ class Network:
         precise = replace(model, config=model.config.model_copy(update={"precision": "float32"}))
         self._lsfa, self._params = lsfa_module(precise), model.params
         self._num_ids = model.encoder_shape.vocabulary_size
-        self.programs = _programs(model, self._lsfa.encoder)
+        longest = model.vocabulary().max_tokens
+        # Even numbers: a convolution computes pairs of neighbouring tokens.
+        buckets = length_buckets(model.config.data.length_buckets, longest)
+        self._lengths = sorted({length + length % 2 for length in buckets})
 
     def __call__(self, token_ids: Array, lengths: Array) -> Array:
         """Computes float32[B, L] of token ids int32[B, T] and lengths int32[B]."""
         lsfa = self._lsfa.bind({"params": jax.tree.map(jnp.asarray, self._params)})
         return jax.nn.sigmoid(lsfa.scores(lsfa.states(token_ids, lengths), lengths))
+
+    def programs(self, any_length: bool) -> list[Program]:
+        """Returns one program for all texts, or two where an encoder reads long texts in several windows.
+
+        Args:
+            any_length: whether programs may take any length; else there is one length for each program.
+        """
+        encoder, lengths = self._lsfa.encoder, self._lengths
+        most = encoder.tokens_at_once if isinstance(encoder, Transformer) else lengths[-1]
+        short = [length for length in lengths if length <= most]
+        programs = [Program("network", short if any_length else short[-1:], any_length)] if short else []
+        # Of several windows, the length determines the number.
+        return programs if short == lengths else [*programs, Program("network-long", lengths[-1:], False)]
 
     def largest_error(self, program: Program, computed: Callable[[HostArray, HostArray], Any]) -> float:
         """Returns how far the probabilities of an implementation of a program are from these, on random texts."""
@@ -60,14 +75,3 @@ class Network:
         token_ids = random.integers(0, self._num_ids, (3, width), np.int32)
         lengths = np.array([width, random.integers(1, width), 0], np.int32)
         return float(np.max(np.abs(np.asarray(computed(token_ids, lengths)) - jax.jit(self)(token_ids, lengths))))
-
-
-def _programs(model: TrainedModel, encoder: Any) -> list[Program]:
-    """Returns one program for all texts, or two where an encoder reads long texts in several windows."""
-    longest = model.vocabulary().max_tokens
-    lengths = sorted({length + length % 2 for length in length_buckets(model.config.data.length_buckets, longest)})
-    most = encoder.tokens_at_once if isinstance(encoder, Transformer) else lengths[-1]
-    short = [length for length in lengths if length <= most]
-    programs = [Program("network", short, True)] if short else []
-    # Of several windows, the length determines the number.
-    return programs if short == lengths else [*programs, Program("network-long", lengths[-1:], False)]

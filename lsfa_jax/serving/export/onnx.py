@@ -6,6 +6,9 @@ from typing import Any
 from lsfa_jax.serving.export.network import Network, Program
 from lsfa_jax.types import HostArray
 
+ANY_LENGTH = False
+"""Whether a program takes texts of any number of tokens; jax2onnx 0.17 converts no loop over a symbolic number."""
+
 OPSET = 23
 
 

@@ -3,8 +3,8 @@
     python predict.py texts.txt
     echo "Wheat exports rise" | python predict.py
 
-It needs numpy and jax, or onnxruntime for network.onnx, and tokenizers where there is a file tokenizer.json. In Python,
-`from predict import predict` and `predict(["a text"])` do the same.
+It needs numpy; jax and flatbuffers, or onnxruntime for network.onnx; tokenizers where there is tokenizer.json.
+In Python, `from predict import predict` and `predict(["a text"])` do the same.
 """
 
 import argparse

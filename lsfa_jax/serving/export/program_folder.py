@@ -40,29 +40,30 @@ def write(folder: Path, model: TrainedModel, threshold: float, kind: Literal["st
     Raises:
         UserError: the format cannot hold the network, or a program computes other probabilities.
     """
-    programs = importlib.import_module(f"lsfa_jax.serving.export.{kind}")
+    of_kind = importlib.import_module(f"lsfa_jax.serving.export.{kind}")
     network = Network(model)
-    for program in network.programs:
+    programs = network.programs(of_kind.ANY_LENGTH)
+    for program in programs:
         path = folder / f"{program.name}.{kind}"
-        path.write_bytes(programs.convert(network, program))
-        error = network.largest_error(program, functools.partial(programs.run, path))
+        path.write_bytes(of_kind.convert(network, program))
+        error = network.largest_error(program, functools.partial(of_kind.run, path))
         if not error <= TOLERANCE:
             raise UserError(f"--to {kind}: the program's probabilities differ from the model's by up to {error:.1g}")
     for name, text in model_folder.text_files(model.words, model.labels, model.tokenizer).items():
         (folder / name).write_text(text, encoding="utf-8")
-    about = _about(model, threshold, network, kind)
+    about = _about(model, threshold, [(f"{one.name}.{kind}", one.lengths) for one in programs])
     (folder / "network.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(Path(__file__).with_name("predict.py"), folder / "predict.py")
 
 
-def _about(model: TrainedModel, threshold: float, network: Network, kind: str) -> dict[str, Any]:
+def _about(model: TrainedModel, threshold: float, programs: list[tuple[str, list[int]]]) -> dict[str, Any]:
     """Returns the content of network.json."""
     data = model.config.data
     return {
         "lsfa_jax": __version__,
         "corpus": model.config.dataset,
         "threshold": threshold,
-        "programs": [{"file": f"{one.name}.{kind}", "lengths": one.lengths} for one in network.programs],
+        "programs": [{"file": name, "lengths": lengths} for name, lengths in programs],
         "max_words": data.max_words,
         "max_tokens": model.vocabulary().max_tokens,
         "max_characters": pieces.LETTERS_A_WORD * data.max_words,

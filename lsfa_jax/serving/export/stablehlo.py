@@ -8,6 +8,9 @@ from jax import export
 from lsfa_jax.serving.export.network import Network, Program
 from lsfa_jax.types import HostArray
 
+ANY_LENGTH = True
+"""Whether a program takes texts of any number of tokens."""
+
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Where the programs run."""
 
