@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -66,15 +66,18 @@ def export(arguments: ExportArguments, prog: str = "bin/export") -> None:
             hugging_face.write(folder, run, model, metrics)
         else:
             _write_programs(folder, arguments.to, model, metrics)
-        sizes = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir()) if file.is_file()]
-    console.table(f"{output}", ["file", "kB"], [[name, f"{size / 1000:,.0f}"] for name, size in sizes])
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+    console.table(str(output), ["file", "kB"], [[name, f"{size / 1000:,.0f}"] for name, size in sizes.items()])
     if arguments.to == "huggingface":
         console.note(f'Load it: LSFA.from_pretrained("{output}"). Complete the card, {output / "README.md"}')
     else:
         console.note(f"Try it: echo 'some text' | python {output / 'predict.py'}")
 
 
-def _write_programs(folder: Path, to: Literal["stablehlo", "onnx"], model: "TrainedModel", metrics: dict) -> None:
+def _write_programs(
+    folder: Path, to: Literal["stablehlo", "onnx"], model: "TrainedModel", metrics: dict[str, Any]
+) -> None:
     import jax
 
     from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
@@ -92,7 +95,7 @@ def _write_programs(folder: Path, to: Literal["stablehlo", "onnx"], model: "Trai
     program_folder.write(folder, model, threshold, to)
 
 
-def _loss(network: dict, metrics: dict) -> str:
+def _loss(network: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Returns the test figures of the network alone and of the model, in words; "" where they are not known."""
     of_network, of_model = network.get("test", {}).get("N@5"), metrics.get("test", {}).get("N@5")
     return f": N@5 {of_network:.2f} instead of {of_model:.2f} on test documents" if of_network and of_model else ""

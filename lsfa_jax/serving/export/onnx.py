@@ -1,5 +1,6 @@
 """The network as ONNX by jax2onnx, for ONNX Runtime."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ OPSET = 23
 
 def convert(network: Network, program: Program) -> bytes:
     """Returns a program as an ONNX model."""
+    # They log plugins and shapes that no network needs; errors are raised.
+    for library in ("jax2onnx", "onnx_ir"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     from jax2onnx import to_onnx
 
     model: Any = to_onnx(network, inputs=list(program.shapes), input_names=["token_ids", "lengths"], opset=OPSET)
@@ -24,6 +28,7 @@ def run(path: Path, token_ids: HostArray, lengths: HostArray) -> HostArray:
     """Computes a program of a file."""
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(3)  # errors: it warns of constants that it removes
     session = onnxruntime.InferenceSession(path)
     result: HostArray = session.run(None, {"token_ids": token_ids, "lengths": lengths})[0]
     return result

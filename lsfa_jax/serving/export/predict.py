@@ -81,6 +81,7 @@ def program(name: str) -> Callable[[np.ndarray, np.ndarray], Any]:
     if path.suffix == ".onnx":
         import onnxruntime
 
+        onnxruntime.set_default_logger_severity(3)  # errors: it warns of constants that it removes
         session = onnxruntime.InferenceSession(path)
         return lambda token_ids, lengths: session.run(None, {"token_ids": token_ids, "lengths": lengths})[0]
 
