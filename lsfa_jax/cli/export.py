@@ -15,8 +15,13 @@ from lsfa_jax.util.console import UserError
 if TYPE_CHECKING:
     from lsfa_jax.training.model_folder import TrainedModel
 
-# The packages of the extra `export` that a format needs.
-_PACKAGES = {"stablehlo": ["flatbuffers"], "onnx": ["jax2onnx", "onnxruntime"], "huggingface": []}
+# The modules of the extra `export` that a format needs, and what pip installs for them.
+_PACKAGES: dict[str, dict[str, str]] = {
+    "stablehlo": {"flatbuffers": "flatbuffers"},
+    # Versions of jax2onnx after 0.13 ask for an older orbax-checkpoint, which could read no checkpoints of ours.
+    "onnx": {"jax2onnx": "jax2onnx", "onnxruntime": "onnxruntime", "orbax.checkpoint": "'orbax-checkpoint>=0.12.8'"},
+    "huggingface": {},
+}
 _ADVICE = "make room, or choose another --output"
 
 
@@ -102,10 +107,10 @@ def _loss(network: dict[str, Any], metrics: dict[str, Any]) -> str:
 
 
 def _check_packages(to: str, prog: str) -> None:
-    if missing := [package for package in _PACKAGES[to] if not importlib.util.find_spec(package)]:
+    if missing := [module for module in _PACKAGES[to] if not importlib.util.find_spec(module)]:
         raise UserError(
             f"{prog} --to {to} needs packages of the extra export, of which {', '.join(missing)} cannot be imported. "
-            f"Install them: {sys.executable} -m pip install {' '.join(_PACKAGES[to])}"
+            f"Install them: {sys.executable} -m pip install {' '.join(_PACKAGES[to].values())}"
         )
 
 

@@ -295,8 +295,11 @@ class Run:
 
     def _set_batches(self) -> None:
         self.train = self._batches("train", self._inputs["train"], self.config.optimizer.batch_size)
-        self.validation = self._batches("validation", self._inputs["validation"], self.config.report.batch_size)
-        self.test = self._batches("test", self._inputs["test"], self.config.report.batch_size)
+        # A batch has no more rows than there are documents. Both splits have batches of one size, and so share programs.
+        most = max(1, len(self.splits["validation"]), len(self.splits["test"]))
+        size = min(self.config.report.batch_size, most)
+        self.validation = self._batches("validation", self._inputs["validation"], size)
+        self.test = self._batches("test", self._inputs["test"], size)
 
     def _batches(self, name: str, split: AnySplit, size: int, ranked: Ranked | None = None) -> Batches:
         """Returns the batches of a split, whose name determines the candidates of its documents."""
@@ -511,7 +514,7 @@ class Run:
     def _held_out(self, params: Params, name: str, linear: LinearSide | None = None) -> Batches:
         """Returns batches to score a split, which the encoder reads once after stage 1; with a linear model's lists."""
         ranked = None if linear is None else {"validation": linear.validation, "test": linear.test}[name]
-        batches = self._batches(name, self._inputs[name], self.config.report.batch_size, ranked)
+        batches = self._batches(name, self._inputs[name], self.validation.batch_size, ranked)
         return self._encoded(params, name, batches, ranked)
 
     def _transfer(self, params: Params, keep_states: bool) -> TrainState:
