@@ -295,7 +295,7 @@ class Run:
 
     def _set_batches(self) -> None:
         self.train = self._batches("train", self._inputs["train"], self.config.optimizer.batch_size)
-        # A batch has no more rows than there are documents. Both splits have batches of one size, and so share programs.
+        # No more rows than there are documents. Both splits have batches of one size, and so share programs.
         most = max(1, len(self.splits["validation"]), len(self.splits["test"]))
         size = min(self.config.report.batch_size, most)
         self.validation = self._batches("validation", self._inputs["validation"], size)
