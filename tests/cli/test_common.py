@@ -18,6 +18,7 @@ from lsfa_jax.util.interrupts import Interrupted
 
 ROOT = Path(__file__).parents[2]
 VERBS = ("train", "predict", "evaluate", "data", "serve", "tune", "experiments")
+VERBS = ("train", "predict", "evaluate", "data", "serve", "export", "experiments")
 
 
 class Arguments(Section):

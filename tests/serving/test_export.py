@@ -179,7 +179,9 @@ METRICS = {
 def test_a_model_with_a_card_is_loaded_from_wherever_it_is(fused, metrics, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "card").mkdir()
-    hugging_face.write(tmp_path / "card", tmp_path / "run", fused, metrics)
+    local = fused.config.model_copy(update={"data_dir": "/home/somebody/texts"})
+    hugging_face.write(tmp_path / "card", tmp_path / "run", replace(fused, config=local), metrics)
+    assert "somebody" not in "".join(path.read_text() for path in (tmp_path / "card").glob("*.[mtj]*"))
     (tmp_path / "card").rename(tmp_path / "moved")
     card = ModelCard.load(tmp_path / "moved" / "README.md")
     assert card.data.pipeline_tag == "text-classification"

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import jax
+import joblib
 import numpy as np
 import pytest
 from scipy import sparse
@@ -116,13 +117,14 @@ def test_a_second_prediction_neither_compiles_nor_copies_the_weights_again(fitte
 
 
 @pytest.mark.slow
-def test_copies_predict_the_same_and_leave_the_devices_arrays_behind(fitted):
+def test_copies_predict_the_same_and_leave_the_devices_arrays_behind(fitted, tmp_path):
     texts, _ = documents("test")
     first = fitted.predict(texts)
     stored = pickle.dumps(fitted)
     size = sum(x.nbytes for x in jax.tree.leaves(fitted.model_.params))
     assert len(stored) < 2 * size + 20_000
-    for copied in (pickle.loads(stored), copy.deepcopy(fitted)):
+    joblib.dump(fitted, tmp_path / "fitted.joblib")
+    for copied in (pickle.loads(stored), joblib.load(tmp_path / "fitted.joblib"), copy.deepcopy(fitted)):
         before = weights_on_devices(fitted)
         assert copied.predict(texts) == first
         assert len(weights_on_devices(copied)) > len(before)

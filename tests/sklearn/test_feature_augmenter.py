@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -110,6 +112,7 @@ def test_a_generated_feature_depends_on_seeds_label_and_number_alone(fitted):
     assert not np.allclose(fitted.sample([9, 3], 4, seed=1), sample)
     features, labels, *_ = pairs(0)
     np.testing.assert_array_equal(clone(fitted).fit(features, labels).sample([9, 3], 4), sample)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).sample([9, 3], 4), sample)
     assert not np.allclose(augmenter(random_state=1).fit(features, labels).sample([9, 3], 4), sample, atol=1e-3)
     assert fitted.sample([], 3).shape == (0, 3, D)
 

@@ -4,6 +4,7 @@ The other files are those of every model folder, so that `LSFA.load`, or `from_p
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def write(folder: Path, source: Path, model: TrainedModel, metrics: dict[str, An
         model: as it was read.
         metrics: the content of metrics.json; {} without one.
     """
-    model_folder.write(folder, model)
+    # Where the documents were is of no use elsewhere.
+    model_folder.write(folder, replace(model, config=model.config.model_copy(update={"data_dir": ""})))
     for name in _BESIDE:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
@@ -64,7 +66,8 @@ def card(name: str, model: TrainedModel, metrics: dict[str, Any]) -> str:
         median=int(np.median(counts)),
         fewest=int(counts.min()),
         most=int(counts.max()),
-        encoder=config.encoder.pretrained or config.encoder.kind,
+        encoder=Path(config.encoder.pretrained).name or config.encoder.kind,
+        from_minilm=config.encoder.pretrained == "minilm",
         parameters=sum(x.size for x in jax.tree.leaves(model.params)),
         score=f"network and {TITLES[model.linear.kind]}, fused" if model.fusion and model.linear else "network",
         max_words=config.data.max_words,
