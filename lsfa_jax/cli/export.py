@@ -71,6 +71,8 @@ def export(arguments: ExportArguments, prog: str = "bin/export") -> None:
             hugging_face.write(folder, run, model, metrics)
         else:
             _write_programs(folder, arguments.to, model, metrics)
+        # A temporary folder is closed to other users; what is exported is as readable as the folder around it.
+        folder.chmod(0o755 & folder.parent.stat().st_mode)
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
     console.table(str(output), ["file", "kB"], [[name, f"{size / 1000:,.0f}"] for name, size in sizes.items()])

@@ -39,10 +39,13 @@ def test_the_network_of_a_fused_model_is_exported_with_its_threshold_and_a_warni
 
 
 def test_a_folder_with_a_card_and_the_figures(run, tmp_path):
+    tmp_path.chmod(0o750)
+    (tmp_path / "out").mkdir()  # an empty folder is written into
     assert export.main(["--run", str(run), "--to", "huggingface", "--output", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "README.md").read_text().startswith("---\nlibrary_name: lsfa_jax\n")
     assert (tmp_path / "out" / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
     assert model_folder.read(tmp_path / "out").fusion is not None
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
 
 
 def test_a_failed_export_leaves_nothing(run, tmp_path, capsys, monkeypatch):
