@@ -1,7 +1,5 @@
 """The command behind bin/export: a trained model for other systems."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,13 +13,8 @@ from lsfa_jax.util.console import UserError
 if TYPE_CHECKING:
     from lsfa_jax.training.model_folder import TrainedModel
 
-# The modules of the extra `export` that a format needs, and what pip installs for them.
-_PACKAGES: dict[str, dict[str, str]] = {
-    "stablehlo": {"flatbuffers": "flatbuffers"},
-    # Versions of jax2onnx after 0.13 ask for an older orbax-checkpoint, which could read no checkpoints of ours.
-    "onnx": {"jax2onnx": "jax2onnx", "onnxruntime": "onnxruntime", "orbax.checkpoint": "'orbax-checkpoint>=0.12.8'"},
-    "huggingface": {},
-}
+# Versions of jax2onnx after 0.13 ask for an older orbax-checkpoint, which could read no checkpoints of ours.
+_FOR_ONNX = {"jax2onnx": "jax2onnx", "onnxruntime": "onnxruntime", "orbax.checkpoint": "'orbax-checkpoint>=0.12.8'"}
 _ADVICE = "make room, or choose another --output"
 
 
@@ -55,7 +48,8 @@ def export(arguments: ExportArguments, prog: str = "bin/export") -> None:
         UserError: no model, a folder that is not empty or cannot be written, packages that are missing, or a model that
             the format cannot hold.
     """
-    _check_packages(arguments.to, prog)
+    if arguments.to == "onnx":
+        common.check_packages(f"{prog} --to onnx", "export", _FOR_ONNX)
     run, output = Path(arguments.run), Path(arguments.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output {output}: expected a new or empty folder")
@@ -106,14 +100,6 @@ def _loss(network: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Returns the test figures of the network alone and of the model, in words; "" where they are not known."""
     of_network, of_model = network.get("test", {}).get("N@5"), metrics.get("test", {}).get("N@5")
     return f": N@5 {of_network:.2f} instead of {of_model:.2f} on test documents" if of_network and of_model else ""
-
-
-def _check_packages(to: str, prog: str) -> None:
-    if missing := [module for module in _PACKAGES[to] if not importlib.util.find_spec(module)]:
-        raise UserError(
-            f"{prog} --to {to} needs packages of the extra export, of which {', '.join(missing)} cannot be imported. "
-            f"Install them: {sys.executable} -m pip install {' '.join(_PACKAGES[to].values())}"
-        )
 
 
 def main(argv: list[str] | None = None, prog: str = "bin/export") -> int:

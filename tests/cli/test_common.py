@@ -17,8 +17,7 @@ from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("train", "predict", "evaluate", "data", "serve", "tune", "experiments")
-VERBS = ("train", "predict", "evaluate", "data", "serve", "export", "experiments")
+VERBS = ("train", "predict", "evaluate", "data", "serve", "tune", "export", "experiments")
 
 
 class Arguments(Section):
@@ -276,12 +275,9 @@ def test_help_lists_the_verbs(line, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ([], "expected a verb, one of train, predict, evaluate, data, serve, tune, experiments"),
-        (
-            ["tran"],
-            "tran: expected one of train, predict, evaluate, data, serve, tune, experiments (did you mean train?)",
-        ),
-        (["\x1b[2J"], r"\x1b[2J: expected one of train, predict, evaluate, data, serve, tune, experiments"),
+        ([], f"expected a verb, one of {', '.join(VERBS)}"),
+        (["tran"], f"tran: expected one of {', '.join(VERBS)} (did you mean train?)"),
+        (["\x1b[2J"], rf"\x1b[2J: expected one of {', '.join(VERBS)}"),
     ],
 )
 def test_a_missing_or_unknown_verb_is_an_error(line, message, capsys):

@@ -66,7 +66,7 @@ def test_a_failed_export_leaves_nothing(run, tmp_path, capsys, monkeypatch):
 
 
 def test_missing_packages_are_named(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export, "_PACKAGES", {"onnx": {"no_such_module": "no-such-package"}})
+    monkeypatch.setattr(export, "_FOR_ONNX", {"no_such_module": "no-such-package"})
     assert export.main(["--run", str(run), "--to", "onnx", "--output", str(tmp_path / "out")]) == 2
     assert "extra export" in (error := capsys.readouterr().err)
     assert "pip install no-such-package" in error
