@@ -70,6 +70,12 @@ def test_the_pvae_takes_a_number_of_steps_and_not_of_passes():
     assert many.pvae.epochs == QUICK.pvae.epochs
 
 
+def test_stage_3_takes_a_number_of_steps_within_the_epochs_of_the_preset():
+    assert QUICK.adjust.epochs == 10
+    # Steps an epoch: 19, 505, 1,000, 2,500.
+    assert [fitted(number).adjust.epochs for number in (300, 8_080, 40_000, 100_000)] == [10, 10, 5, 3]
+
+
 def test_chosen_settings_stay_and_others_follow_from_them():
     config = Config.model_validate(
         {"preset": "quick", "optimizer": {"batch_size": 36}, "representation": {"epochs": 1}, "pvae": {"epochs": 3}}
@@ -99,7 +105,7 @@ def test_fine_tuning_keeps_the_schedule_of_its_file_within_its_epochs():
     schedule = {"optimizer.swa_start_epoch": 4, "psc.start_epoch": 3, "representation.epochs": 5}
     config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"} | schedule)
     tuned = fitted(300, config=config)
-    decided = {"optimizer.swa_every", "pvae.head_threshold", "pvae.epochs", "adjust.num_augmented"}
+    decided = {"optimizer.swa_every", "pvae.head_threshold", "pvae.epochs", "adjust.epochs", "adjust.num_augmented"}
     for name in set(policy.SETTINGS) - decided:
         assert get(tuned, name) == get(config, name)
     assert tuned.pvae.head_threshold == 30
