@@ -14,6 +14,7 @@ from lsfa_jax import config
 from lsfa_jax.model import classifier, lsfa
 from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.util import sharding
+from tests import compilation
 from tests.reference import lsfa as reference
 from tests.reference.agreement import assert_agrees, assert_equal, float64, value_and_gradients
 from tests.reference.inputs import normal
@@ -282,7 +283,8 @@ def test_initial_parameters():
 
 
 @pytest.mark.slow
-def test_initial_parameters_are_created_split_over_the_labels_with_the_values_of_one_device():
+def test_initial_parameters_are_created_split_over_the_labels_with_the_values_of_one_device(monkeypatch):
+    compilation.as_users_do(monkeypatch)  # whose programs draw and scale a number with one rounding
     settings = config.Config(encoder={"hidden_size": H, "feature_size": D}, classifier={"bias": True})
     one, model = (lsfa.make_model(settings, EncoderShape(V, E), 101, shards) for shards in (1, 4))
     mesh, key = sharding.make_mesh(labels=4), jax.random.key(0)
