@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 import tokenizers
@@ -11,6 +12,9 @@ from tests.training import pretrained_folder
 WORDS = ["about", "common", "aboutw1", "common2", "common1234567890123", "\U00013000", "about9"]
 
 
+compiled = jax.jit(transformer, static_argnums=(3, 4))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return pretrained_folder.write(tmp_path_factory.mktemp("pretrained"))
@@ -21,7 +25,7 @@ def mean_state(folder, word):
     encoder = pretrained.read(folder)
     library = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     ids = np.array([library.encode(word, add_special_tokens=False).ids[:8]], np.int32)
-    states = transformer(encoder.params, ids, np.array([ids.shape[1]], np.int32), encoder.architecture, 20)
+    states = compiled(encoder.params, ids, np.array([ids.shape[1]], np.int32), encoder.architecture, 20)
     return np.asarray(states[0], np.float64).mean(axis=0)
 
 
