@@ -1,5 +1,6 @@
 """The command behind bin/export: a trained model for other systems."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,7 +74,7 @@ def export(arguments: ExportArguments, prog: str = "bin/export") -> None:
     if arguments.to == "huggingface":
         console.note(f'Load it: LSFA.from_pretrained("{output}"). Complete the card, {output / "README.md"}')
     else:
-        console.note(f"Try it: echo 'some text' | python {output / 'predict.py'}")
+        console.note(f"Try it: echo 'some text' | {sys.executable} {output / 'predict.py'}")
 
 
 def _write_programs(

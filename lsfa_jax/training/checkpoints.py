@@ -114,6 +114,14 @@ class Checkpoints:
             raise UserError(
                 f"{self.folder}/{number}: the checkpoint cannot be read with these settings ({_first_line(error)})"
             ) from error
+        except Exception as error:
+            # Of no particular class, where Orbax reads an array from a file that is truncated or changed.
+            if type(error) is not Exception:
+                raise
+            raise UserError(
+                f"{self.folder}/{number}: the checkpoint is damaged. Remove it, and --resume continues from "
+                "the one before, or with the stage if there is none"
+            ) from error
         losses = {
             name: sharding.put(np.asarray(saved.get(name, 0.0), total.dtype), total.sharding)
             for name, total in abstract.loss_sums.items()

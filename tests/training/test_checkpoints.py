@@ -154,6 +154,21 @@ def test_a_checkpoint_of_other_sizes_is_an_error(tmp_path):
             checkpoints.restore(abstract(size=4), NUM_ROWS)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_damaged_checkpoint_is_an_error_that_says_what_to_remove(tmp_path, share):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1, size=3_000))
+    largest = max((tmp_path / "1" / "state").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    content = largest.read_bytes()
+    kept = content[: int(share * len(content))]
+    largest.write_bytes(kept or bytes(len(content)))
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(UserError, match=r"/1: the checkpoint is damaged. Remove it"),
+    ):
+        checkpoints.restore(abstract(size=3_000), NUM_ROWS)
+
+
 def test_a_checkpoint_that_a_kill_left_unfinished_is_ignored(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
