@@ -134,8 +134,9 @@ def _fitted(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str
 
 
 def _fine_tuning(corpus: Corpus) -> dict[str, Any]:
-    """Returns how classifiers on a pretrained encoder start."""
-    return {"classifier.weights_start": "discriminant"} if corpus.num_labels >= _MANY_LABELS else {}
+    """Returns how many classifiers on a pretrained encoder start, and the lengths that few documents are padded to."""
+    start = {"classifier.weights_start": "discriminant"} if corpus.num_labels >= _MANY_LABELS else {}
+    return start | ({"data.length_buckets": few_lengths(corpus.train.lengths)} if len(corpus.train) < _TINY else {})
 
 
 def _training_from_the_start(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str, Any]:

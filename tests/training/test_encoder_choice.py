@@ -39,16 +39,16 @@ def chosen(*arguments, **options):
 
 
 def test_few_words_are_learned_with_all_layers_and_more_with_the_last_ones():
-    plans = [chosen(documents) for documents in (2_500, 3_500, 5_000, 6_500, 9_000, 12_000)]
+    plans = [chosen(documents) for documents in (200, 2_500, 3_500, 5_000, 6_500, 9_000, 12_000)]
     layers_and_epochs = [(plan["encoder.train"], plan["representation.epochs"]) for plan in plans]
-    assert layers_and_epochs == [("all", 4), ("all", 3), (3, 4), (3, 3), (2, 3), (1, 4)]
+    assert layers_and_epochs == [("all", 4), ("all", 4), ("all", 3), (3, 4), (3, 3), (2, 3), (1, 4)]
     assert all(plan["encoder.pretrained"] == "minilm" for plan in plans)
 
 
 @pytest.mark.parametrize(
     ("documents", "words", "known", "reason"),
     [
-        (999, 100, 0.9, "999 training documents, fewer than 1,000"),
+        (199, 100, 0.9, "199 training documents, fewer than 200"),
         (40_000, 100, 0.9, "would take too long; --encoder minilm does it"),
         (2_000, 100, 0.5, "reads English, and knows 50 % of these words"),
     ],
@@ -79,7 +79,7 @@ def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open():
     [
         (40_000, 0.9, "custom", "minilm"),
         (40_000, 0.5, "custom", "none"),
-        (999, 0.9, "custom", "none"),
+        (199, 0.9, "custom", "none"),
         (2_000, 0.9, "synthetic", "none"),
     ],
 )

@@ -105,10 +105,20 @@ def test_fine_tuning_keeps_the_schedule_of_its_file_within_its_epochs():
     schedule = {"optimizer.swa_start_epoch": 4, "psc.start_epoch": 3, "representation.epochs": 5}
     config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"} | schedule)
     tuned = fitted(300, config=config)
-    decided = {"optimizer.swa_every", "pvae.head_threshold", "pvae.epochs", "adjust.epochs", "adjust.num_augmented"}
+    decided = {
+        "data.length_buckets",
+        "optimizer.swa_every",
+        "pvae.head_threshold",
+        "pvae.epochs",
+        "adjust.epochs",
+        "adjust.num_augmented",
+    }
     for name in set(policy.SETTINGS) - decided:
         assert get(tuned, name) == get(config, name)
     assert tuned.pvae.head_threshold == 30
+    # Some hundreds of documents are padded to few lengths, so that few programs are compiled.
+    assert tuned.data.length_buckets == (100,)
+    assert fitted(1_000, config=config).data.length_buckets == config.data.length_buckets
     short = fitted(300, ["representation.epochs"], with_values(config, {"representation.epochs": 2}))
     assert (short.optimizer.swa_start_epoch, short.psc.start_epoch) == (2, 2)
 
