@@ -135,6 +135,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     from lsfa_jax.training import model_folder
 
     model = model_folder.read(Path(arguments.run)) if arguments.run else None
+    if model:
+        common.warn_if_unfinished(Path(arguments.run))
     if model and model.config.data_dir:
         common.check_outputs(_outputs(arguments), "", [model.config.data_dir])
     documents = _test_documents(arguments, model)

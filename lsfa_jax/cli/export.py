@@ -59,6 +59,7 @@ def export(arguments: ExportArguments, prog: str = "bin/export") -> None:
     from lsfa_jax.training.run_folder import RunFolder
 
     model, metrics = model_folder.read(run), RunFolder(run).read_metrics()
+    common.warn_if_unfinished(run)
     with atomic.folder(output, advice=_ADVICE) as folder:
         if arguments.to == "huggingface":
             from lsfa_jax.serving.export import hugging_face

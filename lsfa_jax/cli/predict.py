@@ -126,6 +126,7 @@ def predict(arguments: PredictArguments) -> None:
     source = _source(arguments)
     typed = not isinstance(source, Path) and source.isatty()
     model = model_folder.read(Path(arguments.run))
+    common.warn_if_unfinished(Path(arguments.run))
     compilation_cache.keep_on_disk()
     report, top = ReadReport(), _selection(arguments, model).top
     options = _read_options(arguments, model, source)

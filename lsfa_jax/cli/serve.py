@@ -95,6 +95,7 @@ def serve(arguments: ServeArguments, prog: str = "bin/serve") -> None:
         for name in models.names:
             labels = console.plural(len(models[name].model.labels), "label")
             console.note(f"model {name}: {folders[name]}, {labels}")
+            common.warn_if_unfinished(folders[name])
         service = Service(
             models,
             limits=Limits(

@@ -71,7 +71,7 @@ def page(folder: Path) -> str:
         sizes=metrics.get("split", {}),
         num_labels=metrics.get("num_labels", 0),
         head_threshold=settings.get("pvae.head_threshold"),
-        is_complete="test" in metrics or ("kept" in metrics and not metrics["split"]["test"]),
+        is_complete=bool(metrics) and not run.is_unfinished,
         updated=_date(history[-1]["time"]) if history and "time" in history[-1] else "",
         stages=[_stage(name, lines, settings) for name in STAGES if (lines := _of_stage(history, name))],
         split=split,

@@ -204,6 +204,13 @@ class RunFolder:
         except ValueError as error:
             raise UserError(f"{path}: is damaged ({error}); restore it, or remove it and continue the run") from None
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a run has measured something, and was stopped or still trains: its model is of an earlier stage."""
+        metrics = self.read_metrics()
+        is_finished = "test" in metrics or ("kept" in metrics and not metrics["split"]["test"])
+        return bool(metrics) and not is_finished
+
     def drop_metrics(self, stages: Sequence[str], representation: bool) -> None:
         """Removes the results of `stages` from metrics.json; with `representation` also those of stage 1."""
         metrics = self.read_metrics()

@@ -27,7 +27,7 @@ _STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
+    TrialState.RUNNING: "not done",
 }
 
 _IMPORTANCE, _TRIALS = "importance", "trials.csv"

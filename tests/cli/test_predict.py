@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,24 @@ def check(rows, expected, top, threshold=0.0):
         count = min(top, int(np.count_nonzero(probabilities >= threshold)))
         assert row["labels"] == labels[:count]
         np.testing.assert_allclose(row["probabilities"], probabilities[:count], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "warns"),
+    [
+        ({"split": {"test": 3}, "stages": {}}, True),
+        ({"split": {"test": 3}, "kept": "representation"}, True),
+        ({"split": {"test": 0}, "kept": "representation"}, False),
+        ({"split": {"test": 3}, "kept": "representation", "test": {}}, False),
+    ],
+)
+def test_the_model_of_a_run_that_is_not_finished_is_used_with_a_warning(run, texts, tmp_path, capfd, metrics, warns):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert predict(folder, texts) == 0
+    out, err = capfd.readouterr()
+    assert len(json_lines(out)) == len(ROWS)
+    assert (f"{folder}: the run is not finished" in err.replace("\n", "")) == warns
 
 
 def test_stdout_holds_the_predictions_and_stderr_the_notes(run, texts, expected, capfd):

@@ -193,7 +193,7 @@ def test_a_trial_of_another_command_is_left_to_it(searched, capsys):
         assert searched(training, "--trials", 3) == 0
         assert "Another command still runs trials" in capsys.readouterr().out
     assert [len(training.configs), training.tested] == [1, []]
-    assert [row["state"] for row in searched.trials()] == ["complete", "running", "complete"]
+    assert [row["state"] for row in searched.trials()] == ["complete", "not done", "complete"]
     assert searched(training, "--trials", 3) == 0
     assert [len(training.configs), len(training.tested)] == [2, 1]
 
@@ -228,10 +228,10 @@ def test_a_time_limit_stops_a_trial_which_the_next_command_continues(searched, c
     assert searched(Pretended(wait), "--time-limit", "1h") == 0
     seconds.append(1000.0)
     assert "Trial 1 is stopped, as the time is over" in capsys.readouterr().out
-    assert [row["state"] for row in searched.trials()] == ["complete", "running"]
+    assert [row["state"] for row in searched.trials()] == ["complete", "not done"]
     training = Pretended()
     assert searched(training, "--trials", 2) == 0
-    assert "running" not in {row["state"] for row in searched.trials()}
+    assert "not done" not in {row["state"] for row in searched.trials()}
     assert len(training.configs) == 1
 
 
