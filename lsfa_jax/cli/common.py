@@ -99,6 +99,16 @@ def warn_if_unfinished(run: Path) -> None:
         )
 
 
+@contextmanager
+def continued_by_the_same_command() -> Iterator[None]:
+    """Says how a command goes on that a signal ends within the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, Interrupted):
+        console.error("interrupted; the same command continues")
+        raise
+
+
 HELP = ("-h", "--help", "--help-all")
 
 

@@ -29,13 +29,14 @@ def write(argv: list[str]) -> None:
 
 def _app() -> SubcommandApp:
     """Returns the verbs with the classes of their arguments."""
-    from lsfa_jax.cli import data, evaluate, export, predict, serve, train
+    from lsfa_jax.cli import data, evaluate, export, predict, serve, train, tune
 
     app, of_data = SubcommandApp(), SubcommandApp()
     app.command(name="train")(train.TrainArguments)
     app.command(name="predict")(predict.PredictArguments)
     app.command(name="evaluate")(evaluate.EvaluateArguments)
     app.command(name="serve")(serve.ServeArguments)
+    app.command(name="tune")(tune.TuneArguments)
     app.command(name="export")(export.ExportArguments)
     for name, arguments in data.COMMANDS.items():
         of_data.command(name=name)(arguments)

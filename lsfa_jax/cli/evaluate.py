@@ -137,8 +137,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     model = model_folder.read(Path(arguments.run)) if arguments.run else None
     if model:
         common.warn_if_unfinished(Path(arguments.run))
-    if model and model.config.data_dir:
-        common.check_outputs(_outputs(arguments), "", [model.config.data_dir])
+        if model.config.data_dir:
+            common.check_outputs(_outputs(arguments), "", [model.config.data_dir])
     documents = _test_documents(arguments, model)
     if not any(documents.labels):
         raise UserError("none of the documents has a label, so there is nothing to measure; bin/predict needs none")

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lsfa_jax.cli import common
 from lsfa_jax.config import Section, dataset_names, nearest, read_toml
-from lsfa_jax.util import console, interrupts
+from lsfa_jax.util import interrupts
 from lsfa_jax.util.console import UserError, note, plural
 
 if TYPE_CHECKING:
@@ -109,11 +109,8 @@ def _command(argv: list[str], prog: str) -> None:
     from lsfa_jax.util import compilation_cache
 
     compilation_cache.keep_on_disk()
-    try:
+    with common.continued_by_the_same_command():
         experiments(arguments)
-    except (KeyboardInterrupt, SystemExit, interrupts.Interrupted):
-        console.error("interrupted; the same command continues")
-        raise
 
 
 def main(argv: list[str] | None = None, prog: str = "bin/experiments") -> int:

@@ -16,7 +16,7 @@ from lsfa_jax.cli.train import (
     parse_settings,
     with_encoder,
 )
-from lsfa_jax.util import console, duration, interrupts
+from lsfa_jax.util import duration, interrupts
 from lsfa_jax.util.console import UserError
 
 if TYPE_CHECKING:
@@ -138,11 +138,8 @@ def _command(argv: list[str], prog: str) -> None:
     from lsfa_jax.util import compilation_cache
 
     compilation_cache.keep_on_disk()
-    try:
+    with common.continued_by_the_same_command():
         tune(arguments, argv, prog)
-    except (KeyboardInterrupt, SystemExit, interrupts.Interrupted):
-        console.error("interrupted; the same command continues")
-        raise
 
 
 def main(argv: list[str] | None = None, prog: str = "bin/tune") -> int:

@@ -35,7 +35,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from lsfa_jax.config import STAGES, Config, differences, get, to_toml, with_values
-from lsfa_jax.training import run
+from lsfa_jax.training import results, run
 from lsfa_jax.training.run_folder import RunFolder, with_absolute_paths
 from lsfa_jax.tuning.space import Dimension, Space
 from lsfa_jax.util import atomic, console, interrupts
@@ -53,9 +53,6 @@ TRIALS_IN_TIME = 8
 
 # No trial starts when less than this share of the time of a complete one is left.
 _LEAST_SHARE = 0.5
-
-NETWORK = ("representation", "adjusted")
-"""The results of a run without its linear model, of which the better one on validation is kept."""
 
 # So many trials that fail one after another end the search.
 _MOST_FAILURES = 3
@@ -341,8 +338,7 @@ def _train(search: Search, study: Study, trial: Trial, advance: console.Advance)
         test=False,
         on_validation=on_validation,
     )
-    stages = metrics["stages"].items()
-    return max(stage["validation"][search.metric] for name, stage in stages if name in NETWORK)
+    return float(results.of_network(metrics, search.metric)["validation"][search.metric])
 
 
 def _suggested(trial: Trial, key: str, dimension: Dimension) -> Any:
