@@ -38,7 +38,7 @@ def test_only_the_named_settings_change():
 def test_small_corpora_get_smaller_batches_and_more_epochs():
     small, middle, large = (fitted(number) for number in (300, 9_999, 100_000))
     assert [x.optimizer.batch_size for x in (small, middle, large)] == [16, 16, 40]
-    assert [x.representation.epochs for x in (small, middle, large)] == [40, 25, 4]
+    assert [x.representation.epochs for x in (small, middle, large)] == [40, 15, 4]
     # Each label costs the attention something.
     assert fitted(9_999, labels=3_000).representation.epochs == 6
     narrow = with_values(QUICK, {"encoder.hidden_size": 64})
