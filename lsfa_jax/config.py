@@ -412,6 +412,11 @@ class Config(Section):
     report: Report = Report()
     devices: Devices = Devices()
 
+    @property
+    def follows_corpus(self) -> bool:
+        """Whether settings that are not chosen are fitted to the corpus (`training/policy.py`)."""
+        return self.preset == "quick" and self.profile == "paper"
+
 
 def _configs_folder() -> Path:
     package = Path(__file__).parent

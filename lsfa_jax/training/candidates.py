@@ -8,7 +8,6 @@ from lsfa_jax.config import Config
 from lsfa_jax.data import negative_sampling
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.candidates import with_labels
-from lsfa_jax.training import policy
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream
 
@@ -22,7 +21,7 @@ def resolved(config: Config, num_labels: int) -> Literal["tree", "all"]:
     if num_labels <= config.representation.num_candidates:
         return "all"
     if config.candidates == "auto":
-        return "tree" if policy.acts(config) and _MANY_LABELS <= num_labels <= _MOST_LABELS else "all"
+        return "tree" if config.follows_corpus and _MANY_LABELS <= num_labels <= _MOST_LABELS else "all"
     return config.candidates
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lsfa_jax.config import Config, get, with_values
 from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.training import candidates
 from lsfa_jax.util.console import note, plural
 
 SETTINGS = (
@@ -68,11 +69,6 @@ _AUGMENTED_SHARE, _FEWEST_AUGMENTED, _MOST_AUGMENTED = 0.3, 10, 500
 _LENGTH_STEP, _SAVED = 16, 0.3
 
 
-def acts(config: Config) -> bool:
-    """Whether the policy decides anything with these settings."""
-    return config.preset == "quick" and config.profile == "paper"
-
-
 def resolved(config: Config, corpus: Corpus, chosen: Collection[str]) -> Config:
     """Returns the settings with those of `SETTINGS` that are not chosen fitted to the corpus, and prints them.
 
@@ -81,7 +77,7 @@ def resolved(config: Config, corpus: Corpus, chosen: Collection[str]) -> Config:
         corpus: the documents.
         chosen: the dotted names of settings with a value in the corpus's file, in that of --config, or in an option.
     """
-    if not acts(config):
+    if not config.follows_corpus:
         return config
     values = {name: value for name, value in _fitted(config, corpus, chosen).items() if name not in chosen}
     if text := summary(values):
@@ -91,14 +87,14 @@ def resolved(config: Config, corpus: Corpus, chosen: Collection[str]) -> Config:
 
 def kept(config: Config, started: Config, chosen: Collection[str]) -> Config:
     """Returns the settings of a run that continues: what is not chosen now is as it was when the run began."""
-    if not acts(config):
+    if not config.follows_corpus:
         return config
     return with_values(config, {name: get(started, name) for name in SETTINGS if name not in chosen})
 
 
 def most_epochs_in_time(config: Config, chosen: Collection[str]) -> int:
     """Returns the most epochs of a run with a time limit, which bounds them in place of the words of the corpus."""
-    is_fitted = acts(config) and not config.encoder.pretrained and "representation.epochs" not in chosen
+    is_fitted = config.follows_corpus and not config.encoder.pretrained and "representation.epochs" not in chosen
     return _MOST_EPOCHS if is_fitted else config.representation.epochs
 
 
@@ -142,7 +138,7 @@ def _fine_tuning(corpus: Corpus) -> dict[str, Any]:
 def _training_from_the_start(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str, Any]:
     """Returns the schedule of an encoder that starts from random weights."""
     documents, settings = len(corpus.train), config.optimizer
-    epochs = most_epochs(corpus, config.encoder.hidden_size)
+    epochs = most_epochs(corpus, config)
     tiny = documents < _TINY
     return {
         "data.length_buckets": few_lengths(corpus.train.lengths) if tiny else config.data.length_buckets,
@@ -157,13 +153,16 @@ def _training_from_the_start(config: Config, corpus: Corpus, chosen: Collection[
     }
 
 
-def most_epochs(corpus: Corpus, hidden_size: int) -> int:
+def most_epochs(corpus: Corpus, config: Config) -> int:
     """Returns a number of epochs that takes some ten minutes at most on two cores; validation stops most runs before.
 
-    A word costs the encoder a fixed amount and the attention one for each label, both in proportion to the units.
+    A word costs the encoder a fixed amount and the attention one for each label that a document is compared with, both
+    in proportion to the units.
     """
-    words = int(corpus.train.lengths.sum())
-    cost = words * (1 + corpus.num_labels / _LABELS_THAT_COST_A_WORD) * hidden_size / _UNITS
+    words, labels, settings = int(corpus.train.lengths.sum()), corpus.num_labels, config.representation
+    if candidates.resolved(config, labels) == "tree":
+        labels = settings.num_candidates + settings.num_sampled
+    cost = words * (1 + labels / _LABELS_THAT_COST_A_WORD) * config.encoder.hidden_size / _UNITS
     return int(np.clip(round(_WORDS / max(1, cost)), _FEWEST_EPOCHS, _MOST_EPOCHS))
 
 

@@ -40,9 +40,13 @@ def test_small_corpora_get_smaller_batches_and_more_epochs():
     assert [x.optimizer.batch_size for x in (small, middle, large)] == [16, 16, 40]
     assert [x.representation.epochs for x in (small, middle, large)] == [40, 15, 4]
     # Each label costs the attention something.
-    assert fitted(9_999, labels=3_000).representation.epochs == 6
+    assert fitted(9_999, labels=900).representation.epochs == 8
     narrow = with_values(QUICK, {"encoder.hidden_size": 64})
-    assert fitted(9_999, labels=3_000, config=narrow).representation.epochs == 13
+    assert fitted(9_999, labels=900, config=narrow).representation.epochs == 16
+    # Of many labels, only candidates do.
+    assert fitted(9_999, labels=3_000).representation.epochs == 11
+    everything = with_values(QUICK, {"candidates": "all"})
+    assert fitted(9_999, labels=3_000, config=everything).representation.epochs == 4
     # A time limit bounds them in another way.
     large = fitted(100_000)
     assert policy.most_epochs_in_time(large, ()) == 40
