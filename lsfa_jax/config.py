@@ -127,6 +127,12 @@ class Encoder(Section):
         description="Each label attends to its words, Eq. 3-4; without, the mean token state is the feature of all "
         "labels (row D of the paper's Figure 4).",
     )
+    attention: Literal["label", "lsan"] = Field(
+        "label",
+        description="label: Eq. 3-4; lsan: the baseline LSAN, self-attention and label attention of each label, fused, "
+        "over the states of a BiLSTM alone (without append_embedding).",
+    )
+    attention_size: int = Field(200, gt=0, description="Units of the self-attention (lsan).")
     feature_head: bool = Field(True, description="A shared linear layer and ReLU after the attention.")
     feature_size: int = Field(300, gt=0, description="Size D of a label-specific feature, with the feature head.")
     embedding_trainable: Literal["yes", "no", "after_collection"] = Field(

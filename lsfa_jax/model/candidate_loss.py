@@ -75,17 +75,20 @@ def loss(
         float32 scalar, a sum; and the features of the candidates, float32[B, K, D].
     """
     features, logits = scores(tokens, head_bias, labels, candidates, dtype)
-    y = jnp.arange(candidates.shape[1]) < num_positive[:, None]
-    counts = (candidates >= 0) & document_mask[:, None]
-    of_candidates = jnp.sum(jnp.where(counts, jax.nn.softplus(logits) - y * logits, 0.0))
-
     no_labels = Targets(
         jnp.zeros((len(candidates), 1), jnp.int32), jnp.zeros((len(candidates), 1), bool), document_mask
     )
     weights = sample_weights(candidates, sample, num_labels or len(labels.queries))
     rows = _rows(labels, sample)
     of_sample = label_loss.loss(tokens, head_bias, rows, no_labels, tile_size, dtype, weights)
-    return of_candidates + of_sample, features
+    return of_candidates(logits, candidates, num_positive, document_mask) + of_sample, features
+
+
+def of_candidates(logits: Array, candidates: Array, num_positive: Array, document_mask: Array) -> Array:
+    """Eq. 6 summed over the candidates of the documents, whose logits are float32[B, K]; the rest as for `loss`."""
+    y = jnp.arange(candidates.shape[1]) < num_positive[:, None]
+    counts = (candidates >= 0) & document_mask[:, None]
+    return jnp.sum(jnp.where(counts, jax.nn.softplus(logits) - y * logits, 0.0))
 
 
 def _rows(labels: LabelTables, label_ids: Array) -> LabelTables:

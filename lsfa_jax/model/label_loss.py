@@ -12,6 +12,7 @@ G documents, C labels.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -102,16 +103,11 @@ def scores(
     _check_shapes(tokens, labels)
     tiling = Tiling(tokens.mask.shape, len(labels.queries), tile_size)
     shared = tiling.shared(labels)
-    document_tiles = jax.tree.map(tiling.tile_documents, tokens)
 
-    def label_block(rows: LabelTables) -> Array:
-        block = _merge(shared, rows)
-        return jax.lax.map(lambda tile: _logits(tile, head_bias, block, dtype)[-1], document_tiles)
+    def tile_logits(tokens: Tokens, rows: LabelTables) -> Array:
+        return _logits(tokens, head_bias, _merge(shared, rows), dtype)[-1]
 
-    logits = jax.lax.map(label_block, jax.tree.map(tiling.tile_labels, tiling.per_label(labels)))
-    # [label blocks, document tiles, G, C] -> [G, document tiles, label blocks, C], the order of `tile_documents`.
-    logits = logits.transpose(2, 1, 0, 3).reshape(tokens.mask.shape[0], *logits.shape[::3])
-    return jax.vmap(tiling.untile_labels)(logits)
+    return tiling.mapped(tile_logits, tokens, tiling.per_label(labels))
 
 
 def loss(
@@ -289,7 +285,7 @@ class Tiling:
 
     def __init__(self, shape: tuple[int, ...], num_labels: int, tile_size: TileSize) -> None:
         """Computes the sizes for a batch of `shape` (B, T)."""
-        self.num_labels = num_labels
+        self.num_documents, self.num_labels = shape[0], num_labels
         self.label_shards = math.gcd(tile_size.label_shards, num_labels)
         self._shard_size = num_labels // self.label_shards
         self._num_blocks = -(-self._shard_size // tile_size.labels)
@@ -305,6 +301,24 @@ class Tiling:
     def shared(self, labels: LabelTables) -> LabelTables:
         """Returns the tables with a single row for all labels, None in place of the rest."""
         return jax.tree.map(lambda x: None if has_label_rows(x, self.num_labels) else x, labels)
+
+    def mapped(self, function: Callable[[PyTree, PyTree], Array], documents: PyTree, labels: PyTree) -> Array:
+        """Computes float32[B, L] tile by tile.
+
+        Args:
+            function: returns float32[G, C] of a tile's documents and labels.
+            documents: arrays with a row per document.
+            labels: arrays with a row per label.
+        """
+        tiles = jax.tree.map(self.tile_documents, documents)
+
+        def label_block(rows: PyTree) -> Array:
+            return jax.lax.map(lambda tile: function(tile, rows), tiles)
+
+        values = jax.lax.map(label_block, jax.tree.map(self.tile_labels, labels))
+        # [label blocks, document tiles, G, C] -> [G, document tiles, label blocks, C], the order of `tile_documents`.
+        values = values.transpose(2, 1, 0, 3).reshape(self.num_documents, *values.shape[::3])
+        return jax.vmap(self.untile_labels)(values)
 
     def tile_labels(self, x: Array) -> Array:
         """[L, ...] -> [label blocks, C, ...], with zeros as padding: a label weight of 0 removes it.

@@ -4,6 +4,8 @@ Parameters are {"encoder": ..., "labels": {"queries", "head"}, "classifier": {"w
 of label attention and feature head, and of the one-versus-all classifiers, which stage 3 adjusts.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
@@ -233,8 +235,13 @@ class Lsfa(nn.Module):
 
 def make_model(settings: config.Config, shape: EncoderShape, num_labels: int, label_shards: int = 1) -> Lsfa:
     """Returns the classifier that the settings describe, with an encoder of the given shape."""
+    kind: Callable[..., Lsfa] = Lsfa
+    if settings.encoder.attention == "lsan":
+        from lsfa_jax.model.lsan import Lsan  # which extends Lsfa
+
+        kind = functools.partial(Lsan, attention_size=settings.encoder.attention_size)
     dtype = jnp.dtype(settings.precision)
-    return Lsfa(
+    return kind(
         encoder=make_encoder(settings.encoder, shape, dtype),
         num_labels=num_labels,
         head_size=settings.encoder.feature_size if settings.encoder.feature_head else None,
@@ -275,11 +282,12 @@ def without_padding(params: dict[str, Any], model: Lsfa) -> dict[str, Any]:
 
 
 def classifier_rows(classifier: dict[str, Array], num_rows: int, label_ids: Array | None) -> tuple[Array, Array | None]:
-    """Returns w_l float32[P, D] and the bias float32[P] (or None) of labels int32[P], or of all rows; shared or not."""
+    """Returns w_l float32[..., D] and the bias float32[...] or None, of labels int32[...] or all; shared or not."""
 
     def rows(table: Array) -> Array:
         if label_loss.has_label_rows(table, num_rows):
             return table if label_ids is None else table[label_ids]
-        return jnp.broadcast_to(table, (num_rows if label_ids is None else len(label_ids), *table.shape[1:]))
+        shape = (num_rows,) if label_ids is None else label_ids.shape
+        return jnp.broadcast_to(table, (*shape, *table.shape[1:]))
 
     return rows(classifier["weights"]), rows(classifier["bias"]) if "bias" in classifier else None

@@ -269,5 +269,5 @@ def _best_labels(model: Lsfa, top: int, with_attention: bool, params: Any, batch
         return label_ids, scores.probabilities
     states: Any = model.apply({"params": params}, batch.words, batch.lengths, method=Lsfa.states)
     arguments = states, batch.lengths, label_ids
-    weights: Any = model.apply({"params": params}, *arguments, method=Lsfa.attention_weights)
+    weights: Any = model.apply({"params": params}, *arguments, method="attention_weights")
     return label_ids, scores.probabilities, weights

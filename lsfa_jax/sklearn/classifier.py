@@ -25,7 +25,7 @@ from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.sklearn.arguments import check_integer
 from lsfa_jax.sklearn.label_formats import ParsedLabels
 from lsfa_jax.sklearn.text_formats import parse_texts
-from lsfa_jax.training import encoder_choice, model_folder, policy, precision
+from lsfa_jax.training import checks, encoder_choice, model_folder, policy, precision
 from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run import Run
 from lsfa_jax.training.run_folder import RunFolder
@@ -173,6 +173,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
             base, chosen = self._preset(), self._chosen()
             arguments = nested({name: _plain(value) for name, value in chosen.items()})
             first = validated(merged(base, arguments), "LSFA")
+            checks.check_attention(first)
             documents = (Document(text, names) for text, names in zip(texts, labels.names, strict=True))
             built = build_corpus.build(
                 "texts",

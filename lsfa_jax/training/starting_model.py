@@ -31,6 +31,7 @@ Params = dict[str, Any]
 _OF_THE_MODEL = (
     *("encoder.kind", "encoder.pretrained", "encoder.window", "encoder.kernel_width", "encoder.residual_blocks"),
     *("encoder.embedding_size", "encoder.hidden_size", "encoder.label_attention", "encoder.feature_head"),
+    *("encoder.attention", "encoder.attention_size"),
     *("encoder.feature_size", "encoder.append_embedding", "classifier.weights", "classifier.bias"),
     *("data.tokenizer", "data.html"),
 )

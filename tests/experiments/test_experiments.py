@@ -109,7 +109,7 @@ def test_a_run_that_fails_does_not_stop_the_others_and_none_is_repeated(all_plan
     # An encoder, and stages 2 and 3 of each row but the one that reports stage 1.
     assert len(interrupted.configs) - 1 + len(failing.configs) - 2 == 2 * (1 + 10) - 2
     # Those that failed; the encoders and further stages of the ablation; the encoders of the baselines; the sweep.
-    assert len(last.configs) == 2 * (1 + 5 + 2 + 9)
+    assert len(last.configs) == 2 * (1 + 5 + 3 + 9)
     assert {config.seed for config in last.configs} == {0, 1}
 
 

@@ -35,6 +35,7 @@ LONG = {"length_buckets": (24,)}
 
 ENCODERS = {
     "cnn": {"encoder": {"kind": "cnn", "kernel_width": 3, "residual_blocks": 1}},
+    "lsan": {"encoder": {"attention": "lsan", "attention_size": 3}, "classifier": {"weights": "shared"}},
     "transformer": {"encoder": TRANSFORMER, "optimizer": FINE_TUNED, "data": LONG},
     "frozen transformer": {"encoder": TRANSFORMER | {"train": "frozen"}, "data": LONG},
     "last layer": {
@@ -124,6 +125,14 @@ def test_a_pretrained_encoder_needs_its_kind_and_the_kind_a_pretrained_encoder(d
     for encoder in ({"kind": "transformer"}, {"kind": "cnn", "pretrained": str(bert)}):
         with pytest.raises(UserError, match=r"--encoder"):
             runs.train(tmp_path / "run", training_corpus.run_config(data, encoder=encoder))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("encoder", [{"kind": "cnn"}, {"append_embedding": True}])
+def test_lsan_needs_the_states_of_a_bilstm_alone(data, tmp_path, encoder):
+    sections = {"encoder": {"attention": "lsan"} | encoder}
+    with pytest.raises(UserError, match=r"--encoder\.attention lsan: .*--encoder bilstm --encoder\.no-append-embed"):
+        runs.train(tmp_path / "run", training_corpus.run_config(data, **sections))
     assert not (tmp_path / "run").exists()
 
 
