@@ -35,7 +35,10 @@ LONG = {"length_buckets": (24,)}
 
 ENCODERS = {
     "cnn": {"encoder": {"kind": "cnn", "kernel_width": 3, "residual_blocks": 1}},
-    "lsan": {"encoder": {"attention": "lsan", "attention_size": 3}, "classifier": {"weights": "shared"}},
+    "lsan": {
+        "encoder": {"kind": "bilstm", "attention": "lsan", "attention_size": 3},
+        "classifier": {"weights": "shared"},
+    },
     "transformer": {"encoder": TRANSFORMER, "optimizer": FINE_TUNED, "data": LONG},
     "frozen transformer": {"encoder": TRANSFORMER | {"train": "frozen"}, "data": LONG},
     "last layer": {
