@@ -76,13 +76,12 @@ def adjustment_step(
     """
     documents, generated = batch
     cells = jnp.maximum(jnp.sum(documents.document_mask), 1) * model.num_labels
-    dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
+    states = _states(model, config, frozen, state, documents) if real else None  # Eq. 1
 
     def loss(classifier: PyTree) -> tuple[Array, dict[str, Array]]:
         bce = augmented = jnp.zeros(())
-        if real:
-            lsfa = _bound(model, frozen.params, classifier, frozen.offsets, dropout)
-            states = lsfa.states(documents.words, documents.lengths, config.adjust.encoder_dropout, documents.states)
+        if states is not None:
+            lsfa = _bound(model, frozen.params, classifier, frozen.offsets)
             bce = _cross_entropy(lsfa, states, documents) / cells  # Eq. 6
         if augment:
             rows = model.num_rows, generated.label_ids
@@ -110,17 +109,18 @@ def shortlist_step(
     the labels of the generated features.
     """
     documents, generated = batch
-    dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
+    cells = jnp.maximum(jnp.sum(documents.document_mask), 1) * model.num_labels
+    states = _states(model, config, frozen, state, documents)  # Eq. 1
     params = frozen.params | {"classifier": state.params}
-    lsfa = model.bind({"params": params}, rngs=dropout)
-    states = lsfa.states(documents.words, documents.lengths, config.adjust.encoder_dropout, documents.states)
     (label_ids, weights), listed = shortlist.choose(model, params, states, documents)
-    row_ids, places = unique_rows(jnp.concatenate([label_ids, generated.label_ids]), model.num_rows)
+    # A row without a part in the losses is not read: the optimiser would move it by its momentum.
+    takes_part = jnp.concatenate([jnp.full(len(label_ids), real), generated.mask & augment])
+    row_ids = jnp.where(takes_part, jnp.concatenate([label_ids, generated.label_ids]), model.num_rows)
+    row_ids, places = unique_rows(row_ids, model.num_rows)
     of_shortlist, of_generated = jnp.split(places, [len(label_ids)])
     rows = jax.tree.map(lambda table: row_ids if has_label_rows(table, model.num_rows) else None, state.params)
     queries = frozen.params["labels"]["queries"].at[label_ids].get(mode="fill", fill_value=0)
     labels = frozen.params["labels"] | {"queries": queries}
-    cells = jnp.maximum(jnp.sum(documents.document_mask), 1) * model.num_labels
     offsets = None if frozen.offsets is None else frozen.offsets.at[label_ids].get(mode="fill", fill_value=0)
 
     def loss(classifier: PyTree) -> tuple[Array, dict[str, Array]]:
@@ -139,6 +139,13 @@ def shortlist_step(
 
     grads, losses = jax.grad(loss, has_aux=True)(in_float32(gather_rows(state.params, rows)))
     return after_sparse_step(state, grads, losses, optimizer, rows)
+
+
+def _states(model: Lsfa, config: Config, frozen: FrozenParams, state: TrainState, documents: Batch) -> Array:
+    """Eq. 1 by the frozen encoder, or as they are stored: token states float32[B, T, 2H]."""
+    dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
+    lsfa = model.bind({"params": frozen.params | {"classifier": state.params}}, rngs=dropout)
+    return lsfa.states(documents.words, documents.lengths, config.adjust.encoder_dropout, documents.states)
 
 
 def _augmented(
@@ -163,18 +170,12 @@ def _augmented(
     return loss + config.adjust.negative_weight * negatives
 
 
-def _bound(
-    model: Lsfa,
-    params: dict[str, PyTree],
-    classifier: dict[str, Array],
-    offsets: Array | None,
-    rngs: dict[str, Array] | None = None,
-) -> Lsfa:
+def _bound(model: Lsfa, params: dict[str, PyTree], classifier: dict[str, Array], offsets: Array | None) -> Lsfa:
     """Binds the parameters, and the offsets of logit adjustment as a part of the classifiers' bias."""
     if offsets is not None:
         model = model.clone(classifier_bias=True)
         classifier = classifier | {"bias": classifier.get("bias", 0.0) + offsets}
-    return model.bind({"params": params | {"classifier": classifier}}, rngs=rngs)
+    return model.bind({"params": params | {"classifier": classifier}})
 
 
 def _cross_entropy(lsfa: Lsfa, states: Array, batch: Batch) -> Array:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from tests.reference.agreement import assert_equal, central_differences, float64
 L, D, Z = training_corpus.NUM_LABELS, 5, 2
 TAIL = np.array([3, 4, 6])
 WEIGHT = 3.0
+PLAIN = optax.sgd(1.0)
 
 
 @settings(deadline=None, max_examples=100)
@@ -101,9 +103,10 @@ def make_stage(
     validate: Callable[[Any], dict[str, float]] | None = None,
     devices: int = 1,
     shortlist: int = 0,
+    optimizer: optax.GradientTransformation = PLAIN,
     **adjust: object,
 ) -> Adjustment:
-    """The stage with plain gradient descent at rate 1."""
+    """The stage, by default with plain gradient descent at rate 1."""
     config = training_corpus.config(
         adjust={"augmented_weight": WEIGHT} | adjust,
         optimizer={"swa_every": 3},
@@ -116,7 +119,7 @@ def make_stage(
         tail,
         FROZEN,
         Generator("pvae", PVAE),
-        optax.sgd(1.0),
+        optimizer,
         sharding.make_mesh(jax.local_devices()[:devices]),
         validate,
     )
@@ -222,6 +225,21 @@ def test_a_step_over_a_shortlist_changes_its_rows_and_those_of_generated_feature
     changed = set(np.flatnonzero(np.any(before != after, axis=1)).tolist())
     assert changed == {1, 2, *generated.label_ids[generated.mask].tolist()}
     assert len(changed) < L
+
+
+@pytest.mark.parametrize(("epoch", "changed"), [(1, "listed"), (2, "generated")])
+def test_momentum_moves_only_the_rows_that_take_part_in_a_step_over_a_shortlist(tiny, batch, epoch, changed):
+    documents, generated = batch
+    momentum, alternate = optax.sgd(1.0, momentum=0.9), {"schedule": "alternate", "alternate_from": 1}
+    stage = make_stage(tiny, shortlist=4, optimizer=momentum, **alternate)
+    pool = ShortlistPool(np.array([1, L], np.int32), np.array([2, L], np.int32))
+    one_label = documents._replace(label_ids=np.full_like(documents.label_ids, 1), shortlist_pool=pool)
+    state = initial_state(stage)
+    state = replace(state, opt_state=jax.tree.map(jnp.ones_like, state.opt_state))
+    before = np.asarray(state.params["weights"])
+    after = np.asarray(stage.step(state, (one_label, generated), epoch, 1).params["weights"])
+    rows = {"listed": {1, 2}, "generated": set(generated.label_ids[generated.mask].tolist())}
+    assert set(np.flatnonzero(np.any(before != after, axis=1)).tolist()) == rows[changed]
 
 
 def test_a_step_over_candidates_that_are_all_labels_is_one_over_all_labels(tiny, stages, batch):
