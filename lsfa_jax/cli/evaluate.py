@@ -411,6 +411,7 @@ def _stages_of_run(
 
     The folder holds the weights of the better stage alone.
     """
+    from lsfa_jax.training.results import NETWORKS
     from lsfa_jax.training.run_folder import RunFolder
 
     if model is None or arguments.file or arguments.predictions:
@@ -422,7 +423,7 @@ def _stages_of_run(
     stages: dict[str, GroupMetrics] = {
         # Its head and tail are others: those of the documents that were trained on.
         name: {"all": {key: value for key, value in measured["stages"][name]["test"].items() if key not in _GROUPS}}
-        for name in ("representation", "adjusted")
+        for name in NETWORKS
         if "test" in measured["stages"].get(name, {})
     }
     if stages:

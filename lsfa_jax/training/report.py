@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from lsfa_jax.config import STAGES, Config, dotted, read_toml
 from lsfa_jax.pages.charts import Chart, line_chart
 from lsfa_jax.pages.template import template
+from lsfa_jax.training.results import NETWORKS
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import atomic
 
@@ -152,7 +153,7 @@ def _metric(measured: Mapping[str, Any], column: str) -> float | None:
 
 def _change(metrics: Mapping[str, Any], split: str) -> list[str]:
     """Returns by how much the last stage, with its generated features, changes each column; [] before it."""
-    before, after = (metrics.get("stages", {}).get(name, {}).get(split) for name in ("representation", "adjusted"))
+    before, after = (metrics.get("stages", {}).get(name, {}).get(split) for name in NETWORKS)
     if not before or not after:
         return []
     pairs = [(_metric(after, column), _metric(before, column)) for column in _COLUMNS]

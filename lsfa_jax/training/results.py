@@ -19,6 +19,10 @@ OnRanked = Callable[[str, np.ndarray], None]
 """Called with the name of a model and its rankings of the test documents, int32[3, N, 5]: of all labels, head, tail."""
 
 
+NETWORKS = ("representation", "adjusted")
+"""The names in metrics.json of the network alone after stage 1 and after stage 3."""
+
+
 def of_network(metrics: dict[str, Any], select: str) -> dict[str, Any]:
     """Returns what was measured of the network alone, after the stage that was kept.
 
@@ -30,7 +34,7 @@ def of_network(metrics: dict[str, Any], select: str) -> dict[str, Any]:
         `threshold`, and the metrics of `validation` and `test`; {} where nothing was measured.
     """
     stages = metrics.get("stages", {})
-    measured = [stages[name] for name in ("adjusted", "representation") if name in stages]
+    measured = [stages[name] for name in reversed(NETWORKS) if name in stages]
     return max(measured, key=lambda stage: stage.get("validation", {}).get(select, 0.0), default={})
 
 
