@@ -171,8 +171,8 @@ class Lsan(Lsfa, kw_only=True):
 
     def _logits(self, documents: Documents, rows: tuple[Array, Array, Array | None]) -> Array:
         """Computes logits float32[B, L] of labels whose queries, classifiers and biases are given."""
-        queries, *of_classifier = rows
-        return classifier.scores(self._features(documents, queries), *of_classifier)
+        queries, weights, bias = rows
+        return classifier.scores(self._features(documents, queries), weights, bias)
 
     def _tiled(self, documents: Documents, logits: Callable[..., Array]) -> Array:
         tables = self.labels["queries"], *classifier_rows(self.classifier, self.num_rows, None)
