@@ -27,6 +27,14 @@ from lsfa_jax.training.optimizer import make_optimizer
 from lsfa_jax.training.stages import transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
 from lsfa_jax.training.stages.representation import Representation
+from lsfa_jax.training.state import (
+    TrainState,
+    after_validation,
+    averaged,
+    best_params,
+    current_params,
+    with_best_on_host,
+)
 from lsfa_jax.util import sharding
 from tests import training_corpus
 from tests.collectives import Collective, collectives
@@ -55,6 +63,8 @@ BATCH, TOKENS, SLOTS = 8, 15, 8
 # Labels that prediction ranks, and groups of labels.
 RANKED, GROUPS = 5, 2
 TAIL = np.arange(40, NUM_LABELS)
+# Of which a step over a shortlist has fewer rows than there are labels.
+SMALL_TAIL = TAIL[::3]
 OPTIMIZER = make_optimizer(CONFIG.optimizer, 0.05)
 SHAPE = EncoderShape(42, 3)
 
@@ -114,6 +124,8 @@ def computed(mesh: Mesh, programs: Programs, checkpoints: Path) -> dict[str, Any
     trained = state.params, state.opt_state[1][0].mu, state.extra, state.loss_sums
     results = {"representation": cut(trained, model.num_rows)}
 
+    results["weights on the host"] = cut(kept_on_host(state), model.num_rows)
+
     groups = np.pad(
         np.arange(NUM_LABELS) < [[NUM_LABELS], [NUM_LABELS // 2]], ((0, 0), (0, model.num_rows - NUM_LABELS))
     )
@@ -141,6 +153,17 @@ def computed(mesh: Mesh, programs: Programs, checkpoints: Path) -> dict[str, Any
     return sharding.to_host(results)
 
 
+def kept_on_host(state: TrainState) -> Any:
+    """Returns the mean of two sets of weights and the best ones, kept in the memory of the host, split as before."""
+    kept = averaged(with_best_on_host(state))
+    kept = averaged(replace(kept, params=jax.tree.map(lambda x: 3 * x, kept.params)))
+    kept = after_validation(kept, current_params(kept), 1.0)
+    for tree in (kept.average, kept.best):
+        for x, other in zip(jax.tree.leaves(tree), jax.tree.leaves(state.params), strict=True):
+            assert x.sharding.is_equivalent_to(other.sharding.with_memory_kind("pinned_host"), x.ndim)
+    return kept.average, best_params(kept)
+
+
 def computed_for_some_labels(mesh: Mesh, programs: Programs) -> dict[str, Any]:
     """Returns the results of steps over candidates and over a shortlist, and of prediction from candidates."""
     results = {}
@@ -165,7 +188,37 @@ def computed_for_some_labels(mesh: Mesh, programs: Programs) -> dict[str, Any]:
             scored = model, RANKED, state.params, batch, model.is_label[None], np.float32(0.5)
             scores = programs.compiled("prediction from candidates", score_batch, *scored)(*scored[2:])
             results["scores"] = sharding.to_host((scores.top, scores.probabilities, scores.counts.T[:NUM_LABELS]))
+        else:
+            adjusted = adjusted_over_a_shortlist(mesh, programs, train, state)
+            results["adjusted"] = cut(
+                (adjusted.params, adjusted.opt_state[1][0].mu, adjusted.loss_sums), model.num_rows
+            )
     return results
+
+
+def adjusted_over_a_shortlist(mesh: Mesh, programs: Programs, train: Batches, trained: TrainState) -> TrainState:
+    """Returns the state after a step of stage 3 over a shortlist, with generated features and logit adjustment."""
+    config = training_corpus.config(**SOME_LABELS["shortlist"])
+    model = lsfa.make_model(config, SHAPE, NUM_LABELS, mesh.shape["label"])
+    pvae = transfer.make_pvae(config, config.encoder.feature_size)
+    learned = {
+        "params": transfer.init_variables(pvae, jax.random.key(3))["params"],
+        "scale": {"centre": np.zeros(config.encoder.feature_size, np.float32), "deviation": np.float32(1)},
+    }
+    params = {name: part for name, part in trained.params.items() if name != "classifier"}
+    offsets = sharding.pad_rows(np.linspace(-3, 1, NUM_LABELS).astype(np.float32), model.num_rows)
+    frozen = FrozenParams(
+        params,
+        trained.extra["prototypes"],
+        sharding.replicate(mesh, learned),
+        jax.random.key(4),
+        sharding.place(mesh, offsets, model.num_rows),
+    )
+    stage = Adjustment(model, config, train, SMALL_TAIL, frozen, Generator("pvae", pvae), OPTIMIZER, mesh)
+    state = sharding.place(mesh, stage.init(jax.random.key(5), trained.params["classifier"]), model.num_rows)
+    batch = next(stage.batches(1, 0))
+    step = programs.compiled("adjustment over a shortlist", stage._step, state, batch, frozen, True, True)
+    return step(state, batch, frozen)
 
 
 def documents(num_labels: int = NUM_LABELS) -> Split:
