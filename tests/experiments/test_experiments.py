@@ -1,11 +1,11 @@
-"""Experiments: all plans with runs that are only pretended, and one plan with runs that train, on the tiny corpus."""
+"""Experiments: all plans with runs that are only pretended, and plans of all kinds with runs that train."""
 
 import csv
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -186,16 +186,57 @@ settings.adjust.method = "logit_adjustment"
 """
 
 
-@pytest.mark.slow
-def test_runs_share_an_encoder_and_figures_are_those_of_the_runs(line, tmp_path, shared_steps):
-    (tmp_path / "small.toml").write_text(PLAN)
-    words, output = [str(tmp_path / "small.toml"), "--seeds", "1", *line, str(tmp_path / "out")], tmp_path / "out"
+CURVE = """
+title = "A curve"
+corpora = ["custom"]
+show = "curve"
+metrics = ["N@5", "tail PSP@5"]
+
+[sweep]
+"adjust.num_augmented" = [0, 1]
+"""
+
+
+class Trained(NamedTuple):
+    """A command with plans of all kinds whose runs trained."""
+
+    words: list[str]
+    output: Path
+
+    def read(self, name: str) -> plan.Plan:
+        return plan.read(next(word for word in self.words if Path(word).stem == name))
+
+    def runs(self, name: str) -> Iterator[tuple[str, plan.Variant, execute.Needed]]:
+        read, base = self.read(name), command.base(command.parse(self.words))
+        for variant, settings in read.all_variants().items():
+            yield variant, settings, execute.run_of(read, settings, base, "custom", 0)
+
+    def table(self, name: str) -> tuple[list[str], dict[str, list[str]]]:
+        header, *rows = csv.reader((self.output / name / "custom.csv").read_text().splitlines())
+        return header[1:], {row: figures for row, *figures in rows}
+
+
+@pytest.fixture(scope="module")
+def trained(line, tmp_path_factory, shared_steps) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    for name, content in (("small", PLAN), ("curve", CURVE)):
+        (folder / f"{name}.toml").write_text(content)
+    files = [str(folder / f"{name}.toml") for name in ("small", "curve")]
+    plans = [*files, "ablation", "baselines", "bins", "features", "augmentation"]
+    words = [*plans, "--seeds", "1", *line, str(folder / "out")]
     with training_corpus.one_device():
         assert run(words) == ""
-    (encoder,) = output.glob("runs/custom-*/seed-0/*")
+    return Trained(words, folder / "out")
+
+
+@pytest.mark.slow
+def test_runs_share_an_encoder_and_keep_what_is_small(trained):
+    assert len(list(trained.output.glob("runs/custom-*/seed-0/*"))) == 6
+    (encoder,) = trained.output.glob("runs/custom-*/seed-0/base")
     results = {folder.name: folder for folder in (encoder / "results").iterdir()}
     assert set(results) == {
-        "base", "adjust.method=logit_adjustment", "pvae.head_threshold=8,transfer.method=resample"
+        "base", "adjust.method=logit_adjustment", "pvae.head_threshold=8,transfer.method=resample",
+        "adjust.num_augmented.times=0.0",
     }  # fmt: skip
     # Runs with equal settings of stage 2 share it. Nothing large is kept but the encoder's run and stage 2.
     assert {folder.name for folder in (encoder / "transfer").iterdir()} == {
@@ -206,33 +247,48 @@ def test_runs_share_an_encoder_and_figures_are_those_of_the_runs(line, tmp_path,
     kept = {"metrics.json", "config.toml", "environment.json", "history.jsonl", "rankings", "done.json"}
     assert all({path.name for path in folder.iterdir()} == kept for folder in results.values())
 
-    header, *rows = csv.reader((output / "small" / "custom.csv").read_text().splitlines())
-    names, shown = header[1:], {variant: figures for variant, *figures in rows}
-    assert [shown.pop(f"paper: {model}")[0] for model in ("LSAN", "HTTN", "LSFA")] == ["53.67", "55.68", "58.95"]
-    assert len(shown) == 4
-    runs = {
-        "LSFA": "base",
-        "real features, lower threshold": "pvae.head_threshold=8,transfer.method=resample",
-        "logit adjustment": "adjust.method=logit_adjustment",
-    }
-    for variant, figures in shown.items():
-        folder, stage = (encoder / "encoder", "representation") if variant == "first" else (None, "adjusted")
-        content = json.loads(((folder or results[runs[variant]]) / "metrics.json").read_text())
-        metrics = content["stages"][stage]["test"]
-        expected = metrics | {f"tail {name}": value for name, value in metrics["tail"].items()}
-        assert figures == [f"{expected[name]:.2f}" for name in names], variant
-    assert len({tuple(figures) for figures in shown.values()}) > 1
 
-    # The second command trains nothing.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["small", "curve", "ablation", "baselines", "bins"])
+def test_figures_are_those_of_the_runs(trained, name):
+    metrics, rows = trained.table(name)
+    if name == "small":
+        assert [rows.pop(f"paper: {model}")[0] for model in ("LSAN", "HTTN", "LSFA")] == ["53.67", "55.68", "58.95"]
+    shown = [each for each in trained.runs(name) if each[1].result not in ONLY_LINEAR]
+    assert list(rows) == [variant for variant, _, _ in shown]
+    for variant, settings, needed in shown:
+        folder = needed.encoder.run if needed.settings is None else needed.encoder.result(needed.settings)
+        of_run = RunFolder(folder).read_metrics()["stages"][settings.result]["test"]
+        expected = of_run | {f"tail {m}": v for m, v in of_run["tail"].items()}
+        expected |= {f"head {m}": v for m, v in of_run["head"].items()}
+        values = [expected[metric] for metric in metrics]
+        # Figures have two decimals.
+        np.testing.assert_allclose(list(map(float, rows[variant])), values, rtol=0, atol=0.00501, err_msg=variant)
+    if name == "small":
+        assert len({tuple(figures) for figures in rows.values()}) > 1
+
+
+@pytest.mark.slow
+def test_the_figures_beside_the_pictures_of_features_are_of_the_encoders_that_were_trained(trained):
+    _, rows = trained.table("features")
+    errors, ratios = np.array([list(map(float, figures)) for figures in rows.values()]).T
+    assert list(rows) == [variant for variant, _, _ in trained.runs("features")]
+    assert np.all((errors > 0) & (errors < 1))
+    assert np.all((ratios > 0) & (ratios < 2))
+    assert len(set(errors)) == 2
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_trained_again(trained):
     with pytest.MonkeyPatch.context() as patch:
         training = Pretended()
         patch.setattr(execute.run, "train", training)
-        assert run(words) == ""
+        assert run([word for word in trained.words if word != "features"]) == ""
         assert not training.configs
 
 
 @pytest.mark.slow
-def test_features_are_those_of_the_chosen_labels(line, tmp_path, shared_steps, tiny):
+def test_features_are_those_of_the_chosen_labels(trained, tiny):
     class Augmenter:
         diagnostics_: ClassVar = {"variance_ratio": 1.0}
 
@@ -247,12 +303,8 @@ def test_features_are_those_of_the_chosen_labels(line, tmp_path, shared_steps, t
         def sample(self, labels: list[int], number: int) -> np.ndarray:
             return np.full((1, number, 5), labels[0], np.float32)
 
-    (tmp_path / "first.toml").write_text('title = "x"\ncorpora = ["custom"]\n[variants.x]\nresult = "representation"\n')
-    read = plan.read(str(tmp_path / "first.toml"))
-    base = command.base(command.parse(["x", *line, str(tmp_path / "out")]))
+    _, _, needed = next(trained.runs("features"))
     with training_corpus.one_device(), console.quiet(), pytest.MonkeyPatch.context() as patch:
-        (needed,) = execute.runs_of(read, base, ["custom"], 1)
-        assert execute.execute([needed]) == {}
         patch.setattr(features, "FeatureAugmenter", Augmenter)
         labels = features.draw(needed.encoder).labels
     # The head label with the fewest features and the two tail labels with the most.
