@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from lsfa_jax.config import STAGES, Config, dotted, read_toml
 from lsfa_jax.pages.charts import Chart, line_chart
 from lsfa_jax.pages.template import template
+from lsfa_jax.training import results
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import atomic
 
@@ -64,7 +65,7 @@ def page(folder: Path) -> str:
     run = RunFolder(folder)
     settings = dotted(read_toml(run.config_file))
     metrics, history = run.read_metrics(), run.read_history()
-    split, results = _results(metrics)
+    split, rows = _results(metrics)
     return template(_TEMPLATE).render(
         name=folder.resolve().name,
         dataset=metrics.get("dataset", settings.get("dataset", "")),
@@ -76,7 +77,8 @@ def page(folder: Path) -> str:
         stages=[_stage(name, lines, settings) for name in STAGES if (lines := _of_stage(history, name))],
         split=split,
         columns=_COLUMNS,
-        results=results,
+        results=rows,
+        linear_alone=results.linear_alone(metrics),
         change=_change(metrics, split),
         bins=_bins(metrics, settings),
         pvae=metrics.get("pvae", {}),

@@ -27,6 +27,7 @@ from lsfa_jax.model.encoders import LayeredEncoder
 from lsfa_jax.model.generators import Generator
 from lsfa_jax.model.lsfa import init_params, make_model, without_padding
 from lsfa_jax.model.tau_norm import tau_normalised
+from lsfa_jax.sparse import fusion
 from lsfa_jax.sparse.linear import TITLES
 from lsfa_jax.training import (
     candidates,
@@ -688,15 +689,15 @@ class Run:
         weights, evidence = fused.fit(self.model, params, validation, self.mesh, linear, counts, self.config.seed)
         documents = plural(len(self.validation.split), "validation document")
         if evidence is None:
-            note(f"Fused: network and {title}; too few validation documents to say what the network adds ({documents})")
+            note(f"Fused; {documents} are too few to say what the network adds to the {title}")
         else:
-            reason = "" if evidence.speaks_for_network else f", which is no evidence for it: the {title} decides alone"
-            gain = f"the network adds {evidence.gain:+.2f} points of N@5 to the {title}"
-            note(f"Fused on {documents}: {gain}{reason}")
-        fusion = sharding.pad_rows(weights, self.model.num_rows)
-        params = params | {"fusion": self._placed(fusion)}
-        self._measure("fused", params, linear, again=True)
-        self._keep("fused", params, linear)
+            note(f"Fused on {documents}: {evidence.gain:+.2f} points of N@5 over the {title}")
+        if weights.leaves_network_out:
+            note(fusion.alone(linear.model.kind))
+        self.results.add_evidence(linear.model.kind, weights, evidence)
+        scoring = sharding.pad_rows(weights.for_scoring, self.model.num_rows)
+        self._measure("fused", params | {"fusion": self._placed(scoring)}, linear, again=True)
+        self._keep("fused", params | {"fusion": weights}, linear)
 
     def _measure(self, name: str, params: Params, linear: LinearSide | None = None, again: bool = False) -> None:
         """Measures a model on validation and test documents, unless metrics.json has it."""

@@ -242,6 +242,7 @@ class RunFolder:
                 lines.append(json.loads(text))
         return lines
 
+        metrics.pop("evidence", None)
     def drop_history(self, stage: str, after: int) -> None:
         """Removes the lines of a stage after a step; a resumed run writes them again."""
         if not processes.is_first() or not (self.path / "history.jsonl").is_file():
