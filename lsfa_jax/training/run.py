@@ -177,7 +177,7 @@ def _prepare(
     checks.check_documents(corpus)
     if not folder.config_file.is_file():
         if start:
-            note(starting_model.summary(config, start, corpus))
+            starting_model.report(config, start, corpus)
         config = policy.resolved(config, corpus, chosen)
         vectors = processes.from_first(lambda: encoder_choice.with_vectors(config, corpus).vectors)
         config = config.model_copy(update={"vectors": vectors})
@@ -191,9 +191,12 @@ def _prepare(
     folder.check_content(corpus.words, corpus.labels, digests, config)
     processes.same_everywhere(digests)
     run_folder.drop_stages(folder, config, stages, resume)
+    is_new = not folder.config_file.is_file()
     folder.create(config, corpus, digests)
     if start:
         folder.keep_start(start)
+    if is_new:
+        folder.write_texts(starting_model.texts(config, corpus))
     processes.wait()
     note(f"Run folder: {folder.path}")
     return Run(config, corpus, encoder, folder, save_every, deadline, chosen, start)

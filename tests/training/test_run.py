@@ -58,7 +58,7 @@ def test_files_of_a_run(finished, tiny):
     folder = finished.folder
     assert {path.name for path in folder.iterdir()} == {
         "config.toml", "environment.json", "metrics.json", "history.jsonl", "checkpoints", "vocabulary", "labels",
-        "model.json", "weights.safetensors", "data.json", "report.html", ".lock"
+        "model.json", "weights.safetensors", "data.json", "texts.npy", "report.html", ".lock"
     }  # fmt: skip
     assert {path.name for path in (folder / "checkpoints").iterdir()} == set(STAGES)
     assert (folder / "vocabulary").read_text().splitlines() == tiny.words
