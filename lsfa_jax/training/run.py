@@ -62,7 +62,7 @@ from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
 from lsfa_jax.training.stages.closed_form import EXPONENTS, RIDGES, ClosedForm, Formula
 from lsfa_jax.training.stages.representation import Representation
 from lsfa_jax.training.stages.transfer import Transfer
-from lsfa_jax.training.state import TrainState, best_params, with_best_on_host
+from lsfa_jax.training.state import TrainState, best_params, with_best_on_host, without_training
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.training.watch import watched
 from lsfa_jax.types import Array, HostArray, PyTree
@@ -361,8 +361,10 @@ class Run:
         """Runs a stage from its last checkpoint or from the start; a complete stage is only restored."""
         if checkpoints.exists:
             num_rows = self.model.num_rows
-            state = checkpoints.restore(sharding.abstract(self.mesh, jax.eval_shape(init), num_rows), num_rows)
-            if checkpoints.is_complete():
+            is_complete = checkpoints.is_complete()
+            shapes = jax.eval_shape((lambda: without_training(init())) if is_complete else init)
+            state = checkpoints.restore(sharding.abstract(self.mesh, shapes, num_rows), num_rows)
+            if is_complete:
                 return state
             if int(state.step):
                 total = stage.epochs * stage.steps_per_epoch
