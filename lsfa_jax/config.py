@@ -612,9 +612,10 @@ def _range(integer: bool, metadata: Sequence[object]) -> str:
 
 def nearest(word: str, words: list[str]) -> str:
     """Returns ' (did you mean ...?)', or nothing where no word is near."""
-    # A key in the wrong section is as common an error as a misspelt one: then the last part is the same.
-    close = difflib.get_close_matches(word, words, n=1)
-    close += [name for name in words if name.split(".")[-1] == word.split(".")[-1]]
+    # A key in the wrong section is as common an error as a misspelt one: then the last part is the same. Of several
+    # sections the first is the nearest.
+    close = [name for name in words if name.split(".")[-1] == word.split(".")[-1]]
+    close += difflib.get_close_matches(word, words, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 

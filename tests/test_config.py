@@ -437,6 +437,7 @@ NUMBER, INTEGER = "expected a number", "expected an integer"
 OPTION_ERRORS = [
     ("--psc.wieght 1", "--psc.wieght: unknown option (did you mean --psc.weight?)"),
     ("--datasets rcv1", "--datasets: unknown option (did you mean --dataset?)"),
+    ("--epochs 3", "--epochs: unknown option (did you mean --representation.epochs?)"),
     ("--max-words 3", "--max-words: unknown option (did you mean --data.max-words?)"),
     ("-s 3", "-s: unknown option"),
     ("--psc.weight abc", f"--psc.weight abc: {NUMBER} of at least 0"),

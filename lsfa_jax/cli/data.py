@@ -11,6 +11,7 @@ from pydantic import Field
 from lsfa_jax import config as settings
 from lsfa_jax.cli import common
 from lsfa_jax.config import Config, Data, Section
+from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError, note, plural, table
 
 # The readers and their libraries are imported where they are used, so that --help is answered at once.
@@ -37,12 +38,13 @@ class ListArguments(Section):
         for name, entry in named.CATALOGUE.items():
             kept = sorted(folder.glob(f"{name}-*"))
             size = sum(map(cache.bytes_of, kept)) / 1e6
-            missing = "generated at once" if entry.in_memory else "-"
+            missing = "not needed" if entry.in_memory else "-"
             prepared = f"{len(kept)} x, {size:,.0f} MB" if kept else missing
             rows.append((name, entry.documents, entry.labels, entry.origin, entry.licence, prepared))
         table("Corpora", ("--dataset", "documents", "labels", "from", "licence", "prepared"), rows)
         note("Documents: training + test. A corpus that is neither generated nor downloaded needs --data-dir;")
-        note(f"bin/data prepare NAME lists its files. Prepared corpora are in {folder} and may be deleted.")
+        note("bin/data prepare NAME lists its files. Prepared corpora may be deleted; they are in")
+        note(str(folder))
 
 
 class CorpusArguments(Section):
@@ -86,12 +88,15 @@ class DescribeArguments(CorpusArguments):
     def run(self) -> None:
         from lsfa_jax.data import load, statistics
         from lsfa_jax.evaluation import plots
+        from lsfa_jax.training import policy
 
         config = self.settings()
         png = Path(self.png).expanduser()
         if self.png:
             common.check_outputs({"--png": str(png)}, "", [self.data_dir])
         corpus = load.load_corpus(config)
+        with console.quiet():
+            config = policy.resolved(config, corpus, settings.chosen_for(self.name, self.preset))
         rows = [("this", *statistics.table_row(corpus).shown())]
         if self.name in statistics.PAPER:
             rows.append(("paper", *statistics.PAPER[self.name].shown()))

@@ -126,7 +126,7 @@ def _allowed(word: str, kind: object, metadata: Sequence[object]) -> bool:
 
 
 def _nearest_option(name: str, options: _Options) -> str:
-    return nearest(name, sorted({*options.named, *options.flags})).replace("did you mean ", "did you mean --")
+    return nearest(name, [*options.named, *options.flags]).replace("did you mean ", "did you mean --")
 
 
 def _as_data_dir(word: str, options: _Options) -> str:

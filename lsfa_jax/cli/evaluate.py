@@ -396,7 +396,7 @@ def _systems(
     if predicted is not None:
         systems["predictions"] = _score_predictions(predicted, problem)
     elif model is not None:
-        systems |= _score_model(model, problem, arguments.batch_size, arguments.all_labels)
+        systems |= _score_model(model, problem, arguments)
     if (baseline := arguments.baseline) != "none":
         # The model may hold a linear model of this kind itself.
         name = f"baseline {baseline}" if baseline in systems else baseline
@@ -462,7 +462,7 @@ def _write_plots(arguments: EvaluateArguments, metrics: dict[str, GroupMetrics])
         note(f"The run's page: {folder / report.NAME}")
 
 
-def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_labels: bool) -> dict[str, Scores]:
+def _score_model(model: "TrainedModel", problem: _Problem, arguments: EvaluateArguments) -> dict[str, Scores]:
     """Returns the scores of the model, and where it is fused also those of the network and of the linear model."""
     from lsfa_jax.data.batches import Batches
     from lsfa_jax.data.corpus import Split
@@ -477,7 +477,7 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_
         texts = console.counted(documents.texts(), advance)
         words = encode(texts, model.vocabulary())
     mesh = sharding.make_mesh()
-    size = batch_size or config.report.batch_size
+    size = arguments.batch_size or config.report.batch_size
     split = Split(words, problem.truth)
     params = sharding.replicate(mesh, model.scoring_params)
     groups, num_ranked = problem.groups.members, problem.num_ranked
@@ -485,7 +485,7 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_
     tokenizer = Tokenizer.from_settings(config.data)
     lists = model.linear.rank_texts(documents.texts(), tokenizer) if model.linear else None
     excluded = None if problem.excluded is None else problem.excluded.kept(problem.excluded.values < len(model.labels))
-    candidates = None if all_labels else proposed(config, lists)
+    candidates = None if arguments.all_labels else proposed(config, lists)
 
     def score(ranked: "Ranked | None") -> Scores:
         shards, buckets = mesh.shape["data"], config.data.length_buckets
@@ -496,20 +496,36 @@ def _score_model(model: "TrainedModel", problem: _Problem, batch_size: int, all_
 
     if model.linear is None or model.fusion is None or lists is None:
         return {"model": score(None)}
-    alone = _score_lists(lists, model.linear, problem)
+    if model.linear_alone:
+        note(model.linear_alone)
+    alone = _score_lists(lists, model.linear, problem, _linear_threshold(arguments, model.linear.kind))
     return {"fused": score(lists), "network": score(None), model.linear.kind: alone}
 
 
-def _score_lists(lists: "Ranked", linear: "LinearModel", problem: _Problem) -> Scores:
+def _linear_threshold(arguments: EvaluateArguments, kind: Kind) -> float:
+    """Returns from which logistic of its score a fused model's linear model predicts a label, and says so.
+
+    The run has chosen it on validation documents, as those of its other models; a folder of LSFA.save has no run.
+    """
+    from lsfa_jax.training.run_folder import RunFolder
+
+    stages = RunFolder(Path(arguments.run)).read_metrics().get("stages", {})
+    threshold: float = stages.get(kind, {}).get("threshold", DEFAULT_THRESHOLD)
+    how = "score" if kind == "tree" else "logistic of its decision"
+    note(f"{TITLES[kind]}: a label is predicted where its {how} is at least {threshold:.2g}")
+    return threshold
+
+
+def _score_lists(lists: "Ranked", linear: "LinearModel", problem: _Problem, threshold: float) -> Scores:
     """Scores the lists of a fused model's linear model."""
-    note(f"{TITLES[linear.kind]}: a label is predicted {baselines.RULES[linear.kind]}")
     lists = lists._replace(label_ids=without_excluded(lists.label_ids, problem.excluded))
     top = best_of_groups(lists.label_ids, problem.groups.members, problem.num_ranked)
-    predicted = [ids[(ids >= 0) & (logits >= 0)] for ids, logits in zip(*lists, strict=True)]
+    probabilities = 1 / (1 + np.exp(-lists.logits))
+    reached = (lists.label_ids >= 0) & (probabilities >= np.float32(threshold))
+    predicted = [ids[rows] for ids, rows in zip(lists.label_ids, reached, strict=True)]
     confusion = thresholded.count(Ragged.from_rows(predicted), problem.truth, len(problem.label_ids))
     # The decision of a machine is not the logit of a probability.
-    probabilities = 1 / (1 + np.exp(-lists.logits)) if linear.kind == "tree" else None
-    return Scores(top, confusion, probabilities=probabilities)
+    return Scores(top, confusion, probabilities=probabilities if linear.kind == "tree" else None)
 
 
 def _score_predictions(predicted: list[Predicted], problem: _Problem) -> Scores:

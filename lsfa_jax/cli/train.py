@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -331,6 +332,8 @@ def _train_in_job(arguments: TrainArguments, argv: list[str], prog: str, started
             argv = with_encoder(arguments, argv, duration.parse(arguments.time_limit, "--time-limit"))
             arguments = parse(argv, prog).model_copy(update={"output": arguments.output})
         train(arguments, chosen_settings(argv), started)
+        predict = common.as_typed("bin/predict", prog)
+        console.note(f"Next: {predict} --run {shlex.quote(arguments.output)} FILE")
     except (KeyboardInterrupt, SystemExit):  # SIGINT, SIGTERM before the first stage
         console.error(how_to_resume(RunFolder(Path(arguments.output))))
         raise

@@ -171,7 +171,8 @@ def read(folder: Path, name: str, *, mapped: bool = True, pieces: Pieces | None 
         texts = bags.read(path, len(bag_terms), mapped)
         has_excluded = (path / "excluded.npy").is_file()
         excluded = Ragged(*(array_of(path / f"{part}.npy") for part in _EXCLUDED)) if has_excluded else None
-        return Split(Ragged(words, word_offsets), Ragged(labels, label_offsets), texts, excluded)
+        digests = array_of(path / "digests.npy")
+        return Split(Ragged(words, word_offsets), Ragged(labels, label_offsets), texts, excluded, digests)
 
     def words_of(name: str) -> list[str]:
         return (folder / name).read_text(encoding="utf-8").split("\n")[:-1]
@@ -279,9 +280,14 @@ class _Part:
         return self.spool.labels_of(self.keep)
 
     @property
+    def digests(self) -> np.ndarray:
+        """uint64[documents, 2], of the texts."""
+        return self.spool.digests[self.keep]
+
+    @property
     def same_text(self) -> np.ndarray:
         """int64[documents], the number of the split's first document with the text of each."""
-        return same_texts(self.spool.digests[self.keep])
+        return same_texts(self.digests)
 
     @property
     def num_text_words(self) -> int:
@@ -331,7 +337,7 @@ def _note_repeated(train: _Part, messages: _Messages) -> None:
 
 
 def _warn_of_overlap(split: str, part: _Part, train: _Part, messages: _Messages) -> None:
-    both = in_both(part.spool.digests[part.keep], train.spool.digests[train.keep])
+    both = in_both(part.digests, train.digests)
     if both:
         messages.warnings.append(overlap(split, both, int(part.keep.sum())))
 
@@ -439,6 +445,7 @@ def _write_splits(
         np.save(folder / split / "word_offsets.npy", offsets_of(part.spool.lengths[part.keep]))
         np.save(folder / split / "labels.npy", label_numbers[labels.values])
         np.save(folder / split / "label_offsets.npy", labels.offsets)
+        np.save(folder / split / "digests.npy", part.digests)
     for spool in {id(part.spool): part.spool for part in parts.values()}.values():
         with ExitStack() as stack:
             written = [

@@ -24,6 +24,8 @@ class Split:
     """int32[N, terms], how often each of `Corpus.bag_terms` occurs in each text."""
     excluded: Ragged | None = None
     """int32, labels that are neither predicted for each document nor counted; None where there are none."""
+    digests: np.ndarray | None = field(default=None, repr=False)
+    """uint64[N, 2], of the texts (`same_text.digest`); None where they are not known."""
 
     kind: ClassVar[str] = "words"
     """What a batch holds of the documents: one of its fields."""
@@ -49,7 +51,8 @@ class Split:
         """Gathers documents in the given order."""
         excluded = None if self.excluded is None else self.excluded.take(rows)
         bags = None if self.bags is None else self.bags[rows]
-        return Split(self.words.take(rows), self.labels.take(rows), bags, excluded)
+        digests = None if self.digests is None else self.digests[rows]
+        return Split(self.words.take(rows), self.labels.take(rows), bags, excluded, digests)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError, note
 
 # Increased when the same documents and settings would give other arrays, or the folder another form.
-_FORMAT = 6
+_FORMAT = 7
 
 # Settings that change nothing in the arrays, or only where a split is drawn.
 _OTHER_SETTINGS = {"length_buckets", "validation_fraction", "test_fraction", "verify", "label_names"}

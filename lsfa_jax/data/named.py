@@ -47,8 +47,8 @@ CATALOGUE = {
     "rcv1": Entry(
         documents="23,149 + 7,965",
         labels="102",
-        origin="fetched when needed",
-        licence="Reuters, research only",
+        origin="fetched",
+        licence="for research only",
         fetch=_rcv1,
         size=(23_149, 7_965, 101),
     ),
@@ -56,7 +56,7 @@ CATALOGUE = {
         documents="54,840 + 1,000",
         labels="54",
         origin="SGM repository",
-        licence="arXiv abstracts, see there",
+        licence="see arXiv",
         contents=(
             "text_train, label_train, text_val, label_val, text_test and label_test, as the repository lancopku/SGM of "
             "the paper that introduced AAPD (Yang et al., 2018) offers them"
@@ -65,7 +65,7 @@ CATALOGUE = {
     "eurlex4k": Entry(
         documents="11,585 + 3,865",
         labels="3,956",
-        origin="AttentionXML's data",
+        origin="AttentionXML",
         licence="EU reuse policy",
         contents=(
             "train_texts.txt, train_labels.txt, test_texts.txt and test_labels.txt (raw texts, labels separated by "

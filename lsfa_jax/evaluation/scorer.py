@@ -25,6 +25,7 @@ from lsfa_jax.evaluation.ranking import NUM_RANKED, Bools
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD, GRID
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.model.top_k import top_k
+from lsfa_jax.sparse.fusion import LinearAlone
 from lsfa_jax.util import processes, sharding
 from lsfa_jax.util.console import progress
 
@@ -75,10 +76,14 @@ def score_batch(
 def scored_labels(model: Lsfa, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
     """Computes the logits of all labels, or of the candidates: the network's, or fused with the linear model's.
 
+    Where the linear model decides alone, the candidates are the labels that it lists.
+
     Returns:
         float32[B, C], -inf where a document has fewer labels and where one is excluded; and the labels, int32[B, C],
         None where they are all L, with the padding of the model's tables.
     """
+    if batch.ranked is not None and isinstance(params["fusion"], LinearAlone):
+        return _of_candidates(batch, batch.ranked.label_ids, params["fusion"](batch.ranked))
     lsfa = model.bind({"params": params})
     states = lsfa.states(batch.words, batch.lengths, stored=batch.states, hidden=batch.hidden)
     if batch.candidates is None:
@@ -88,6 +93,10 @@ def scored_labels(model: Lsfa, params: Any, batch: Batch) -> tuple[jax.Array, ja
     label_ids, logits = lsfa.predicted_candidates(states, batch.lengths, batch.candidates)
     if batch.ranked is not None:
         label_ids, logits = params["fusion"].of_candidates(label_ids, logits, batch.ranked)
+    return _of_candidates(batch, label_ids, logits)
+
+
+def _of_candidates(batch: Batch, label_ids: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _without_excluded(batch, jnp.where(label_ids >= 0, logits, -jnp.inf), label_ids), label_ids
 
 

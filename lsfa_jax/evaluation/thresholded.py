@@ -105,6 +105,20 @@ def summary(counts: ConfusionCounts, group: Bools) -> dict[str, float]:
     )
 
 
+def histogram(probabilities: Floats, true: Bools) -> Integers:
+    """Counts how many probabilities reach 0, 1, ..., 99 of the thresholds of `GRID`: all, and the true ones.
+
+    Args:
+        probabilities: float32, of pairs of a document and a label.
+        true: bool, whether the document has the label.
+
+    Returns:
+        int64 [2, 100], as `best_threshold` takes it.
+    """
+    reached = np.searchsorted(GRID, probabilities, side="right")
+    return np.stack([np.bincount(places, minlength=len(GRID) + 1) for places in (reached, reached[true])])
+
+
 def best_threshold(histogram: Integers, positives: int) -> float:
     """Returns the threshold of `GRID` with the largest micro F1 over all documents and labels.
 

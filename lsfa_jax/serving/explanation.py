@@ -51,11 +51,14 @@ class Scale:
     """Probability from which a label is predicted."""
     head_threshold: int
     """N_t: labels with fewer training documents are the tail."""
+    linear_alone: str = ""
+    """Says that the linear model ranks labels alone, where it does."""
 
     @classmethod
     def of(cls, model: "TrainedModel") -> "Scale":
         """Returns the scale of a model."""
-        return cls(model.config.data.max_words, model.threshold, model.config.pvae.head_threshold)
+        config = model.config
+        return cls(config.data.max_words, model.threshold, config.pvae.head_threshold, model.linear_alone)
 
 
 class Explained(NamedTuple):

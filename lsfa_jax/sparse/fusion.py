@@ -16,8 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsfa_jax.data.ranked import FLOOR, Ranked
-from lsfa_jax.sparse.linear import Kind
+from lsfa_jax.sparse.linear import TITLES, Kind
 from lsfa_jax.types import AnyArray, Array
+
+
+def alone(kind: Kind) -> str:
+    """Says in two lines that a linear model ranks labels alone, and what the user may do about it."""
+    return (
+        f"The {TITLES[kind]} ranks labels alone, since the network adds nothing on validation documents.\n"
+        "With more documents it may; bin/train --fusion none ranks labels by the network."
+    )
+
 
 # Training counts at which a bin begins, besides 0.
 _EDGES = (3, 10, 30, 100, 300, 1000)
@@ -45,6 +54,16 @@ class Fusion(NamedTuple):
     """float32[L], c."""
     offset: AnyArray
     """float32[L], d."""
+
+    @property
+    def leaves_network_out(self) -> bool:
+        """Whether the linear model decides alone."""
+        return not np.any(self.network)
+
+    @property
+    def for_scoring(self) -> "Fusion | LinearAlone":
+        """The weights as the scorer takes them, which computes no network where they leave it out."""
+        return LinearAlone(self.linear, self.offset) if self.leaves_network_out else self
 
     def __call__(self, logits: Array, ranked: Ranked) -> Array:
         """Computes the fused logits float32[B, L] from the network's, float32[B, L], and the linear model's lists."""
@@ -74,6 +93,22 @@ class Fusion(NamedTuple):
         network = jnp.concatenate([logits, jnp.full(others.shape, FLOOR)], axis=1)
         linear = jnp.concatenate([linear, ranked.logits], axis=1)
         return label_ids, self.network[label_ids] * network + self.linear[label_ids] * linear + self.offset[label_ids]
+
+
+class LinearAlone(NamedTuple):
+    """The weights where the linear model decides alone: only listed labels have a score, and lists keep their order.
+
+    With scores of all labels, those that a list lacks would be equal, and so would some whose logits are clipped.
+    """
+
+    linear: AnyArray
+    """float32[L], c."""
+    offset: AnyArray
+    """float32[L], d."""
+
+    def __call__(self, ranked: Ranked) -> Array:
+        """Computes the logits of the listed labels, float32[B, W]; where a list is shorter, they mean nothing."""
+        return self.linear[ranked.label_ids] * ranked.logits + self.offset[ranked.label_ids]
 
 
 class Cells(NamedTuple):

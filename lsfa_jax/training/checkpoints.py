@@ -52,7 +52,7 @@ class Checkpoints:
         return time.monotonic() - self._last_save >= wait
 
     def save(self, state: TrainState, complete: bool = False) -> None:
-        """Writes the state; `complete` marks the end of the stage.
+        """Writes the state; `complete` marks the end of the stage, of which no other checkpoint is kept.
 
         Raises:
             UserError: the disk is full or the folder cannot be written; the previous checkpoint remains.
@@ -68,6 +68,9 @@ class Checkpoints:
             with _single_report():
                 self._manager.save(number, args=items, force=True)
                 self._manager.wait_until_finished()
+                for earlier in self._manager.all_steps() if complete else ():
+                    if earlier < number:
+                        self._manager.delete(earlier)
         except (OSError, ValueError) as error:
             # TensorStore wraps a full disk into a ValueError.
             raise UserError(

@@ -14,7 +14,7 @@ from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.evaluation.groups import Metrics
 from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
 from lsfa_jax.training.run_folder import RunFolder
-from lsfa_jax.training.state import TrainState, after_validation, mean_losses
+from lsfa_jax.training.state import TrainState, after_validation, completed, mean_losses
 from lsfa_jax.types import PyTree
 from lsfa_jax.util import compilation_cache, interrupts, known_sums, processes
 from lsfa_jax.util.console import UserError, note, progress
@@ -139,7 +139,7 @@ def run(
             raise
     meter.report(stage, step)
     if checkpoints:
-        checkpoints.save(state, complete=True)
+        checkpoints.save(completed(state), complete=True)
     return state
 
 

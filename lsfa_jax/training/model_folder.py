@@ -32,6 +32,7 @@ from lsfa_jax.data.vocabulary import NUM_SPECIAL, Vocabulary, Words
 from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.encoders.interface import Architecture
 from lsfa_jax.model.lsfa import init_params, make_model
+from lsfa_jax.sparse import fusion as fused_score
 from lsfa_jax.sparse import linear as linear_models
 from lsfa_jax.sparse.fusion import Fusion
 from lsfa_jax.sparse.linear import LinearModel
@@ -92,9 +93,16 @@ class TrainedModel:
     """The weights of the fused score; None where the network's is not fused."""
 
     @property
+    def linear_alone(self) -> str:
+        """Says that the linear model ranks labels alone; "" where the network has a part in the score."""
+        if self.linear is None or self.fusion is None or not self.fusion.leaves_network_out:
+            return ""
+        return fused_score.alone(self.linear.kind)
+
+    @property
     def scoring_params(self) -> dict[str, Any]:
         """The parameters that the scorer takes: those of the network, and the weights of the fused score."""
-        return self.params | ({"fusion": self.fusion} if self.fusion else {})
+        return self.params | ({"fusion": self.fusion.for_scoring} if self.fusion else {})
 
     @property
     def encoder_shape(self) -> EncoderShape:

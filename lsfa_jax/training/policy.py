@@ -4,6 +4,7 @@ It acts with the quick preset, and only on settings that are not chosen; the ful
 """
 
 import math
+import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from lsfa_jax.config import Config, get, with_values
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.training import candidates
-from lsfa_jax.util.console import note, plural
+from lsfa_jax.util.console import LINE, note, plural
 
 SETTINGS = (
     "classifier.weights_start",
@@ -81,7 +82,8 @@ def resolved(config: Config, corpus: Corpus, chosen: Collection[str]) -> Config:
         return config
     values = {name: value for name, value in _fitted(config, corpus, chosen).items() if name not in chosen}
     if text := summary(values):
-        note(f"From the corpus: {text}")
+        for line in textwrap.wrap(f"From the corpus: {text}", LINE, subsequent_indent="  "):
+            note(line)
     return with_values(config, values)
 
 

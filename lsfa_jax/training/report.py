@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lsfa_jax.config import STAGES, Config, dotted, read_toml
 from lsfa_jax.pages.charts import Chart, line_chart
 from lsfa_jax.pages.template import template
-from lsfa_jax.training.results import NETWORKS
+from lsfa_jax.training import results
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import atomic
 
@@ -65,7 +65,7 @@ def page(folder: Path) -> str:
     run = RunFolder(folder)
     settings = dotted(read_toml(run.config_file))
     metrics, history = run.read_metrics(), run.read_history()
-    split, results = _results(metrics)
+    split, rows = _results(metrics)
     return template(_TEMPLATE).render(
         name=folder.resolve().name,
         dataset=metrics.get("dataset", settings.get("dataset", "")),
@@ -77,7 +77,8 @@ def page(folder: Path) -> str:
         stages=[_stage(name, lines, settings) for name in STAGES if (lines := _of_stage(history, name))],
         split=split,
         columns=_COLUMNS,
-        results=results,
+        results=rows,
+        linear_alone=results.linear_alone(metrics),
         change=_change(metrics, split),
         bins=_bins(metrics, settings),
         pvae=metrics.get("pvae", {}),
@@ -153,7 +154,7 @@ def _metric(measured: Mapping[str, Any], column: str) -> float | None:
 
 def _change(metrics: Mapping[str, Any], split: str) -> list[str]:
     """Returns by how much the last stage, with its generated features, changes each column; [] before it."""
-    before, after = (metrics.get("stages", {}).get(name, {}).get(split) for name in NETWORKS)
+    before, after = (metrics.get("stages", {}).get(name, {}).get(split) for name in results.NETWORKS)
     if not before or not after:
         return []
     pairs = [(_metric(after, column), _metric(before, column)) for column in _COLUMNS]

@@ -8,9 +8,13 @@ import numpy as np
 from lsfa_jax.config import Config
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ranked import Ranked
-from lsfa_jax.evaluation import calibration, groups, thresholded
+from lsfa_jax.evaluation import calibration, groups, ranking, thresholded
 from lsfa_jax.evaluation.groups import Metrics, Scores
 from lsfa_jax.evaluation.ranking import NUM_RANKED
+from lsfa_jax.sparse import fusion
+from lsfa_jax.sparse.fusion import Fusion
+from lsfa_jax.sparse.linear import Kind
+from lsfa_jax.training.fused import Evidence
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import processes
 from lsfa_jax.util.console import note
@@ -21,6 +25,12 @@ OnRanked = Callable[[str, np.ndarray], None]
 
 NETWORKS = ("representation", "adjusted")
 """The names in metrics.json of the network alone after stage 1 and after stage 3."""
+
+
+def linear_alone(metrics: dict[str, Any]) -> str:
+    """Says that the linear model of a run ranks labels alone; "" where the network has a part in the score."""
+    evidence = metrics.get("evidence", {})
+    return "" if evidence.get("network", True) else fusion.alone(evidence["linear"])
 
 
 def of_network(metrics: dict[str, Any], select: str) -> dict[str, Any]:
@@ -112,16 +122,28 @@ class Results:
             result["macro_P@5_bins"] = groups.macro_precision_bins(top, truth, self._corpus, size)
 
     def add_linear(self, name: str, lists: dict[str, Ranked]) -> None:
-        """Computes the metrics of a linear model from its lists of labels of each split."""
-        self._models[name] = {}
+        """Computes the metrics of a linear model from its lists of labels of each split.
+
+        From validation the threshold too, which holds for the logistic of its scores.
+        """
+        self.begin(name)
         for split in self.splits:
-            listed = groups.without_excluded(lists[split].label_ids, self._excluded[split])
+            listed, truth = groups.without_excluded(lists[split].label_ids, self._excluded[split]), self._truth[split]
             top = groups.best_of_groups(listed, self.groups, NUM_RANKED)
             self._models[name][split] = self._measured(name, top, split)
+            if split == "validation":
+                true, kept = ranking.hits(listed, truth), listed >= 0
+                histogram = thresholded.histogram(1 / (1 + np.exp(-lists[split].logits[kept])), true[kept])
+                self._models[name]["threshold"] = thresholded.best_threshold(histogram, len(truth.values))
 
     def validation_metrics(self, scores: Scores) -> Metrics:
         """Computes the metrics of a validation between epochs."""
         return groups.measure(scores.top, self._truth["validation"], self._corpus, self._report, self._is_head)
+
+    def add_evidence(self, kind: Kind, weights: Fusion, evidence: Evidence | None) -> None:
+        """Notes whether the network is in the fused score, and the evidence; None: too few validation documents."""
+        with_network = {"linear": kind, "network": not weights.leaves_network_out}
+        self.metrics["evidence"] = with_network | (evidence._asdict() if evidence else {})
 
     def keep(self, name: str) -> None:
         """Makes a model the one that predicts."""

@@ -27,6 +27,7 @@ from lsfa_jax.model.encoders import LayeredEncoder
 from lsfa_jax.model.generators import Generator
 from lsfa_jax.model.lsfa import init_params, make_model, without_padding
 from lsfa_jax.model.tau_norm import tau_normalised
+from lsfa_jax.sparse import fusion
 from lsfa_jax.sparse.linear import TITLES
 from lsfa_jax.training import (
     candidates,
@@ -61,7 +62,7 @@ from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams
 from lsfa_jax.training.stages.closed_form import EXPONENTS, RIDGES, ClosedForm, Formula
 from lsfa_jax.training.stages.representation import Representation
 from lsfa_jax.training.stages.transfer import Transfer
-from lsfa_jax.training.state import TrainState, best_params, with_best_on_host
+from lsfa_jax.training.state import TrainState, best_params, with_best_on_host, without_training
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.training.watch import watched
 from lsfa_jax.types import Array, HostArray, PyTree
@@ -177,7 +178,7 @@ def _prepare(
     checks.check_documents(corpus)
     if not folder.config_file.is_file():
         if start:
-            note(starting_model.summary(config, start, corpus))
+            starting_model.report(config, start, corpus)
         config = policy.resolved(config, corpus, chosen)
         vectors = processes.from_first(lambda: encoder_choice.with_vectors(config, corpus).vectors)
         config = config.model_copy(update={"vectors": vectors})
@@ -191,9 +192,12 @@ def _prepare(
     folder.check_content(corpus.words, corpus.labels, digests, config)
     processes.same_everywhere(digests)
     run_folder.drop_stages(folder, config, stages, resume)
+    is_new = not folder.config_file.is_file()
     folder.create(config, corpus, digests)
     if start:
         folder.keep_start(start)
+    if is_new:
+        folder.write_texts(starting_model.texts(config, corpus))
     processes.wait()
     note(f"Run folder: {folder.path}")
     return Run(config, corpus, encoder, folder, save_every, deadline, chosen, start)
@@ -358,8 +362,10 @@ class Run:
         """Runs a stage from its last checkpoint or from the start; a complete stage is only restored."""
         if checkpoints.exists:
             num_rows = self.model.num_rows
-            state = checkpoints.restore(sharding.abstract(self.mesh, jax.eval_shape(init), num_rows), num_rows)
-            if checkpoints.is_complete():
+            is_complete = checkpoints.is_complete()
+            shapes = jax.eval_shape((lambda: without_training(init())) if is_complete else init)
+            state = checkpoints.restore(sharding.abstract(self.mesh, shapes, num_rows), num_rows)
+            if is_complete:
                 return state
             if int(state.step):
                 total = stage.epochs * stage.steps_per_epoch
@@ -689,15 +695,15 @@ class Run:
         weights, evidence = fused.fit(self.model, params, validation, self.mesh, linear, counts, self.config.seed)
         documents = plural(len(self.validation.split), "validation document")
         if evidence is None:
-            note(f"Fused: network and {title}; too few validation documents to say what the network adds ({documents})")
+            note(f"Fused; {documents} are too few to say what the network adds to the {title}")
         else:
-            reason = "" if evidence.speaks_for_network else f", which is no evidence for it: the {title} decides alone"
-            gain = f"the network adds {evidence.gain:+.2f} points of N@5 to the {title}"
-            note(f"Fused on {documents}: {gain}{reason}")
-        fusion = sharding.pad_rows(weights, self.model.num_rows)
-        params = params | {"fusion": self._placed(fusion)}
-        self._measure("fused", params, linear, again=True)
-        self._keep("fused", params, linear)
+            note(f"Fused on {documents}: {evidence.gain:+.2f} points of N@5 over the {title}")
+        if weights.leaves_network_out:
+            note(fusion.alone(linear.model.kind))
+        self.results.add_evidence(linear.model.kind, weights, evidence)
+        scoring = sharding.pad_rows(weights.for_scoring, self.model.num_rows)
+        self._measure("fused", params | {"fusion": self._placed(scoring)}, linear, again=True)
+        self._keep("fused", params | {"fusion": weights}, linear)
 
     def _measure(self, name: str, params: Params, linear: LinearSide | None = None, again: bool = False) -> None:
         """Measures a model on validation and test documents, unless metrics.json has it."""

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lsfa_jax.config import (
     NAMED_ENCODERS,
     NAMED_VECTORS,
@@ -26,6 +28,7 @@ from lsfa_jax.config import (
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.training import content, model_folder
 from lsfa_jax.training.model_folder import TrainedModel
+from lsfa_jax.types import HostArray
 from lsfa_jax.util import atomic, processes, sharding
 from lsfa_jax.util.console import UserError, note
 from lsfa_jax.util.folder_lock import FolderLock
@@ -99,6 +102,11 @@ class RunFolder:
     def start(self) -> Path:
         """The model that the run starts from, if it starts from one: a copy, which resuming reads."""
         return self.path / "start"
+
+    @property
+    def _texts_file(self) -> Path:
+        """Digests of the texts that the model has been trained on."""
+        return self.path / "texts.npy"
 
     def checkpoints(self, stage: str) -> Path:
         """Returns the folder of a stage's checkpoints."""
@@ -184,6 +192,24 @@ class RunFolder:
         if processes.is_first() and not model_folder.paths(self.start)[0].is_file():
             model_folder.write(self.start, replace(model, linear=None, fusion=None))
 
+    def read_texts(self) -> HostArray:
+        """Returns the digests of the texts that the model has been trained on, uint64[N, 2]; none without the file.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self._texts_file
+        try:
+            return np.load(path, allow_pickle=False).reshape(-1, 2) if path.is_file() else np.zeros((0, 2), np.uint64)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path}: is damaged ({error}); restore it, or remove it") from None
+
+    def write_texts(self, digests: HostArray) -> None:
+        """Writes the digests of the texts that the model is trained on."""
+        if processes.is_first():
+            with atomic.replacing(self._texts_file, model_folder.ADVICE) as partial, partial.open("wb") as file:
+                np.save(file, digests)
+
     def write_config(self, config: Config) -> None:
         """Writes the settings."""
         self._write(self.config_file.name, to_toml(config))
@@ -216,6 +242,7 @@ class RunFolder:
         metrics = self.read_metrics()
         metrics.pop("test", None)
         metrics.pop("kept", None)
+        metrics.pop("evidence", None)
         if "transfer" in stages:
             metrics.pop("pvae", None)
         # A re-measured first stage has another N_t or other propensities, and so have the linear models.

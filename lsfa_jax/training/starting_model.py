@@ -16,6 +16,7 @@ import numpy as np
 
 from lsfa_jax.config import Config, get
 from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.data.same_text import in_both
 from lsfa_jax.data.vocabulary import NUM_SPECIAL, UNKNOWN
 from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.lsfa import label_rows
@@ -24,9 +25,12 @@ from lsfa_jax.training.initial_encoder import InitialEncoder
 from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.types import AnyArray, HostArray
-from lsfa_jax.util.console import UserError, plural
+from lsfa_jax.util.console import UserError, note, plural, warn
 
 Params = dict[str, Any]
+
+# Of the labels that are dropped, the most frequent.
+_SHOWN = 5
 
 _OF_THE_MODEL = (
     *("encoder.kind", "encoder.pretrained", "encoder.window", "encoder.kernel_width", "encoder.residual_blocks"),
@@ -108,20 +112,38 @@ def with_known_labels(params: Params, model: TrainedModel, rows: HostArray) -> P
     return params | jax.tree.map(merged, trained, label_rows(trained, len(model.labels), rows), fresh)
 
 
-def summary(config: Config, model: TrainedModel, corpus: Corpus) -> str:
-    """Says what is the model's in a run on a corpus: its labels by name, and the share of the words that it knows."""
+def texts(config: Config, corpus: Corpus) -> HostArray:
+    """Returns the digests of the texts that the model of a run is trained on, uint64[N, 2]: also those of its start."""
+    of_start = [RunFolder(Path(config.start)).read_texts()] if config.start else []
+    assert corpus.train.digests is not None
+    return np.concatenate([*of_start, corpus.train.digests])
+
+
+def report(config: Config, model: TrainedModel, corpus: Corpus) -> None:
+    """Prints what a run takes from the model that it starts from, and warns of what it loses or measures too well."""
     labels = set(corpus.labels[: corpus.num_labels])
-    kept, words = len(labels & set(model.labels)), corpus.train.words.values
-    new, dropped = len(labels) - kept, len(model.labels) - kept
-    parts = [f"{plural(kept, 'label')} kept"]
-    if new:
-        parts.append(f"{new:,} new")
+    dropped = [label for label in model.labels if label not in labels]
+    kept = len(model.labels) - len(dropped)
+    note(f"From {config.start}: {plural(kept, 'label')} kept, {len(labels) - kept:,} new")
     if dropped:
-        parts.append(f"{dropped:,} dropped, which no training document has")
-    text = f"From {config.start}: {', '.join(parts)}"
-    if model.tokenizer:
-        return text
+        shown = ", ".join(map(repr, dropped[:_SHOWN]))
+        more = f" and {len(dropped) - _SHOWN:,} more" if len(dropped) > _SHOWN else ""
+        warn(f"{plural(len(dropped), 'label')} dropped, which no training document has: {shown}{more}")
+    if not model.tokenizer:
+        _report_words(model, corpus)
+    before = RunFolder(Path(config.start)).read_texts()
+    for name, split in (("validation", corpus.validation), ("test", corpus.test)):
+        if split.digests is not None and (both := in_both(split.digests, before)):
+            warn(
+                f"{name} documents that {config.start} was trained on: {both:,} of {len(split):,}; metrics on them "
+                "are too good"
+            )
+
+
+def _report_words(model: TrainedModel, corpus: Corpus) -> None:
+    """Prints the share of the texts' words that a model knows."""
+    words = corpus.train.words.values
     known = np.mean((words > UNKNOWN) & (words < NUM_SPECIAL + len(model.words)))
     others = len(corpus.words) - len(model.words)
-    started = f", {plural(others, 'new word')} of the vocabulary start as the unknown one" if others else ""
-    return f"{text}; it knows {100 * known:.1f} % of the texts' words{started}"
+    started = f"; {plural(others, 'new word')} of the vocabulary start as the unknown one" if others else ""
+    note(f"It knows {100 * known:.1f} % of the texts' words{started}")

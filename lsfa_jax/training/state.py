@@ -28,7 +28,8 @@ class TrainState:
     key: Array
     """PRNG key of the stage; each step uses `fold_in(key, step)`."""
     params: PyTree
-    """Trained parameters; those in bfloat16 are rounded stochastically after each step, and so are their moments."""
+    """Trained parameters; those in bfloat16 are rounded stochastically after each step, and so are their moments. None
+    in a completed stage of which `best` is kept."""
     opt_state: optax.OptState
     extra: PyTree
     """Other arrays of the stage: prototypes, collections of a module that are not trained."""
@@ -146,7 +147,23 @@ def current_params(state: TrainState) -> PyTree:
 
 def best_params(state: TrainState) -> PyTree:
     """Returns the parameters with the best validation score; without validation, `current_params`."""
-    return sharding.on_devices(state.best) if np.isfinite(float(state.best_score)) else current_params(state)
+    return sharding.on_devices(state.best) if _has_best(state) else current_params(state)
+
+
+def _has_best(state: TrainState) -> bool:
+    return state.params is None or bool(np.isfinite(float(state.best_score)))
+
+
+def completed(state: TrainState) -> TrainState:
+    """Returns what is read of a completed stage: its best parameters, or the last ones where a stage keeps no best."""
+    is_kept = state.best is None or _has_best(state)
+    return without_training(state if is_kept else replace(state, best=current_params(state)))
+
+
+def without_training(state: TrainState) -> TrainState:
+    """Returns a state in the form of `completed`, which only further steps would need more of."""
+    state = replace(state, opt_state=None, average=None)
+    return state if state.best is None else replace(state, params=None)
 
 
 def mean_losses(state: TrainState) -> dict[str, float]:

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lsfa_jax.experiments import page, plots
 from lsfa_jax.experiments.page import Block, Grid, Heading, Picture, Text
-from lsfa_jax.training import run
+from lsfa_jax.training import results, run
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.tuning.study import Search, best_of, epochs_of, error_of, is_in_use, seconds_of, values_of
 from lsfa_jax.util import console
@@ -53,8 +53,11 @@ def finish(search: Search, study: Study) -> None:
     grid = _beside_each_other(search, study, importance)
     title = f"Tuning of {search.config.dataset}"
     console.table(f"{title}: {_counts(trials)}", grid.header, grid.rows)
+    verdicts = _verdicts(search, best)
     with search.lock():
-        _write(search, title, trials, grid, importance, test)
+        _write(search, title, trials, grid, importance, test, verdicts)
+    for verdict in verdicts:
+        note(verdict)
     if test:
         figures = ", ".join(f"{name} {test[name]:.2f}" for name in _TEST_METRICS)
         note(f"Test documents, measured once, by the model of the best trial: {figures}")
@@ -73,6 +76,16 @@ def _measure_test(search: Search, best: FrozenTrial) -> dict[str, float]:
         if "test" not in folder.read_metrics():
             run.train(folder.read_config(), folder.path, resume=True, linear=search.output / "linear")
     return dict(folder.read_metrics().get("test", {}))
+
+
+def _verdicts(search: Search, best: FrozenTrial) -> list[str]:
+    """Returns what limits the result of a search: nothing was gained, or the network has no part in the score."""
+    verdicts = []
+    if best.number == 0:
+        verdicts.append("No trial is better than trial 0, which has the settings of bin/train.")
+    if alone := results.linear_alone(RunFolder(search.folder(best)).read_metrics()):
+        verdicts.append(f"In the best trial, the network has no part in the fused score. {alone}")
+    return verdicts
 
 
 def _importances(search: Search, study: Study) -> dict[str, float]:
@@ -109,6 +122,7 @@ def _write(
     best: Grid,
     importance: dict[str, float],
     test: dict[str, float],
+    verdicts: Sequence[str],
 ) -> None:
     """Writes the page, the table of all trials and the plot."""
     table = _all_trials(search, trials)
@@ -119,6 +133,7 @@ def _write(
             "the best of many is higher than on new documents; test documents were measured once, for the best trial. "
             "Trial 0 has the settings of bin/train, as far as the space has them."
         ),
+        *map(Text, verdicts),
         Heading("The best trials"),
         best,
     ]

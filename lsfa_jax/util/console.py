@@ -15,11 +15,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -40,6 +43,11 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 
 # Where the output is not a terminal, a line at this interval replaces the moving bar.
 _SECONDS_BETWEEN_LINES = 10.0
+
+LINE = 100
+"""Characters of a line that a terminal shows without breaking it."""
+
+_NARROW = 75
 
 # Set for the calling thread only: all further threads go on printing.
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
@@ -159,18 +167,7 @@ def counted(items: Iterable[T], advance: Advance) -> Iterator[T]:
 @contextmanager
 def _bar(description: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
     """Rich's progress bar, removed at the end."""
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"{unit} {{task.fields[rate]}}"),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}", markup=False),
-        console=_out,
-        transient=True,
-    ) as bar:
+    with Progress(*_columns(unit), console=_out, transient=True) as bar:
         task = bar.add_task(description, total=total, completed=done, rate="", status="")
         start, counted = time.monotonic(), 0.0
 
@@ -185,6 +182,33 @@ def _bar(description: str, total: int | None, unit: str, done: int) -> Iterator[
                 bar.update(task, status=_on_one_line(status))
 
         yield advance
+
+
+class _Cropped(TextColumn):
+    """Text that is cut off where the terminal is narrow, before anything else is."""
+
+    def __init__(self, text_format: str) -> None:
+        super().__init__(text_format, markup=False, table_column=Column(no_wrap=False))
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
+def _columns(unit: str) -> Iterator[ProgressColumn]:
+    """Yields the columns of a bar: in a narrow terminal those without which count and ETA fit."""
+    yield _Cropped("{task.description}")
+    if _out.width >= LINE:
+        yield BarColumn(bar_width=20)
+    yield MofNCompleteColumn()
+    if _out.width >= _NARROW:
+        yield TextColumn(f"{unit} {{task.fields[rate]}}")
+    if _out.width >= LINE:
+        yield TimeElapsedColumn()
+    yield TextColumn("ETA")
+    yield TimeRemainingColumn()
+    yield _Cropped("{task.fields[status]}")
 
 
 class _Lines:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -45,10 +46,11 @@ def lines(text):
 def test_list_names_every_corpus_and_what_is_prepared(folder, capsys):
     assert run("list") == 0
     before = capsys.readouterr().out
+    assert all(len(line) <= 100 for line in before.splitlines()[:-1])  # but the folder's name
     for name in named.CATALOGUE:
         assert any(line.startswith(f"{name} ") for line in lines(before))
     assert "eurlex57k 45,000 + 6,000 4,271 nlp.cs.aueb.gr CC BY-SA 4.0 -" in lines(before)
-    assert any(line.startswith("synthetic ") and line.endswith(" generated at once") for line in lines(before))
+    assert any(line.startswith("synthetic ") and line.endswith(" not needed") for line in lines(before))
     assert run("prepare", "eurlex57k", "--data-dir", folder, "--vectors", "none") == 0
     capsys.readouterr()
     assert run("list") == 0
@@ -73,6 +75,8 @@ def test_describe_without_a_name_describes_custom_files(folder, tmp_path, monkey
     out = capsys.readouterr().out
     assert "paper" not in [line.split()[0] for line in lines(out) if line]
     assert "No test split: 20 of 40" in out
+    # As in training: the mean number of documents a label has.
+    assert re.search(r"\b1 labels have at least N_t = 9 training documents \(head\) and 3 have fewer", out)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".png"] == []
 
 

@@ -91,6 +91,7 @@ def uninterrupted(environment, data, tmp_path_factory):
     command = Command(environment, *long_run(data, folder))
     assert command.end() == 0, command.err
     assert "is the model that predicts" in command.out
+    assert command.out.endswith(f"Next: bin/predict --run {folder} FILE\n")
     return folder
 
 

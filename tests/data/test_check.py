@@ -65,7 +65,10 @@ def test_one_file(folder, capsys):
 def test_no_label_at_all_is_a_warning(tmp_path, capsys):
     write(tmp_path / "corpus.jsonl", [row("a"), row("b")])
     check(tmp_path / "corpus.jsonl", OPTIONS)
-    assert "no training document has a label" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no training document has a label" in out
+    assert "--data.labels-field" in out
+    assert "Train on it" not in out
 
 
 def test_nothing_usable_is_an_error(tmp_path):

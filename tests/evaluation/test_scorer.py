@@ -13,8 +13,11 @@ from sklearn.metrics import f1_score
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Split
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import scorer
-from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD, GRID, best_threshold
+from lsfa_jax.evaluation.groups import best_of_groups
+from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD, GRID, best_threshold, histogram
+from lsfa_jax.sparse.fusion import LinearAlone
 from lsfa_jax.util import sharding
 from lsfa_jax.util.compilation_cache import programs
 from tests.reference.agreement import assert_equal
@@ -149,6 +152,13 @@ def test_the_threshold_is_the_best_of_the_grid_by_scikit_learn(seed, devices):
     assert abs(chosen - 0.5) == min(abs(at - 0.5) for at in best)
 
 
+def test_the_histogram_of_pairs_is_that_of_the_scorer():
+    random = np.random.default_rng(2)
+    logits, truth = logits_between_thresholds(random, (9, 4)), random.random((9, 4)) < 0.3
+    expected = score(logits, truth).histogram
+    np.testing.assert_array_equal(histogram((1 / (1 + np.exp(-logits))).ravel(), truth.ravel()), expected)
+
+
 def test_a_probability_equal_to_the_threshold_reaches_it():
     assert np.float32(0.5) in GRID
     logits, truth = np.full((2, 6), -9.0), np.zeros((2, 6), bool)
@@ -202,6 +212,27 @@ def test_documents_with_fewer_candidates_do_not_count_as_predictions_of_the_last
     logits = np.zeros((2, 4), np.float32)
     scores = scorer.score_split(table(4), logits, batches, mesh, np.ones((1, 4), bool), NUM_RANKED, 0.0)
     assert scores.confusion.false_positives.tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_where_the_linear_model_decides_alone_its_lists_are_the_rankings(devices):
+    """Also where logits are equal, and in groups of which a list has few labels or none."""
+    ids = np.array([[4, 1, 5, -1], [2, -1, -1, -1], [3, 5, 0, 1], [-1, -1, -1, -1], [5, 0, 4, 2]], np.int32)
+    logits = np.array([[6, 6, -7, -7], [1, 0, 0, 0], [2, 1, 1, 1], [0, 0, 0, 0], [-7, -7, -7, -7]], np.float32)
+    truth = np.random.default_rng(0).random((5, 6)) < 0.4
+    groups = np.array([[True] * 6, [True, False] * 3, [False, True] * 3])
+    weights = LinearAlone(np.full(6, 0.5, np.float32), np.full(6, -0.25, np.float32))
+    batches = Batches(make_split(truth), 6, 4, [1], devices, ranked=Ranked(ids, logits))
+    mesh = sharding.make_mesh(jax.local_devices()[:devices])
+    scores = scorer.score_split(table(6), {"fusion": weights}, batches, mesh, groups, NUM_RANKED, 0.5)
+    np.testing.assert_array_equal(scores.top, best_of_groups(ids, groups, NUM_RANKED))
+    probabilities = np.where(ids >= 0, 1 / (1 + np.exp(0.25 - 0.5 * logits)), 0)
+    np.testing.assert_allclose(scores.probabilities, np.pad(probabilities, ((0, 0), (0, 1))), rtol=1e-5)
+    predicted = np.zeros((5, 6), bool)
+    for row, listed, reached in zip(predicted, ids, probabilities >= 0.5, strict=True):
+        row[listed[reached]] = True
+    counts = [predicted & truth, predicted & ~truth, ~predicted & truth]
+    assert [x.tolist() for x in scores.confusion] == [x.sum(axis=0).tolist() for x in counts]
 
 
 @pytest.mark.parametrize("with_candidates", [False, True])

@@ -1,5 +1,6 @@
 import itertools
 import threading
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from lsfa_jax.data import vocabulary
 from lsfa_jax.data.ranked import FLOOR
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.serving.predictor import Predictor
+from lsfa_jax.sparse.fusion import Fusion
 from lsfa_jax.sparse.votes import strongest
 from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
@@ -72,6 +74,18 @@ def test_a_fused_model_gives_the_weighted_sum_of_both_scores(model, kind, chunk)
         expected = 1 / (1 + np.exp(-reference_fusion.fused(logits, linear[row], *weights)))
         np.testing.assert_allclose(prediction.probabilities, np.sort(expected)[::-1], rtol=1e-4)
         np.testing.assert_allclose(expected[prediction.label_ids], prediction.probabilities, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["svm", "tree"])
+def test_where_the_linear_model_decides_alone_its_lists_are_predicted_and_no_network_is_computed(model, kind):
+    fused = training_corpus.fused_model(model, kind)
+    ones, not_a_number = np.ones(len(LABELS), np.float32), jax.tree.map(lambda x: np.full_like(x, np.nan), model.params)
+    alone = replace(fused, fusion=Fusion(0 * ones, 0.5 * ones, -0.25 * ones), params=not_a_number)
+    lists = fused.linear.rank_texts(TEXTS, DEFAULT_TOKENIZER)
+    for ids, logits, prediction in zip(*lists, Predictor(alone, batch_size=2).predict(TEXTS, len(LABELS)), strict=True):
+        np.testing.assert_array_equal(prediction.label_ids, ids[ids >= 0])
+        expected = 1 / (1 + np.exp(0.25 - 0.5 * logits[ids >= 0].astype(np.float64)))
+        np.testing.assert_allclose(prediction.probabilities, expected, rtol=1e-5)
 
 
 @pytest.mark.slow

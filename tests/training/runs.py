@@ -68,6 +68,14 @@ def last_state(folder: Path, stage: str) -> dict[str, Any] | None:
     return jax.tree.map(to_numpy, state) | {"progress": json.loads(progress)}
 
 
+def last_params(folder: Path, stage: str) -> dict[str, Any]:
+    """Returns the parameters that are kept of a completed stage."""
+    state = last_state(folder, stage)
+    assert state is not None
+    kept: dict[str, Any] = state["params"] if state["best"] is None else state["best"]
+    return kept
+
+
 def history(folder: Path) -> list[dict[str, Any]]:
     """Returns the lines of history.jsonl without times."""
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from lsfa_jax import LSFA
-from lsfa_jax.cli import predict
+from lsfa_jax.cli import export, predict
 from lsfa_jax.cli.evaluate import EvaluateArguments, evaluate
 from lsfa_jax.data.load import load_corpus, read_split
 from lsfa_jax.data.ranked import FLOOR
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.serving.predictor import Predictor
-from lsfa_jax.training import model_folder
+from lsfa_jax.training import fused, model_folder
 from tests import training_corpus
 from tests.reference import fusion as reference
 from tests.reference.agreement import assert_equal
@@ -62,8 +62,7 @@ def test_metrics_have_the_linear_model_each_stage_and_the_fused_score(finished):
     for stage in metrics["stages"].values():
         for split in ("validation", "test"):
             assert {"P@1", "N@5", "PSP@5", "head", "tail"} <= set(stage[split])
-    assert "threshold" not in metrics["stages"]["svm"]
-    assert metrics["stages"]["fused"]["threshold"] > 0
+        assert 0 < stage["threshold"] < 1
 
 
 def test_the_fused_score_is_at_least_as_good_on_validation_as_either_model(finished):
@@ -159,9 +158,41 @@ def test_few_validation_documents_are_fused_without_asking_for_evidence(finished
     config = training_corpus.run_config(data, linear="svm", representation={"epochs": 1})
     content = runs.train(tmp_path / "run", config, ("representation",))
     out = capsys.readouterr().out
-    assert "Fused: network and one-versus-rest SVM; too few validation documents to say" in out
+    assert "Fused; 29 validation documents are too few to say what the network adds to the one-versus-rest SVM" in out
     assert content["kept"] == "fused"
     assert np.any(model_folder.read(tmp_path / "run").fusion.network > 0)
+
+
+def test_where_the_linear_model_decides_alone_the_fused_score_ranks_as_it_does(
+    finished, data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(fused, "_SHARE", 1.1)
+    folder = shutil.copytree(finished.folder, tmp_path / "copy")
+    content = runs.train(folder, stages=("adjustment",))
+    alone = "one-versus-rest SVM ranks labels alone, since the network adds nothing on validation documents"
+    assert alone in capsys.readouterr().out
+    assert {"linear": "svm", "network": False}.items() <= content["evidence"].items()
+    assert content["kept"] == "fused"
+    for split in ("validation", "test"):
+        of_fused, of_svm = (content["stages"][name][split] for name in ("fused", "svm"))
+        assert {name: of_fused[name] for name in of_svm} == of_svm
+    # Predictions, the evaluation and all pages follow.
+    model, texts = model_folder.read(folder), [document.text for document in read_split(finished.config, "test")]
+    for prediction, listed in zip(
+        Predictor(model).predict(texts, 8), model.linear.rank_texts(texts, DEFAULT_TOKENIZER).label_ids, strict=True
+    ):
+        np.testing.assert_array_equal(prediction.label_ids, listed[listed >= 0])
+    systems = evaluate(EvaluateArguments(run=str(folder), file=str(data / "test.jsonl")))["systems"]
+    for name, value in systems["svm"]["tail"].items():
+        assert name.startswith(("micro", "macro_")) or systems["fused"]["tail"][name] == value
+    line = ["--run", str(folder), str(data / "test.jsonl"), "--explain", str(tmp_path / "why.html"), "--output"]
+    assert predict.main([*line, str(tmp_path / "labels.jsonl")]) == 0
+    assert export.main(["--run", str(folder), "--to", "huggingface", "--output", str(tmp_path / "card")]) == 0
+    card = (tmp_path / "card" / "README.md").read_text()
+    assert "| score | one-versus-rest SVM alone |" in card
+    for page in (card, (tmp_path / "why.html").read_text(), (folder / "report.html").read_text()):
+        assert alone in page
+    assert "counts\nbeside the network's" not in (tmp_path / "why.html").read_text()
 
 
 def test_a_run_over_candidates_is_predicted_over_them(data, tmp_path, shared_steps):

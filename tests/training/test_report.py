@@ -130,6 +130,12 @@ def test_the_page_has_results_charts_diagnostics_settings_and_times(folder):
     assert "The run is complete. Last line" not in page.text  # a line of an earlier version has no time
 
 
+@pytest.mark.parametrize("network", [False, True])
+def test_the_page_says_where_the_linear_model_ranks_labels_alone(folder, network):
+    (folder / "metrics.json").write_text(json.dumps(METRICS | {"evidence": {"linear": "tree", "network": network}}))
+    assert ("The label tree ranks labels alone" in Page(report.page(folder)).text) != network
+
+
 def test_the_page_has_no_script_and_nothing_from_outside(folder):
     page = Page(report.page(folder))
     assert not page.tags & {"script", "img", "link", "iframe", "object"}

@@ -20,7 +20,7 @@ from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 from tests import job, training_corpus
 from tests.training import runs
-from tests.training.runs import assert_same_run, history, last_state, metrics
+from tests.training.runs import assert_same_run, history, last_params, last_state, metrics
 
 slow = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def test_files_of_a_run(finished, tiny):
     folder = finished.folder
     assert {path.name for path in folder.iterdir()} == {
         "config.toml", "environment.json", "metrics.json", "history.jsonl", "checkpoints", "vocabulary", "labels",
-        "model.json", "weights.safetensors", "data.json", "report.html", ".lock"
+        "model.json", "weights.safetensors", "data.json", "texts.npy", "report.html", ".lock"
     }  # fmt: skip
     assert {path.name for path in (folder / "checkpoints").iterdir()} == set(STAGES)
     assert (folder / "vocabulary").read_text().splitlines() == tiny.words
@@ -164,16 +164,15 @@ def test_the_metrics_are_those_of_the_weights_that_were_best_on_validation(finis
 
 @slow
 def test_weights_were_averaged_and_prototypes_collected(finished):
-    state = last_state(finished.folder, "representation")
+    state, params = last_state(finished.folder, "representation"), last_params(finished.folder, "representation")
     # Every second step of epochs 2 and 3, five steps each: 6, 8, 10, 12, 14.
     assert state["num_averaged"] == 5
     assert state["extra"]["present"].all()
-    assert np.any(state["average"]["labels"]["queries"] != state["params"]["labels"]["queries"])
     # The word vector of padding is zero at the start, and no text trains it.
-    embedding = state["params"]["encoder"]["embedding"]
+    embedding = params["encoder"]["embedding"]
     assert not np.any(embedding[0])
     assert np.all(np.any(embedding[2:], axis=1))
-    assert set(last_state(finished.folder, "adjustment")["params"]) == {"weights", "bias"}
+    assert set(last_params(finished.folder, "adjustment")) == {"weights", "bias"}
 
 
 @slow
@@ -267,7 +266,7 @@ def test_the_second_stage_stores_token_states_and_the_adjustment_reads_them(fini
     assert_same_run(folder, finished.folder)
     np.save(changed / "checkpoints" / "train-states.npy", 0.5 * states)
     runs.resume(changed)
-    weights = [last_state(each, "adjustment")["params"]["weights"] for each in (folder, changed)]
+    weights = [last_params(each, "adjustment")["weights"] for each in (folder, changed)]
     assert np.any(weights[0] != weights[1])
 
 
@@ -294,7 +293,7 @@ def test_without_token_states_the_result_is_nearly_the_same_and_resumes(finished
     again = shutil.copytree(folder, tmp_path / "again")
     options = {"stages": ("adjustment",), "adjust": {"cache_states": "no"}}
     runs.train(folder, **options)
-    computed, stored = (last_state(each, "adjustment")["params"] for each in (folder, finished.folder))
+    computed, stored = (last_params(each, "adjustment") for each in (folder, finished.folder))
     assert not np.array_equal(computed["weights"], stored["weights"])
     for name, value in computed.items():
         np.testing.assert_allclose(value, stored[name], rtol=0, atol=2e-3)
@@ -413,8 +412,8 @@ def test_features_that_a_killed_second_stage_left_are_not_read(finished, tmp_pat
 def test_adjustment_starts_from_the_classifiers_of_the_first_stage_or_from_new_ones(finished, folder, init):
     adjust = {"init": init, "learning_rate": 1e-20, "epochs": 1}
     runs.train(folder, stages=("adjustment",), adjust=adjust)
-    weights = last_state(folder, "adjustment")["params"]["weights"]
-    best = last_state(finished.folder, "representation")["best"]["classifier"]["weights"]
+    weights = last_params(folder, "adjustment")["weights"]
+    best = last_params(finished.folder, "representation")["classifier"]["weights"]
     assert np.array_equal(weights, best) == (init == "pretrained")
     assert np.any(weights)
 
@@ -457,7 +456,7 @@ def test_one_device_trains_as_four(finished, tmp_path):
             if loss in expected:
                 assert line[loss] == pytest.approx(expected[loss], rel=1e-4, abs=1e-5), (line, expected)
     for stage in STAGES:
-        states = (last_state(each, stage)["params"] for each in (folder, finished.folder))
+        states = (last_params(each, stage) for each in (folder, finished.folder))
         for (path, a), (_, b) in zip(*map(training_corpus.rows, states), strict=True):
             # Adam divides by the size of gradients, which magnifies rounding where a gradient is almost zero.
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * 0.02, err_msg=f"{stage} {path}")
@@ -474,8 +473,8 @@ def test_bfloat16_trains_near_float32_and_a_run_keeps_the_precision_that_auto_ch
     monkeypatch.setattr(precision, "choose", lambda *_: "float32")
     runs.train(folder, finished.config, ("representation",), resume=True, **settings)
     assert runs.files(folder)[folder / "config.toml"] == before
-    state = last_state(folder, "representation")
-    assert {x.dtype for x in jax.tree.leaves(state["params"])} == {np.dtype(np.float32)}
+    params = last_params(folder, "representation")
+    assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype(np.float32)}
     losses = [history(each)[0]["bce"] for each in (folder, finished.folder)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)

@@ -18,7 +18,7 @@ from lsfa_jax.training import model_folder, report
 from lsfa_jax.training.model_folder import TrainedModel
 from tests import training_corpus
 from tests.training import runs
-from tests.training.runs import history, last_state
+from tests.training.runs import history, last_params, last_state
 
 pytestmark = pytest.mark.slow
 
@@ -68,8 +68,8 @@ def test_a_run_starts_at_the_metrics_of_its_model_and_resumes_without_it(trained
     assert 0 < last_state(folder, "representation")["step"] < 15
     runs.train(folder, stages=("representation",), resume=True)
     assert history(folder) == history(uninterrupted)
-    states = [last_state(path, "representation")["params"] for path in (uninterrupted, folder)]
-    for (path, actual), (_, expected) in zip(*map(training_corpus.rows, states), strict=True):
+    params = [last_params(path, "representation") for path in (uninterrupted, folder)]
+    for (path, actual), (_, expected) in zip(*map(training_corpus.rows, params), strict=True):
         np.testing.assert_array_equal(actual, expected, err_msg=path)
 
 
@@ -97,7 +97,9 @@ def test_known_labels_keep_their_scores_and_new_ones_start_from_their_documents(
     # After the collection of five batches and the validation of two, before the first step.
     runs.interrupt(tmp_path / "run", 8, starting(trained.config, tmp_path / "model"), ("representation",))
     printed = capsys.readouterr().out
-    assert f"From {tmp_path / 'model'}: 6 labels kept, 2 new, 1 dropped, which no training document has" in printed
+    assert f"From {tmp_path / 'model'}: 6 labels kept, 2 new" in printed
+    assert "1 label dropped, which no training document has: 'of no document'" in printed
+    assert "was trained on" not in printed  # which a model without its run does not say
     assert "3 new words of the vocabulary start as the unknown one" in printed
     vocabulary, names = ((tmp_path / "run" / name).read_text().splitlines() for name in ("vocabulary", "labels"))
     assert vocabulary[: len(words)] == words
@@ -110,6 +112,23 @@ def test_known_labels_keep_their_scores_and_new_ones_start_from_their_documents(
     for label in ("label6", "label7"):
         has = np.array([label in row.labels for row in splits["train"]])
         assert actual[label][has].mean() > actual[label][~has].mean()
+
+
+def test_documents_that_the_model_or_its_start_was_trained_on_are_counted(trained, tmp_path, capsys):
+    """Of a run on other documents that started from the trained model, as a third run starts from it."""
+    first, other = documents(), documents()
+    other["train"] = [row._replace(text=f"{row.text} {row.text}") for row in other["train"]]
+    config = starting(training_corpus.run_config(training_corpus.write(tmp_path / "other", other)), trained.folder)
+    runs.interrupt(tmp_path / "second", 8, config, ("representation",))
+    assert "was trained on" not in capsys.readouterr().out
+    model_folder.write(tmp_path / "second", model_folder.read(trained.folder))
+    mixed = documents()
+    mixed["test"] = [*first["train"][:3], other["train"][0], *mixed["test"]]
+    config = training_corpus.run_config(training_corpus.write(tmp_path / "mixed", mixed))
+    runs.interrupt(tmp_path / "third", 8, starting(config, tmp_path / "second"), ("representation",))
+    printed = capsys.readouterr().out
+    assert f"test documents that {tmp_path / 'second'} was trained on: 4 of {len(mixed['test'])}" in printed
+    assert "validation documents that" not in printed
 
 
 @pytest.mark.parametrize(

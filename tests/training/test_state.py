@@ -50,6 +50,25 @@ def test_a_restored_state_runs_the_program_of_the_initial_one(clip):
         assert not leaf.weak_type
 
 
+def test_a_completed_state_has_the_parameters_that_are_read_and_no_more():
+    """Those of the best validation, else the mean, else the last ones; the form is known before the first step."""
+    for score in (1.0, -np.inf):
+        for averages in (0, 1):
+            state = states.after_validation(make(average=True), {"w": jnp.ones(3), "b": jnp.float32(5.0)}, score)
+            state = (
+                states.averaged(replace(state, params=jax.tree.map(lambda x: x + 1, state.params)))
+                if averages
+                else state
+            )
+            completed = states.completed(state)
+            assert_equal(states.best_params(completed), states.best_params(state))
+            assert (completed.params, completed.opt_state, completed.average) == (None, None, None)
+            form = jax.eval_shape(lambda: states.without_training(make(average=True)))
+            assert jax.tree.structure(form) == jax.tree.structure(completed)
+    last = make(keep_best=False)
+    assert_equal(states.completed(last).params, last.params)
+
+
 def test_average_and_best_outlive_the_parameters_that_a_step_donates():
     state = make(average=True)
     expected = jax.tree.map(np.array, state.params)

@@ -40,11 +40,11 @@ def value_of(config: Config) -> float:
 class Pretended:
     """Stands for `run.train`: writes the files of a run of four epochs."""
 
-    def __init__(self, at: Callable[[int, int], None] = lambda call, epoch: None) -> None:
-        """Calls `at(call, epoch)`, which may raise an error, before each epoch."""
+    def __init__(self, at: Callable[[int, int], None] = lambda call, epoch: None, **metrics: Any) -> None:
+        """Calls `at(call, epoch)`, which may raise an error, before each epoch; its runs have further metrics."""
         self.configs: list[Config] = []
         self.tested: list[Path] = []
-        self._at = at
+        self._at, self._metrics = at, metrics
 
     def __call__(self, config: Config, path: Path, *, resume: bool, test: bool = True, **options: Any) -> dict:
         folder, value = RunFolder(path), value_of(config)
@@ -71,7 +71,7 @@ class Pretended:
             options["on_validation"]("representation", float(epoch), {"N@5": value - 5 / epoch})
         options["on_validation"]("adjustment", 1.0, {"N@5": value})
         reached = {"representation": value - 1, "adjusted": value, "fused": 99.0}
-        metrics = {"stages": {name: {"validation": {"N@5": score}} for name, score in reached.items()}}
+        metrics = {"stages": {name: {"validation": {"N@5": score}} for name, score in reached.items()}} | self._metrics
         folder.write_metrics(metrics)
         return metrics
 
@@ -233,6 +233,21 @@ def test_a_time_limit_stops_a_trial_which_the_next_command_continues(searched, c
     assert searched(training, "--trials", 2) == 0
     assert "not done" not in {row["state"] for row in searched.trials()}
     assert len(training.configs) == 1
+
+
+NOTHING_GAINED = "No trial is better than trial 0, which has the settings of bin/train"
+NO_PART = "the network has no part in the fused score"
+
+
+def test_a_search_that_gained_nothing_says_so(searched, complete, capsys):
+    assert searched(Pretended(evidence={"linear": "tree", "network": False}), "--trials", 1) == 0
+    for text in (capsys.readouterr().out, (searched.output / "index.html").read_text()):
+        assert NOTHING_GAINED in text
+        assert NO_PART in text
+        assert "The label tree ranks labels alone" in text
+    page = (complete[0].output / "index.html").read_text()
+    assert NOTHING_GAINED not in page
+    assert NO_PART not in page
 
 
 def test_a_folder_with_other_files_and_a_missing_package_are_errors(searched, capsys, monkeypatch):

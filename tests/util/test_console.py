@@ -37,10 +37,10 @@ from lsfa_jax.util import console
 """
 
 
-def on_a_terminal(program):
-    """Runs a program whose clock moves when it changes `now`; returns what it writes to a terminal of 200 columns."""
+def on_a_terminal(program, columns=200):
+    """Runs a program whose clock moves when it changes `now`; returns what it writes to a terminal."""
     reader, writer = pty.openpty()
-    environment = os.environ | {"COLUMNS": "200", "TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"COLUMNS": str(columns), "TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", CLOCK + program], stdin=writer, stdout=writer, env=environment, check=True)
     os.close(writer)
     shown = b""
@@ -254,6 +254,23 @@ with console.progress("reading [bold]", 400, "documents", done=100) as advance:
     assert "ETA" in shown
     assert "loss [red] 0.5" in shown
     assert shown.rstrip().endswith("\x1b[2K")  # the bar's line is erased
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(60, ""), (80, "documents 100/s"), (120, "documents 100/s 0:00:20")])
+def test_a_bar_in_a_narrow_terminal_keeps_count_and_eta(columns, kept):
+    shown = on_a_terminal(
+        """
+with console.progress("representation", 123_456, "documents") as advance:
+    for step in range(20):
+        now += 1
+        advance(100, f"epoch 1/40 bce {step}.1234 psc 1.2345")
+""",
+        columns,
+    )
+    frame = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "\n").splitlines()
+    last = next(" ".join(line.split()) for line in reversed(frame) if "representation" in line)
+    assert all(len(line) <= columns for line in frame)
+    assert re.search(rf"representation .*2000/123456 {kept} ?ETA 0:20:\d\d epoch", last), last
 
 
 @pytest.mark.parametrize("total", [3, None])

@@ -45,6 +45,17 @@ _OTHER_FILES = {
     b"<!DOCTYPE": "HTML or XML",
     b"<html": "HTML",
 }
+_BINARY_FILES = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"RIFF": "a sound, a video or a picture",
+    b"\x7fELF": "a program",
+    b"\x89HDF": "HDF5",
+}
+# Control characters but tab, line ends and escape. A text may have a few; of bytes at random, a tenth are some.
+_CONTROLS = bytes({*range(32)} - set(b"\t\n\x0b\x0c\r\x1b"))
+_MOST_CONTROLS = 16
 _FEATURES = re.compile(rb"(\d+(,\d+)*)?(\s+\d+:[-+.\deE]+)+\s*")
 _OBJECT = re.compile(rb'\s*\{\s*(["}]|$)')
 _FASTTEXT = re.compile(rb"\s*(__\w+?__)\S")
@@ -128,20 +139,30 @@ def _check_is_text(head: bytes, name: str, options: ReadOptions) -> None:
     for magic, kind in _OTHER_FILES.items():
         if head.startswith(magic):
             raise UserError(f"{name}: is {kind}. Write its texts and labels as JSON Lines, CSV or Parquet.")
-    if b"\x1b$" in head or b"\x1b(J" in head:
-        raise UserError(f"{name}: is in ISO-2022-JP. Set {options.option('encoding')} iso2022_jp.")
+    for magic, kind in _BINARY_FILES.items():
+        if head.startswith(magic):
+            raise UserError(f"{name}: is {kind}, not text. Give a file of texts: CSV, TSV, JSON Lines, Parquet.")
     if head[257:262] == b"ustar":
         raise UserError(f"{name}: is a tar archive. Unpack it and give the folder or file in it.")
     sample = head[:4096]
-    if len(sample) > 3 and 5 * sample.count(0) >= 2 * len(sample):
+    if (len(sample) > 3 and 5 * sample.count(0) >= 2 * len(sample)) or _is_binary(sample):
         raise UserError(
-            f"{name}: is no text, or UTF-16 without a byte order mark. If it is UTF-16, set "
+            f"{name}: is a binary file, not text, or UTF-16 without a byte order mark. If it is UTF-16, set "
             f"{options.option('encoding')} utf-16-le (or utf-16-be)."
         )
+    if b"\x1b$" in head or b"\x1b(J" in head:
+        raise UserError(f"{name}: is in ISO-2022-JP. Set {options.option('encoding')} iso2022_jp.")
     if b"\r" in sample and b"\n" not in head and sample.count(b"\r") > 1:
         raise UserError(
             f"{name}: lines end with a carriage return alone, as on old Macs. Convert it: tr '\\r' '\\n' < FILE > NEW"
         )
+
+
+def _is_binary(sample: bytes) -> bool:
+    """Whether bytes are neither UTF-8 nor a text in another encoding."""
+    controls = len(sample) - len(sample.translate(None, _CONTROLS))
+    is_utf8 = len(sample.decode("utf-8", "ignore").encode()) > len(sample) - 4  # the last character may be cut off
+    return controls >= _MOST_CONTROLS and 20 * controls > len(sample) and not is_utf8
 
 
 def _check_encoding(lines: Sequence[bytes], name: str, options: ReadOptions) -> None:

@@ -320,6 +320,8 @@ def _file_rows(source: Path | BinaryIO, options: ReadOptions, clean: "_Labels") 
             for row in file.rows():
                 yield f"{source}:{row.number}", row
             return
+        if options.labelled and not head.strip():
+            return  # an empty file has no format
         layout = detect(head, stream.name, options)
         if layout.format == "json":
             rows = read_objects(stream, options.columns)

@@ -69,12 +69,21 @@ def card(name: str, model: TrainedModel, metrics: dict[str, Any]) -> str:
         encoder=Path(config.encoder.pretrained).name or config.encoder.kind,
         from_minilm=config.encoder.pretrained == "minilm",
         parameters=sum(x.size for x in jax.tree.leaves(model.params)),
-        score=f"network and {TITLES[model.linear.kind]}, fused" if model.fusion and model.linear else "network",
+        score=_score(model),
+        linear_alone=model.linear_alone,
         max_words=config.data.max_words,
         threshold=model.threshold,
         columns=[f"{group} {metric}".strip() for group, names in _METRICS.items() for metric in names],
         rows=_rows(metrics),
     )
+
+
+def _score(model: TrainedModel) -> str:
+    """Returns by what labels are ranked."""
+    if model.linear is None or model.fusion is None:
+        return "network"
+    title = TITLES[model.linear.kind]
+    return f"{title} alone" if model.linear_alone else f"network and {title}, fused"
 
 
 def _metadata(name: str, corpus: str, test: dict[str, Any]) -> ModelCardData:

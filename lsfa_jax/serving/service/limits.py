@@ -50,7 +50,8 @@ async def body(request: Request, limits: Limits) -> bytes:
 def check_texts(texts: list[str], most: int, limits: Limits) -> None:
     """Raises HTTPException 413 for too many texts, or one that is too long."""
     if len(texts) > most:
-        raise HTTPException(413, f"{len(texts):,} texts; at most {most:,} a request")
+        raise HTTPException(413, f"texts: {len(texts):,} texts; at most {most:,} a request")
     for number, text in enumerate(texts, 1):
         if len(text) > limits.characters:
-            raise HTTPException(413, f"text {number:,} has {len(text):,} characters; at most {limits.characters:,}")
+            place = "text:" if len(texts) == 1 else f"texts: text {number:,}"
+            raise HTTPException(413, f"{place} has {len(text):,} characters; at most {limits.characters:,}")

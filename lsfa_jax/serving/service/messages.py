@@ -4,8 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lsfa_jax.config import nearest
 from lsfa_jax.serving.selection import TOP, TOP_OF_THRESHOLD, Threshold
 from lsfa_jax.serving.service.models import TOPS
+
+# Characters that are repeated of the name of a field that there is not.
+_NAME = 40
 
 
 class PredictRequest(BaseModel):
@@ -133,5 +137,6 @@ def first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
         return f"{first['msg'].removeprefix('Value error, ')}" if first["type"] == "value_error" else "not an object"
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        return f"unknown field; expected {', '.join(kind.model_fields)}"
+        name = name[:_NAME]
+        return f"{name}: unknown field{nearest(name, list(kind.model_fields))}; expected {', '.join(kind.model_fields)}"
     return f"{name}: expected {kind.model_fields[name].description}"
