@@ -157,13 +157,10 @@ def _with_full_names(argv: Sequence[str]) -> list[str]:
 
 
 def leaves_encoder_open(arguments: Config, argv: Sequence[str]) -> bool:
-    """Whether a new run's encoder is to be chosen for the corpus: with the quick preset, on texts of a language."""
-    from lsfa_jax.data import named
+    """Whether a new run's encoder is to be chosen for the corpus (`encoder_choice.is_open`)."""
+    from lsfa_jax.training import encoder_choice
 
-    is_open = arguments.preset == "quick" and arguments.profile == "paper" and not named.entry(arguments.dataset).shape
-    in_file = _settings_file(_early_options(argv))[0].get("vectors", "none") not in ("none", "auto")
-    has_vectors = in_file or any(word.partition("=")[0] == "--vectors" for word in argv)
-    return is_open and not has_vectors and not any(name.startswith("encoder.") for name in chosen_settings(argv))
+    return encoder_choice.is_open(arguments, chosen_settings(argv))
 
 
 def with_encoder(arguments: SettingsArguments, argv: Sequence[str], seconds: float = math.inf) -> list[str]:

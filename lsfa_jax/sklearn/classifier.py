@@ -3,7 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +14,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from lsfa_jax.config import STAGES, encoder_settings, layered, merged, nested, validated
+from lsfa_jax.config import STAGES, Config, encoder_settings, layered, merged, nested, validated
 from lsfa_jax.data import build_corpus
+from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_pieces
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
@@ -79,9 +80,11 @@ class LSFA(ClassifierMixin, BaseEstimator):
             below 1,000 texts where the encoder is not pretrained.
         batch_size: texts a step; None: the preset's, but 16 below 10,000 texts where the encoder is not pretrained.
         vectors: word vectors: 'minilm' or 'glove-50d' (84 and 76 MB, fetched once), 'none', or a GloVe or word2vec text
-            file. None: the preset's, which is 'minilm' for 1,000 English texts or more.
-        encoder: 'bilstm', 'cnn', or a pretrained transformer to fine-tune: 'minilm' (fetched once) or a folder in
-            Hugging Face's format. One takes more time, and needs fewer texts; its preset decides batches and epochs.
+            file. None: the preset's, which is 'minilm' for 200 English texts or more.
+        encoder: 'auto', 'bilstm', 'cnn', or a pretrained transformer to fine-tune: 'minilm' (84 MB, fetched once) or a
+            folder in Hugging Face's format. 'auto' chooses as `bin/train` does: 'minilm' for 200 English texts or more
+            where fine-tuning takes minutes, else 'bilstm', also where it cannot be fetched, and where `hidden_size`,
+            `feature_size`, `vectors` or another setting of the encoder is given.
         validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`; "auto": a
             tenth, up to 15 % of few texts, and 2,000 texts at most.
         top_k: probabilities that `predict_proba` keeps of each text in a sparse matrix.
@@ -113,7 +116,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         learning_rate: float | None = None,
         batch_size: int | None = None,
         vectors: str | None = None,
-        encoder: str = "bilstm",
+        encoder: str = "auto",
         validation_fraction: float | Literal["auto"] = "auto",
         top_k: int = 20,
         proba: Literal["auto", "dense", "sparse"] = "auto",
@@ -170,23 +173,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
         if not texts:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: there is no text.")
         with _as_value_errors(), quiet(not self.verbose), tempfile.TemporaryDirectory(prefix="lsfa_jax_") as folder:
-            base, chosen = self._preset(), self._chosen()
-            arguments = nested({name: _plain(value) for name, value in chosen.items()})
-            first = validated(merged(base, arguments), "LSFA")
-            checks.check_attention(first)
-            documents = (Document(text, names) for text, names in zip(texts, labels.names, strict=True))
-            built = build_corpus.build(
-                "texts",
-                documents,
-                (),
-                None,
-                max_words=first.data.max_words,
-                max_vocabulary=first.data.max_vocabulary,
-                validation_fraction=first.data.validation_fraction,
-                seed=first.seed,
-                tokenizer=Tokenizer.from_settings(first.data),
-                pieces=load_pieces(first),
-            )
+            documents = [Document(text, names) for text, names in zip(texts, labels.names, strict=True)]
+            first, chosen, built = self._read(documents)
             fitted = encoder_choice.with_vectors(policy.resolved(first, built, chosen), built)
             config = precision.resolved(fitted)
             run = RunFolder(Path(folder) / "run")
@@ -322,11 +310,30 @@ class LSFA(ClassifierMixin, BaseEstimator):
         state: dict[str, Any] = super().__getstate__()
         return state | {"_predictor": None} if "_predictor" in state else state
 
-    def _preset(self) -> dict[str, Any]:
+    def _read(self, documents: Sequence[Document]) -> tuple[Config, dict[str, Any], Corpus]:
+        """Returns the settings before they are fitted to the corpus, those of them that are chosen, and the corpus."""
+        is_auto, chosen = self.encoder == "auto", self._chosen()
+        config = self._config("bilstm" if is_auto else str(self.encoder), chosen)
+        corpus = _corpus(config, documents)
+        is_open = is_auto and encoder_choice.is_open(config, chosen)
+        suited = encoder_choice.settings(corpus) if is_open else {}
+        if not suited:
+            return config, chosen, corpus
+        chosen = suited | chosen
+        config = self._config(suited["encoder.pretrained"], chosen)
+        with quiet():  # what was read is printed already
+            return config, chosen, _corpus(config, documents)
+
+    def _config(self, encoder: str, chosen: Mapping[str, Any]) -> Config:
+        """Returns the preset's settings with an encoder by its short name, below those that are chosen."""
         if self.preset not in ("quick", "full"):
             raise ValueError(f"preset={self.preset!r}: expected 'quick' or 'full'")
-        encoder = encoder_settings(str(self.encoder))
-        return merged(layered("custom", self.preset, "paper", encoder=encoder["kind"]), {"encoder": encoder})
+        of_encoder = encoder_settings(encoder)
+        layers = layered("custom", self.preset, "paper", encoder=of_encoder["kind"])
+        arguments = nested({name: _plain(value) for name, value in chosen.items()})
+        config = validated(merged(merged(layers, {"encoder": of_encoder}), arguments), "LSFA")
+        checks.check_attention(config)
+        return config
 
     def _chosen(self) -> dict[str, Any]:
         """Returns the settings that the arguments determine, by dotted names."""
@@ -376,6 +383,22 @@ class LSFA(ClassifierMixin, BaseEstimator):
         if not columns:
             return sparse.csr_array(shape, dtype=np.float32)
         return sparse.csr_array((np.concatenate(values), np.concatenate(columns), offsets), shape=shape)
+
+
+def _corpus(config: Config, documents: Iterable[Document]) -> Corpus:
+    """Prepares the training documents in memory."""
+    return build_corpus.build(
+        "texts",
+        documents,
+        (),
+        None,
+        max_words=config.data.max_words,
+        max_vocabulary=config.data.max_vocabulary,
+        validation_fraction=config.data.validation_fraction,
+        seed=config.seed,
+        tokenizer=Tokenizer.from_settings(config.data),
+        pieces=load_pieces(config),
+    )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ nothing (docs/encoders.md); it is chosen where fine-tuning it, or its last layer
 
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.pieces import folder_of, read_tokenizer
 from lsfa_jax.data.vocabulary import NUM_SPECIAL
 from lsfa_jax.util import cores
-from lsfa_jax.util.console import UserError, note
+from lsfa_jax.util.console import UserError, note, warn
 
 PRETRAINED = "minilm"
 _LAYERS = 6
@@ -40,6 +41,19 @@ _LEAST_PIECES, _START = 30, 90
 
 # Layers and epochs, the best first: the first that fit are chosen.
 _PLANS = ((_LAYERS, 4), (_LAYERS, 3), (3, 4), (3, 3), (2, 4), (2, 3), (1, 4))
+
+
+def is_open(config: Config, chosen: Collection[str]) -> bool:
+    """Whether a new run's encoder is to be chosen for the corpus: with the quick preset, on texts of a language.
+
+    Args:
+        config: all settings so far.
+        chosen: the dotted names of settings with a value in the corpus's file, in that of --config, or in an option.
+            Whoever chooses word vectors or a setting of the encoder has chosen the encoder.
+    """
+    is_language = not named.entry(config.dataset).shape
+    has_chosen = config.vectors != "auto" or any(name.startswith("encoder.") for name in chosen)
+    return config.follows_corpus and is_language and not has_chosen
 
 
 def settings(corpus: Corpus, time_limit: float = math.inf) -> dict[str, Any]:
@@ -104,11 +118,15 @@ def _too_small(corpus: Corpus) -> str:
 
 
 def _unread(corpus: Corpus) -> str:
-    """Returns why the transformer does not read a corpus, after fetching it; "" if it does."""
+    """Returns why the transformer does not read a corpus, after fetching it; "" if it does.
+
+    Warns where it cannot be fetched.
+    """
     try:
         known = known_share(corpus, json.loads(read_tokenizer(folder_of(PRETRAINED)))["model"]["vocab"])
     except UserError as error:
-        return f"{PRETRAINED} cannot be had: {error}"
+        warn(f"{PRETRAINED} is done without: {error}")
+        return f"{PRETRAINED} cannot be fetched"
     return "" if known >= _LEAST_KNOWN else f"{PRETRAINED} reads English, and knows {100 * known:.0f} % of these words"
 
 

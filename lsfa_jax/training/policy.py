@@ -3,15 +3,18 @@
 It acts with the quick preset, and only on settings that are not chosen; the full preset has the paper's numbers.
 """
 
+import functools
 import math
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from lsfa_jax.config import Config, get, with_values
 from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.model.encoders.transformer import windows_of
 from lsfa_jax.training import candidates
 from lsfa_jax.util.console import LINE, note, plural
 
@@ -69,6 +72,10 @@ _AUGMENTED_SHARE, _FEWEST_AUGMENTED, _MOST_AUGMENTED = 0.3, 10, 500
 # compiling each program twice where it saves this share of the computed words.
 _LENGTH_STEP, _SAVED = 16, 0.3
 
+# Shorter lengths at most where a pretrained encoder is fine-tuned, and the word pieces that one has to save in a pass:
+# in the passes of four epochs, what is computed in the time that the programs of one more length take to compile.
+_SHORTER, _SAVED_PIECES = 3, 5_000
+
 
 def resolved(config: Config, corpus: Corpus, chosen: Collection[str]) -> Config:
     """Returns the settings with those of `SETTINGS` that are not chosen fitted to the corpus, and prints them.
@@ -110,7 +117,10 @@ def with_epochs(config: Config, epochs: int, chosen: Collection[str]) -> Config:
 def _fitted(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str, Any]:
     """Returns a value for every setting that the policy decides; values follow from each other where one is chosen."""
     # Fine-tuning takes few epochs whatever the size: its file has what is measured for it.
-    values = _fine_tuning(corpus) if config.encoder.pretrained else _training_from_the_start(config, corpus, chosen)
+    if config.encoder.pretrained:
+        values = _fine_tuning(config, corpus)
+    else:
+        values = _training_from_the_start(config, corpus, chosen)
 
     def value(name: str) -> Any:
         return get(config, name) if name in chosen else values.get(name, get(config, name))
@@ -131,19 +141,31 @@ def _fitted(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str
     return values | starts | sizes
 
 
-def _fine_tuning(corpus: Corpus) -> dict[str, Any]:
+def _fine_tuning(config: Config, corpus: Corpus) -> dict[str, Any]:
     """Returns how many classifiers on a pretrained encoder start, and the lengths that few documents are padded to."""
     start = {"classifier.weights_start": "discriminant"} if corpus.num_labels >= _MANY_LABELS else {}
-    return start | ({"data.length_buckets": few_lengths(corpus.train.lengths)} if len(corpus.train) < _TINY else {})
+    if len(corpus.train) >= _TINY:
+        return start
+    rows = functools.partial(_rows_of_windows, window=config.encoder.window)
+    lengths, choices = corpus.train.lengths, config.data.length_buckets
+    return start | {"data.length_buckets": few_lengths(lengths, choices, _SHORTER, _SAVED_PIECES, rows)}
+
+
+def _rows_of_windows(length: int, window: int) -> int:
+    """Returns the word pieces that a transformer computes of a text of so many, with those that windows share."""
+    windows = windows_of(length, window - 2)
+    return windows.number * (windows.size + 2)
 
 
 def _training_from_the_start(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str, Any]:
     """Returns the schedule of an encoder that starts from random weights."""
     documents, settings = len(corpus.train), config.optimizer
     epochs = most_epochs(corpus, config)
-    tiny = documents < _TINY
+    tiny, longest = documents < _TINY, int(corpus.train.lengths.max(initial=1))
+    steps, saved = range(_LENGTH_STEP, longest, _LENGTH_STEP), _SAVED * documents * longest
+    few = few_lengths(corpus.train.lengths, steps, 1, saved) if tiny else config.data.length_buckets
     return {
-        "data.length_buckets": few_lengths(corpus.train.lengths) if tiny else config.data.length_buckets,
+        "data.length_buckets": few,
         "optimizer.batch_size": min(settings.batch_size, _SMALL_BATCH) if documents < _SMALL else settings.batch_size,
         "optimizer.learning_rate": _TINY_RATE if tiny else settings.learning_rate,
         "optimizer.swa_start_epoch": 1,
@@ -173,18 +195,32 @@ def num_augmented(head_threshold: int) -> int:
     return int(np.clip(round(_AUGMENTED_SHARE * head_threshold), _FEWEST_AUGMENTED, _MOST_AUGMENTED))
 
 
-def few_lengths(lengths: np.ndarray) -> tuple[int, ...]:
-    """Returns the lengths that int[N] documents are padded to: the longest, behind one that saves much if there is one.
+def few_lengths(
+    lengths: np.ndarray,
+    choices: Iterable[int],
+    most: int,
+    saved: float,
+    rows: Callable[[int], int] = lambda length: length,
+) -> tuple[int, ...]:
+    """Returns the lengths that few documents are padded to, so that they compute least and few programs are compiled.
 
-    The shorter length is the multiple of 16 that pads least.
+    Args:
+        lengths: int[N], tokens of each document.
+        choices: increasing; the longest document's length is always one more.
+        most: how many of the choices are returned at most.
+        saved: rows that each of them has to save, of all documents.
+        rows: returns the rows that an encoder computes of a document padded to a length.
     """
-    longest = int(lengths.max(initial=1))
-    candidates = np.arange(_LENGTH_STEP, max(longest, _LENGTH_STEP) + 1, _LENGTH_STEP)
-    shorter = np.searchsorted(np.sort(lengths), candidates, "right")
-    words = shorter * candidates + (len(lengths) - shorter) * longest
-    best = int(np.argmin(words))
-    saves_much = words[best] < (1 - _SAVED) * len(lengths) * longest
-    return (int(candidates[best]), longest) if saves_much else (longest,)
+    longest, ordered = max(1, int(lengths.max(initial=1))), np.sort(lengths)
+    shorter = [length for length in choices if length < longest]
+
+    def cost(chosen: tuple[int, ...]) -> float:
+        padded = (*chosen, longest)
+        counts = np.diff(np.searchsorted(ordered, padded, "right"), prepend=0)
+        return saved * len(chosen) + sum(count * rows(length) for count, length in zip(counts, padded, strict=True))
+
+    number = range(most + 1)
+    return (*min((chosen for size in number for chosen in combinations(shorter, size)), key=cost), longest)
 
 
 def summary(values: Mapping[str, Any]) -> str:

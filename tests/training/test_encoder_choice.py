@@ -64,7 +64,10 @@ def test_weights_that_cannot_be_fetched_are_done_without(monkeypatch, capsys):
 
     monkeypatch.setattr(encoder_choice, "folder_of", fails)
     assert chosen(2_000) == {}
-    assert "bilstm (minilm cannot be had: cannot fetch it: no network)" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: minilm is done without: cannot fetch it: no network",
+        "--encoder auto: bilstm (minilm cannot be fetched)",
+    ]
 
 
 def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open():
@@ -72,6 +75,23 @@ def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open():
     assert plan["encoder.train"] == "all"
     assert "representation.epochs" not in plan
     assert chosen(10_000, time_limit=60) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "chosen", "is_open"),
+    [
+        ({}, {"representation.epochs", "data.max_words"}, True),
+        ({}, {"encoder.hidden_size"}, False),
+        ({"vectors": "none"}, {"vectors"}, False),
+        ({"preset": "full"}, set(), False),
+        ({"profile": "released"}, set(), False),
+        ({"dataset": "synthetic"}, set(), False),
+    ],
+    ids=str,
+)
+def test_who_chooses_word_vectors_or_a_part_of_the_encoder_has_chosen_it(settings, chosen, is_open):
+    config = Config(**{"dataset": "custom", "preset": "quick", "vectors": "auto"} | settings)
+    assert encoder_choice.is_open(config, chosen) is is_open
 
 
 @pytest.mark.parametrize(

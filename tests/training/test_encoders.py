@@ -10,6 +10,7 @@ import pytest
 
 from lsfa_jax import LSFA
 from lsfa_jax.cli import predict
+from lsfa_jax.cli import train as train_command
 from lsfa_jax.config import Config, merged
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.load import load_corpus
@@ -17,7 +18,7 @@ from lsfa_jax.data.negative_sampling import sample_pool
 from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.model.lsfa import Lsfa, make_model
 from lsfa_jax.serving.predictor import Predictor
-from lsfa_jax.training import model_folder, partition, pretrained
+from lsfa_jax.training import encoder_choice, model_folder, partition, pretrained
 from lsfa_jax.training.collection import store_hidden
 from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.stages.representation import full_step, shortlist_step
@@ -200,3 +201,21 @@ def test_the_estimator_takes_a_pretrained_encoder(bert, tmp_path):
     assert classifier.model_.architecture == pretrained.read(bert).architecture
     classifier.save(tmp_path / "model")
     assert LSFA.load(tmp_path / "model").predict(texts, top=2) == predicted
+
+
+@pytest.mark.slow
+def test_the_estimator_and_the_command_choose_the_same_encoder_and_train_the_same_model(bert, tmp_path, monkeypatch):
+    for name, value in {"PRETRAINED": str(bert), "_FEWEST_DOCUMENTS": 30, "_LEAST_KNOWN": 0.0}.items():
+        monkeypatch.setattr(encoder_choice, name, value)
+    documents = training_corpus.documents()["train"]
+    data = training_corpus.write(tmp_path / "data", {"train": documents, "test": documents[:4]})
+    settings = {"linear": "none", "data.max_words": 16, "data.validation_fraction": 0.2, "pvae.epochs": 1}
+    line = ["--data-dir", str(data), "--output", str(tmp_path / "run"), *train_command.as_options(settings)]
+    assert train_command.main(line) == 0
+    command = model_folder.read(tmp_path / "run")
+    estimator = LSFA(settings=settings).fit([row.text for row in documents], [row.labels for row in documents])
+    model = estimator.model_
+    assert model.architecture == pretrained.read(bert).architecture
+    assert model.config.model_copy(update={"data_dir": str(data)}) == command.config
+    assert model.threshold == command.threshold
+    jax.tree.map(np.testing.assert_array_equal, model.params, command.params)

@@ -10,7 +10,7 @@ QUICK = Config.model_validate({"preset": "quick", "encoder": {"hidden_size": 128
 
 
 def corpus(documents, words=100, labels=20, per_document=2):
-    lengths = np.full(documents, words)
+    lengths = np.full(documents, words) if np.isscalar(words) else np.array(words)
     ids = np.arange(documents * per_document, dtype=np.int32) % labels
     split = Split(
         Ragged.from_sizes(np.zeros(lengths.sum(), np.int32), lengths),
@@ -133,23 +133,47 @@ def test_fewer_epochs_move_the_starts_unless_they_are_chosen():
     assert (two.representation.epochs, two.optimizer.swa_start_epoch, two.psc.start_epoch) == (2, 2, 4)
 
 
+def padded(lengths, buckets, rows=lambda length: length):
+    """Rows that an encoder computes of documents that are padded to the next of some lengths."""
+    return sum(rows(min(bucket for bucket in buckets if bucket >= length)) for length in lengths)
+
+
 @pytest.mark.parametrize("longest", [40, 200])
 def test_the_shorter_length_pads_least(longest):
     lengths = np.random.default_rng(longest).integers(1, longest // 3, 50)
     lengths[:5] = longest
-
-    def padded(shorter):
-        return sum(shorter if length <= shorter else longest for length in lengths)
-
-    shorter, last = policy.few_lengths(lengths)
+    choices = range(16, longest, 16)
+    shorter, last = policy.few_lengths(lengths, choices, 1, 0.3 * 50 * longest)
     assert last == longest
-    assert shorter % 16 == 0
-    assert padded(shorter) == min(padded(length) for length in range(16, longest + 1, 16))
+    assert padded(lengths, (shorter, last)) == min(padded(lengths, (choice, longest)) for choice in choices)
 
 
 @pytest.mark.parametrize("lengths", [[], [0, 0], [1], [100] * 9, range(120, 200)], ids=str)
 def test_documents_of_similar_length_are_padded_to_one(lengths):
-    assert policy.few_lengths(np.array(lengths, int)) == (max(1, *lengths, 1),)
+    longest = max(1, *lengths, 1)
+    saved = 0.3 * len(lengths) * longest
+    assert policy.few_lengths(np.array(lengths, int), range(16, longest, 16), 1, saved) == (longest,)
+
+
+def test_a_length_is_added_where_it_saves_what_its_programs_cost():
+    lengths = np.array([10, 20, 30, 40])
+    # To 20 and 40, 40 rows are saved; with 10 or 30 beside them, 10 more each.
+    found = [policy.few_lengths(lengths, (10, 20, 30), 3, saved) for saved in (41, 39, 9)]
+    assert found == [(40,), (20, 40), (10, 20, 30, 40)]
+    assert policy.few_lengths(lengths, (10, 20, 30), 1, 9) == (20, 40)
+
+
+def test_few_texts_beyond_a_window_do_not_double_what_is_computed_of_all():
+    config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"})
+    config = with_values(config, {"data.length_buckets": (30, 62, 126, 254, 382)})
+    documents = corpus(300, words=[*[240] * 280, *[300] * 20])
+    # Beyond 254 pieces a text is read in two windows, as if it had 508.
+    assert policy.resolved(config, documents, ()).data.length_buckets == (254, 300)
+    wide = with_values(config, {"encoder.window": 512})
+    assert policy.resolved(wide, documents, ()).data.length_buckets == (254, 300)
+    few = corpus(30, words=[*[240] * 28, *[300] * 2])
+    assert policy.resolved(config, few, ()).data.length_buckets == (254, 300)
+    assert policy.resolved(wide, few, ()).data.length_buckets == (300,)
 
 
 def test_a_corpus_of_a_few_hundred_documents_compiles_few_programs_and_learns_faster():
