@@ -191,31 +191,22 @@ def test_the_stored_hidden_states_of_frozen_layers_give_the_states_of_the_words(
 
 
 @pytest.mark.slow
-def test_the_estimator_takes_a_pretrained_encoder(bert, tmp_path):
-    documents = training_corpus.documents()["train"]
-    texts, labels = [row.text for row in documents], [row.labels for row in documents]
-    settings = {"linear": "none", "representation.epochs": 1, "adjust.epochs": 1, "pvae.epochs": 1}
-    settings |= {"data.length_buckets": (24,)}
-    classifier = LSFA(encoder=str(bert), max_words=16, batch_size=8, validation_fraction=0.2, settings=settings)
-    predicted = classifier.fit(texts, labels).predict(texts, top=2)
-    assert classifier.model_.architecture == pretrained.read(bert).architecture
-    classifier.save(tmp_path / "model")
-    assert LSFA.load(tmp_path / "model").predict(texts, top=2) == predicted
-
-
-@pytest.mark.slow
 def test_the_estimator_and_the_command_choose_the_same_encoder_and_train_the_same_model(bert, tmp_path, monkeypatch):
-    for name, value in {"PRETRAINED": str(bert), "_FEWEST_DOCUMENTS": 30, "_LEAST_KNOWN": 0.0}.items():
+    for name, value in {"PRETRAINED": str(bert), "_FEWEST_DOCUMENTS": 20, "_LEAST_KNOWN": 0.0}.items():
         monkeypatch.setattr(encoder_choice, name, value)
     documents = training_corpus.documents()["train"]
+    texts, labels = [row.text for row in documents], [row.labels for row in documents]
     data = training_corpus.write(tmp_path / "data", {"train": documents, "test": documents[:4]})
-    settings = {"linear": "none", "data.max_words": 16, "data.validation_fraction": 0.2, "pvae.epochs": 1}
+    settings = {"linear": "none", "representation.epochs": 1, "adjust.epochs": 1, "pvae.epochs": 1}
+    settings |= {"data.max_words": 16, "data.validation_fraction": 0.2, "optimizer.batch_size": 8}
     line = ["--data-dir", str(data), "--output", str(tmp_path / "run"), *train_command.as_options(settings)]
     assert train_command.main(line) == 0
-    command = model_folder.read(tmp_path / "run")
-    estimator = LSFA(settings=settings).fit([row.text for row in documents], [row.labels for row in documents])
-    model = estimator.model_
+    command, classifier = model_folder.read(tmp_path / "run"), LSFA(settings=settings).fit(texts, labels)
+    model = classifier.model_
     assert model.architecture == pretrained.read(bert).architecture
     assert model.config.model_copy(update={"data_dir": str(data)}) == command.config
     assert model.threshold == command.threshold
     jax.tree.map(np.testing.assert_array_equal, model.params, command.params)
+    predicted = classifier.predict(texts, top=2)
+    classifier.save(tmp_path / "model")
+    assert LSFA.load(tmp_path / "model").predict(texts, top=2) == predicted
