@@ -332,8 +332,15 @@ class Run:
         return random_key(use, self.config.seed)
 
     def _init_params(self, use: Stream) -> Params:
-        params = self._created(functools.partial(init_params, self.model), self._key(use))
-        encoder = params["encoder"] | self.initial_encoder.params
+        starts = self.initial_encoder.params
+
+        def drawn(key: Array) -> Params:
+            # Without what the encoder starts from: of a pretrained one that is 22 million numbers and seconds.
+            params = init_params(self.model, key)
+            return params | {"encoder": {name: x for name, x in params["encoder"].items() if name not in starts}}
+
+        params = self._created(drawn, self._key(use))
+        encoder = params["encoder"] | starts
         classifier = prior.start(params["classifier"], self.config, self.corpus)
         return self._placed(params | {"encoder": encoder, "classifier": classifier})
 
