@@ -39,8 +39,14 @@ _PIECES_PER_WORD = 1.25
 # Pieces that a document is padded to at least; seconds to compile and to train the linear models.
 _LEAST_PIECES, _START = 30, 90
 
-# Layers and epochs, the best first: the first that fit are chosen.
-_PLANS = ((_LAYERS, 4), (_LAYERS, 3), (3, 4), (3, 3), (2, 4), (2, 3), (1, 4))
+Plans = tuple[tuple[int, int], ...]
+"""Layers to fine-tune and epochs, the best first: the first that fit are chosen."""
+
+_PLANS: Plans = ((_LAYERS, 4), (_LAYERS, 3), (3, 4), (3, 3), (2, 4), (2, 3), (1, 4))
+
+# With fewer documents the last layers, in more steps, are no less accurate in a third of the time (docs/recipe.md).
+_FEW_DOCUMENTS = 1_000
+_PLANS_OF_FEW: Plans = ((2, 6), (2, 4), (1, 4))
 
 
 def is_open(config: Config, chosen: Collection[str]) -> bool:
@@ -93,7 +99,8 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     on_cpu = jax.default_backend() == "cpu"
     pieces = float(np.maximum(_PIECES_PER_WORD * corpus.train.lengths, _LEAST_PIECES).sum())
     seconds = _SHARE * (time_limit - _START) if math.isfinite(time_limit) else _SECONDS
-    plan = affordable_plan(pieces, cores.available(), seconds) if on_cpu else _PLANS[0]
+    plans = _PLANS_OF_FEW if documents < _FEW_DOCUMENTS else _PLANS
+    plan = affordable_plan(plans, pieces, cores.available(), seconds) if on_cpu else plans[0]
     if not plan:
         return {}, f"fine-tuning on {documents:,} documents would take too long; --encoder {PRETRAINED} does it"
     if reason := _unread(corpus):
@@ -130,10 +137,10 @@ def _unread(corpus: Corpus) -> str:
     return "" if known >= _LEAST_KNOWN else f"{PRETRAINED} reads English, and knows {100 * known:.0f} % of these words"
 
 
-def affordable_plan(pieces: float, num_cores: int, seconds: float) -> tuple[int, int] | None:
-    """Returns how many layers to fine-tune, in how many epochs, on so many pieces; None where none fit in the time."""
+def affordable_plan(plans: Plans, pieces: float, num_cores: int, seconds: float) -> tuple[int, int] | None:
+    """Returns the first plan, how many layers to fine-tune in how many epochs, for so many pieces; None if none fits."""
     whole = pieces * _SECONDS_PER_PIECE * _CORES / num_cores
-    return next((plan for plan in _PLANS if whole * share_of_passes(*plan) <= seconds), None)
+    return next((plan for plan in plans if whole * share_of_passes(*plan) <= seconds), None)
 
 
 def share_of_passes(layers: int, epochs: int) -> float:

@@ -39,10 +39,18 @@ def chosen(*arguments, **options):
 
 
 def test_few_words_are_learned_with_all_layers_and_more_with_the_last_ones():
-    plans = [chosen(documents) for documents in (200, 2_500, 3_500, 5_000, 6_500, 9_000, 12_000)]
+    plans = [chosen(documents) for documents in (1_000, 2_500, 3_500, 5_000, 6_500, 9_000, 12_000)]
     layers_and_epochs = [(plan["encoder.train"], plan["representation.epochs"]) for plan in plans]
     assert layers_and_epochs == [("all", 4), ("all", 4), ("all", 3), (3, 4), (3, 3), (2, 3), (1, 4)]
     assert all(plan["encoder.pretrained"] == "minilm" for plan in plans)
+
+
+def test_a_few_hundred_documents_are_learned_with_the_last_layers_in_more_epochs(monkeypatch):
+    plans = [chosen(documents, words) for documents, words in ((200, 100), (999, 100), (999, 600))]
+    assert [(plan["encoder.train"], plan["representation.epochs"]) for plan in plans] == [(2, 6), (2, 6), (2, 4)]
+    monkeypatch.setattr(encoder_choice.jax, "default_backend", lambda: "gpu")
+    assert chosen(999)["encoder.train"] == 2
+    assert chosen(1_000)["encoder.train"] == "all"
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,8 @@ def test_a_run_that_continues_keeps_what_it_began_with():
 def test_fine_tuning_keeps_the_schedule_of_its_file_within_its_epochs():
     schedule = {"optimizer.swa_start_epoch": 4, "psc.start_epoch": 3, "representation.epochs": 5}
     config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"} | schedule)
-    tuned = fitted(300, config=config)
+    tuned = fitted(1_000, config=config)
     decided = {
-        "data.length_buckets",
         "optimizer.swa_every",
         "pvae.head_threshold",
         "pvae.epochs",
@@ -119,12 +118,20 @@ def test_fine_tuning_keeps_the_schedule_of_its_file_within_its_epochs():
     }
     for name in set(policy.SETTINGS) - decided:
         assert get(tuned, name) == get(config, name)
-    assert tuned.pvae.head_threshold == 30
-    # Some hundreds of documents are padded to few lengths, so that few programs are compiled.
-    assert tuned.data.length_buckets == (100,)
-    assert fitted(1_000, config=config).data.length_buckets == config.data.length_buckets
-    short = fitted(300, ["representation.epochs"], with_values(config, {"representation.epochs": 2}))
+    assert tuned.pvae.head_threshold == 100
+    short = fitted(1_000, ["representation.epochs"], with_values(config, {"representation.epochs": 2}))
     assert (short.optimizer.swa_start_epoch, short.psc.start_epoch) == (2, 2)
+
+
+def test_fine_tuning_on_few_documents_takes_more_steps_and_fewer_lengths():
+    config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"})
+    config = with_values(config, {"optimizer.batch_size": 32, "representation.epochs": 6})
+    few, many = fitted(999, config=config), fitted(1_000, config=config)
+    assert (few.optimizer.batch_size, many.optimizer.batch_size) == (16, 32)
+    assert few.optimizer.swa_start_epoch == 5
+    assert few.data.length_buckets == (100,)
+    assert many.data.length_buckets == config.data.length_buckets
+    assert fitted(999, ["optimizer.batch_size"], config).optimizer.batch_size == 32
 
 
 def test_fewer_epochs_move_the_starts_unless_they_are_chosen():
@@ -183,8 +190,8 @@ def test_a_corpus_of_a_few_hundred_documents_compiles_few_programs_and_learns_fa
 
 
 def test_no_line_for_what_fine_tuning_keeps(capsys):
-    fitted(300, config=with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"}))
-    assert capsys.readouterr().out.startswith("From the corpus: weights averaged every 2 steps, N_t = 30, N_a = 10, ")
+    fitted(1_000, config=with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"}))
+    assert capsys.readouterr().out.startswith("From the corpus: weights averaged every 7 steps, N_t = 100, N_a = 30, ")
 
 
 def test_a_line_says_what_was_decided(capsys):
@@ -200,5 +207,8 @@ def test_a_line_says_what_was_decided(capsys):
 def test_fine_tuned_encoders_start_from_discriminants_where_labels_are_many():
     fine_tuned = with_values(QUICK, {"encoder.pretrained": "minilm"})
     starts = [fitted(9_000, labels=labels, config=fine_tuned).classifier.weights_start for labels in (999, 1_000)]
+    assert starts == ["random", "discriminant"]
+    # More labels than documents are many, too.
+    starts = [fitted(500, labels=labels, config=fine_tuned).classifier.weights_start for labels in (499, 500)]
     assert starts == ["random", "discriminant"]
     assert fitted(9_000, labels=1_000).classifier.weights_start == "random"
