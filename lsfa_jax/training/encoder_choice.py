@@ -138,7 +138,7 @@ def _unread(corpus: Corpus) -> str:
 
 
 def affordable_plan(plans: Plans, pieces: float, num_cores: int, seconds: float) -> tuple[int, int] | None:
-    """Returns how many layers to fine-tune, in how many epochs, on so many pieces; None where no plan fits in the time."""
+    """Returns the first plan that fits in the time, layers to fine-tune and epochs, on so many pieces; None if none."""
     whole = pieces * _SECONDS_PER_PIECE * _CORES / num_cores
     return next((plan for plan in plans if whole * share_of_passes(*plan) <= seconds), None)
 
