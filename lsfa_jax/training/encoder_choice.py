@@ -17,6 +17,7 @@ from lsfa_jax.data import named
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.pieces import folder_of, read_tokenizer
 from lsfa_jax.data.vocabulary import NUM_SPECIAL
+from lsfa_jax.training import policy
 from lsfa_jax.util import cores
 from lsfa_jax.util.console import UserError, note, warn
 
@@ -44,8 +45,7 @@ Plans = tuple[tuple[int, int], ...]
 
 _PLANS: Plans = ((_LAYERS, 4), (_LAYERS, 3), (3, 4), (3, 3), (2, 4), (2, 3), (1, 4))
 
-# With fewer documents the last layers, in more steps, are no less accurate in a third of the time (docs/recipe.md).
-_FEW_DOCUMENTS = 1_000
+# Below `policy.TINY` documents the last layers, in more steps, are more accurate in half the time (docs/recipe.md).
 _PLANS_OF_FEW: Plans = ((2, 6), (2, 4), (1, 4))
 
 
@@ -99,7 +99,7 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     on_cpu = jax.default_backend() == "cpu"
     pieces = float(np.maximum(_PIECES_PER_WORD * corpus.train.lengths, _LEAST_PIECES).sum())
     seconds = _SHARE * (time_limit - _START) if math.isfinite(time_limit) else _SECONDS
-    plans = _PLANS_OF_FEW if documents < _FEW_DOCUMENTS else _PLANS
+    plans = _PLANS_OF_FEW if documents < policy.TINY else _PLANS
     plan = affordable_plan(plans, pieces, cores.available(), seconds) if on_cpu else plans[0]
     if not plan:
         return {}, f"fine-tuning on {documents:,} documents would take too long; --encoder {PRETRAINED} does it"

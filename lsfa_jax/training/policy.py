@@ -39,7 +39,7 @@ SETTINGS = (
 # A corpus below this size gets smaller batches; one below the second, fewer lengths to compile programs for, and a
 # higher learning rate: with 255 documents and 54 labels, N@5 on validation was 43.7 after 6 epochs, at 0.002 43.4 after
 # 11.
-_SMALL, _TINY = 10_000, 1_000
+_SMALL, TINY = 10_000, 1_000
 _SMALL_BATCH, _TINY_RATE = 16, 4e-3
 
 # Epochs at most, and at least, where the words of all epochs decide. Two cores train on 30,000 words a second (RCV1,
@@ -147,7 +147,7 @@ def _fine_tuning(config: Config, corpus: Corpus) -> dict[str, Any]:
     documents, batch_size, epochs = len(corpus.train), config.optimizer.batch_size, config.representation.epochs
     many = corpus.num_labels >= min(_MANY_LABELS, documents)
     start = {"classifier.weights_start": "discriminant"} if many else {}
-    if documents >= _TINY:
+    if documents >= TINY:
         return start
     rows = functools.partial(_rows_of_windows, window=config.encoder.window)
     lengths, choices = corpus.train.lengths, config.data.length_buckets
@@ -169,7 +169,7 @@ def _training_from_the_start(config: Config, corpus: Corpus, chosen: Collection[
     """Returns the schedule of an encoder that starts from random weights."""
     documents, settings = len(corpus.train), config.optimizer
     epochs = most_epochs(corpus, config)
-    tiny, longest = documents < _TINY, int(corpus.train.lengths.max(initial=1))
+    tiny, longest = documents < TINY, int(corpus.train.lengths.max(initial=1))
     steps, saved = range(_LENGTH_STEP, longest, _LENGTH_STEP), _SAVED * documents * longest
     few = few_lengths(corpus.train.lengths, steps, 1, saved) if tiny else config.data.length_buckets
     return {
