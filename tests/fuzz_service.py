@@ -112,7 +112,7 @@ async def ask(port: int, choice: random.Random) -> str:
                 writer.close()
                 return "gone"
         answer = await reader.read()
-    except ConnectionError:
+    except OSError:  # reset, or closed before the end was written
         return "reset"
     finally:
         writer.close()
