@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from lsfa_jax import __version__
 from lsfa_jax.cli import diagnosis
 from lsfa_jax.config import Data, Section, keys, nearest
-from lsfa_jax.util import atomic, console
+from lsfa_jax.util import atomic, console, interrupts
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 
@@ -287,6 +287,8 @@ def _exit_on_sigterm() -> Iterator[None]:
         return
 
     def leave(signum: int, frame: FrameType | None) -> None:
+        # An exception that is raised in a callback of a library is lost: then the signal ends what is deferred next.
+        interrupts.receive(signum)
         sys.exit(128 + signum)
 
     before = signal.signal(signal.SIGTERM, leave)
@@ -294,6 +296,8 @@ def _exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        with suppress(Interrupted):
+            interrupts.check()
 
 
 def _discard_output() -> None:

@@ -427,10 +427,7 @@ def _stages_of_run(
         if "test" in measured["stages"].get(name, {})
     }
     if stages:
-        note(
-            f"{' and '.join(stages)}: the network after each stage, from the run's metrics.json, since the folder has "
-            "the better one alone: all labels, without F1"
-        )
+        note(f"{' and '.join(stages)}: the network after each stage, as bin/train measured it (metrics.json)")
     return stages
 
 
@@ -511,8 +508,8 @@ def _linear_threshold(arguments: EvaluateArguments, kind: Kind) -> float:
 
     stages = RunFolder(Path(arguments.run)).read_metrics().get("stages", {})
     threshold: float = stages.get(kind, {}).get("threshold", DEFAULT_THRESHOLD)
-    how = "score" if kind == "tree" else "logistic of its decision"
-    note(f"{TITLES[kind]}: a label is predicted where its {how} is at least {threshold:.2g}")
+    how = "its score" if kind == "tree" else "the logistic of its decision"
+    note(f"{TITLES[kind]}: a label is predicted where {how} is at least {threshold:.2g}")
     return threshold
 
 

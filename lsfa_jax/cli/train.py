@@ -321,11 +321,12 @@ def _train_in_job(arguments: TrainArguments, argv: list[str], prog: str, started
     arguments = arguments.model_copy(update={"output": output})
     compilation_cache.keep_on_disk()
     # Before the block below: an import that a signal interrupts cannot be repeated.
-    from lsfa_jax.training.run_folder import RunFolder, how_to_resume
+    from lsfa_jax.training.run_folder import RunFolder, check_free, how_to_resume
 
     try:
         starts = not arguments.resume and STAGES[0] in arguments.stages
         if starts and leaves_encoder_open(arguments, argv):
+            processes.from_first(lambda: check_free(RunFolder(Path(output))))  # before the corpus is read
             argv = with_encoder(arguments, argv, duration.parse(arguments.time_limit, "--time-limit"))
             arguments = parse(argv, prog).model_copy(update={"output": arguments.output})
         train(arguments, chosen_settings(argv), started)

@@ -237,7 +237,7 @@ def summary(values: Mapping[str, Any]) -> str:
         "classifier.weights_start": lambda start: f"classifiers start as {start}s",
         "optimizer.batch_size": lambda size: f"batches of {size}",
         "representation.epochs": lambda epochs: f"at most {plural(epochs, 'epoch')}",
-        "optimizer.swa_every": lambda steps: f"weights averaged every {plural(steps, 'step')}",
+        "optimizer.swa_every": lambda steps: "weights averaged every " + (f"{steps:,} steps" if steps > 1 else "step"),
         "pvae.head_threshold": lambda threshold: f"N_t = {threshold:,}",
         "adjust.num_augmented": lambda number: f"N_a = {number:,}",
         "pvae.epochs": lambda epochs: f"{plural(epochs, 'epoch')} of the PVAE",

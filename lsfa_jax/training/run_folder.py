@@ -335,8 +335,7 @@ def check_can_start(folder: RunFolder, config: Config, stages: Sequence[Stage], 
     if not folder.config_file.is_file():
         if resume or stages[0] != STAGES[0]:
             raise UserError(f"{folder.path}: no run to continue in this folder (no config.toml)")
-        if not folder.is_free:
-            raise UserError(f"{folder.path}: exists and is not a run folder; choose another --output")
+        check_free(folder)
         return
     if not resume and stages[0] == STAGES[0]:
         raise UserError(f"{folder.path}: holds another run; continue it with --resume, or choose another --output")
@@ -346,6 +345,12 @@ def check_can_start(folder: RunFolder, config: Config, stages: Sequence[Stage], 
             f"{folder.path}: the run in this folder has different settings ({', '.join(fixed)}); use the same, "
             "or choose another --output"
         )
+
+
+def check_free(folder: RunFolder) -> None:
+    """Raises UserError where a folder has files of something else than a run."""
+    if not (folder.config_file.is_file() or folder.is_free):
+        raise UserError(f"{folder.path}: exists and is not a run folder; choose another --output")
 
 
 def stage_of(key: str) -> Stage:

@@ -120,6 +120,7 @@ def fitted_epochs(
         deadline: on the clock of `time.monotonic`.
         stores_states: whether stage 3 and the results need no encoder.
     """
+    note("Compiling and timing a few steps, by which --time-limit is planned")
     timing = time_steps(stage, state, max(1, config.psc.start_epoch))
 
     def seconds_of_epochs(epochs: int) -> float:

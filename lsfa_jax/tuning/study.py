@@ -152,7 +152,8 @@ def _check_folder(search: Search, is_new: bool) -> None:
     if is_new:
         names = {path.name for path in output.iterdir()} - {".lock", "config.toml", _DATABASE, f"{_DATABASE}-journal"}
         if names:
-            raise UserError(f"{output}: has files of something else ({min(names)}); choose another --output")
+            what = "a run of bin/train" if "data.json" in names else f"something else ({min(names)})"
+            raise UserError(f"{output}: has files of {what}; choose another --output")
         return
     stored, now = json.loads((output / _ABOUT).read_text(encoding="utf-8")), _about(search)
     changed = differences(RunFolder(output).read_config(), with_absolute_paths(search.config))

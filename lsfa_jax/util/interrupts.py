@@ -56,7 +56,8 @@ def check() -> None:
 def deferred() -> Iterator[None]:
     """Defers a signal inside the block to the next `check`, at the latest to the block's end.
 
-    In a thread that is not the main thread, where Python allows no handlers, signals are left as they are.
+    A signal that was received before the block and has stopped nothing is deferred too. In a thread that is not the
+    main thread, where Python allows no handlers, signals are left as they are.
 
     Raises:
         Interrupted: at the block's end, if a signal arrived after the last `check`.
@@ -70,12 +71,12 @@ def deferred() -> Iterator[None]:
         _received = signum
 
     global _received, _is_deferring
-    _received = None
     handlers = {signum: signal.signal(signum, remember) for signum in _SIGNALS}
     _is_deferring = True
-    is_interrupted = False
+    is_interrupted, has_failed = False, True
     try:
         yield
+        has_failed = False
     except Interrupted:
         is_interrupted = True
         raise
@@ -85,6 +86,8 @@ def deferred() -> Iterator[None]:
         is_over = _ends_process and (is_interrupted or _received is not None)
         for signum, handler in handlers.items():
             signal.signal(signum, signal.SIG_IGN if is_over else handler)
+        if has_failed:
+            _received = None
     check()
 
 

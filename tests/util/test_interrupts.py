@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lsfa_jax.cli import common
 from lsfa_jax.util import interrupts
 from lsfa_jax.util.interrupts import Interrupted
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 # The main thread computes for minutes, without returning to Python's interpreter, in which it would handle signals.
 BUSY = """
 import hashlib, sys
+from lsfa_jax.cli import common
 from lsfa_jax.util import interrupts
 def work():
     print("working", flush=True)
@@ -128,3 +130,34 @@ def test_in_another_thread_signals_are_left_as_they_are():
     thread.start()
     thread.join()
     assert errors == []
+
+
+def test_a_signal_whose_exception_was_lost_ends_what_is_deferred_next():
+    def lose_exceptions(command):
+        # As a callback of a library does.
+        with pytest.raises(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with interrupts.deferred():
+            command()
+        return 0
+
+    def step():
+        interrupts.check()
+        raise AssertionError("the signal was lost")
+
+    assert common.run(lambda line: lose_exceptions(step), []) == 128 + signal.SIGTERM
+    # The next command in the process does not see it.
+    with interrupts.deferred():
+        interrupts.check()
+
+
+def test_a_signal_that_came_before_an_error_is_forgotten():
+    def fail():
+        with interrupts.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise ValueError("an error")
+
+    with pytest.raises(ValueError, match="an error"):
+        fail()
+    with interrupts.deferred():
+        interrupts.check()
