@@ -90,8 +90,10 @@ def resolved(config: Config, corpus: Corpus, chosen: Collection[str]) -> Config:
         return config
     values = {name: value for name, value in _fitted(config, corpus, chosen).items() if name not in chosen}
     if text := summary(values):
-        for line in textwrap.wrap(f"From the corpus: {text}", LINE, subsequent_indent="  "):
-            note(line)
+        # Lines end between settings: textwrap breaks no line at a no-break space.
+        kept_together = f"From the corpus: {text}".replace(" ", "\xa0").replace(",\xa0", ", ")
+        for line in textwrap.wrap(kept_together, LINE, subsequent_indent="  "):
+            note(line.replace("\xa0", " "))
     return with_values(config, values)
 
 
