@@ -162,7 +162,7 @@ def test_the_stages_of_a_run_stand_beside_its_model_as_it_measured_them(run, rep
     assert systems["representation"] == {"all": {"P@1": 12.5, "PSP@5": 25.0}}
     assert list(systems) == ["model", "representation"]
     out = capsys.readouterr().out
-    assert "representation: the network after each stage, from the run's metrics.json" in out
+    assert "representation: the network after each stage, as bin/train measured it" in out
     assert re.search(r"P@1 .*12\.50", out)
     assert re.search(r"F1 +\d.* +-", out)
     assert "Run <bdi>run</bdi>" in (tmp_path / "report.html").read_text()
