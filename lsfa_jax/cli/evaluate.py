@@ -517,7 +517,7 @@ def _score_lists(lists: "Ranked", linear: "LinearModel", problem: _Problem, thre
     """Scores the lists of a fused model's linear model."""
     lists = lists._replace(label_ids=without_excluded(lists.label_ids, problem.excluded))
     top = best_of_groups(lists.label_ids, problem.groups.members, problem.num_ranked)
-    probabilities = 1 / (1 + np.exp(-lists.logits))
+    probabilities = lists.probabilities
     reached = (lists.label_ids >= 0) & (probabilities >= np.float32(threshold))
     predicted = [ids[rows] for ids, rows in zip(lists.label_ids, reached, strict=True)]
     confusion = thresholded.count(Ragged.from_rows(predicted), problem.truth, len(problem.label_ids))

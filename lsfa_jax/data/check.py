@@ -69,13 +69,13 @@ def check(path: Path, options: ReadOptions, data: Data | None = None) -> dict[st
     _print_unread(reports, data.max_words)
     for warning in advice.warnings():
         warn(warning)
-    _print_labels(reports)
     if not reports["train"].labels:
         warn(
             "no training document has a label, and bin/train needs some: name their column with --data.labels-field, "
             "or add them to the file; bin/predict takes texts alone"
         )
         return reports
+    _print_labels(reports)
     broken = any(report.rows.skipped for report in reports.values())
     if broken:
         warn("bin/train stops at the first of the skipped rows; correct them, or use --data.bad-rows skip")
@@ -149,8 +149,6 @@ def _print_sizes(reports: dict[str, SplitReport]) -> None:
 def _print_labels(reports: dict[str, SplitReport]) -> None:
     train = reports["train"]
     counts = np.array(sorted(train.labels.values(), reverse=True), np.int64)
-    if not len(counts):
-        return
     most = sorted(train.labels, key=lambda label: (-train.labels[label], label))[:_EXAMPLES]
     shown = ", ".join(f"{label!r} {train.labels[label]:,}" for label in most)
     note(f"Labels of training: {len(counts):,}, the most frequent {shown}")

@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from hashlib import sha256
 from importlib.metadata import version
@@ -54,19 +54,8 @@ def load_corpus(config: Config, prints: bool = True, known: Sequence[str] = (), 
             f"--data-dir: {config.dataset} brings its documents with it; use --dataset custom for the folder's"
         )
     if entry.shape and entry.in_memory:
-        return build_corpus.build(
-            config.dataset,
-            synthetic.documents(entry.shape, config.seed, "train"),
-            synthetic.documents(entry.shape, config.seed, "test"),
-            None,
-            max_words=config.data.max_words,
-            max_vocabulary=config.data.max_vocabulary,
-            validation_fraction=config.data.validation_fraction,
-            seed=config.seed,
-            tokenizer=Tokenizer.from_settings(config.data),
-            pieces=pieces,
-            known=known,
-        )
+        train, test = (synthetic.documents(entry.shape, config.seed, split) for split in ("train", "test"))
+        return in_memory(config, config.dataset, train, test, pieces, known)
     sources = _sources(config)
     folder = cache.folder(
         config.dataset,
@@ -87,6 +76,39 @@ def load_corpus(config: Config, prints: bool = True, known: Sequence[str] = (), 
             "start again"
         )
     return corpus
+
+
+def in_memory(
+    config: Config,
+    name: str,
+    train: Iterable[Document],
+    test: Iterable[Document] = (),
+    pieces: Pieces | None = None,
+    known: Sequence[str] = (),
+) -> Corpus:
+    """Prepares documents in memory, as the settings say; validation documents are held out of the training ones.
+
+    Args:
+        config: how texts are read.
+        name: of the corpus.
+        train: training documents.
+        test: test documents.
+        pieces: of the pretrained encoder that the settings name (`load_pieces`).
+        known: words that the vocabulary begins with.
+    """
+    return build_corpus.build(
+        name,
+        train,
+        test,
+        None,
+        max_words=config.data.max_words,
+        max_vocabulary=config.data.max_vocabulary,
+        validation_fraction=config.data.validation_fraction,
+        seed=config.seed,
+        tokenizer=Tokenizer.from_settings(config.data),
+        pieces=pieces,
+        known=known,
+    )
 
 
 def read_split(config: Config, split: Literal["train", "test"]) -> Iterator[Document]:

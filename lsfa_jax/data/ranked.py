@@ -15,6 +15,11 @@ class Ranked(NamedTuple):
     logits: AnyArray
     """float32[N, W]; the scores of labels that are not listed are `FLOOR`."""
 
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32[N, W], the logistic function of the scores."""
+        return 1 / (1 + np.exp(-self.logits))
+
     def take(self, rows: np.ndarray) -> "Ranked":
         """Gathers documents in the given order."""
         return Ranked(self.label_ids[rows], self.logits[rows])

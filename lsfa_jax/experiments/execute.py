@@ -39,7 +39,6 @@ from lsfa_jax.experiments.plan import Plan, Settings, Variant, resolved, slug, s
 from lsfa_jax.experiments.statistics import Truth
 from lsfa_jax.model.prototypes import is_head
 from lsfa_jax.training import run
-from lsfa_jax.training.results import NETWORKS
 from lsfa_jax.training.run_folder import RunFolder, branch, stage_of
 from lsfa_jax.util import atomic, console
 from lsfa_jax.util.console import UserError, note, plural, warn
@@ -173,7 +172,7 @@ def run_of(plan: Plan, variant: Variant, base: Base, corpus: str, seed: int) -> 
     """Returns the run that has the result of a variant."""
     settings = split_settings(plan, variant)
     encoder = Encoder(base, corpus, seed, settings.first)
-    is_later = variant.result in (NETWORKS[-1], "fused") or bool(settings.later or settings.scaled)
+    is_later = variant.result in ("adjusted", "fused") or bool(settings.later or settings.scaled)
     return Needed(encoder, settings if is_later else None)
 
 

@@ -15,12 +15,10 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from lsfa_jax.config import STAGES, Config, encoder_settings, layered, merged, nested, validated
-from lsfa_jax.data import build_corpus
+from lsfa_jax.data import load
 from lsfa_jax.data.corpus import Corpus
-from lsfa_jax.data.load import load_pieces
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
-from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.sklearn.arguments import check_integer
@@ -386,19 +384,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
 
 
 def _corpus(config: Config, documents: Iterable[Document]) -> Corpus:
-    """Prepares the training documents in memory."""
-    return build_corpus.build(
-        "texts",
-        documents,
-        (),
-        None,
-        max_words=config.data.max_words,
-        max_vocabulary=config.data.max_vocabulary,
-        validation_fraction=config.data.validation_fraction,
-        seed=config.seed,
-        tokenizer=Tokenizer.from_settings(config.data),
-        pieces=load_pieces(config),
-    )
+    return load.in_memory(config, "texts", documents, pieces=load.load_pieces(config))
 
 
 @contextmanager

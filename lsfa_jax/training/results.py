@@ -133,7 +133,7 @@ class Results:
             self._models[name][split] = self._measured(name, top, split)
             if split == "validation":
                 true, kept = ranking.hits(listed, truth), listed >= 0
-                histogram = thresholded.histogram(1 / (1 + np.exp(-lists[split].logits[kept])), true[kept])
+                histogram = thresholded.histogram(lists[split].probabilities[kept], true[kept])
                 self._models[name]["threshold"] = thresholded.best_threshold(histogram, len(truth.values))
 
     def validation_metrics(self, scores: Scores) -> Metrics:
