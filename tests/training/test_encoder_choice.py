@@ -88,12 +88,12 @@ def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open():
 @pytest.mark.parametrize(
     ("settings", "chosen", "is_open"),
     [
-        ({}, {"representation.epochs", "data.max_words"}, True),
-        ({}, {"encoder.hidden_size"}, False),
-        ({"vectors": "none"}, {"vectors"}, False),
-        ({"preset": "full"}, set(), False),
-        ({"profile": "released"}, set(), False),
-        ({"dataset": "synthetic"}, set(), False),
+        ({}, ["representation.epochs", "data.max_words"], True),
+        ({}, ["encoder.hidden_size"], False),
+        ({"vectors": "none"}, ["vectors"], False),
+        ({"preset": "full"}, [], False),
+        ({"profile": "released"}, [], False),
+        ({"dataset": "synthetic"}, [], False),
     ],
     ids=str,
 )
