@@ -17,7 +17,8 @@ from lsfa_jax.cli.train import (
     with_encoder,
 )
 from lsfa_jax.util import duration, interrupts
-from lsfa_jax.util.console import UserError
+from lsfa_jax.util.console import UserError, note
+from lsfa_jax.util.duration import in_words
 
 if TYPE_CHECKING:
     from lsfa_jax.tuning.study import Search
@@ -101,12 +102,14 @@ def _search(argv: list[str], prog: str, arguments: TuneArguments, seconds: float
     from lsfa_jax.tuning import space
     from lsfa_jax.tuning.study import TRIALS_IN_TIME, Search
 
-    folder = RunFolder(Path(arguments.output))
+    folder, of_trial = RunFolder(Path(arguments.output)), seconds / TRIALS_IN_TIME
+    if math.isfinite(of_trial):
+        note(f"--time-limit: a trial may take {in_words(of_trial)}, an eighth of it; its encoder has to fit in that")
     if leaves_encoder_open(arguments, argv):
         if folder.config_file.is_file():  # chosen when the search began
             argv = [*as_options(encoder_choice.resolved(folder.read_config())), *argv]
         else:
-            argv = with_encoder(arguments, argv, seconds / TRIALS_IN_TIME)
+            argv = with_encoder(arguments, argv, of_trial)
         arguments = parse(argv, prog)
     config, chosen = arguments.settings(), chosen_settings(argv)
     corpus = load_corpus(config)

@@ -20,6 +20,7 @@ from lsfa_jax.data.vocabulary import NUM_SPECIAL
 from lsfa_jax.training import policy
 from lsfa_jax.util import cores
 from lsfa_jax.util.console import UserError, note, warn
+from lsfa_jax.util.duration import in_words
 
 PRETRAINED = "minilm"
 _LAYERS = 6
@@ -66,6 +67,10 @@ def settings(corpus: Corpus, time_limit: float = math.inf) -> dict[str, Any]:
     """Returns the settings of the encoder for a corpus of words, by dotted name, and prints which it is and why.
 
     {} stands for the BiLSTM. With a time limit in seconds, the run itself measures how many epochs fit.
+
+    Args:
+        corpus: the documents, as words.
+        time_limit: of the run that trains it, in seconds; of a search, that of one trial.
     """
     chosen, reason = _choose(corpus, time_limit)
     if math.isfinite(time_limit):
@@ -102,7 +107,8 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     plans = _PLANS_OF_FEW if documents < policy.TINY else _PLANS
     plan = affordable_plan(plans, pieces, cores.available(), seconds) if on_cpu else plans[0]
     if not plan:
-        return {}, f"fine-tuning on {documents:,} documents would take too long; --encoder {PRETRAINED} does it"
+        why = f"does not fit in {in_words(time_limit)}" if math.isfinite(time_limit) else "would take too long"
+        return {}, f"fine-tuning on {documents:,} documents {why}; --encoder {PRETRAINED} does it"
     if reason := _unread(corpus):
         return {}, reason
     layers, epochs = plan
@@ -113,7 +119,7 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     )
     encoder = {"kind": "transformer", "pretrained": PRETRAINED, "train": train}
     values = {f"encoder.{name}": value for name, value in encoder.items()} | {"representation.epochs": epochs}
-    return values, trained if math.isfinite(time_limit) else f"{trained} in {epochs} epochs"
+    return values, f"{trained} in " + (in_words(time_limit) if math.isfinite(time_limit) else f"{epochs} epochs")
 
 
 def _too_small(corpus: Corpus) -> str:

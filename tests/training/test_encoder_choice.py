@@ -78,11 +78,15 @@ def test_weights_that_cannot_be_fetched_are_done_without(monkeypatch, capsys):
     ]
 
 
-def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open():
+def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open(capsys):
     plan = chosen(10_000, time_limit=3_600)
     assert plan["encoder.train"] == "all"
     assert "representation.epochs" not in plan
     assert chosen(10_000, time_limit=60) == {}
+    assert capsys.readouterr().out.splitlines() == [
+        "--encoder auto: minilm (all of it in 1 h 0 min)",
+        "--encoder auto: bilstm (fine-tuning on 10,000 documents does not fit in 1 min; --encoder minilm does it)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,9 @@ def test_a_time_limit_stops_a_trial_which_the_next_command_continues(searched, c
 
     assert searched(Pretended(wait), "--time-limit", "1h") == 0
     seconds.append(1000.0)
-    assert "Trial 1 is stopped, as the time is over" in capsys.readouterr().out
+    lines = capsys.readouterr().out
+    assert "--time-limit: a trial may take 8 min, an eighth of it" in lines
+    assert "Trial 1 is stopped, as the time is over" in lines
     assert [row["state"] for row in searched.trials()] == ["complete", "not done"]
     training = Pretended()
     assert searched(training, "--trials", 2) == 0
