@@ -90,12 +90,13 @@ def check_packages(what: str, extra: str, packages: Mapping[str, str]) -> None:
 
 def warn_if_unfinished(run: Path) -> None:
     """Warns where a model is that of a run which was stopped, or which still trains."""
+    from lsfa_jax.training import model_folder
     from lsfa_jax.training.run_folder import RunFolder
 
     if RunFolder(run).is_unfinished:
         console.warn(
-            f"{run}: the run is not finished, and its model may be that of an earlier stage. Finish it with: bin/train "
-            f"--output {run} --resume"
+            f"{run}: the run is not finished, and its model may be that of an earlier stage; "
+            f"{model_folder.how_it_ends(run)}"
         )
 
 

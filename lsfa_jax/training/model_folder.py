@@ -38,6 +38,7 @@ from lsfa_jax.sparse.fusion import Fusion
 from lsfa_jax.sparse.linear import LinearModel
 from lsfa_jax.util import atomic
 from lsfa_jax.util.console import UserError
+from lsfa_jax.util.folder_lock import FolderLock
 
 FORMAT = 7
 """Increased when older versions cannot read the new format.
@@ -256,6 +257,13 @@ def read_config(folder: Path) -> Config:
     return _config(path, _checked(path, manifest.files.get(path.name)), manifest.format)
 
 
+def how_it_ends(run: Path) -> str:
+    """Returns what completes the model of a run folder: the process that trains it, or a command."""
+    if trainer := FolderLock(run).holder():
+        return f"it is being trained by {trainer}: wait until that ends"
+    return f"finish it with: bin/train --output {run} --resume"
+
+
 class _File(BaseModel):
     """Size and checksum of a file."""
 
@@ -284,7 +292,7 @@ def _read_manifest(folder: Path) -> _Manifest:
     except FileNotFoundError:
         unfinished = (folder / "config.toml").is_file()
         raise UserError(
-            f"{folder}: holds a run that has no model yet; finish it with bin/train --output {folder} --resume"
+            f"{folder}: holds a run that has no model yet; {how_it_ends(folder)}"
             if unfinished
             else f"{folder}: no model in this folder (no {_MANIFEST}); give the --output folder of a bin/train"
         ) from None

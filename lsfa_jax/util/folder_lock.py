@@ -31,6 +31,21 @@ class FolderLock:
         self._lock = filelock.FileLock(folder / ".lock", thread_local=False)
         self._holder = folder / ".lock.json"
 
+    def holder(self) -> str:
+        """Names the process that holds the folder; "" where none does, or the folder cannot be written."""
+        if not (self.folder / ".lock").exists():
+            return ""
+        try:
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            return _named(self._read_holder())
+        except OSError:
+            return ""
+        try:
+            return _named(self._read_holder()) if self._is_held_elsewhere() else ""
+        finally:
+            self._lock.release()
+
     def is_part(self, path: Path) -> bool:
         """Whether a file in the folder belongs to the lock."""
         return path.name in (".lock", self._holder.name, atomic.temporary(self._holder).name)
@@ -108,15 +123,20 @@ class FolderLock:
 
     def _in_use(self, advice: str) -> UserError:
         holder = self._read_holder()
+        in_use = f"{self.folder}: in use by {_named(holder)}; wait until it ends"
         if not holder:
-            return UserError(f"{self.folder}: in use by another process; wait until it ends, or {advice}")
-        pid, host, since = holder["pid"], holder["host"], holder["since"]
-        if host == platform.node():
-            return UserError(
-                f"{self.folder}: in use by process {pid} on this machine since {since}; wait until it ends, stop it "
-                f"(kill {pid}), or {advice}"
-            )
+            return UserError(f"{in_use}, or {advice}")
+        if holder["host"] == platform.node():
+            return UserError(f"{in_use}, stop it (kill {holder['pid']}), or {advice}")
         return UserError(
-            f"{self.folder}: in use by process {pid} on {host} since {since}; wait until it ends, stop it there, or "
-            f"{advice}. If it no longer runs, remove {self._holder}, or start again in {_STALE_AFTER / 60:.0f} minutes"
+            f"{in_use}, stop it there, or {advice}. If it no longer runs, remove {self._holder}, or start again in "
+            f"{_STALE_AFTER / 60:.0f} minutes"
         )
+
+
+def _named(holder: dict[str, str]) -> str:
+    """Returns the name of a process for messages, from what `_read_holder` returned."""
+    if not holder:
+        return "another process"
+    host = "this machine" if holder["host"] == platform.node() else holder["host"]
+    return f"process {holder['pid']} on {host} since {holder['since']}"

@@ -106,6 +106,7 @@ def test_the_model_of_a_run_that_is_not_finished_is_used_with_a_warning(run, tex
     out, err = capfd.readouterr()
     assert len(json_lines(out)) == len(ROWS)
     assert (f"{folder}: the run is not finished" in err.replace("\n", "")) == warns
+    assert (f"finish it with: bin/train --output {folder} --resume" in err) == warns
 
 
 def test_stdout_holds_the_predictions_and_stderr_the_notes(run, texts, expected, capfd):

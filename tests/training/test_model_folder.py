@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import tomllib
 from dataclasses import replace
@@ -19,6 +20,7 @@ from lsfa_jax.model.lsfa import make_model
 from lsfa_jax.training import model_folder, pretrained
 from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.util.console import UserError
+from lsfa_jax.util.folder_lock import FolderLock
 from tests import training_corpus
 from tests.reference.agreement import assert_equal
 from tests.training import pretrained_folder
@@ -281,7 +283,12 @@ def test_a_manifest_that_is_not_one_is_an_error(copy, content):
 
 def test_a_run_without_a_model_and_a_folder_without_a_run_are_different_errors(copy, tmp_path):
     model_folder.invalidate(copy)
-    with pytest.raises(UserError, match="no model yet; finish it with bin/train"):
+    with pytest.raises(UserError, match=r"no model yet; finish it with: bin/train .*--resume"):
+        model_folder.read(copy)
+    with (
+        FolderLock(copy).held("-"),
+        pytest.raises(UserError, match=f"no model yet; it is being trained by process {os.getpid()} on this machine"),
+    ):
         model_folder.read(copy)
     with pytest.raises(UserError, match=r"no model .*model\.json"):
         model_folder.read(tmp_path / "nowhere")

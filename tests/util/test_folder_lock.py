@@ -53,7 +53,9 @@ def test_a_second_process_is_told_which_one_holds_the_folder(holder, tmp_path):
     assert f"run: in use by process {holder.pid} on this machine since 20" in message
     assert f"kill {holder.pid}" in message
     assert message.endswith(ADVICE)
+    assert FolderLock(tmp_path / "run").holder().startswith(f"process {holder.pid} on this machine since 20")
     holder.communicate()
+    assert FolderLock(tmp_path / "run").holder() == ""
     assert is_free(tmp_path / "run") is True
 
 
@@ -61,6 +63,7 @@ def test_a_process_that_was_killed_holds_nothing(holder, tmp_path):
     holder.kill()
     holder.wait()
     assert (tmp_path / "run" / ".lock.json").exists()
+    assert FolderLock(tmp_path / "run").holder() == ""
     assert is_free(tmp_path / "run") is True
 
 
@@ -78,6 +81,7 @@ def test_a_process_of_another_machine_holds_the_folder_as_long_as_it_touches_its
     message = is_free(tmp_path / "run")
     assert "in use by process 7 on elsewhere since 2026-01-01 10:00:00" in message
     assert f"remove {file}" in message
+    assert FolderLock(tmp_path / "run").holder() == "process 7 on elsewhere since 2026-01-01 10:00:00"
     file.unlink()
     assert is_free(tmp_path / "run") is True
     hold_elsewhere(tmp_path / "other", seconds_ago=3600)
@@ -88,6 +92,11 @@ def test_a_process_of_another_machine_holds_the_folder_as_long_as_it_touches_its
 def test_a_damaged_file_of_the_holder_is_ignored(tmp_path, content):
     (tmp_path / ".lock.json").write_text(content)
     assert is_free(tmp_path) is True
+
+
+def test_asking_who_holds_a_folder_leaves_it_as_it_is(tmp_path):
+    assert FolderLock(tmp_path).holder() == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_stays_empty_is_removed_with_its_parents(tmp_path):
