@@ -271,6 +271,12 @@ def _labels_by_content(
         raise _unclear(
             columns, problem, f"label_columns {flags[0].name}", name, options, f"labels_field {flags[0].name}"
         )
+    if not any(column.may_be_labels for column in rest):
+        raise UserError(
+            f"{name}: no column looks like labels, which are needed for training and evaluation. Add one to the file, "
+            f"such as labels, with grain;trade in a row. If a column holds labels, choose it with "
+            f"{options.option('labels_field')} NAME. The columns are {_with_examples(columns)}."
+        )
     if not likely:
         raise _unclear(columns, problem, "labels_field", name, options)
     problem = f"{' and '.join(repr(column.name) for column in [*likely, *flags])} could hold the labels"
@@ -345,11 +351,15 @@ def _unclear(
         typed += f" or {options.option(field)} {value}"
     if any(_is_nested(value) for column in columns for value in column.values):
         typed += ", or write one object for each document without objects inside it, where the text is within one"
-    shown = "; ".join(
+    return UserError(f"{name}: {problem}. Choose with {typed}. The columns are {_with_examples(columns)}.")
+
+
+def _with_examples(columns: Sequence[Column]) -> str:
+    """Returns the names of columns with a cell of each."""
+    return "; ".join(
         f"{column.name!r}, such as {reprlib.repr(column.cells[0])}" if column.cells else f"{column.name!r}, empty"
         for column in columns[:20]
     ) + (" ..." if len(columns) > 20 else "")
-    return UserError(f"{name}: {problem}. Choose with {typed}. The columns are {shown}.")
 
 
 def _renamed(names: Sequence[str]) -> str:

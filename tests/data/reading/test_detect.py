@@ -59,6 +59,8 @@ def test_formats_that_options_make_clear(content, options, expected):
     [
         ("Abstract,Tags\na,b", {}, r"not clear which column holds the text. Choose with --data.text-field NAME. The columns are 'Abstract', such as 'a'; 'Tags', such as 'b'."),
         ("text,Themes\na,b", {}, r"not clear which column holds the labels. Choose with --data.labels-field NAME. The columns are 'text', such as 'a'; 'Themes'"),
+        ("id,text\n1,a\n2,b", {}, r"no column looks like labels.* Add one to the file, such as labels, .*--data.labels-field NAME. The columns are 'id', such as '1'; 'text', such as 'a'."),
+        ("text,remark\n" + "\n".join(f"{i} of many,row {i} is unlike others" for i in range(9)), {}, r"no column looks like labels"),
         ("a,b\nc,d", {}, r"not clear which of its 2 columns, which have no header, .* in order: --data.columns text,labels"),
         ("content,body,labels\na,b,c", {}, r"'content' and 'body' both could hold the text"),
         ("text,text,labels\na,b,c", {}, r"'text' and 'text' both could hold the text"),
