@@ -336,6 +336,11 @@ class LSFA(ClassifierMixin, BaseEstimator):
     def _chosen(self) -> dict[str, Any]:
         """Returns the settings that the arguments determine, by dotted names."""
         chosen = {key: getattr(self, name) for name, key in _SETTINGS.items() if getattr(self, name) is not None}
+        if isinstance(name := (self.settings or {}).get("encoder"), str):
+            raise ValueError(
+                f'settings={{"encoder": "{name}"}}: the encoder is an argument, LSFA(encoder="{name}"); its settings '
+                'have dotted names, such as settings={"encoder.kind": "cnn"}'
+            )
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31)

@@ -315,6 +315,7 @@ def test_bad_input(texts, labels, message):
     ("arguments", "message"),
     [
         ({"preset": "fast"}, "preset='fast'"),
+        ({"settings": {"encoder": "cnn"}}, r'LSFA\(encoder="cnn"\).*settings=\{"encoder.kind": "cnn"\}'),
         ({"hidden_size": 0}, "encoder.hidden_size = 0"),
         ({"settings": {"psc.temprature": 0.1}}, r"did you mean psc\.temperature"),
         ({"validation_fraction": 1.5}, "data.validation_fraction"),
