@@ -240,6 +240,11 @@ def _check_encoder(config: Config) -> None:
             f"--encoder.embedding-trainable {encoder.embedding_trainable}: not for a pretrained encoder, of which "
             "--encoder.train says what is trained; the released profile has no such encoder"
         )
+    if encoder.attention == "lsan" and (encoder.kind != "bilstm" or encoder.append_embedding):
+        raise UserError(
+            "--encoder.attention lsan: attends to the two directions of a BiLSTM; add --encoder bilstm "
+            "--encoder.no-append-embedding"
+        )
 
 
 def _inputs(config: Config, sources: Sources, pieces: Pieces | None, known: Sequence[str] = ()) -> dict[str, object]:

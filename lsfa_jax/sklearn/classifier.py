@@ -24,7 +24,7 @@ from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.sklearn.arguments import check_integer
 from lsfa_jax.sklearn.label_formats import ParsedLabels
 from lsfa_jax.sklearn.text_formats import parse_texts
-from lsfa_jax.training import checks, encoder_choice, model_folder, policy, precision
+from lsfa_jax.training import encoder_choice, model_folder, policy, precision
 from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run import Run
 from lsfa_jax.training.run_folder import RunFolder
@@ -329,9 +329,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
         of_encoder = encoder_settings(encoder)
         layers = layered("custom", self.preset, "paper", encoder=of_encoder["kind"])
         arguments = nested({name: _plain(value) for name, value in chosen.items()})
-        config = validated(merged(merged(layers, {"encoder": of_encoder}), arguments), "LSFA")
-        checks.check_attention(config)
-        return config
+        return validated(merged(merged(layers, {"encoder": of_encoder}), arguments), "LSFA")
 
     def _chosen(self) -> dict[str, Any]:
         """Returns the settings that the arguments determine, by dotted names."""

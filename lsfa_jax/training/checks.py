@@ -21,16 +21,6 @@ def check_processes(config: Config) -> None:
         note("Several processes keep no token states on disk: the encoder runs in every epoch")
 
 
-def check_attention(config: Config) -> None:
-    """Raises UserError where LSAN's attention would not be over the two directions of a BiLSTM."""
-    encoder = config.encoder
-    if encoder.attention == "lsan" and (encoder.kind != "bilstm" or encoder.append_embedding):
-        raise UserError(
-            "--encoder.attention lsan: attends to the two directions of a BiLSTM; add --encoder bilstm "
-            "--encoder.no-append-embedding"
-        )
-
-
 def versions() -> dict[str, str]:
     """Returns what has to be the same in all processes beside the settings."""
     packages = ("lsfa_jax", "jax", "jaxlib", "orbax-checkpoint")

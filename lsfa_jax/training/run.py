@@ -168,7 +168,6 @@ def _prepare(
     deadline: float,
 ) -> "Run":
     """Loads the data and prepares the run folder, which does not change before all of the input has been checked."""
-    checks.check_attention(config)
     make_mesh(config)  # raises where the settings do not divide the devices
     if folder.config_file.is_file():
         checks.check_places(config)

@@ -316,6 +316,7 @@ def test_bad_input(texts, labels, message):
     [
         ({"preset": "fast"}, "preset='fast'"),
         ({"settings": {"encoder": "cnn"}}, r'LSFA\(encoder="cnn"\).*settings=\{"encoder.kind": "cnn"\}'),
+        ({"settings": {"encoder.attention": "lsan"}, "encoder": "cnn"}, "--encoder.attention lsan"),
         ({"hidden_size": 0}, "encoder.hidden_size = 0"),
         ({"settings": {"psc.temprature": 0.1}}, r"did you mean psc\.temperature"),
         ({"validation_fraction": 1.5}, "data.validation_fraction"),
