@@ -252,7 +252,7 @@ def run(command: Callable[[list[str]], int | None], argv: list[str] | None) -> i
         print(f"lsfa_jax {__version__}")
         return 0
     try:
-        with _exit_on_sigterm(), _log_lines_as_warnings():
+        with _exit_on_sigterm(), _log_lines_as_warnings(), console.once():
             return command(line) or 0
     except UserError as error:
         console.error(str(error))

@@ -52,6 +52,9 @@ _NARROW = 75
 # Set for the calling thread only: all further threads go on printing.
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
+# What `note_once` has printed within a block of `once`; None outside of one.
+_printed: ContextVar[set[str] | None] = ContextVar("printed", default=None)
+
 
 class UserError(Exception):
     """An error that the user can correct.
@@ -101,6 +104,25 @@ def note(text: str) -> None:
     """Prints a line."""
     if not _quiet.get():
         _out.print(escaped(text))
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Prints equal lines of `note_once` once within the block."""
+    before = _printed.set(set())
+    try:
+        yield
+    finally:
+        _printed.reset(before)
+
+
+def note_once(text: str) -> None:
+    """Prints a line about an input, which a command may read more than once (see `once`)."""
+    printed = _printed.get()
+    if printed is None or text not in printed:
+        note(text)
+    if printed is not None and not _quiet.get():
+        printed.add(text)
 
 
 def warn(text: str) -> None:

@@ -17,6 +17,7 @@ from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.data.reading.splits import find_splits
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.data.vocabulary import Words
+from lsfa_jax.util import console
 from lsfa_jax.util.cache_dir import cache_dir
 from lsfa_jax.util.console import UserError
 
@@ -90,6 +91,15 @@ def test_settings_reach_the_corpus(folder, capsys):
     capsys.readouterr()
     load_corpus(custom(folder, data={"bad_rows": "skip"}))
     assert "dev.jsonl: 2 rows read, 1 kept; skipped: 1 'text' is not text" in capsys.readouterr().out
+
+
+def test_a_command_that_prepares_a_file_twice_prints_once_how_it_is_read(folder, capsys):
+    with console.once():
+        for max_words in (1, 2):
+            load_corpus(custom(folder, data={"max_words": max_words}))
+    printed = capsys.readouterr().out
+    assert printed.count("train.jsonl: read as jsonl") == printed.count("first document: 'cats purr'") == 1
+    assert printed.count("train.jsonl: 4 rows read") == 2
 
 
 def test_a_named_corpus_is_read_from_its_folder(folder):

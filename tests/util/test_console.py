@@ -297,6 +297,16 @@ def test_on_stderr_sends_notes_tables_and_progress_there(clock, capsys):
     assert printed.err.endswith("reading: 10 rows, 1/s\n")
 
 
+def test_a_line_about_an_input_is_printed_once_in_a_command(capsys):
+    with console.once():
+        with console.quiet():
+            console.note_once("a.csv: read as csv")
+        for name in ("a.csv", "b.csv", "a.csv"):
+            console.note_once(f"{name}: read as csv")
+    console.note_once("a.csv: read as csv")
+    assert capsys.readouterr().out.splitlines() == [f"{name}: read as csv" for name in ("a.csv", "b.csv", "a.csv")]
+
+
 def test_within_quiet_nothing_is_printed_and_warnings_are_python_warnings(capsys):
     with console.quiet():
         console.note("a note")

@@ -40,7 +40,7 @@ from lsfa_jax.data.reading.tables import table_rows
 from lsfa_jax.data.reading.text_lines import fasttext, plain_lines
 from lsfa_jax.data.reading.typed_layout import typed_layout
 from lsfa_jax.data.reading.xml_repository import read_filter, sparse_label_rows
-from lsfa_jax.util.console import UserError, note, plural
+from lsfa_jax.util.console import UserError, note_once, plural
 
 # So many ids are compared at most, so that memory stays bounded.
 _MAX_IDS = 1_000_000
@@ -154,7 +154,7 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
             elif len(ids) < _MAX_IDS:
                 ids.add(hashed)
         if labelled and report.kept == kept_before + 1:
-            note(f"  first document: {_shown(document)}")
+            note_once(f"  first document: {_shown(document)}")
         yield document
     clean.check_filter(report.read - read_before)
     if report.kept == kept_before:
@@ -285,7 +285,7 @@ def _rows(source: Source, options: ReadOptions, clean: "_Labels") -> Placed:
     """Yields each row with its 'file:line'."""
     if isinstance(source, Path) and source.is_dir():
         if text_documents(source) or (not options.labelled and any(source.glob("*.txt"))):
-            note(f"{source}: read as annif, a text a file with its subjects beside it")
+            note_once(f"{source}: read as annif, a text a file with its subjects beside it")
             yield from full_text_rows(source, options.labelled, options.encoding)
             return
         if not json_documents(source):
@@ -293,7 +293,7 @@ def _rows(source: Source, options: ReadOptions, clean: "_Labels") -> Placed:
                 f"{source}: is a folder, and holds neither JSON documents nor texts with their subjects (doc1.txt and "
                 "doc1.tsv). Expected a file, or such a folder."
             )
-        note(f"{source}: read as eurlex57k, a JSON document a file")
+        note_once(f"{source}: read as eurlex57k, a JSON document a file")
         yield from law_rows(source, options.labelled)
         return
     if isinstance(source, Path) and options.labelled and options.format in ("auto", "pair", "lyrl2004"):
@@ -315,7 +315,7 @@ def _file_rows(source: Path | BinaryIO, options: ReadOptions, clean: "_Labels") 
                     f"{stream.name}: a Parquet file that {problem}. Save it as a plain file, and give that."
                 )
             file = Parquet(source, options)
-            note(f"{source}: read as {describe(file.layout)}")
+            note_once(f"{source}: read as {describe(file.layout)}")
             clean.names = clean.names or file.label_names
             for row in file.rows():
                 yield f"{source}:{row.number}", row
@@ -326,12 +326,12 @@ def _file_rows(source: Path | BinaryIO, options: ReadOptions, clean: "_Labels") 
         if layout.format == "json":
             rows = read_objects(stream, options.columns)
             layout = typed_layout("json", rows[:NUM_ROWS], stream.name, options)
-            note(f"{stream.name}: read as {describe(layout)}")
+            note_once(f"{stream.name}: read as {describe(layout)}")
             for row in json_document(rows, layout):
                 yield f"{stream.name}, item {row.number}", row
             return
         if layout.format in _PARSERS:
-            note(f"{stream.name}: read as {describe(layout)}")
+            note_once(f"{stream.name}: read as {describe(layout)}")
             for row in _PARSERS[layout.format](stream.lines(), layout):
                 yield f"{stream.name}:{row.number}", row
             return
@@ -353,16 +353,16 @@ def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOpti
     names = f"{', '.join(map(str, texts))}" + (f" with {labels}" if labels else "")
     with open_stream(texts[0], options.encoding) as stream:
         if labels and labels.suffix == ".npz":
-            note(f"{names}: read as pecos, a text a line and a matrix of labels")
+            note_once(f"{names}: read as pecos, a text a line and a matrix of labels")
             yield from matrix_rows(stream, label_rows(labels) if options.labelled else repeat([]), str(labels))
             return
         if labels and labels.name.startswith(("trn_X_Y.txt", "tst_X_Y.txt")):
-            note(f"{names}: read as xml_repository, a text a line and label:value pairs a line")
+            note_once(f"{names}: read as xml_repository, a text a line and label:value pairs a line")
             with open_stream(labels, options.encoding) as label_stream:
                 yield from matrix_rows(stream, sparse_label_rows(label_stream), str(labels))
             return
         if options.format == "lyrl2004" or (options.format == "auto" and stream.head().startswith(b".I ")):
-            note(f"{names}: read as lyrl2004")
+            note_once(f"{names}: read as lyrl2004")
             yield from token_file_rows(texts, labels)
             return
         layout = detect(stream.head(), stream.name, replace(options, format="pair"))
@@ -373,5 +373,5 @@ def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOpti
                 cells = label_stream.head().decode("utf-8", "replace").split("\n")[:NUM_ROWS]
                 separator = separator_of_lines(cells, label_stream.name, options.prefix)
                 layout = replace(layout, separator=separator)
-            note(f"{names}: read as {describe(layout)}")
+            note_once(f"{names}: read as {describe(layout)}")
             yield from paired_rows(stream, label_stream, layout)
