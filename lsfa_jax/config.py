@@ -68,13 +68,20 @@ class Data(Section):
     header: Literal["auto", "yes", "no"] = Field(
         "auto", description="Whether the first row of a table has the names of the columns. auto: by its content."
     )
-    text_field: str = Field("", description="Field or column with the text; several, as title,abstract, are joined.")
-    labels_field: str = Field("", description="Field or column with the labels; several, or a pattern such as label*.")
+    text_field: str = Field(
+        "", description="Field or column with the text; several, as title,abstract, are joined. By default detected."
+    )
+    labels_field: str = Field(
+        "", description="Field or column with the labels; several, or a pattern such as label*. By default detected."
+    )
     label_columns: str = Field(
         "",
-        description="Columns of 0 and 1 that are a label each: first..last, a pattern, or names with commas between.",
+        description="Columns of 0 and 1 that are a label each: first..last, a pattern, or names with commas between. "
+        "By default detected.",
     )
-    label_separator: str = Field("", description="What stands between labels that share a column; none: nothing does.")
+    label_separator: str = Field(
+        "", description="What stands between labels that share a column; none: nothing does. By default detected."
+    )
     label_names: str = Field(
         "", description="File with the names of labels: id<TAB>name a line, or line i the name of number i, from 0."
     )

@@ -51,7 +51,9 @@ class ReadingOptions(Section):
     label_columns: str = Field("", description="Columns of 0 and 1 that are a label each: first..last, or names.")
     label_names: str = Field("", description="File with the names of labels that are numbers or other ids.")
     id_field: str = Field("", description="Field or column that holds the document's id, likewise.")
-    label_separator: str = Field("", description="What stands between the labels of a document in one string.")
+    label_separator: str = Field(
+        "", description="What stands between the labels of a document in one string; by default detected."
+    )
     bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")
 
     def read_options(self, **more: Any) -> "ReadOptions":
@@ -146,10 +148,10 @@ def _print_help(kind: type[BaseModel], prog: str, default: BaseModel | None, nam
     settings: dict[str, Any] = {}
     if names:
         description += f"\n\n{prog} --help-all lists all {len(list(keys(kind)))} options."
-        kind = _shown(kind, names)
+    shown = _shown(kind, names)
     if default is not None:
-        settings["default"] = kind.model_validate(_escaped(default.model_dump()))
-    tyro.cli(kind, args=["--help"], prog=prog, description=description, **settings)
+        settings["default"] = shown.model_validate(_escaped(default.model_dump()))
+    tyro.cli(shown, args=["--help"], prog=prog, description=description, **settings)
 
 
 class _Shown(BaseModel):
@@ -159,7 +161,7 @@ class _Shown(BaseModel):
 
 
 def _shown(kind: type[BaseModel], names: Collection[str], prefix: str = "") -> type[BaseModel]:
-    """Returns a class with the fields of `kind` whose dotted names are among `names`."""
+    """Returns a class with the fields of `kind` whose dotted names are among `names`, or with all without names."""
     chosen: dict[str, Any] = {}
     for name, field in kind.model_fields.items():
         annotation: Any = field.annotation
@@ -169,11 +171,17 @@ def _shown(kind: type[BaseModel], names: Collection[str], prefix: str = "") -> t
             if not annotation.model_fields:
                 continue
             field = Field(default=annotation())
-        elif f"{prefix}{name}" not in names:
+        elif names and f"{prefix}{name}" not in names:
             continue
         # tyro reads its markers from the annotation.
-        chosen[name] = (Annotated[(annotation, *kind.model_fields[name].metadata, None)], field)
+        hint = tyro.conf.arg(help_behavior_hint=_default) if annotation is str else None
+        chosen[name] = (Annotated[(annotation, *kind.model_fields[name].metadata, hint)], field)
     return create_model(kind.__name__, __base__=_Shown, __doc__=kind.__doc__, **chosen)
+
+
+def _default(quoted: str) -> str:
+    """Returns what --help says of a default, in the shell's quotes: "" stands for an option that is not given."""
+    return "(optional)" if quoted == "''" else f"(default: {quoted})"
 
 
 def as_typed(text: str, prog: str) -> str:
