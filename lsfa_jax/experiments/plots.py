@@ -1,6 +1,7 @@
 """The plots of an experiment, each as SVG and as PNG."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def curves(path: Path, title: str, metrics: Sequence[str], swept: Mapping[str, t
 def lines(
     path: Path, title: str, xlabel: str, panels: Mapping[str, Mapping[str, Values]], bins: Sequence[str] = ()
 ) -> None:
-    """Draws lines over bins of labels in panels, with the range over seeds.
+    """Draws lines over bins of labels in panels, with the range over seeds; lines that are equal to a tenth as one.
 
     Args:
         path: without an ending.
@@ -94,10 +95,16 @@ def lines(
     """
     figure, panels_drawn = _figure(title, len(panels), width=7 if len(panels) == 1 else 5)
     for (ylabel, variants), axes in zip(panels.items(), panels_drawn, strict=True):
-        for (name, values), colour, marker in zip(variants.items(), _COLOURS, _MARKERS, strict=False):
+        alike: dict[bytes, list[str]] = {}
+        for name, values in variants.items():
+            alike.setdefault(values.round(1).tobytes(), []).append(name)
+        names_of = {names[0]: " = ".join(names) for names in alike.values()}
+        for (name, values), colour, marker in zip(variants.items(), cycle(_COLOURS), cycle(_MARKERS), strict=False):
+            if name not in names_of:
+                continue
             places = np.arange(1, values.shape[1] + 1)
             axes.fill_between(places, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, lw=0)
-            axes.plot(places, values.mean(axis=0), marker=marker, ms=4, color=colour, label=name)
+            axes.plot(places, values.mean(axis=0), marker=marker, ms=4, color=colour, label=names_of[name])
         axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
         if bins:
             axes.set_xticks(range(1, len(bins) + 1), bins)
