@@ -34,7 +34,7 @@ def test_the_network_of_a_fused_model_is_exported_with_its_threshold_and_a_warni
     about = json.loads((tmp_path / "out" / "network.json").read_text())
     assert about["threshold"] == 0.25
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "network.stablehlo", "network.json", "vocabulary", "labels", "predict.py",
+        "network.stablehlo", "weights.npz", "network.json", "vocabulary", "labels", "predict.py",
     }  # fmt: skip
 
 

@@ -139,6 +139,14 @@ def test_a_program_runs_on_all_kinds_of_devices(exported):
     assert set(program.platforms) == {"cpu", "cuda", "tpu"}
 
 
+def test_programs_have_no_weights_inside(exported):
+    """A folder can have two of them, which share a file."""
+    zeros = {name: 0 * values for name, values in np.load(exported / "weights.npz").items()}
+    program = jax.export.deserialize(bytearray((exported / "network.stablehlo").read_bytes()))
+    probabilities = program.call(zeros, np.ones((1, 8), np.int32), np.array([8], np.int32))
+    np.testing.assert_array_equal(probabilities, np.full((1, len(LABELS)), 0.5))
+
+
 def test_a_program_with_other_results_is_not_written(fused, tmp_path, monkeypatch):
     run = stablehlo.run
     monkeypatch.setattr(stablehlo, "run", lambda *arguments: run(*arguments) + 1e-4)

@@ -4,13 +4,14 @@ The linear model is left out: it counts words and searches a tree, which is no f
 those of the network alone, also where the model ranks labels by the fused score.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
 from lsfa_jax.data.batches import length_buckets
@@ -44,7 +45,9 @@ class Network:
     def __init__(self, model: TrainedModel) -> None:
         """Takes the network of a model, and neither its linear model nor the weights of its fused score."""
         precise = replace(model, config=model.config.model_copy(update={"precision": "float32"}))
-        self._lsfa, self._params = lsfa_module(precise), model.params
+        self._lsfa = lsfa_module(precise)
+        self.weights: dict[str, Any] = flatten_dict(model.params, sep="/")
+        """The parameters, float32 arrays, by their path in the tree."""
         self._num_ids = model.encoder_shape.vocabulary_size
         longest = model.vocabulary().max_tokens
         # Even numbers: a convolution computes pairs of neighbouring tokens.
@@ -53,7 +56,11 @@ class Network:
 
     def __call__(self, token_ids: Array, lengths: Array) -> Array:
         """Computes float32[B, L] of token ids int32[B, T] and lengths int32[B]."""
-        lsfa = self._lsfa.bind({"params": jax.tree.map(jnp.asarray, self._params)})
+        return self.with_weights(self.weights, token_ids, lengths)
+
+    def with_weights(self, weights: Mapping[str, Any], token_ids: Array, lengths: Array) -> Array:
+        """Computes the same with other values of `weights`."""
+        lsfa = self._lsfa.bind({"params": unflatten_dict(jax.tree.map(jnp.asarray, dict(weights)), sep="/")})
         return jax.nn.sigmoid(lsfa.scores(lsfa.states(token_ids, lengths), lengths))
 
     def programs(self, any_length: bool) -> list[Program]:

@@ -24,6 +24,10 @@ def convert(network: Network, program: Program) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def write_weights(network: Network, folder: Path) -> None:
+    """Writes nothing: each program has the weights inside."""
+
+
 def run(path: Path, token_ids: HostArray, lengths: HostArray) -> HostArray:
     """Computes a program of a file."""
     import onnxruntime

@@ -93,7 +93,15 @@ def program(name: str) -> Callable[[np.ndarray, np.ndarray], Any]:
     import jax
     import jax.export
 
-    return jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+    return functools.partial(jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call), weights())
+
+
+@functools.cache
+def weights() -> Any:
+    """Returns the parameters of the network, which its programs share, on the device."""
+    import jax
+
+    return jax.device_put(dict(np.load(FOLDER / "weights.npz")))
 
 
 def probabilities(texts: Sequence[str]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A folder with the network as programs, and what a few lines of Python need to predict the labels of texts with it.
 
 network.stablehlo or .onnx    token ids int32[b, t] and lengths int32[b] to probabilities float32[b, L]
+weights.npz                   the first argument of StableHLO's programs; ONNX has them inside
 vocabulary or tokenizer.json  the words in the order of their ids, or the word pieces
 labels                        the names of the L labels, a JSON string a line
 network.json                  how texts become token ids, the lengths that programs take, the threshold
@@ -43,6 +44,7 @@ def write(folder: Path, model: TrainedModel, threshold: float, kind: Literal["st
     of_kind = importlib.import_module(f"lsfa_jax.serving.export.{kind}")
     network = Network(model)
     programs = network.programs(of_kind.ANY_LENGTH)
+    of_kind.write_weights(network, folder)
     for program in programs:
         path = folder / f"{program.name}.{kind}"
         path.write_bytes(of_kind.convert(network, program))
