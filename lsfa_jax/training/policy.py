@@ -5,7 +5,6 @@ It acts with the quick preset, and only on settings that are not chosen; the ful
 
 import functools
 import math
-import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import combinations
 from typing import Any
@@ -16,7 +15,7 @@ from lsfa_jax.config import Config, get, with_values
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.model.encoders.transformer import windows_of
 from lsfa_jax.training import candidates
-from lsfa_jax.util.console import LINE, note, plural
+from lsfa_jax.util.console import note, plural
 
 SETTINGS = (
     "classifier.weights_start",
@@ -90,10 +89,7 @@ def resolved(config: Config, corpus: Corpus, chosen: Collection[str]) -> Config:
         return config
     values = {name: value for name, value in _fitted(config, corpus, chosen).items() if name not in chosen}
     if text := summary(values):
-        # Lines end between settings: textwrap breaks no line at a no-break space.
-        kept_together = f"From the corpus: {text}".replace(" ", "\xa0").replace(",\xa0", ", ")
-        for line in textwrap.wrap(kept_together, LINE, subsequent_indent="  "):
-            note(line.replace("\xa0", " "))
+        note(f"From the corpus: {text}")
     return with_values(config, values)
 
 

@@ -1,6 +1,7 @@
 """Output for users: errors that they can act on, notes, progress with an ETA, tables."""
 
 import re
+import textwrap
 import time
 import warnings
 from collections import deque
@@ -46,6 +47,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 LINE = 100
 """Characters of a line that a terminal shows without breaking it."""
+
+# A command to the end of a message, which users copy from a terminal.
+_COMMAND = re.compile("(?:bin/|lsfa |python -m ).*")
 
 _NARROW = 75
 
@@ -101,9 +105,9 @@ def mute() -> None:
 
 
 def note(text: str) -> None:
-    """Prints a line."""
+    """Prints a message: a line, which a terminal shows as several if it is long."""
     if not _quiet.get():
-        _out.print(escaped(text))
+        _out.print(_wrapped(text, _out))
 
 
 @contextmanager
@@ -130,12 +134,24 @@ def warn(text: str) -> None:
     if _quiet.get():
         warnings.warn(escaped(text), stacklevel=2)
         return
-    _out.print(f"warning: {escaped(text)}", style="yellow")
+    _out.print(_wrapped(f"warning: {text}", _out), style="yellow")
 
 
 def error(text: str) -> None:
     """Prints the last line of a failed command, to stderr."""
-    _err.print(f"error: {escaped(text)}", style="red")
+    _err.print(_wrapped(f"error: {text}", _err), style="red")
+
+
+def _wrapped(text: str, console: Console) -> str:
+    """Returns safe text, long lines of a terminal broken between words, but for a command at the end."""
+    lines, width = escaped(text).split("\n"), min(LINE, console.width)
+    for place, line in enumerate(lines):
+        if console.is_terminal and len(line) > width:
+            # textwrap breaks no line at a no-break space.
+            kept = _COMMAND.sub(lambda command: command[0].replace(" ", "\xa0"), line)
+            broken = textwrap.fill(kept, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+            lines[place] = broken.replace("\xa0", " ")
+    return "\n".join(lines)
 
 
 def end_progress() -> None:

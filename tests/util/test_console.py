@@ -133,6 +133,22 @@ def test_a_long_line_stays_one_line(write, capsys):
     assert (printed.out + printed.err).count("word") == 200
 
 
+def test_a_long_line_on_a_terminal_is_broken_between_words_but_for_a_command_at_its_end():
+    command = "bin/train --output " + "x" * 90 + " --resume"
+    shown = on_a_terminal(f"""
+console.note("short\\tline")
+for write in (console.note, console.warn):
+    write("two words " * 20 + "are saved. Continue with: {command}")
+""")
+    lines = re.sub("\x1b[^m]*m", "", shown).splitlines()
+    assert lines[0].split() == ["short", "line"]
+    assert [line for line in lines if len(line) > 100] == [f"  {command}"] * 2
+    assert " ".join(" ".join(lines).split()).count("two words " * 20 + "are saved. Continue with: " + command) == 2
+    assert len(lines) == 9
+    narrow = on_a_terminal('console.note("two words " * 20)', columns=40)
+    assert max(map(len, narrow.splitlines())) <= 40
+
+
 def test_table_has_all_cells_whatever_the_width(capsys):
     header = [ODD, *(f"metric number {i}" for i in range(12))]
     rows = [[ODD, *(f"{row}{i}.123456" for i in range(12))] for row in range(3)]
