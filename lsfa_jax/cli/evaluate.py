@@ -1,7 +1,7 @@
 """The command behind bin/evaluate: every metric of a model, of a file of predictions, and of linear baselines."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,33 +11,27 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from lsfa_jax.cli import common
 from lsfa_jax.cli.common import Reading, ReadingOptions
+from lsfa_jax.cli.compared import Problem, have_probabilities, score_baseline, score_model, score_predictions
 from lsfa_jax.config import Section
-from lsfa_jax.data.ragged import Ragged
-from lsfa_jax.evaluation import baselines, prediction_files, ranking, tables, thresholded
-from lsfa_jax.evaluation.document_store import DocumentStore, encode
+from lsfa_jax.evaluation import baselines, prediction_files, ranking, tables
+from lsfa_jax.evaluation.document_store import DocumentStore
 from lsfa_jax.evaluation.groups import (
     BINS,
     GroupMetrics,
-    Groups,
     Scores,
     TrainingCounts,
-    best_of_groups,
     group_metrics,
     make_groups,
-    without_excluded,
 )
 from lsfa_jax.evaluation.prediction_files import Irregularities, Predicted
 from lsfa_jax.evaluation.ranking import Propensity
 from lsfa_jax.evaluation.thresholded import DEFAULT_THRESHOLD
-from lsfa_jax.sparse.linear import TITLES, Kind
 from lsfa_jax.util import atomic, console
 from lsfa_jax.util.console import UserError, note, plural
 
 if TYPE_CHECKING:
-    from lsfa_jax.data.ranked import Ranked
     from lsfa_jax.data.reading.documents import Source
     from lsfa_jax.data.reading.options import ReadOptions
-    from lsfa_jax.sparse.linear import LinearModel
     from lsfa_jax.training.model_folder import TrainedModel
 
 
@@ -108,21 +102,6 @@ IN_HELP = (
 def parse(argv: list[str], prog: str = "bin/evaluate") -> EvaluateArguments:
     """Reads a command line; raises UserError at an unknown option or a wrong value."""
     return common.parse(EvaluateArguments, argv, prog, in_help=IN_HELP)
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """What all systems are measured on."""
-
-    documents: DocumentStore
-    train: DocumentStore | None
-    truth: Ragged
-    excluded: Ragged | None
-    label_ids: dict[str, int]
-    training: TrainingCounts | None
-    groups: Groups
-    num_ranked: int
-    threshold: float
 
 
 def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
@@ -280,16 +259,12 @@ def _predictions(
         return None
     path = Path(arguments.predictions)
     predicted = prediction_files.read_predictions(path, irregularities)
-    if arguments.per_label and not _have_probabilities(predicted):
+    if arguments.per_label and not have_probabilities(predicted):
         raise UserError(
             f"--per-label: {path} has no probabilities, so no label can be compared to a threshold; leave it out"
         )
     matched = prediction_files.matched(predicted, documents.ids, path, irregularities)
     return [prediction_files.without(*pair) for pair in zip(matched, documents.excluded, strict=True)]
-
-
-def _have_probabilities(predicted: list[Predicted]) -> bool:
-    return all(document.probabilities is not None or not document.labels for document in predicted)
 
 
 def _problem(
@@ -298,7 +273,7 @@ def _problem(
     documents: DocumentStore,
     train: DocumentStore | None,
     predicted: list[Predicted] | None,
-) -> _Problem:
+) -> Problem:
     label_ids = _label_ids(model, documents, train, predicted)
     training = _training_counts(model, train, label_ids)
     head_threshold, threshold, source = arguments.head_threshold, arguments.threshold, ""
@@ -316,7 +291,7 @@ def _problem(
             f"Head labels have at least {head_threshold:,} of the {training.num_documents:,} training documents, "
             "documents that were held out for validation included; bin/train counts without those"
         )
-    return _Problem(
+    return Problem(
         documents=documents,
         train=train,
         truth=documents.label_ids(label_ids),
@@ -389,23 +364,23 @@ def _training_counts(
 
 
 def _systems(
-    arguments: EvaluateArguments, model: "TrainedModel | None", predicted: list[Predicted] | None, problem: _Problem
+    arguments: EvaluateArguments, model: "TrainedModel | None", predicted: list[Predicted] | None, problem: Problem
 ) -> dict[str, Scores]:
     """Returns the scores of the predictions or the model and its parts, and of the baseline."""
     systems: dict[str, Scores] = {}
     if predicted is not None:
-        systems["predictions"] = _score_predictions(predicted, problem)
+        systems["predictions"] = score_predictions(predicted, problem)
     elif model is not None:
-        systems |= _score_model(model, problem, arguments)
+        systems |= score_model(model, problem, Path(arguments.run), arguments.batch_size, arguments.all_labels)
     if (baseline := arguments.baseline) != "none":
         # The model may hold a linear model of this kind itself.
         name = f"baseline {baseline}" if baseline in systems else baseline
-        systems[name] = _score_baseline(baseline, problem, model)
+        systems[name] = score_baseline(baseline, problem, model)
     return systems
 
 
 def _stages_of_run(
-    arguments: EvaluateArguments, model: "TrainedModel | None", problem: _Problem, propensity: Propensity
+    arguments: EvaluateArguments, model: "TrainedModel | None", problem: Problem, propensity: Propensity
 ) -> dict[str, GroupMetrics]:
     """Returns what bin/train measured of the network after each stage, on the run's test documents.
 
@@ -459,106 +434,6 @@ def _write_plots(arguments: EvaluateArguments, metrics: dict[str, GroupMetrics])
         note(f"The run's page: {folder / report.NAME}")
 
 
-def _score_model(model: "TrainedModel", problem: _Problem, arguments: EvaluateArguments) -> dict[str, Scores]:
-    """Returns the scores of the model, and where it is fused also those of the network and of the linear model."""
-    from lsfa_jax.data.batches import Batches
-    from lsfa_jax.data.corpus import Split
-    from lsfa_jax.data.tokenizer import Tokenizer
-    from lsfa_jax.evaluation.scorer import score_split
-    from lsfa_jax.serving.predictor import lsfa_module, proposed
-    from lsfa_jax.util import compilation_cache, sharding
-
-    compilation_cache.keep_on_disk()
-    config, documents = model.config, problem.documents
-    with console.progress("reading texts", len(documents), "documents") as advance:
-        texts = console.counted(documents.texts(), advance)
-        words = encode(texts, model.vocabulary())
-    mesh = sharding.make_mesh()
-    size = arguments.batch_size or config.report.batch_size
-    split = Split(words, problem.truth)
-    params = sharding.replicate(mesh, model.scoring_params)
-    groups, num_ranked = problem.groups.members, problem.num_ranked
-
-    tokenizer = Tokenizer.from_settings(config.data)
-    lists = model.linear.rank_texts(documents.texts(), tokenizer) if model.linear else None
-    excluded = None if problem.excluded is None else problem.excluded.kept(problem.excluded.values < len(model.labels))
-    candidates = None if arguments.all_labels else proposed(config, lists)
-
-    def score(ranked: "Ranked | None") -> Scores:
-        shards, buckets = mesh.shape["data"], config.data.length_buckets
-        batches = Batches(
-            split, len(model.labels), size, buckets, shards, ranked=ranked, candidates=candidates, excluded=excluded
-        )
-        return score_split(lsfa_module(model), params, batches, mesh, groups, num_ranked, problem.threshold)
-
-    if model.linear is None or model.fusion is None or lists is None:
-        return {"model": score(None)}
-    if model.linear_alone:
-        note(model.linear_alone)
-    alone = _score_lists(lists, model.linear, problem, _linear_threshold(arguments, model.linear.kind))
-    return {"fused": score(lists), "network": score(None), model.linear.kind: alone}
-
-
-def _linear_threshold(arguments: EvaluateArguments, kind: Kind) -> float:
-    """Returns from which logistic of its score a fused model's linear model predicts a label, and says so.
-
-    The run has chosen it on validation documents, as those of its other models; a folder of LSFA.save has no run.
-    """
-    from lsfa_jax.training.run_folder import RunFolder
-
-    stages = RunFolder(Path(arguments.run)).read_metrics().get("stages", {})
-    threshold: float = stages.get(kind, {}).get("threshold", DEFAULT_THRESHOLD)
-    how = "its score" if kind == "tree" else "the logistic of its decision"
-    note(f"{TITLES[kind]}: a label is predicted where {how} is at least {threshold:.2g}")
-    return threshold
-
-
-def _score_lists(lists: "Ranked", linear: "LinearModel", problem: _Problem, threshold: float) -> Scores:
-    """Scores the lists of a fused model's linear model."""
-    lists = lists._replace(label_ids=without_excluded(lists.label_ids, problem.excluded))
-    top = best_of_groups(lists.label_ids, problem.groups.members, problem.num_ranked)
-    probabilities = lists.probabilities
-    reached = (lists.label_ids >= 0) & (probabilities >= np.float32(threshold))
-    predicted = [ids[rows] for ids, rows in zip(lists.label_ids, reached, strict=True)]
-    confusion = thresholded.count(Ragged.from_rows(predicted), problem.truth, len(problem.label_ids))
-    # The decision of a machine is not the logit of a probability.
-    return Scores(top, confusion, probabilities=probabilities if linear.kind == "tree" else None)
-
-
-def _score_predictions(predicted: list[Predicted], problem: _Problem) -> Scores:
-    ranked, probabilities, reached = prediction_files.as_arrays(predicted, problem.label_ids, problem.threshold)
-    short = int(((ranked >= 0).sum(axis=1) < min(problem.num_ranked, len(problem.label_ids))).sum())
-    if short:
-        note(
-            f"{plural(short, 'document')} with fewer than {problem.num_ranked} predictions; empty places count as wrong"
-        )
-    note("Head, tail and bins are ranked, and compared to the threshold, among the labels that the predictions list")
-    top = best_of_groups(ranked, problem.groups.members, problem.num_ranked)
-    if not _have_probabilities(predicted):
-        note("There are no probabilities for all labels, so none can be compared to a threshold: no F1")
-        return Scores(top, None)
-    confusion = thresholded.count(reached, problem.truth, len(problem.label_ids))
-    return Scores(top, confusion, probabilities=probabilities)
-
-
-def _score_baseline(baseline: Kind, problem: _Problem, model: "TrainedModel | None") -> Scores:
-    from lsfa_jax.data.tokenizer import Tokenizer
-    from lsfa_jax.sparse.tf_idf import tf_idf
-
-    title, train, documents = TITLES[baseline], problem.train, problem.documents
-    assert train is not None
-    note(f"{title}: {plural(len(train), 'training document')}; a label is predicted {baselines.RULES[baseline]}")
-    with console.progress(f"{title}: TF-IDF", len(train) + len(documents), "documents") as advance:
-        tokenizer = Tokenizer.from_settings(model.config.data) if model else Tokenizer()
-        features = tf_idf(
-            console.counted(train.texts(), advance), console.counted(documents.texts(), advance), tokenizer
-        )
-    features_and_labels = features[0], train.label_ids(problem.label_ids), features[1]
-    groups = problem.groups.members
-    score = baselines.METHODS[baseline]
-    return score(*features_and_labels, problem.truth, groups, problem.num_ranked, excluded=problem.excluded)
-
-
 def _propensity(arguments: EvaluateArguments, model: "TrainedModel | None") -> Propensity:
     report = model.config.report if model else None
     usual = Propensity(report.propensity_a, report.propensity_b) if report else ranking.USUAL
@@ -566,7 +441,7 @@ def _propensity(arguments: EvaluateArguments, model: "TrainedModel | None") -> P
     return Propensity(usual.a if a == "auto" else a, usual.b if b == "auto" else b)
 
 
-def _report(problem: _Problem, propensity: Propensity, metrics: dict[str, GroupMetrics]) -> dict[str, Any]:
+def _report(problem: Problem, propensity: Propensity, metrics: dict[str, GroupMetrics]) -> dict[str, Any]:
     """Returns what --output holds."""
     training = problem.training
     return {
