@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import tempfile
@@ -21,6 +22,8 @@ jax.config.update("jax_compilation_cache_dir", "")
 # What a test needs as users compile it, it asks for: `optimized_programs`, and `reference.agreement.optimized_jit` for
 # equations and sums.
 compilation.quickly()
+# Tracing creates millions of objects that live on; by default Python looks for garbage among them after every 700.
+gc.set_threshold(50_000, 20, 20)
 
 # No limits in seconds: they fail on a slow or busy machine. In CI the examples are the same in every run.
 hypothesis_settings.register_profile(
