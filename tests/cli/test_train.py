@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from lsfa_jax.cli.train import main, parse, with_encoder
 from lsfa_jax.data.reading.documents import Document
+from lsfa_jax.util import interrupts
 from tests import training_corpus
 from tests.training_corpus import arguments
 
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def environment(compiled, shared_steps):
-    """The environment of a process that shares compiled programs with the other tests."""
-    return os.environ | compiled | {"LSFA_PYTHON": sys.executable}
+    """The environment of a process with one device that shares compiled programs with the other tests."""
+    return os.environ | compiled | {"JAX_NUM_CPU_DEVICES": "1", "LSFA_PYTHON": sys.executable}
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +203,11 @@ def test_an_error_names_the_option_nearest_to_an_unknown_one(environment):
 
 
 @pytest.fixture
-def run(environment, capsys):
-    """Runs the command in this process: exit code, output, errors. An unexpected error is an exception of the test."""
+def run(environment, one_device, capsys):
+    """Runs the command in this process, on one device: exit code, output, errors.
+
+    An unexpected error is an exception of the test.
+    """
 
     def run(*line):
         capsys.readouterr()
@@ -264,8 +267,7 @@ def test_stages_must_be_consecutive(run, data, tmp_path):
 
 def test_the_labels_are_split_over_a_divisor_of_the_devices(run, data, tmp_path):
     line = (*arguments(data, tmp_path / "run"), "--devices.labels", 3)
-    number = jax.local_device_count()
-    assert_user_error(run(*line), f"--devices.labels 3: expected a divisor of the number of devices, {number}")
+    assert_user_error(run(*line), "--devices.labels 3: expected a divisor of the number of devices, 1\n")
     assert not (tmp_path / "run").exists()
 
 
@@ -371,31 +373,27 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoints(run
 
 @contextmanager
 def stopped_in(stage, folder):
-    """Sends SIGTERM to this process once the stage has a checkpoint."""
-    ended = threading.Event()
+    """Sends SIGTERM to this process before the first step that finds a checkpoint of the stage."""
+    check, sent = interrupts.check, []
 
-    def watch():
-        while not has_checkpoint(folder / "checkpoints" / stage):
-            if ended.wait(0.002):
-                return
-        os.kill(os.getpid(), signal.SIGTERM)
+    def stop_and_check():
+        if not sent and has_checkpoint(folder / "checkpoints" / stage):
+            sent.append(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        check()
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interrupts, "check", stop_and_check)
         yield
-    finally:
-        ended.set()
-        watcher.join()
 
 
 @contextmanager
 def full_disk():
-    """Files are limited to 5,500 bytes: small ones can be written, most checkpoints cannot."""
+    """Files are limited to 4,990 bytes: each checkpoint has a larger one, the history before adjustment has 4,825."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     least = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5500, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4990, hard))
     try:
         yield
     finally:
@@ -448,8 +446,7 @@ def test_training_with_one_label_or_one_document(run, tmp_path, documents):
     splits = {name: [Document(row.text, ("only",)) for row in rows] for name, rows in splits.items()}
     splits["train"] = splits["train"][:documents]
     data, folder = training_corpus.write(tmp_path / "data", splits), tmp_path / "run"
-    with training_corpus.one_device():
-        outcome = run(*arguments(data, folder), "--psc.start-epoch", 1)
+    outcome = run(*arguments(data, folder), "--psc.start-epoch", 1)
     measured = assert_complete(outcome, folder, "1 label (")
     assert measured["num_labels"] == 1
     assert measured["split"]["train"] == documents
