@@ -285,8 +285,8 @@ def test_in_scikit_learns_tools():
     # scikit-learn accepts a sequence of sequences with a splitter.
     assert cross_val_score(tiny(), texts, labels, cv=KFold(2)) == pytest.approx(scores)
     lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
-    split = [(np.arange(30), np.arange(30, 36))]
-    search = GridSearchCV(make_pipeline(lower, tiny()), {"lsfa__random_state": [0, 1]}, cv=split)
+    halves = [(np.arange(18, 36), np.arange(18))]
+    search = GridSearchCV(make_pipeline(lower, tiny()), {"lsfa__random_state": [0, 1]}, cv=halves)
     search.fit(texts, labels)
     assert search.best_estimator_[-1].model_.config.seed == search.best_params_["lsfa__random_state"]
     assert len(search.predict(texts)) == len(texts)
