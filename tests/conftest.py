@@ -35,9 +35,13 @@ hypothesis_settings.load_profile("lsfa_jax")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Each takes about a minute or more.
+LONGEST = ("test_learning.py", "test_train.py", "test_run.py", "test_encoders.py", "test_label_axis.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes longest starts first, so that no worker waits for it alone at the end."""
-    items.sort(key=lambda item: item.path.name != "test_learning.py")
+    """The files that take longest start first, so that no worker waits for one alone at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def _temporary_cache() -> tempfile.TemporaryDirectory:

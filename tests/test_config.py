@@ -1,3 +1,4 @@
+import functools
 import importlib
 import math
 import os
@@ -339,14 +340,19 @@ def changed_value(key):
 def test_every_setting_can_be_set_on_the_command_line(key):
     value = changed_value(key)
     assert value != field_of(key).default
-    usual = ["--dataset", "rcv1", *([] if key == "preset" else ["--preset", "full"])]
+    usual = ("--dataset", "rcv1", *(() if key == "preset" else ("--preset", "full")))
     parsed = parse([*usual, *as_option(key, value)]).settings()
     assert get(parsed, key) == value
     if key not in ("dataset", "preset", "profile"):  # these bring further differences
         # A run knows its data by content, wherever they are.
         placement = ("devices.labels", "devices.best_weights")
         decides_results = key not in ("data.verify", "data_dir", "data.label_names", *placement)
-        assert differences(parsed, parse(usual).settings()) == ([key] if decides_results else [])
+        assert differences(parsed, settings_of(usual)) == ([key] if decides_results else [])
+
+
+@functools.cache
+def settings_of(line):
+    return parse([*line]).settings()
 
 
 @pytest.mark.parametrize("profile", ["paper", "released"])

@@ -31,13 +31,19 @@ class Finished(NamedTuple):
     metrics: dict
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_device(shared_steps):
+    with training_corpus.one_device():
+        yield
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return training_corpus.write(tmp_path_factory.mktemp("data"), training_corpus.documents(validation=40))
 
 
 @pytest.fixture(scope="module")
-def finished(data, tmp_path_factory, shared_steps):
+def finished(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "finished"
     config = training_corpus.run_config(data, linear="svm")
     return Finished(folder, config, runs.train(folder, config))

@@ -40,8 +40,14 @@ def documents() -> dict[str, list[Document]]:
     return {name: [row._replace(text=text(row)) for row in rows] for name, rows in training_corpus.documents().items()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_device(shared_steps):
+    with training_corpus.one_device():
+        yield
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, shared_steps) -> Trained:
+def trained(tmp_path_factory) -> Trained:
     data = training_corpus.write(tmp_path_factory.mktemp("data"), documents())
     folder, config = tmp_path_factory.mktemp("runs") / "trained", training_corpus.run_config(data)
     metrics = runs.train(folder, config, ("representation",))
