@@ -1,5 +1,6 @@
 """Every encoder goes through the three stages, resumes, and predicts from its model folder."""
 
+import functools
 import shutil
 
 import jax
@@ -155,10 +156,10 @@ def test_the_states_of_a_frozen_encoder_are_those_that_are_stored(step, data, be
     mask = np.array([[True, True], [True, False], [True, False]])
     batch = Batch(ids, np.array([5, 2, 3], np.int32), labels, mask, np.ones(3, bool), np.arange(3, dtype=np.int32))
     batch = batch._replace(shortlist_pool=sample_pool(labels[mask], 8, 4, 0, 1, 0))
-    states = model.apply({"params": params}, batch.words, batch.lengths, method=Lsfa.states)
+    states = jax.jit(functools.partial(model.apply, method=Lsfa.states))({"params": params}, batch.words, batch.lengths)
+    compiled = jax.jit(functools.partial(step, model, config, optax.sgd(1.0)), static_argnums=2)
     after = [
-        step(model, config, optax.sgd(1.0), state, inputs, False, frozen).params
-        for inputs in (batch, batch._replace(words=None, states=states))
+        compiled(state, inputs, False, frozen).params for inputs in (batch, batch._replace(words=None, states=states))
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *after)
     assert np.any(after[0]["classifier"]["weights"] != trained["classifier"]["weights"])
