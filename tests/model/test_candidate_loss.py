@@ -131,10 +131,14 @@ def test_a_document_with_all_labels_as_candidates_needs_no_sample(num_positive):
     candidates = np.array([[2, 0, 3, 1, -1, -1]], np.int32)
     mask = np.arange(6)[None] < num_positive
     targets = Targets(np.maximum(candidates, 0), mask, np.array([True]))
-    expected = label_loss.loss(*inputs(trained, lengths), targets, TILE_SIZE)
-    labels = jnp.asarray(candidates), jnp.array([3, 0]), np.array([num_positive]), np.array([True])
-    trained = jax.tree.map(jnp.asarray, trained)
-    actual = candidate_loss.loss(*inputs(trained, lengths), *labels, TILE_SIZE)[0]
+    labels = candidates, np.array([3, 0]), np.array([num_positive]), np.array([True])
+
+    @jax.jit
+    def losses(trained, lengths, targets, labels):
+        tokens = inputs(trained, lengths)
+        return candidate_loss.loss(*tokens, *labels, TILE_SIZE)[0], label_loss.loss(*tokens, targets, TILE_SIZE)
+
+    actual, expected = losses(trained, lengths, targets, labels)
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
@@ -199,9 +203,12 @@ def test_the_contrastive_loss_with_all_labels_as_candidates_is_that_over_all_lab
     features, mask = normal(4, 2, 3), random.random((4, 2)) < 0.7
     prototypes, present = jnp.asarray(normal(L, 3)), jnp.arange(L) != 3
     weights = candidate_loss.sample_weights(candidates, np.array([1, 4]), L)
-    actual = candidate_contrastive(features, mask, prototypes, present, candidates, np.array([1, 4]), weights, 0.3)
+    over_candidates, over_all = (
+        jax.jit(f, static_argnums=n) for f, n in ((candidate_contrastive, 7), (prototypical_contrastive, 5))
+    )
+    actual = over_candidates(features, mask, prototypes, present, candidates, np.array([1, 4]), weights, 0.3)
     pairs = features.reshape(-1, 3), candidates[:, :2].reshape(-1), mask.reshape(-1)
-    np.testing.assert_allclose(actual, prototypical_contrastive(*pairs, prototypes, present, 0.3), rtol=1e-5)
+    np.testing.assert_allclose(actual, over_all(*pairs, prototypes, present, 0.3), rtol=1e-5)
 
 
 def test_a_label_of_a_document_is_no_negative_of_it_although_it_is_in_the_sample():

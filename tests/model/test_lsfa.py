@@ -38,7 +38,13 @@ def make(num_labels=L, weights="per_label", bias=False, dtype=jnp.float32, **enc
     return model, jax.tree.unflatten(tree, [jnp.array(normal(*x.shape, seed=i)) for i, x in enumerate(leaves)])
 
 
-def apply(model, params, *arguments, **options):
+def apply(model, params, *arguments, method=None, **options):
+    """Calls a method of the model, compiled whole: faster than operation by operation."""
+    return jax.jit(functools.partial(model.apply, method=method))({"params": params}, *arguments, **options)
+
+
+def apply_eagerly(model, params, *arguments, **options):
+    """The same operation by operation: its numbers do not depend on what is fused."""
     return model.apply({"params": params}, *arguments, **options)
 
 
@@ -65,16 +71,16 @@ def test_logits_and_gradients_in_all_parameters_are_equations_1_to_5(options):
 @pytest.mark.slow
 def test_stored_states_can_replace_the_words():
     model, params = make(bias=True)
-    states = apply(model, params, WORDS, LENGTHS, method="states")
+    states = apply_eagerly(model, params, WORDS, LENGTHS, method="states")
     half = np.asarray(states).astype(np.float16)
-    stored = apply(model, params, None, LENGTHS, stored=half, method="states")
+    stored = apply_eagerly(model, params, None, LENGTHS, stored=half, method="states")
     np.testing.assert_array_equal(stored, half.astype(np.float32))
     # Only parameters of attention, head and classifiers have a gradient.
-    grads = jax.grad(lambda params: jnp.sum(apply(model, params, states, LENGTHS, method="scores")))(params)
+    grads = jax.grad(lambda params: jnp.sum(apply_eagerly(model, params, states, LENGTHS, method="scores")))(params)
     for name, value in grads.items():
         assert any(map(np.any, jax.tree.leaves(value))) == (name != "encoder"), name
     np.testing.assert_array_equal(
-        apply(model, params, WORDS, LENGTHS), apply(model, params, states, LENGTHS, method="scores")
+        apply_eagerly(model, params, WORDS, LENGTHS), apply_eagerly(model, params, states, LENGTHS, method="scores")
     )
 
 
@@ -255,9 +261,9 @@ def test_bfloat16_products_stay_close_to_float32():
 @pytest.mark.slow
 def test_dropout_zeroes_states_in_training_and_keeps_their_mean():
     model, params = make(embedding_dropout=0.0, encoder_dropout=0.5)
-    exact = apply(model, params, WORDS, LENGTHS, method="states")
+    exact = apply_eagerly(model, params, WORDS, LENGTHS, method="states")
     dropped = jax.jit(
-        jax.vmap(lambda key: apply(model, params, WORDS, LENGTHS, True, rngs={"dropout": key}, method="states"))
+        jax.vmap(lambda key: apply_eagerly(model, params, WORDS, LENGTHS, True, rngs={"dropout": key}, method="states"))
     )(jax.random.split(jax.random.key(0), 2000))
     zero_or_doubled = (dropped == 0) | np.isclose(dropped, 2 * exact, rtol=1e-5, atol=1e-6)
     assert np.all(zero_or_doubled)

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsfa_jax.model.top_k import top_k
+from lsfa_jax.model import top_k as module
+
+top_k = jax.jit(module.top_k, static_argnums=(1, 2))
 
 
 @given(seed=st.integers(0, 10**6), shards=st.sampled_from([1, 2, 4]), k=st.sampled_from([1, 3, 8]))
