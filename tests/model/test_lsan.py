@@ -37,7 +37,7 @@ def make(weights="shared", bias=False, label_shards=1, **encoder):
 
 
 def apply(model, params, method, *arguments):
-    return model.apply({"params": params}, *arguments, method=method)
+    return jax.jit(functools.partial(model.apply, method=method))({"params": params}, *arguments)
 
 
 def reference_logits(params, states):

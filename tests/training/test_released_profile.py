@@ -58,7 +58,7 @@ def test_1_all_labels_share_one_classifier(tiny, profile, rows):
     # Labels that attend to the same words have the same features, which a shared classifier cannot tell apart.
     params["labels"]["queries"] = jnp.broadcast_to(params["labels"]["queries"][:1], (L, 8))
     batch = batch_of(tiny)
-    logits = np.asarray(model.apply({"params": params}, batch.words, batch.lengths))
+    logits = np.asarray(jax.jit(model.apply)({"params": params}, batch.words, batch.lengths))
     spread = np.ptp(logits, axis=1)
     assert np.all(spread > 1e-3) if profile == "paper" else np.all(spread < 1e-5)
 
