@@ -183,10 +183,6 @@ settings.pvae.head_threshold = 8
 
 [variants."logit adjustment"]
 settings.adjust.method = "logit_adjustment"
-
-[variants."XML-CNN"]
-settings.encoder.kind = "xml_cnn"
-result = "representation"
 """
 
 
@@ -226,7 +222,7 @@ def trained(line, tmp_path_factory, shared_steps) -> Trained:
     for name, content in (("small", PLAN), ("curve", CURVE)):
         (folder / f"{name}.toml").write_text(content)
     files = [str(folder / f"{name}.toml") for name in ("small", "curve")]
-    plans = [*files, "ablation", "bins", "features", "augmentation"]
+    plans = [*files, "ablation", "baselines", "bins", "features", "augmentation"]
     words = [*plans, "--seeds", "1", *line, str(folder / "out")]
     with training_corpus.one_device():
         assert run(words) == ""
@@ -235,7 +231,7 @@ def trained(line, tmp_path_factory, shared_steps) -> Trained:
 
 @pytest.mark.slow
 def test_runs_share_an_encoder_and_keep_what_is_small(trained):
-    assert len(list(trained.output.glob("runs/custom-*/seed-0/*"))) == 4
+    assert len(list(trained.output.glob("runs/custom-*/seed-0/*"))) == 6
     (encoder,) = trained.output.glob("runs/custom-*/seed-0/base")
     results = {folder.name: folder for folder in (encoder / "results").iterdir()}
     assert set(results) == {
@@ -253,7 +249,7 @@ def test_runs_share_an_encoder_and_keep_what_is_small(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["small", "curve", "ablation", "bins"])
+@pytest.mark.parametrize("name", ["small", "curve", "ablation", "baselines", "bins"])
 def test_figures_are_those_of_the_runs(trained, name):
     metrics, rows = trained.table(name)
     if name == "small":

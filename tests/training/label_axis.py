@@ -40,8 +40,7 @@ from tests import training_corpus
 from tests.collectives import Collective, collectives
 
 # One device first; the checkpoint of the second mesh, whose tables have 104 rows, continues on the later ones.
-# Runs without an axis for labels are compared with one device in test_run.py.
-MESHES = ((1, 1), (2, 4), (1, 8), (4, 2))
+MESHES = ((1, 1), (2, 4), (1, 8), (4, 2), (8, 1))
 SAVED_BY = (2, 4)
 # Meshes on which the bytes of collectives are compared with what belongs to documents.
 COUNTED = ((4, 2), (1, 8))
