@@ -144,15 +144,16 @@ def _fine_tuning(config: Config, corpus: Corpus) -> dict[str, Any]:
     """Returns how many classifiers on a pretrained encoder start, and how few documents are batched and padded."""
     documents, batch_size, epochs = len(corpus.train), config.optimizer.batch_size, config.representation.epochs
     many = corpus.num_labels >= min(_MANY_LABELS, documents)
-    start = {"classifier.weights_start": "discriminant"} if many else {}
+    values: dict[str, Any] = {"classifier.weights_start": "discriminant"} if many else {}
+    if documents < _SMALL:
+        # Twice the steps in the same time (docs/recipe.md).
+        values["optimizer.batch_size"] = min(batch_size, _SMALL_BATCH)
     if documents >= TINY:
-        return start
+        return values
     rows = functools.partial(_rows_of_windows, window=config.encoder.window)
     lengths, choices = corpus.train.lengths, config.data.length_buckets
-    return start | {
+    return values | {
         "data.length_buckets": few_lengths(lengths, choices, _SHORTER, _SAVED_PIECES, rows),
-        # Twice the steps, which are few.
-        "optimizer.batch_size": min(batch_size, _SMALL_BATCH),
         "optimizer.swa_start_epoch": epochs - epochs // 5,
     }
 

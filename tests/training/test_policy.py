@@ -108,7 +108,7 @@ def test_a_run_that_continues_keeps_what_it_began_with():
 def test_fine_tuning_keeps_the_schedule_of_its_file_within_its_epochs():
     schedule = {"optimizer.swa_start_epoch": 4, "psc.start_epoch": 3, "representation.epochs": 5}
     config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"} | schedule)
-    tuned = fitted(1_000, config=config)
+    tuned = fitted(10_000, config=config)
     decided = {
         "optimizer.swa_every",
         "pvae.head_threshold",
@@ -118,16 +118,16 @@ def test_fine_tuning_keeps_the_schedule_of_its_file_within_its_epochs():
     }
     for name in set(policy.SETTINGS) - decided:
         assert get(tuned, name) == get(config, name)
-    assert tuned.pvae.head_threshold == 100
-    short = fitted(1_000, ["representation.epochs"], with_values(config, {"representation.epochs": 2}))
+    assert tuned.pvae.head_threshold == 1_000
+    short = fitted(10_000, ["representation.epochs"], with_values(config, {"representation.epochs": 2}))
     assert (short.optimizer.swa_start_epoch, short.psc.start_epoch) == (2, 2)
 
 
-def test_fine_tuning_on_few_documents_takes_more_steps_and_fewer_lengths():
+def test_fine_tuning_on_few_documents_takes_smaller_batches_and_on_very_few_fewer_lengths():
     config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"})
     config = with_values(config, {"optimizer.batch_size": 32, "representation.epochs": 6})
-    few, many = fitted(999, config=config), fitted(1_000, config=config)
-    assert (few.optimizer.batch_size, many.optimizer.batch_size) == (16, 32)
+    few, many, most = (fitted(number, config=config) for number in (999, 1_000, 10_000))
+    assert [each.optimizer.batch_size for each in (few, many, most)] == [16, 16, 32]
     assert few.optimizer.swa_start_epoch == 5
     assert few.data.length_buckets == (100,)
     assert many.data.length_buckets == config.data.length_buckets
@@ -190,8 +190,9 @@ def test_a_corpus_of_a_few_hundred_documents_compiles_few_programs_and_learns_fa
 
 
 def test_no_line_for_what_fine_tuning_keeps(capsys):
-    fitted(1_000, config=with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"}))
-    assert capsys.readouterr().out.startswith("From the corpus: weights averaged every 7 steps, N_t = 100, N_a = 30, ")
+    fitted(10_000, config=with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"}))
+    out = capsys.readouterr().out
+    assert out.startswith("From the corpus: weights averaged every 63 steps, N_t = 1,000, N_a = 300, ")
 
 
 def test_a_line_says_what_was_decided(capsys):
