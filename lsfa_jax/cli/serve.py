@@ -69,6 +69,8 @@ IN_HELP = ("run", "host", "port", "batch_size", "queue", "timeout", "max_texts")
 
 def parse(argv: list[str], prog: str = "bin/serve") -> ServeArguments:
     """Reads a command line; raises UserError at an unknown option or a wrong value."""
+    if argv.count("--run") > 1:
+        raise UserError("--run: give it once, with all models: --run FOLDER FOLDER ...")
     return common.parse(ServeArguments, argv, prog, in_help=IN_HELP)
 
 
@@ -164,7 +166,7 @@ def _folders(runs: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _bound(host: str, port: int, token: str) -> socket.socket:
-    """Returns a socket that is bound to an address.
+    """Returns a socket that listens at an address: connections wait until the models are ready.
 
     Raises:
         UserError: the address cannot be used, or others can reach it and there is no token.
@@ -179,6 +181,7 @@ def _bound(host: str, port: int, token: str) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()  # at once: until then another process could bind the address, too
     except OSError as error:
         raise UserError(f"--host {host} --port {port}: cannot listen there ({error.strerror})") from None
     return listening

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lsfa_jax.config import nearest
 from lsfa_jax.data.download import minilm_folder
 from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.types import HostArray
@@ -41,6 +42,9 @@ _SINGLE_SPACE = re.compile(r"(?<=\S)(?= \S)")
 
 _FILES = "tokenizer.json, vocab.txt, or vocab.json with merges.txt"
 
+# What --encoder takes beside a folder.
+_NAMES = ["bilstm", "cnn", "minilm"]
+
 
 def folder_of(name: str) -> Path:
     """Returns the folder of a pretrained encoder: of `minilm` after fetching it, else the folder of that path.
@@ -53,8 +57,9 @@ def folder_of(name: str) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"--encoder {name}: no such encoder or folder. Expected bilstm, cnn, minilm, or a folder with config.json, "
-            f"model.safetensors and a tokenizer ({_FILES}). Models of a hub are not fetched: download the folder first."
+            f"--encoder {name}: no such encoder or folder{nearest(name, _NAMES)}. Expected {', '.join(_NAMES)}, or a "
+            f"folder with config.json, model.safetensors and a tokenizer ({_FILES}). Models of a hub are not fetched: "
+            "download the folder first."
         )
     return folder
 

@@ -236,6 +236,7 @@ class _Meter:
         self._start = time.monotonic()
         self._waited = 0.0
         self._timed_steps, self._timed_seconds, self._is_estimated = 0, 0.0, False
+        self._shown_epoch = 0
         self.restart_step()
         self.restart_wait()
 
@@ -263,11 +264,16 @@ class _Meter:
         }
 
     def status(self, stage: Stage, state: TrainState, step: int) -> str | None:
-        """Returns the text behind the progress bar at the first step and every 25th, else None."""
-        if step % _STEPS_BETWEEN_LOSSES and step != self._first_step + 1:
-            return None
+        """Returns the text behind the progress bar: losses at the first step and every 25th, a new epoch; else None."""
         epoch = (step - 1) // stage.steps_per_epoch + 1
-        return f"epoch {epoch}/{stage.epochs} {_losses_text(_finite_losses(stage, state, step))}"
+        if step % _STEPS_BETWEEN_LOSSES == 0 or step == self._first_step + 1:
+            losses = " " + _losses_text(_finite_losses(stage, state, step))
+        elif epoch > self._shown_epoch:
+            losses = ""
+        else:
+            return None
+        self._shown_epoch = epoch
+        return f"epoch {epoch}/{stage.epochs}{losses}"
 
     @contextmanager
     def compilation(self) -> Iterator[Callable[[], float]]:

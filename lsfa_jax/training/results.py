@@ -1,7 +1,7 @@
 """The results of a run: what each of its models reaches on validation and test documents, kept in `metrics.json`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -25,6 +25,9 @@ OnRanked = Callable[[str, np.ndarray], None]
 
 NETWORKS = ("representation", "adjusted")
 """The names in metrics.json of the network alone after stage 1 and after stage 3."""
+
+ALL = (*get_args(Kind), *NETWORKS, "fused")
+"""The names of all models of a run in metrics.json, in the order in which they are shown."""
 
 
 def linear_alone(metrics: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from lsfa_jax.cli import common, serve
 from lsfa_jax.training import model_folder
+from lsfa_jax.util.console import UserError
 from tests import training_corpus
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,7 @@ def test_a_package_that_is_missing_names_the_extra(monkeypatch, capsys):
 @pytest.mark.parametrize("runs", [["a", "b/a"], ["x=a", "x=b"], ["x="], ["=a"]])
 def test_two_models_of_one_name_or_none_are_refused(capsys, runs):
     assert f"--run {runs[-1]}: expected FOLDER or NAME=FOLDER, each name once" in error(capsys, "--run", *runs)
+    assert "--run: give it once, with all models: --run FOLDER FOLDER" in error(capsys, "--run", "a", "--run", "b")
 
 
 @pytest.mark.usefixtures("packages")
@@ -52,7 +54,10 @@ def test_an_address_for_others_needs_a_token(monkeypatch, capsys):
         capsys, *line, "0.0.0.0"
     )
     with serve._bound("0.0.0.0", 0, "secret") as listening:
-        assert listening.getsockname()[0] == "0.0.0.0"
+        address, port = listening.getsockname()
+        assert address == "0.0.0.0"
+        with pytest.raises(UserError, match=f"--port {port}: cannot listen there"):
+            serve._bound("0.0.0.0", port, "secret")
 
 
 @pytest.mark.usefixtures("packages")

@@ -277,7 +277,9 @@ def test_a_folder_by_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "minilm_folder", lambda: tmp_path / "fetched")
     assert folder_of("minilm") == tmp_path / "fetched"
     assert folder_of(str(tmp_path)) == tmp_path
-    with pytest.raises(UserError, match=r"--encoder minilm6: no such encoder or folder\. Expected .*config\.json"):
+    with pytest.raises(
+        UserError, match=r"minilm6: no such encoder or folder \(did you mean minilm\?\)\. Expected .*json"
+    ):
         folder_of("minilm6")
 
 

@@ -485,6 +485,26 @@ def test_a_batch_that_cannot_be_loaded_stops_the_stage_in_its_place(tmp_path):
     assert not new_threads()
 
 
+def test_progress_names_the_epoch_of_each_step_and_no_losses_of_an_earlier_one(tmp_path, monkeypatch):
+    shown: list[str] = []
+
+    @contextmanager
+    def progress(*_, **__):
+        def advance(amount=1, status=None, apart=0.0):
+            shown.append(status or shown[-1])
+
+        yield advance
+
+    monkeypatch.setattr(loop, "progress", progress)
+    stage = Toy((1.0, 2.0, 3.0))
+    train(stage, tmp_path)
+    per_epoch = stage.steps_per_epoch
+    assert len(shown) == 3 * per_epoch
+    assert [text.split()[1] for text in shown] == [f"{1 + step // per_epoch}/3" for step in range(len(shown))]
+    assert shown[0] == "epoch 1/3 bce 100"
+    assert shown[per_epoch] == "epoch 2/3"
+
+
 def test_the_time_of_steps_that_compile_is_reported_apart(tmp_path, monkeypatch):
     """The first step of a new shape is compiled; the progress bar leaves its time out of the estimate."""
     compiling: list[bool] = []
