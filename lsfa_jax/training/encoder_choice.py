@@ -98,7 +98,7 @@ def with_vectors(config: Config, corpus: Corpus) -> Config:
 
 
 def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
-    if reason := _too_small(corpus):
+    if reason := _too_small(corpus) or _unread(corpus):
         return {}, reason
     documents = len(corpus.train)
     on_cpu = jax.default_backend() == "cpu"
@@ -109,8 +109,6 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     if not plan:
         why = f"does not fit in {in_words(time_limit)}" if math.isfinite(time_limit) else "would take too long"
         return {}, f"fine-tuning on {documents:,} documents {why}; --encoder {PRETRAINED} does it"
-    if reason := _unread(corpus):
-        return {}, reason
     layers, epochs = plan
     train, trained = (
         ("all", "all of it")

@@ -59,6 +59,7 @@ def test_a_few_hundred_documents_are_learned_with_the_last_layers_in_more_epochs
         (199, 100, 0.9, "199 training documents, fewer than 200"),
         (40_000, 100, 0.9, "would take too long; --encoder minilm does it"),
         (2_000, 100, 0.5, "reads English, and knows 50 % of these words"),
+        (40_000, 100, 0.5, "reads English, and knows 50 % of these words"),
     ],
 )
 def test_the_bilstm_is_chosen_with_a_reason(documents, words, known, reason, capsys):
