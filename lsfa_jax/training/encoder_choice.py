@@ -46,6 +46,10 @@ Plans = tuple[tuple[int, int], ...]
 
 _PLANS: Plans = ((_LAYERS, 4), (_LAYERS, 3), (3, 4), (3, 3), (2, 4), (2, 3), (1, 4))
 
+# Where no layer can be fine-tuned within a time limit: the states of fewer documents than this are computed once, and
+# what reads them is trained for so many epochs at most; seconds to compile that, and to train the linear models.
+_FROZEN_BELOW, _FROZEN_EPOCHS, _FROZEN_START = 10_000, 20, 40
+
 # Below `policy.TINY` documents the last layers, in more steps, are more accurate in half the time (docs/recipe.md).
 _PLANS_OF_FEW: Plans = ((2, 6), (2, 4), (1, 4))
 
@@ -73,7 +77,7 @@ def settings(corpus: Corpus, time_limit: float = math.inf) -> dict[str, Any]:
         time_limit: of the run that trains it, in seconds; of a search, that of one trial.
     """
     chosen, reason = _choose(corpus, time_limit)
-    if math.isfinite(time_limit):
+    if math.isfinite(time_limit) and chosen.get("encoder.train") != "frozen":
         chosen.pop("representation.epochs", None)
     note(f"--encoder auto: {PRETRAINED if chosen else 'bilstm'} ({reason})")
     return chosen
@@ -106,14 +110,15 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     seconds = _SHARE * (time_limit - _START) if math.isfinite(time_limit) else _SECONDS
     plans = _PLANS_OF_FEW if documents < policy.TINY else _PLANS
     plan = affordable_plan(plans, pieces, cores.available(), seconds) if on_cpu else plans[0]
+    if not plan and documents < _FROZEN_BELOW and math.isfinite(time_limit):
+        frozen: Plans = ((0, _FROZEN_EPOCHS),)
+        plan = affordable_plan(frozen, pieces, cores.available(), _SHARE * (time_limit - _FROZEN_START))
     if not plan:
         why = f"does not fit in {in_words(time_limit)}" if math.isfinite(time_limit) else "would take too long"
         return {}, f"fine-tuning on {documents:,} documents {why}; --encoder {PRETRAINED} does it"
     layers, epochs = plan
-    train, trained = (
-        ("all", "all of it")
-        if layers == _LAYERS
-        else (layers, "its last " + ("layer" if layers == 1 else f"{layers} layers"))
+    train, trained = {_LAYERS: ("all", "all of it"), 0: ("frozen", "frozen")}.get(
+        layers, (layers, "its last " + ("layer" if layers == 1 else f"{layers} layers"))
     )
     encoder = {"kind": "transformer", "pretrained": PRETRAINED, "train": train}
     values = {f"encoder.{name}": value for name, value in encoder.items()} | {"representation.epochs": epochs}

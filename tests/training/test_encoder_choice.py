@@ -90,6 +90,16 @@ def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open(capsys):
     ]
 
 
+def test_a_limit_that_is_too_short_to_fine_tune_a_layer_freezes_it_on_few_documents():
+    assert chosen(500, time_limit=180)["encoder.train"] == 2
+    frozen = chosen(500, time_limit=60)
+    assert (frozen["encoder.train"], frozen["representation.epochs"]) == ("frozen", 20)
+    assert chosen(500, time_limit=45) == {}
+    assert chosen(9_000, time_limit=300)["encoder.train"] == "frozen"
+    assert chosen(10_000, time_limit=300) == {}
+    assert "encoder.train" not in chosen(9_000, 300)
+
+
 @pytest.mark.parametrize(
     ("settings", "chosen", "is_open"),
     [
