@@ -46,9 +46,9 @@ Plans = tuple[tuple[int, int], ...]
 
 _PLANS: Plans = ((_LAYERS, 4), (_LAYERS, 3), (3, 4), (3, 3), (2, 4), (2, 3), (1, 4))
 
-# Where no layer can be fine-tuned within a time limit: the states of fewer documents than this are computed once, and
-# what reads them is trained for so many epochs at most; seconds to compile that, and to train the linear models.
-_FROZEN_BELOW, _FROZEN_EPOCHS, _FROZEN_START = 10_000, 20, 40
+# Where no layer can be fine-tuned within a time limit: the states of fewer documents than `policy.SMALL` are computed
+# once, and what reads them is trained for so many epochs at most; seconds to compile that and train the linear models.
+_FROZEN_EPOCHS, _FROZEN_START = 20, 40
 
 # Below `policy.TINY` documents the last layers, in more steps, are more accurate in half the time (docs/recipe.md).
 _PLANS_OF_FEW: Plans = ((2, 6), (2, 4), (1, 4))
@@ -110,16 +110,15 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     seconds = _SHARE * (time_limit - _START) if math.isfinite(time_limit) else _SECONDS
     plans = _PLANS_OF_FEW if documents < policy.TINY else _PLANS
     plan = affordable_plan(plans, pieces, cores.available(), seconds) if on_cpu else plans[0]
-    if not plan and documents < _FROZEN_BELOW and math.isfinite(time_limit):
+    if not plan and documents < policy.SMALL and math.isfinite(time_limit):
         frozen: Plans = ((0, _FROZEN_EPOCHS),)
         plan = affordable_plan(frozen, pieces, cores.available(), _SHARE * (time_limit - _FROZEN_START))
     if not plan:
         why = f"does not fit in {in_words(time_limit)}" if math.isfinite(time_limit) else "would take too long"
         return {}, f"fine-tuning on {documents:,} documents {why}; --encoder {PRETRAINED} does it"
     layers, epochs = plan
-    train, trained = {_LAYERS: ("all", "all of it"), 0: ("frozen", "frozen")}.get(
-        layers, (layers, "its last " + ("layer" if layers == 1 else f"{layers} layers"))
-    )
+    named = {_LAYERS: ("all", "all of it"), 1: (1, "its last layer"), 0: ("frozen", "frozen")}
+    train, trained = named.get(layers, (layers, f"its last {layers} layers"))
     encoder = {"kind": "transformer", "pretrained": PRETRAINED, "train": train}
     values = {f"encoder.{name}": value for name, value in encoder.items()} | {"representation.epochs": epochs}
     return values, f"{trained} in " + (in_words(time_limit) if math.isfinite(time_limit) else f"{epochs} epochs")

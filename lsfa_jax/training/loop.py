@@ -236,7 +236,6 @@ class _Meter:
         self._start = time.monotonic()
         self._waited = 0.0
         self._timed_steps, self._timed_seconds, self._is_estimated = 0, 0.0, False
-        self._shown_epoch = 0
         self.restart_step()
         self.restart_wait()
 
@@ -268,11 +267,10 @@ class _Meter:
         epoch = (step - 1) // stage.steps_per_epoch + 1
         if step % _STEPS_BETWEEN_LOSSES == 0 or step == self._first_step + 1:
             losses = " " + _losses_text(_finite_losses(stage, state, step))
-        elif epoch > self._shown_epoch:
+        elif (step - 1) % stage.steps_per_epoch == 0:
             losses = ""
         else:
             return None
-        self._shown_epoch = epoch
         return f"epoch {epoch}/{stage.epochs}{losses}"
 
     @contextmanager

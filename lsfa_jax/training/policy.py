@@ -38,7 +38,7 @@ SETTINGS = (
 # A corpus below this size gets smaller batches; one below the second, fewer lengths to compile programs for, and a
 # higher learning rate: with 255 documents and 54 labels, N@5 on validation was 43.7 after 6 epochs, at 0.002 43.4 after
 # 11.
-_SMALL, TINY = 10_000, 1_000
+SMALL, TINY = 10_000, 1_000
 _SMALL_BATCH, _TINY_RATE = 16, 4e-3
 
 # Epochs at most, and at least, where the words of all epochs decide. Two cores train on 30,000 words a second (RCV1,
@@ -145,7 +145,7 @@ def _fine_tuning(config: Config, corpus: Corpus) -> dict[str, Any]:
     documents, batch_size, epochs = len(corpus.train), config.optimizer.batch_size, config.representation.epochs
     many = corpus.num_labels >= min(_MANY_LABELS, documents)
     values: dict[str, Any] = {"classifier.weights_start": "discriminant"} if many else {}
-    if documents < _SMALL:
+    if documents < SMALL:
         # Twice the steps in the same time (docs/recipe.md).
         values["optimizer.batch_size"] = min(batch_size, _SMALL_BATCH)
     if documents >= TINY:
@@ -173,7 +173,7 @@ def _training_from_the_start(config: Config, corpus: Corpus, chosen: Collection[
     few = few_lengths(corpus.train.lengths, steps, 1, saved) if tiny else config.data.length_buckets
     return {
         "data.length_buckets": few,
-        "optimizer.batch_size": min(settings.batch_size, _SMALL_BATCH) if documents < _SMALL else settings.batch_size,
+        "optimizer.batch_size": min(settings.batch_size, _SMALL_BATCH) if documents < SMALL else settings.batch_size,
         "optimizer.learning_rate": _TINY_RATE if tiny else settings.learning_rate,
         "optimizer.swa_start_epoch": 1,
         # Who chooses the start chooses which weights count.

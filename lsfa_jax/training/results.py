@@ -107,9 +107,10 @@ class Results:
         return threshold
 
     def begin(self, name: str) -> None:
-        """Forgets what was measured of a model."""
-        self._models.pop(name, None)
-        self._models[name] = {"threshold": thresholded.DEFAULT_THRESHOLD}
+        """Forgets what was measured of a model; whichever is measured again, models stay in the order of `ALL`."""
+        measured = self._models | {name: {"threshold": thresholded.DEFAULT_THRESHOLD}}
+        self._models.clear()
+        self._models.update({model: measured[model] for model in ALL if model in measured})
 
     def add(self, name: str, split: str, scores: Scores) -> None:
         """Computes the metrics of a model on a split; from validation the threshold too, from test the bins."""

@@ -147,7 +147,7 @@ def train(
     with interrupts.second_ends(on_deferred, on_second), folder.in_use():
         if processes.is_first():
             run_folder.check_can_start(folder, config, stages, resume)
-        if resume and folder.read_metrics() and not folder.is_unfinished:
+        if resume and folder.is_finished:
             note(f"{folder.path}: the run is finished; no stage that it has is trained again")
         run = _prepare(config, folder, stages, resume, save_every, chosen, deadline)
         run.results.on_ranked, run.results.measures_test = on_ranked, test

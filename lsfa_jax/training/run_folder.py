@@ -231,11 +231,15 @@ class RunFolder:
             raise UserError(f"{path}: is damaged ({error}); restore it, or remove it and continue the run") from None
 
     @property
+    def is_finished(self) -> bool:
+        """Whether a run has measured the model that it kept."""
+        return _is_finished(self.read_metrics())
+
+    @property
     def is_unfinished(self) -> bool:
         """Whether a run has measured something, and was stopped or still trains: its model is of an earlier stage."""
         metrics = self.read_metrics()
-        is_finished = "test" in metrics or ("kept" in metrics and not metrics["split"]["test"])
-        return bool(metrics) and not is_finished
+        return bool(metrics) and not _is_finished(metrics)
 
     def drop_metrics(self, stages: Sequence[str], representation: bool) -> None:
         """Removes the results of `stages` from metrics.json; with `representation` also those of stage 1."""
@@ -345,6 +349,11 @@ def check_can_start(folder: RunFolder, config: Config, stages: Sequence[Stage], 
             f"{folder.path}: the run in this folder has different settings ({', '.join(fixed)}); use the same, "
             "or choose another --output"
         )
+
+
+def _is_finished(metrics: dict[str, Any]) -> bool:
+    """Whether metrics.json has what a run measures last."""
+    return "test" in metrics or ("kept" in metrics and not metrics["split"]["test"])
 
 
 def check_free(folder: RunFolder) -> None:

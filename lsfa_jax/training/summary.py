@@ -9,7 +9,6 @@ from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.evaluation.groups import head_of_all_labels
-from lsfa_jax.training.results import ALL
 from lsfa_jax.util import sharding
 from lsfa_jax.util.console import note, plural, table
 
@@ -54,7 +53,7 @@ def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], 
     # A group none of whose labels occurs in the test documents has no metrics; 0.00 would look like failure.
     occurring = head_of_all_labels(corpus, is_head)[corpus.test.labels.values]
     groups = [name for name, in_group in (("head", occurring), ("tail", ~occurring)) if in_group.any()]
-    stages = {name: metrics["stages"][name]["test"] for name in ALL if "test" in metrics["stages"].get(name, {})}
+    stages = {name: stage["test"] for name, stage in metrics["stages"].items() if "test" in stage}
     rows = [
         [
             f"{name} *" if name == metrics["kept"] else name,
