@@ -113,6 +113,13 @@ def tiny():
     return training_corpus.build()
 
 
+@pytest.fixture(scope="module")
+def module_on_one_device(shared_steps: None) -> Iterator[None]:
+    """Runs of the module use one device, and share their compiled steps."""
+    with training_corpus.one_device():
+        yield
+
+
 @pytest.fixture
 def one_device() -> Iterator[None]:
     """Runs use one device."""

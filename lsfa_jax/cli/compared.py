@@ -129,7 +129,7 @@ def score_predictions(predicted: list[Predicted], problem: Problem) -> Scores:
         )
     note("Head, tail and bins are ranked, and compared to the threshold, among the labels that the predictions list")
     top = best_of_groups(ranked, problem.groups.members, problem.num_ranked)
-    if not have_probabilities(predicted):
+    if not prediction_files.have_probabilities(predicted):
         note("There are no probabilities for all labels, so none can be compared to a threshold: no F1")
         return Scores(top, None)
     confusion = thresholded.count(reached, problem.truth, len(problem.label_ids))
@@ -153,8 +153,3 @@ def score_baseline(baseline: Kind, problem: Problem, model: "TrainedModel | None
     groups = problem.groups.members
     score = baselines.METHODS[baseline]
     return score(*features_and_labels, problem.truth, groups, problem.num_ranked, excluded=problem.excluded)
-
-
-def have_probabilities(predicted: list[Predicted]) -> bool:
-    """Whether every predicted label has a probability."""
-    return all(document.probabilities is not None or not document.labels for document in predicted)

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from lsfa_jax.cli import common
 from lsfa_jax.cli.common import Reading, ReadingOptions
-from lsfa_jax.cli.compared import Problem, have_probabilities, score_baseline, score_model, score_predictions
+from lsfa_jax.cli.compared import Problem, score_baseline, score_model, score_predictions
 from lsfa_jax.config import Section
 from lsfa_jax.evaluation import baselines, prediction_files, ranking, tables
 from lsfa_jax.evaluation.document_store import DocumentStore
@@ -259,7 +259,7 @@ def _predictions(
         return None
     path = Path(arguments.predictions)
     predicted = prediction_files.read_predictions(path, irregularities)
-    if arguments.per_label and not have_probabilities(predicted):
+    if arguments.per_label and not prediction_files.have_probabilities(predicted):
         raise UserError(
             f"--per-label: {path} has no probabilities, so no label can be compared to a threshold; leave it out"
         )

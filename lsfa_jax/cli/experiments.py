@@ -22,6 +22,7 @@ class ExperimentsArguments(Section):
     What is interrupted continues with the same command, and what is done is not repeated.
 
     Examples:
+      bin/experiments list                                      the plans, a line each
       bin/experiments table3 --seeds 3                          RCV1 beside the paper's Table 3
       bin/experiments rivals --corpora rcv1                     the PVAE against simpler ways
       bin/experiments all --data-dir DIR                        all of them; DIR/aapd, DIR/eurlex4k hold corpora
@@ -29,7 +30,7 @@ class ExperimentsArguments(Section):
     """
 
     plans: Annotated[tuple[str, ...], tyro.conf.Positional] = Field(
-        (), description="Names of plans in configs/experiments, files of plans, or all."
+        (), description="Names of plans in configs/experiments, files of plans, or all; list prints the names."
     )
     seeds: int = Field(3, ge=1, description="Runs of each variant, with the seeds 0, 1, ...")
     preset: Literal["full", "quick"] = Field("quick", description="full: the paper's sizes; quick: for a laptop.")
@@ -77,6 +78,10 @@ def experiments(arguments: ExperimentsArguments) -> None:
     from lsfa_jax.experiments import execute, plan, report
 
     known = plan.names()
+    if arguments.plans == ("list",):
+        for name in known:
+            note(f"{name:14}{plan.read(name).title}")
+        return
     chosen = known if arguments.plans == ("all",) else arguments.plans
     if not chosen:
         raise UserError(f"expected plans to run: all, or some of {', '.join(known)}; see --help")

@@ -69,7 +69,7 @@ IN_HELP = ("run", "host", "port", "batch_size", "queue", "timeout", "max_texts")
 
 def parse(argv: list[str], prog: str = "bin/serve") -> ServeArguments:
     """Reads a command line; raises UserError at an unknown option or a wrong value."""
-    if argv.count("--run") > 1:
+    if sum(argument.partition("=")[0] == "--run" for argument in argv) > 1:
         raise UserError("--run: give it once, with all models: --run FOLDER FOLDER ...")
     return common.parse(ServeArguments, argv, prog, in_help=IN_HELP)
 

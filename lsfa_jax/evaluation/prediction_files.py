@@ -53,6 +53,11 @@ class Predicted(NamedTuple):
     """For each label the words by which a linear model voted for it, and their votes; None without one."""
 
 
+def have_probabilities(predicted: Iterable[Predicted]) -> bool:
+    """Whether every predicted label has a probability."""
+    return all(document.probabilities is not None or not document.labels for document in predicted)
+
+
 def without(document: Predicted, labels: Sequence[str]) -> Predicted:
     """Returns a document without some of its predicted labels."""
     if not labels:

@@ -17,7 +17,7 @@ from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, after_validation, completed, mean_losses
 from lsfa_jax.types import PyTree
 from lsfa_jax.util import compilation_cache, interrupts, known_sums, processes
-from lsfa_jax.util.console import UserError, note, progress
+from lsfa_jax.util.console import UserError, note, plural, progress
 from lsfa_jax.util.duration import in_words
 
 BatchT = TypeVar("BatchT")
@@ -105,6 +105,10 @@ def run(
         folder.drop_history(stage.name, after=int(state.validated))
     meter = _Meter(stage, step)
     items, done = stage.epochs * stage.items_per_epoch, round(meter.items(step))
+    if step < stage.epochs * stage.steps_per_epoch:
+        # Compilation may take half a minute, in which no progress can be printed.
+        each = f"{stage.items_per_epoch:,} {stage.unit}"
+        note(f"{stage.name}: at most {plural(stage.epochs, 'epoch')} of {each}; compiling the first step")
     queued: jax.Array | None = None
     with (
         closing(prefetch(_all_batches(stage, step))) as batches,

@@ -1,12 +1,20 @@
 import pytest
 
 from lsfa_jax.cli import experiments
+from lsfa_jax.experiments import plan
 
 
 def test_the_command_line():
     arguments = experiments.parse(["table3", "rivals", "--seeds", "2", "--corpora", "rcv1", "aapd"])
     assert (arguments.plans, arguments.seeds, arguments.corpora) == (("table3", "rivals"), 2, ("rcv1", "aapd"))
     assert (arguments.preset, arguments.encoder, arguments.output) == ("quick", "bilstm", "runs/experiments")
+
+
+def test_list_prints_the_plans_with_their_titles(capsys):
+    assert experiments.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == plan.names()
+    assert "table3        Table 3: LSFA on RCV1" in lines
 
 
 @pytest.mark.parametrize(

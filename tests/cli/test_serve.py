@@ -44,6 +44,7 @@ def test_a_package_that_is_missing_names_the_extra(monkeypatch, capsys):
 def test_two_models_of_one_name_or_none_are_refused(capsys, runs):
     assert f"--run {runs[-1]}: expected FOLDER or NAME=FOLDER, each name once" in error(capsys, "--run", *runs)
     assert "--run: give it once, with all models: --run FOLDER FOLDER" in error(capsys, "--run", "a", "--run", "b")
+    assert "--run: give it once" in error(capsys, "--run=a", "--run=b")
 
 
 @pytest.mark.usefixtures("packages")

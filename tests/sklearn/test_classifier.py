@@ -25,6 +25,8 @@ from lsfa_jax.training import loop, model_folder
 from lsfa_jax.util.compilation_cache import programs
 from tests import training_corpus
 
+pytestmark = pytest.mark.usefixtures("module_on_one_device")
+
 SETTINGS = {
     f"{section}.{key}": list(value) if isinstance(value, tuple) else value
     for section, values in training_corpus.TINY.items()
@@ -39,12 +41,6 @@ def tiny(**arguments):
     sizes = {"epochs": 2, "max_words": 16, "hidden_size": 4, "feature_size": 5, "batch_size": 8}
     settings = SETTINGS | {"pvae.hidden_size": 6} | arguments.pop("settings", {})
     return LSFA(**{**sizes, "head_threshold": 4, "settings": settings, **arguments})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_device(shared_steps):
-    with training_corpus.one_device():
-        yield
 
 
 def documents(name="train"):

@@ -10,17 +10,10 @@ from sklearn.metrics import average_precision_score, f1_score
 from sklearn.multiclass import OneVsRestClassifier
 
 from lsfa_jax.sklearn.feature_augmenter import FeatureAugmenter
-from tests import training_corpus
 
 L, D, RANK = 20, 16, 4
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_device(shared_steps):
-    with training_corpus.one_device():
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_device")]
 
 
 def pairs(seed, num=660):

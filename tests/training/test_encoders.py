@@ -30,6 +30,8 @@ from lsfa_jax.util.console import UserError
 from tests import training_corpus
 from tests.training import pretrained_folder, runs
 
+pytestmark = pytest.mark.usefixtures("module_on_one_device")
+
 FINE_TUNED = {"encoder_learning_rate": 0.01, "weight_decay": 0.1, "layer_decay": 0.8}
 TRANSFORMER = {"kind": "transformer", "window": 16, "feature_head": False}
 # The pieces of 16 words: two windows.
@@ -68,12 +70,6 @@ def config_of(name, data, bert):
     if sections["encoder"]["kind"] == "transformer":
         sections["encoder"]["pretrained"] = str(bert)
     return Config.model_validate(merged(training_corpus.run_config(data).model_dump(), sections))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_device(shared_steps):
-    with training_corpus.one_device():
-        yield
 
 
 @pytest.fixture(scope="module", params=ENCODERS)

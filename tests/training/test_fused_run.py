@@ -20,7 +20,7 @@ from tests.reference import fusion as reference
 from tests.reference.agreement import assert_equal
 from tests.training import runs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_device")]
 
 
 class Finished(NamedTuple):
@@ -29,12 +29,6 @@ class Finished(NamedTuple):
     folder: object
     config: object
     metrics: dict
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_device(shared_steps):
-    with training_corpus.one_device():
-        yield
 
 
 @pytest.fixture(scope="module")

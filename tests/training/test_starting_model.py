@@ -20,7 +20,7 @@ from tests import training_corpus
 from tests.training import runs
 from tests.training.runs import history, last_params, last_state
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_device")]
 
 
 class Trained(NamedTuple):
@@ -38,12 +38,6 @@ def documents() -> dict[str, list[Document]]:
         return re.sub(r"common(\d+)", lambda word: f"common{int(word[1]) % 24}", row.text)
 
     return {name: [row._replace(text=text(row)) for row in rows] for name, rows in training_corpus.documents().items()}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_device(shared_steps):
-    with training_corpus.one_device():
-        yield
 
 
 @pytest.fixture(scope="module")

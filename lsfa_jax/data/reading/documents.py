@@ -159,7 +159,7 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
     clean.check_filter(report.read - read_before)
     if report.kept == kept_before:
         skipped = report.skipped.total() - skipped_before
-        cause = f"all {skipped:,} rows were skipped ({report.summary()})" if skipped else "the file is empty"
+        cause = f"all {skipped:,} rows were skipped ({report.summary()})" if skipped else "there are no rows"
         raise UserError(f"{_name(source)}: holds no documents: {cause}. Expected a document in every row.")
 
 

@@ -161,7 +161,7 @@ def test_damaged_compressed_file_names_the_line_reached(tmp_path, compress, dama
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf", gzip.compress(b"", mtime=0)])
 def test_empty_file_is_an_error(tmp_path, content, capsys):
-    with pytest.raises(UserError, match=r"train\.jsonl: holds no documents: the file is empty"):
+    with pytest.raises(UserError, match=r"train\.jsonl: holds no documents: there are no rows"):
         read(tmp_path, content)
     assert "read as" not in capsys.readouterr().out
 
