@@ -4,6 +4,9 @@ Labels are long-tailed and each occurs in training. A rare label often comes wit
 comes with "astronomy". A third of the words depend on the labels, as seen from one of a few angles that all labels
 share: the variation within a frequent label is that within a rare one, and LSFA transfers it. The other words follow
 Zipf's law. Documents are drawn in blocks.
+
+In the embedded corpus, half of each text is a quotation between two marks, whose words depend on a label that the
+document does not have: a model that counts words is misled, and one that reads them in order is not.
 """
 
 import gzip
@@ -22,7 +25,7 @@ from lsfa_jax.util import atomic, console
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.random_streams import Stream, stream
 
-FORMAT = 2
+FORMAT = 3
 """Increased when the same shape and seed give other documents."""
 
 _BLOCK = 1024
@@ -32,6 +35,7 @@ _WORDS_PER_ANGLE = 20
 # Share of a document's words that depend on its labels.
 _ABOUT_LABEL = 0.35
 _SHORTEST = 3
+_MARKS = ("quote", "unquote")
 # A large prime: the words of neighbouring labels are far apart.
 _STEP = 2_147_483_647
 
@@ -61,11 +65,25 @@ class Shape:
     """Share of a document's words that depend on its angle alone."""
     all_parents: bool = False
     """Whether every rare label brings its parent along, beyond L_avg; else the first label does, within it."""
+    quotes: bool = False
+    """Whether half of each text is a quotation, whose words depend on another label."""
 
 
 SHAPES = {
     "synthetic": Shape(
-        2_400, 2_000, 60, 2.4, 40.0, 40.0, 1_440, 0.15, flat=0.0, steep=1.2, about_angle=0.25, all_parents=True
+        2_400,
+        2_000,
+        60,
+        2.4,
+        40.0,
+        40.0,
+        1_440,
+        0.15,
+        flat=0.0,
+        steep=1.2,
+        about_angle=0.25,
+        all_parents=True,
+        quotes=True,
     ),
     "synthetic-aapd": Shape(54_840, 1_000, 54, 2.41, 163.42, 171.65, 69_399, flat=1.0, steep=0.9),
     "synthetic-rcv1": Shape(23_149, 781_265, 103, 3.18, 259.47, 269.23, 47_236, 0.7, flat=14.0, steep=3.5),
@@ -155,7 +173,8 @@ class _Language:
         self.label_words = max(1, min(num_labels * _WORDS_PER_LABEL, shape.vocabulary // 2))
         self.angle_words = min(_NUM_ANGLES * _WORDS_PER_ANGLE, max(1, shape.vocabulary // 10))
         self.common_words = max(1, shape.vocabulary - self.label_words - self.angle_words)
-        self.words = np.array([f"w{i}" for i in range(self.label_words + self.angle_words + self.common_words)], object)
+        number = self.label_words + self.angle_words + self.common_words
+        self.words = np.array([*(f"w{i}" for i in range(number)), *_MARKS], object)
 
     def documents(self, random: np.random.Generator, start: int, size: int, split: str) -> Iterator[Document]:
         """Yields `size` documents, the first of which is document `start` of its split."""
@@ -222,11 +241,25 @@ class _Language:
         about_label = np.flatnonzero(kind < _ABOUT_LABEL)
         of = document[about_label]
         label = labels[of, (random.random(len(of)) * num_labels[of]).astype(np.int64)]
+        if self.shape.quotes:
+            begin, end = _quotations(random, lengths)
+            other = random.integers(self.shape.num_labels, size=len(lengths))
+            is_quoted = (begin[of] < about_label) & (about_label < end[of])
+            label = np.where(is_quoted, other[of], label)
         position = (random.random(len(of))[:, None] > self.preference[angle[of], :-1]).sum(axis=1)
         # Where the vocabulary is too small, labels share words, but hardly two labels the same twelve.
         separate = self.label_words == self.shape.num_labels * _WORDS_PER_LABEL
         ids[about_label] = (label * _WORDS_PER_LABEL + position) * (1 if separate else _STEP) % self.label_words
+        if self.shape.quotes:
+            ids[begin], ids[end] = len(self.words) - 2, len(self.words) - 1
         return ids
+
+
+def _quotations(random: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draws int64[documents], the places of the first and the last word of half of each document."""
+    sizes = np.maximum(lengths // 2, len(_MARKS))
+    begin = np.cumsum(lengths) - lengths + (random.random(len(lengths)) * (lengths - sizes + 1)).astype(np.int64)
+    return begin, begin + sizes - 1
 
 
 def _first_in_row(values: np.ndarray) -> np.ndarray:

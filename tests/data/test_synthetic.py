@@ -137,9 +137,17 @@ def label_numbers(row):
     return {int(label.removeprefix("label_")) for label in row.labels}
 
 
-def words_of(row):
-    """The words of a document as ('label', label, position), ('angle', angle, position) or ('common', rank, 0)."""
-    for number in (int(word[1:]) for word in row.text.split()):
+def parts_of(row):
+    """The words of a document outside and inside of its quotation."""
+    words = row.text.split()
+    assert words.count("quote") == words.count("unquote") == 1
+    begin, end = words.index("quote"), words.index("unquote")
+    return words[:begin] + words[end + 1 :], words[begin + 1 : end]
+
+
+def words_of(words):
+    """Words as ('label', label, position), ('angle', angle, position) or ('common', rank, 0)."""
+    for number in (int(word[1:]) for word in words):
         if number < 720:
             yield "label", number // 12, number % 12
         elif number < 840:
@@ -152,7 +160,7 @@ def preferences(rows, label=None):
     """How often each angle uses each position of a label's words, [6, 12]."""
     table = np.zeros((6, 12))
     for row in rows:
-        words = list(words_of(row))
+        words = list(words_of(parts_of(row)[0]))
         angles = {which for kind, which, _ in words if kind == "angle"}
         for kind, which, position in words:
             if kind == "label" and label in (None, which):
@@ -172,15 +180,27 @@ def test_label_frequencies_of_the_embedded_corpus_follow_zipfs_law(embedded):
 def test_embedded_documents_are_about_their_labels_from_one_angle(embedded):
     kinds = Counter()
     for row in embedded:
-        words = list(words_of(row))
-        assert {which for kind, which, _ in words if kind == "label"} <= label_numbers(row)
+        outside, inside = (list(words_of(part)) for part in parts_of(row))
+        words = outside + inside
+        assert {which for kind, which, _ in outside if kind == "label"} <= label_numbers(row)
         assert len({which for kind, which, _ in words if kind == "angle"}) <= 1
         kinds.update(kind for kind, _, _ in words)
     assert kinds["label"] / kinds.total() == pytest.approx(0.35, abs=0.01)
     assert kinds["angle"] / kinds.total() == pytest.approx(0.25, abs=0.01)
-    assert kinds.total() / len(embedded) == pytest.approx(40, abs=0.5)
+    assert kinds.total() / len(embedded) == pytest.approx(40 - 2, abs=0.5)
     assert min(len(row.labels) for row in embedded) == 1
     assert 2.5 < np.mean([len(row.labels) for row in embedded]) < 3.0
+
+
+def test_half_of_an_embedded_document_is_a_quotation_about_one_other_label(embedded):
+    about_others = 0
+    for row in embedded:
+        outside, inside = parts_of(row)
+        assert len(inside) == max(0, (len(inside) + len(outside) + 2) // 2 - 2)
+        about = {which for kind, which, _ in words_of(inside) if kind == "label"}
+        assert len(about) <= 1
+        about_others += bool(about - label_numbers(row))
+    assert about_others / len(embedded) > 0.8
 
 
 def test_variation_within_a_label_is_its_angle_alike_in_every_label_and_split(embedded):
