@@ -9,7 +9,8 @@ import optax
 
 from benchmarks.cases import Shape
 from benchmarks.harness.work import Work, per_call, per_item
-from lsfa_jax.model.encoders.transformer import Architecture, Transformer
+from lsfa_jax.model.encoders.interface import Architecture
+from lsfa_jax.model.encoders.transformer import Transformer
 from lsfa_jax.types import Params, PyTree
 
 

@@ -26,8 +26,8 @@ from lsfa_jax.sklearn.label_formats import ParsedLabels
 from lsfa_jax.sklearn.text_formats import parse_texts
 from lsfa_jax.training import encoder_choice, model_folder, policy, precision
 from lsfa_jax.training.initial_encoder import initial_encoder
-from lsfa_jax.training.three_stages import Run
 from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.training.three_stages import Run
 from lsfa_jax.util import compilation_cache, fork
 from lsfa_jax.util.console import UserError, quiet
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lsfa_jax.config import Config, get, with_values
 from lsfa_jax.data.corpus import Corpus
-from lsfa_jax.model.encoders.transformer import windows_of
+from lsfa_jax.model.encoders.windows import windows_of
 from lsfa_jax.training import candidates
 from lsfa_jax.util.console import note, plural
 

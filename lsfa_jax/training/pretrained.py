@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from lsfa_jax.data.pieces import Pieces, read_tokenizer
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
+from lsfa_jax.model.encoders.hugging_face import Family, params_from_hugging_face
 from lsfa_jax.model.encoders.interface import Architecture
-from lsfa_jax.model.encoders.transformer import Family, params_from_hugging_face
 from lsfa_jax.types import HostArray, PyTree
 from lsfa_jax.util.console import UserError, warn
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 import tokenizers
 
-from lsfa_jax.model.encoders.transformer import Architecture
+from lsfa_jax.model.encoders.interface import Architecture
 from lsfa_jax.training.pretrained import read
 from lsfa_jax.util.console import UserError
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lsfa_jax.model.encoders import transformer
-from lsfa_jax.model.encoders.transformer import Architecture, params_from_hugging_face
+from lsfa_jax.model.encoders.hugging_face import params_from_hugging_face
+from lsfa_jax.model.encoders.interface import Architecture
 from tests.reference import transformer as reference
 from tests.reference.agreement import assert_agrees, assert_equal, value_and_gradients
 from tests.reference.inputs import normal

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lsfa_jax.model.encoders import transformer
-from lsfa_jax.model.encoders.transformer import Architecture, params_from_hugging_face
+from lsfa_jax.model.encoders.hugging_face import params_from_hugging_face
+from lsfa_jax.model.encoders.interface import Architecture
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 transformers = pytest.importorskip("transformers", reason="compares with the library transformers")
