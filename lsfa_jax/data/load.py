@@ -14,6 +14,7 @@ import numpy as np
 from lsfa_jax.config import Config
 from lsfa_jax.data import build_corpus, cache, named, synthetic
 from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.data.held_out import draw_test_split
 from lsfa_jax.data.pieces import Pieces, folder_of, read_tokenizer
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
@@ -160,9 +161,7 @@ def _plan(config: Config, sources: Sources, source: str, drawn: bool) -> _Plan |
     in_test = np.zeros(len(rows), bool)
     if drawn:
         same_text = same_texts(rows.digests[is_first])
-        in_test[is_first] = build_corpus.draw_test_split(
-            len(same_text), config.data.test_fraction, config.seed, same_text
-        )
+        in_test[is_first] = draw_test_split(len(same_text), config.data.test_fraction, config.seed, same_text)
     elif source == "test":
         in_test[:] = True
     return _Plan(is_first, in_test, label_ids, list(rows.label_ids))

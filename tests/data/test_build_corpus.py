@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lsfa_jax.data import build_corpus
-from lsfa_jax.data.build_corpus import build, draw_test_split, hold_out, validation_size
+from lsfa_jax.data.build_corpus import build
+from lsfa_jax.data.held_out import draw_test_split, hold_out, validation_size
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.tokenizer import Tokenizer
