@@ -426,6 +426,12 @@ class Config(Section):
     devices: Devices = Devices()
 
     @property
+    def corpus_name(self) -> str:
+        """The corpus in messages and titles: its name, or that of the file or folder of `data_dir`."""
+        is_named = self.dataset != "custom" or not self.data_dir
+        return self.dataset if is_named else Path(self.data_dir).expanduser().resolve().name
+
+    @property
     def follows_corpus(self) -> bool:
         """Whether settings that are not chosen are fitted to the corpus (`training/policy.py`)."""
         return self.preset == "quick" and self.profile == "paper"

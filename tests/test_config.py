@@ -157,7 +157,8 @@ def test_data_dir_alone_selects_the_custom_corpus(tmp_path, option):
     option = option or ["--config", write(tmp_path, 'data_dir = "mine"')]
     parsed = parse(option)
     assert (parsed.dataset, parsed.data_dir) == ("custom", "mine")
-    assert parse([*option, "--dataset", "aapd"]).dataset == "aapd"
+    assert parsed.corpus_name == "mine"
+    assert parse([*option, "--dataset", "aapd"]).corpus_name == "aapd"
     assert parse([]).dataset == "synthetic"
 
 

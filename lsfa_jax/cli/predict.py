@@ -344,7 +344,7 @@ def _pages(
     labels = console.plural(len(model.labels), "label")
     about = About(
         title="Words that each label attended to",
-        model=f"{Path(arguments.run).resolve().name} ({model.config.dataset}, {labels})",
+        model=f"{Path(arguments.run).resolve().name} ({model.config.corpus_name}, {labels})",
         source="standard input" if arguments.file == "-" else Path(arguments.file).name,
         scale=Scale.of(model),
     )

@@ -72,7 +72,7 @@ class TrainArguments(SettingsArguments):
       bin/train --data-dir my_corpus --log tensorboard  curves for TensorBoard too; RUN/report.html has them always
     """
 
-    output: str = Field("", description="Run folder. By default runs/DATASET-PRESET.")
+    output: str = Field("", description="Run folder. By default runs/CORPUS-PRESET.")
     config: str = Field("", description="Settings file to start from, such as another run's config.toml.")
     save_every: float = Field(60.0, ge=0, description="Seconds between checkpoints within a stage.")
     time_limit: str = Field(
@@ -294,7 +294,8 @@ def _with_output(arguments: TrainArguments) -> TrainArguments:
         raise UserError("--output DIR: name the run folder to continue")
     from lsfa_jax.training.run_folder import free_folder
 
-    return arguments.model_copy(update={"output": str(free_folder(f"runs/{arguments.dataset}-{arguments.preset}"))})
+    name = arguments.corpus_name.partition(".")[0]
+    return arguments.model_copy(update={"output": str(free_folder(f"runs/{name}-{arguments.preset}"))})
 
 
 def _command(argv: list[str], prog: str) -> None:

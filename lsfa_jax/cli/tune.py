@@ -43,7 +43,7 @@ class TuneArguments(SettingsArguments):
       bin/train --config runs/tune/best.toml --output runs/best  repeats the best trial
     """
 
-    output: str = Field("", description="Folder of the search. By default runs/tune-DATASET.")
+    output: str = Field("", description="Folder of the search. By default runs/tune-CORPUS.")
     config: str = Field("", description="Settings file for all trials.")
     time_limit: str = Field(
         "", description="Time for this command, as 90s, 15m or 1h; a trial may take an eighth of it."
@@ -67,7 +67,7 @@ IN_HELP = (
 def parse(argv: list[str], prog: str = "bin/tune") -> TuneArguments:
     """Reads a command line; raises UserError at an unknown option or a wrong value."""
     arguments = parse_settings(TuneArguments, argv, prog, IN_HELP)
-    output = arguments.output or f"runs/tune-{arguments.dataset}"
+    output = arguments.output or f"runs/tune-{arguments.corpus_name.partition('.')[0]}"
     return arguments.model_copy(update={"output": output})
 
 

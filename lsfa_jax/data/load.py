@@ -68,7 +68,7 @@ def load_corpus(config: Config, prints: bool = True, known: Sequence[str] = (), 
     if prints:
         build_corpus.print_notes(folder)
         _print_reports(config, folder)
-    corpus = build_corpus.read(folder, config.dataset, pieces=pieces)
+    corpus = build_corpus.read(folder, config.corpus_name, pieces=pieces)
     size = (corpus.published_documents, len(corpus.test), corpus.num_labels)
     if entry.size and size != entry.size:
         raise UserError(
@@ -125,7 +125,7 @@ def read_split(config: Config, split: Literal["train", "test"]) -> Iterator[Docu
     source = "train" if drawn else split
     plan = _plan(config, sources, source, drawn)
     reports: list[tuple[str, ReadReport]] = []
-    with console.progress(f"Reading {config.dataset} ({split})", None, unit="documents") as advance:
+    with console.progress(f"Reading {config.corpus_name} ({split})", None, unit="documents") as advance:
         documents = console.counted(_documents(config, sources, source, reports), advance)
         for number, document in enumerate(documents):
             if plan is None:
@@ -285,7 +285,7 @@ def _digest(path: Path) -> str:
 
 def _prepare(config: Config, sources: Sources, folder: Path, pieces: Pieces | None, known: Sequence[str]) -> None:
     reports: list[tuple[str, ReadReport]] = []
-    with console.progress(f"Preparing {config.dataset}", None, unit="documents") as advance:
+    with console.progress(f"Preparing {config.corpus_name}", None, unit="documents") as advance:
 
         def documents(split: str) -> Iterator[Document] | None:
             if split not in sources:
@@ -302,7 +302,7 @@ def _prepare(config: Config, sources: Sources, folder: Path, pieces: Pieces | No
             validation_fraction=config.data.validation_fraction,
             test_fraction=config.data.test_fraction,
             seed=config.seed,
-            name=config.dataset,
+            name=config.corpus_name,
             tokenizer=Tokenizer.from_settings(config.data),
             pieces=pieces,
             known=known,

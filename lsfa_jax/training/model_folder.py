@@ -153,7 +153,7 @@ def write(folder: Path, model: TrainedModel) -> None:
     manifest = {
         "format": FORMAT,
         "lsfa_jax": __version__,
-        "corpus": model.config.dataset,
+        "corpus": model.config.corpus_name,
         "num_labels": len(model.labels),
         "num_documents": model.num_documents,
         "threshold": model.threshold,

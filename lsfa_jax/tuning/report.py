@@ -51,7 +51,7 @@ def finish(search: Search, study: Study) -> None:
     test = {} if in_use else _measure_test(search, best)
     importance = _importances(search, study)
     grid = _beside_each_other(search, study, importance)
-    title = f"Tuning of {search.config.dataset}"
+    title = f"Tuning of {search.config.corpus_name}"
     console.table(f"{title}: {_counts(trials)}", grid.header, grid.rows)
     verdicts = _verdicts(search, best)
     with search.lock():

@@ -58,7 +58,7 @@ def test_folder_with_three_splits(folder, capsys):
     assert corpus.num_labels == 2
     assert corpus.words == ["cats", "purr", "dogs", "bark", "votes"]
     assert corpus.test.words.values.tolist() == [2, 5, 1, 1]
-    assert corpus.name == "custom"
+    assert corpus.name == folder.name
     printed = capsys.readouterr().out
     assert "1 training documents have no word" in printed
     assert f"{folder / 'train.jsonl'}: 4 rows read, 4 kept; noted: " in printed

@@ -56,9 +56,9 @@ def card(name: str, model: TrainedModel, metrics: dict[str, Any]) -> str:
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return environment.get_template("model_card.md").render(
         name=name,
-        front_matter=_metadata(name, config.dataset, metrics.get("test", {})).to_yaml(),
+        front_matter=_metadata(name, config.corpus_name, metrics.get("test", {})).to_yaml(),
         version=__version__,
-        corpus=config.dataset,
+        corpus=config.corpus_name,
         splits=metrics.get("split") or {"training": model.num_documents},
         labels=len(counts),
         head=int(is_head(counts, config.pvae.head_threshold).sum()),

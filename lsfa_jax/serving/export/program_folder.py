@@ -63,7 +63,7 @@ def _about(model: TrainedModel, threshold: float, programs: list[tuple[str, list
     data = model.config.data
     return {
         "lsfa_jax": __version__,
-        "corpus": model.config.dataset,
+        "corpus": model.config.corpus_name,
         "threshold": threshold,
         "programs": [{"file": name, "lengths": lengths} for name, lengths in programs],
         "max_words": data.max_words,
