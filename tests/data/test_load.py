@@ -221,7 +221,9 @@ def test_the_second_start_reads_no_document_and_prints_the_same(folder, capsys):
         split: list(read_documents(find_splits(folder)[split], options=ReadOptions(), report=ReadReport()))
         for split in ("train", "test")
     }
-    built = build_corpus.build("custom", read["train"], read["test"], None, max_vocabulary=500_000, seed=0, **settings)
+    built = build_corpus.build(
+        first.name, read["train"], read["test"], None, max_vocabulary=500_000, seed=0, **settings
+    )
     capsys.readouterr()
     second = load_corpus(custom(folder, data=settings))
     assert capsys.readouterr().out.splitlines() == printed
@@ -299,7 +301,7 @@ def test_a_folder_that_moved_is_not_read_again_and_its_new_path_is_printed(folde
     for name in ROWS:
         (folder / name).rename(new / name)
     capsys.readouterr()
-    assert_same(first, load_corpus(custom(new)))
+    assert_same(dataclasses.replace(first, name="new"), load_corpus(custom(new)))
     printed = capsys.readouterr().out
     assert ": read as " not in printed
     assert f"1 no labels (first {new / 'train.jsonl'}:4)" in printed
