@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from lsfa_jax.config import STAGES, Config, encoder_settings, layered, merged, nested, validated
+from lsfa_jax.config import STAGES, Config, dotted, encoder_settings, layered, merged, nested, validated
 from lsfa_jax.data import load
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ragged import Ragged
@@ -30,6 +31,9 @@ from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.three_stages import Run
 from lsfa_jax.util import compilation_cache, fork
 from lsfa_jax.util.console import UserError, quiet
+
+# A setting in a message for commands.
+_OPTION = re.compile(r"--([a-z][a-z-]*(?:\.[a-z-]+)?)")
 
 _ESTIMATOR_FILE = "estimator.json"
 
@@ -170,7 +174,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
         check_consistent_length(texts, labels.names)
         if not texts:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: there is no text.")
-        with _as_value_errors(), quiet(not self.verbose), tempfile.TemporaryDirectory(prefix="lsfa_jax_") as folder:
+        hidden = quiet(not self.verbose, wording=_for_programs)
+        with _as_value_errors(), hidden, tempfile.TemporaryDirectory(prefix="lsfa_jax_") as folder:
             documents = [Document(text, names) for text, names in zip(texts, labels.names, strict=True)]
             first, chosen, built = self._read(documents)
             fitted = encoder_choice.with_vectors(policy.resolved(first, built, chosen), built)
@@ -396,7 +401,20 @@ def _as_value_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_for_programs(str(error))) from error
+
+
+def _for_programs(message: str) -> str:
+    """Returns a message with settings as `LSFA` takes them in place of options: `epochs` or settings["fusion"]."""
+
+    def named(option: re.Match[str]) -> str:
+        name = option[1].replace("-", "_")
+        if name not in dotted(Config().model_dump()):
+            return option[0]
+        argument = next((argument for argument, setting in _SETTINGS.items() if setting == name), None)
+        return argument or f'settings["{name}"]'
+
+    return _OPTION.sub(named, message)
 
 
 def _plain(value: Any) -> Any:

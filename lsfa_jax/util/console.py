@@ -5,7 +5,7 @@ import textwrap
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
@@ -54,7 +54,7 @@ _COMMAND = re.compile("(?:bin/|lsfa |python -m ).*")
 _NARROW = 75
 
 # Set for the calling thread only: all further threads go on printing.
-_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+_quiet: ContextVar[Callable[[str], str] | None] = ContextVar("quiet", default=None)
 
 # What `note_once` has printed within a block of `once`; None outside of one.
 _printed: ContextVar[set[str] | None] = ContextVar("printed", default=None)
@@ -90,9 +90,14 @@ def on_stderr() -> Iterator[None]:
 
 
 @contextmanager
-def quiet(active: bool = True) -> Iterator[None]:
-    """Prints nothing within the block, for code that a program calls; `warn` issues a Python warning instead."""
-    before = _quiet.set(active)
+def quiet(active: bool = True, wording: Callable[[str], str] = str) -> Iterator[None]:
+    """Prints nothing within the block, for code that a program calls; `warn` issues a Python warning instead.
+
+    Args:
+        active: whether it does.
+        wording: returns the text of such a warning for a program, from that for a command.
+    """
+    before = _quiet.set(wording if active else None)
     try:
         yield
     finally:
@@ -131,8 +136,8 @@ def note_once(text: str) -> None:
 
 def warn(text: str) -> None:
     """Prints a line about something that goes on, but not as the user expects."""
-    if _quiet.get():
-        warnings.warn(escaped(text), stacklevel=2)
+    if wording := _quiet.get():
+        warnings.warn(wording(escaped(text)), stacklevel=2)
         return
     _out.print(_wrapped(f"warning: {text}", _out), style="yellow")
 

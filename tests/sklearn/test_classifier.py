@@ -312,7 +312,7 @@ def test_bad_input(texts, labels, message):
     [
         ({"preset": "fast"}, "preset='fast'"),
         ({"settings": {"encoder": "cnn"}}, r'LSFA\(encoder="cnn"\).*settings=\{"encoder.kind": "cnn"\}'),
-        ({"settings": {"encoder.attention": "lsan"}, "encoder": "cnn"}, "--encoder.attention lsan"),
+        ({"settings": {"encoder.attention": "lsan"}, "encoder": "cnn"}, r'settings\["encoder.attention"\] lsan'),
         ({"hidden_size": 0}, "encoder.hidden_size = 0"),
         ({"settings": {"psc.temprature": 0.1}}, r"did you mean psc\.temperature"),
         ({"validation_fraction": 1.5}, "data.validation_fraction"),
@@ -333,6 +333,12 @@ def test_documents_without_words_are_warned_about():
     texts, labels = documents()
     with pytest.warns(UserWarning, match="2 training documents have no word"):
         tiny().fit([*texts, "", "..."], [*labels, ["x"], ["y"]])
+
+
+@pytest.mark.slow
+def test_warnings_name_arguments_where_those_of_commands_name_options():
+    with pytest.warns(UserWarning, match=r"no label has N_t = 1000 .*; lower head_threshold$"):
+        tiny(head_threshold=1000).fit(*documents())
 
 
 def test_ctrl_c_stops_at_once_and_removes_temporary_files(monkeypatch, tmp_path):
