@@ -290,12 +290,7 @@ def _read_manifest(folder: Path) -> _Manifest:
         data = path.read_bytes()
         values = json.loads(data)
     except FileNotFoundError:
-        unfinished = (folder / "config.toml").is_file()
-        raise UserError(
-            f"{folder}: holds a run that has no model yet; {how_it_ends(folder)}"
-            if unfinished
-            else f"{folder}: no model in this folder (no {_MANIFEST}); give the --output folder of a bin/train"
-        ) from None
+        raise UserError(f"{folder}: {_why_there_is_none(folder)}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
@@ -314,6 +309,15 @@ def _read_manifest(folder: Path) -> _Manifest:
         return _Manifest.model_validate(values)
     except (ValidationError, RecursionError) as error:
         raise _damaged(path, _reason(error)) from None
+
+
+def _why_there_is_none(folder: Path) -> str:
+    """Returns why a folder without a manifest holds no model, and what to do."""
+    if (folder / "config.toml").is_file():
+        return f"holds a run that has no model yet; {how_it_ends(folder)}"
+    if (folder / "network.json").is_file():
+        return "holds programs that bin/export wrote, which its predict.py runs; give the folder of the model itself"
+    return f"no model in this folder (no {_MANIFEST}); give the --output folder of a bin/train"
 
 
 def _sealed(manifest: dict[str, Any]) -> bytes:

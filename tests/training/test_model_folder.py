@@ -292,6 +292,9 @@ def test_a_run_without_a_model_and_a_folder_without_a_run_are_different_errors(c
         model_folder.read(copy)
     with pytest.raises(UserError, match=r"no model .*model\.json"):
         model_folder.read(tmp_path / "nowhere")
+    (tmp_path / "network.json").write_text("{}")
+    with pytest.raises(UserError, match=r"programs that bin/export wrote, which its predict\.py runs"):
+        model_folder.read(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
