@@ -34,3 +34,6 @@ PyTree: TypeAlias = Any
 
 Params: TypeAlias = Mapping[str, Any]
 """Parameters by name, nested."""
+
+ParamDict: TypeAlias = dict[str, Any]
+"""`Params` that can be joined by `|`."""

@@ -126,10 +126,10 @@ def init_params(model: lsfa.Lsfa, seed: int = 0) -> Any:
 
 
 def trained_model(
-    words: list[str], labels: list[str], length_buckets: tuple[int, ...], threshold: float
+    words: list[str], labels: list[str], length_buckets: tuple[int, ...], threshold: float, encoder: str = "bilstm"
 ) -> TrainedModel:
     """Returns a model for some words and labels, with its initial parameters."""
-    settings = config(data={"length_buckets": length_buckets})
+    settings = config(data={"length_buckets": length_buckets}, encoder={"kind": encoder})
     model = make_model(settings, vocabulary.NUM_SPECIAL + len(words), len(labels))
     return TrainedModel(
         config=settings,

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     document_mask: AnyArray
     """bool[B], false at padding rows."""
     rows: AnyArray
-    """int32[B], each document's number in its split; 0 at padding rows."""
+    """int32[B], each document's index in its split; 0 at padding rows."""
     states: AnyArray | None = None
     """[B, T, 2H], token states, 0 beyond the length; None where the split has word ids."""
     hidden: AnyArray | None = None
@@ -152,13 +152,13 @@ class Batches:
         return float(self.rows * (batches @ self.buckets) / max(1, self._lengths.sum()))
 
     def epoch(self, random: np.random.Generator) -> list[np.ndarray]:
-        """Returns the document numbers of each batch of one epoch, shuffled; each document is in exactly one batch."""
+        """Returns the document indices of each batch of one epoch, shuffled; each document is in exactly one batch."""
         order = random.permutation(len(self.split))
         plan = self._chunks(order)
         return [plan[i] for i in random.permutation(len(plan))]
 
     def drawn(self, documents: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-        """Returns the document numbers of each batch of int[M] documents that may repeat, in random order.
+        """Returns the document indices of each batch of int[M] documents that may repeat, in random order.
 
         There are ceil(M / `batch_size`) of them, whichever documents were drawn: a batch may hold documents of several
         buckets and is padded to the longest.
@@ -168,11 +168,11 @@ class Batches:
         return [plan[i] for i in random.permutation(len(plan))]
 
     def in_order(self) -> list[np.ndarray]:
-        """Returns the document numbers of each batch of one pass in order of length, one bucket a batch."""
+        """Returns the document indices of each batch of one pass in order of length, one bucket a batch."""
         return self._chunks(self._by_length())
 
     def consecutive(self) -> list[np.ndarray]:
-        """Returns the document numbers of each batch of one pass in order of length, in as few batches as possible.
+        """Returns the document indices of each batch of one pass in order of length, in as few batches as possible.
 
         A batch may hold documents of several buckets and is padded to the longest. Where there are few documents this
         computes, and compiles, less than a batch for each bucket does.
@@ -191,7 +191,7 @@ class Batches:
         return plan
 
     def load(self, plan: list[np.ndarray], start: int = 0) -> Iterator[Batch]:
-        """Yields the batches of a plan, from number `start` on."""
+        """Yields the batches of a plan, from index `start` on."""
         for rows in plan[start:]:
             yield self.gather(rows)
 

@@ -23,7 +23,7 @@ def draw_test_split(num_documents: int, fraction: float, seed: int, same_text: n
         num_documents: N.
         fraction: of the documents.
         seed: of the draw.
-        same_text: int64[N], the number of the first document with the text of each: all are drawn, or none. Fewer than
+        same_text: int64[N], the index of the first document with the text of each: all are drawn, or none. Fewer than
             the fraction are drawn where no such group fits.
     """
     size = min(max(round(fraction * num_documents), int(fraction > 0)), num_documents - 1)

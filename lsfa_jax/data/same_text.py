@@ -112,12 +112,12 @@ class Rows:
 
 
 def same_texts(digests: np.ndarray) -> np.ndarray:
-    """Returns int64[N], the number of the first row with the text of each; texts without a word differ from all."""
+    """Returns int64[N], the index of the first row with the text of each; texts without a word differ from all."""
     return np.where(digests.any(axis=1), _first_rows(digests), np.arange(len(digests)))
 
 
 def _first_rows(keys: np.ndarray) -> np.ndarray:
-    """Returns int64[N], the number of the first row that equals each row of int[N, C]."""
+    """Returns int64[N], the index of the first row that equals each row of int[N, C]."""
     if not len(keys):
         return np.zeros(0, np.int64)
     order = np.lexsort(keys.T)  # stable: equal rows stay in their order

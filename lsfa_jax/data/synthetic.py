@@ -116,7 +116,7 @@ def write(shape: Shape, seed: int, folder: Path, compression: Compression) -> li
     suffix = ".jsonl" if compression == "none" else f".jsonl.{compression}"
     numbers = {"train": shape.num_train, "test": shape.num_test}
     files = {folder / f"{split}{suffix}": split for split in numbers if numbers[split]}
-    for present in [path for split in numbers for path in folder.glob(f"{split}.*")]:
+    if present := next((path for split in numbers for path in folder.glob(f"{split}.*")), None):
         raise UserError(f"{present}: exists already; remove it, or name another folder")
     for path, split in files.items():
         with (

@@ -21,7 +21,7 @@ def expected_calibration_error(top: Integers, probabilities: Floats, truth: Ragg
 
     Args:
         top: int32[N, K], the labels of each document, best first; -1 where it has fewer.
-        probabilities: float32[N, W], theirs; columns that only one of both has are left out.
+        probabilities: float32[N, W], their probabilities; the first min(PLACES, K, W) columns are used.
         truth: the labels of the N documents.
 
     Returns:

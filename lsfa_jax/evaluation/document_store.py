@@ -51,11 +51,10 @@ class DocumentStore:
                 with _enough_room():
                     # As JSON, a line a text: line ends and lone surrogates survive.
                     self._texts.write(json.dumps(document.text) + "\n")
+            if len(document.labels) > 1:
+                rows = None  # no rows of such a file are merged
             if rows is not None:
-                # Rows with several labels are never merged.
-                rows = rows if len(document.labels) < 2 else None
-                if rows is not None:
-                    rows.add(document)
+                rows.add(document)
         self._skipped: set[int] = set()
         if rows is not None:
             self._merge(rows)

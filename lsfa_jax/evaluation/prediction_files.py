@@ -210,10 +210,9 @@ def _read_json_lines(
 def _read_table(
     path: Path, first: tuple[int, bytes], lines: Iterator[tuple[int, bytes]]
 ) -> Iterator[tuple[str, Predicted]]:
-    # The first column has a plain name.
-    comma, tab = (first[1].find(delimiter) % (len(first[1]) + 1) for delimiter in (b",", b"\t"))
-    delimiter = "\t" if tab < comma else ","
-    layout = Layout("tsv" if tab < comma else "csv", delimiter=delimiter)
+    # The one that comes first: the name of the first column has neither.
+    delimiter = next((character for character in first[1].decode(errors="replace") if character in ",\t"), ",")
+    layout = Layout("tsv" if delimiter == "\t" else "csv", delimiter=delimiter)
     _, header, _ = next(records(chain([first], lines), layout))
     exact = [] if isinstance(header, BadRowError) else [*map(_restored, header)]
     names = [name.strip().lower() for name in exact]
@@ -300,8 +299,10 @@ def matched(
         N predictions, by id where all documents on both sides have one, else in order.
 
     Raises:
-        UserError: an id occurs twice, no id is in both, or the numbers of documents differ without ids.
+        UserError: there are none, an id occurs twice, no id is in both, or the numbers of documents differ without ids.
     """
+    if not predicted:
+        raise UserError(f"{path}: holds a header and no predictions")
     if not (ids and all(ids) and all(document.id for document in predicted)):
         if len(predicted) != len(ids):
             raise UserError(

@@ -99,11 +99,6 @@ def documents_with_labels(truth: Ragged) -> Bools:
     return truth.sizes > 0
 
 
-def select_documents(truth: Ragged, keep: Bools) -> Ragged:
-    """Computes the label sets of the documents where `keep`, bool [N], is true."""
-    return truth.take(keep)
-
-
 def restrict(truth: Ragged, keep: Bools) -> Ragged:
     """Computes the label sets without the labels where `keep`, bool [L], is false; all N documents stay.
 
@@ -306,8 +301,8 @@ def evaluate_group(
 ) -> dict[str, float]:
     """Computes every metric over a group of labels, such as the head or the tail.
 
-    P, R, N and PSP rank the group's labels alone, against truth restricted to the group, over the documents that have a
-    label of it. macro_P@5 is the mean over the group's labels of their precision in the top 5 among all labels.
+    P, R, RP, N and PSP rank the group's labels alone, against truth restricted to the group, over the documents that
+    have a label of it. macro_P@5 is the mean over the group's labels of their precision in the top 5 among all labels.
 
     Args:
         top: as in `evaluate`, from all labels.
@@ -329,7 +324,7 @@ def evaluate_group(
     documents = documents_with_labels(restricted)
     if len(group_top) != len(documents):
         raise ValueError(f"group_top lists {len(group_top)} documents, truth {len(documents)}")
-    restricted = select_documents(restricted, documents)
+    restricted = restricted.take(documents)
     weights = inverse_propensity(with_unseen_labels(label_counts, truth), num_documents, *propensity)
     values = _at_places(group_top[documents], restricted, weights, places)
     return values | {"macro_P@5": _macro_precision(top, truth, group)}

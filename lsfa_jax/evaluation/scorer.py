@@ -101,13 +101,13 @@ def _of_candidates(batch: Batch, label_ids: jax.Array, logits: jax.Array) -> tup
 
 
 def _without_excluded(batch: Batch, logits: jax.Array, label_ids: jax.Array | None = None) -> jax.Array:
-    """Gives the excluded labels of each document the logit -inf: they rank behind all and are never predicted."""
+    """Gives the excluded labels of each document the logit -inf: they rank last and are never predicted."""
     if batch.excluded is None:
         return logits
     if label_ids is not None:
         is_excluded = jnp.any(label_ids[:, :, None] == batch.excluded[:, None], axis=2)
         return jnp.where(is_excluded, -jnp.inf, logits)
-    # A negative index would count from the end: -1 becomes an index behind it, which is dropped.
+    # A negative index would count from the end: -1 becomes one out of bounds, which is dropped.
     columns = jnp.where(batch.excluded < 0, logits.shape[1], batch.excluded)
     return logits.at[jnp.arange(len(logits))[:, None], columns].set(-jnp.inf, mode="drop")
 

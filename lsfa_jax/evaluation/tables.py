@@ -19,7 +19,6 @@ _THRESHOLDED = ("micro_precision", "micro_recall", "micro_F1", "macro_F1", "macr
 _GROUPS = ("all", "head", "tail")
 _COUNTS = ("TP", "FP", "FN")
 _MOST_SIDE_BY_SIDE = 2
-_LABEL_METRICS = {"precision": thresholded.precision, "recall": thresholded.recall, "F1": thresholded.f1}
 
 
 def write_json(path: Path, report: Mapping[str, object]) -> None:
@@ -58,7 +57,7 @@ def write_per_label(
     for number, (system, confusion) in enumerate(systems.items()):
         prefix = f"{system} " if number else ""
         columns |= {f"{prefix}{name}": column.tolist() for name, column in zip(_COUNTS, confusion, strict=True)}
-        for name, metric in _LABEL_METRICS.items():
+        for name, metric in thresholded.METRICS.items():
             columns[f"{prefix}{name}"] = [f"{value:.2f}" for value in metric(confusion).tolist()]
     with TextFiles() as files, files.open(path) as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")

@@ -14,7 +14,7 @@ from lsfa_jax.model.prototypes import is_head
 from lsfa_jax.serving.predictor import lsfa_module
 from lsfa_jax.sklearn.feature_augmenter import FeatureAugmenter
 from lsfa_jax.training import model_folder
-from lsfa_jax.training.collection import HeadFeatures, collect_features
+from lsfa_jax.training.collection import LabelFeatures, collect_features
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream, stream
@@ -45,7 +45,7 @@ def draw(encoder: Encoder) -> Drawn:
     batches = Batches(corpus.train, corpus.num_labels, config.report.batch_size, buckets, shards)
     with tempfile.TemporaryDirectory() as folder:
         every_label = np.ones(corpus.num_labels, bool)
-        pairs = HeadFeatures(Path(folder) / "features.npy", batches, every_label, network.feature_size)
+        pairs = LabelFeatures(Path(folder) / "features.npy", batches, every_label, network.feature_size)
         with pairs.filling() as keep:
             collect_features(network, params, batches, mesh, keep)
         features, label_ids = np.array(pairs.open()), pairs.label_ids

@@ -29,7 +29,7 @@ def with_best_others(
     Args:
         candidates: int32[B, K], different labels of each document; -1 where it has fewer.
         estimate: returns float32[B, C], estimated logits of the labels whose rows of `tables` it gets.
-        tables: arrays with one row per label, and perhaps padding behind.
+        tables: arrays with one row per label, perhaps followed by padding.
         num_labels: L.
         number: M.
         tiling: of the rows of the tables into blocks.

@@ -21,7 +21,7 @@ class Covariances(NamedTuple):
     factors: Array
     """float32[M, D, D]."""
     chosen: Array
-    """int32[L, K], numbers of factors."""
+    """int32[L, K], indices into `factors`."""
 
 
 def covariances(features: HostArray, label_ids: HostArray, prototypes: HostArray, labels: HostArray) -> HostArray:
@@ -67,7 +67,7 @@ def nearest(prototypes: HostArray, labels: HostArray, number: int) -> HostArray:
         number: K, at most M.
 
     Returns:
-        int32[L, K], places in `labels`, nearest first.
+        int32[L, K], indices into `labels`, nearest first.
     """
     centres = prototypes[labels].astype(np.float64)
     squared = (centres**2).sum(axis=1) - 2 * prototypes.astype(np.float64) @ centres.T

@@ -67,7 +67,7 @@ class TileSize(NamedTuple):
     """Bounds of a tile. They bound peak memory; results agree up to rounding."""
 
     labels: int
-    """Upper bound of a device's share of C, which is less where that makes blocks of labels even."""
+    """Most labels of a block on one device; blocks are equal in size, so that C may be smaller."""
     tokens: int
     """Upper bound of G x T, so that a tile fits into a CPU's caches; 0: G = B."""
     shards: int = 1

@@ -57,7 +57,7 @@ class Lsfa(nn.Module):
     def num_rows(self) -> int:
         """Rows of the tables with one row per label: L rounded up to a multiple of `label_shards`.
 
-        The rows behind the labels are padding. They have no part in a loss and rank behind all labels.
+        The rows after those of the labels are padding: they have no part in a loss and rank last.
         """
         return -(-self.num_labels // self.label_shards) * self.label_shards
 
@@ -282,7 +282,13 @@ def without_padding(params: dict[str, Any], model: Lsfa) -> dict[str, Any]:
 
 
 def classifier_rows(classifier: dict[str, Array], num_rows: int, label_ids: Array | None) -> tuple[Array, Array | None]:
-    """Returns w_l float32[..., D] and the bias float32[...] or None, of labels int32[...] or all; shared or not."""
+    """Returns w_l float32[..., D] and the bias float32[...] or None; a shared classifier is repeated.
+
+    Args:
+        classifier: its weights and perhaps a bias, for each label or shared.
+        num_rows: of tables with a row per label.
+        label_ids: int32[...]; None: all rows.
+    """
 
     def rows(table: Array) -> Array:
         if label_loss.has_label_rows(table, num_rows):

@@ -147,9 +147,12 @@ class Predictor:
             linear, features = self.model.linear, chunk.features
             votes = strongest(linear, features[row], label_ids) if linear and features is not None else None
             spans, words = self._vocabulary.word_places(text)
+            weights = weights[:, :length]
+            if weights.shape[1] < length:  # of an encoder that pools the tokens, whose one state is of all of them
+                weights = np.broadcast_to(weights / length, (len(weights), length))
             attention = np.zeros((len(label_ids), len(spans)), np.float32)
             # The pieces of a word add up.
-            np.add.at(attention.T, words, weights[:, :length].T)
+            np.add.at(attention.T, words, weights.T)
             return Explanation(label_ids, probabilities, self._tokenizer.normalised(text), spans, attention, votes)
 
         return self._run(texts, top, True, explanation)
@@ -267,7 +270,6 @@ def _best_labels(model: Lsfa, top: int, with_attention: bool, params: Any, batch
     label_ids = scores.top[0]
     if not with_attention:
         return label_ids, scores.probabilities
-    states: Any = model.apply({"params": params}, batch.words, batch.lengths, method=Lsfa.states)
-    arguments = states, batch.lengths, label_ids
-    weights: Any = model.apply({"params": params}, *arguments, method="attention_weights")
-    return label_ids, scores.probabilities, weights
+    lsfa = model.bind({"params": params})
+    states = lsfa.states(batch.words, batch.lengths)
+    return label_ids, scores.probabilities, lsfa.attention_weights(states, batch.lengths, label_ids)

@@ -242,7 +242,7 @@ class FeatureAugmenter(BaseEstimator):
     ) -> Head:
         """Trains the head on standardised features; `shift` is added to generated ones."""
         mesh = sharding.make_mesh()
-        generator = linear_head.Generator(
+        generator = linear_head.FrozenInputs(
             learned=self._variables,
             prototypes=self._centres,
             shift=jnp.asarray(shift),

@@ -68,7 +68,7 @@ class Fusion(NamedTuple):
     def __call__(self, logits: Array, ranked: Ranked) -> Array:
         """Computes the fused logits float32[B, L] from the network's, float32[B, L], and the linear model's lists."""
         scores = self.network * logits + self.linear * FLOOR + self.offset
-        # Padding points behind the last label, which drops it.
+        # Padding gets an index out of bounds, which is dropped.
         label_ids = jnp.where(ranked.label_ids < 0, logits.shape[1], ranked.label_ids)
         above = self.linear.at[label_ids].get(mode="fill", fill_value=0) * (ranked.logits - FLOOR)
         rows = jnp.arange(logits.shape[0])[:, None]
@@ -201,7 +201,7 @@ def concatenate(parts: Sequence[Cells]) -> Cells:
 
 
 def fit(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
-    """Fits the weights: the smallest cross-entropy of the cells plus the shrinkage.
+    """Fits the weights: minimises the cross-entropy of the cells plus the shrinkage penalty.
 
     Args:
         of: cells of validation documents.

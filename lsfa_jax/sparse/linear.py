@@ -54,7 +54,7 @@ class LinearModel:
         return "tree" if isinstance(self.trained, Tree) else "svm"
 
     def rank(self, features: csr_matrix, advance: Callable[[], None] = lambda: None, most: int = MOST_LISTED) -> Ranked:
-        """Ranks the labels of N documents by their features, float32[N, V], and lists the best, at most so many.
+        """Ranks the labels of N documents by their features, float32[N, V], and lists the `most` best.
 
         A tree calls `advance` after each document.
 

@@ -70,7 +70,7 @@ class Tree:
         return {"files": self.files}
 
     def ranked(self, features: csr_matrix, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the labels of each document that the beam reaches, at most so many, and their probabilities.
+        """Yields each document's `most` best labels among those that the beam reaches, and their probabilities.
 
         Args:
             features: float32 [N, terms].

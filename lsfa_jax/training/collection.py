@@ -117,17 +117,25 @@ class PairFeatures(Protocol):
         """Returns the features, float32[P, D]."""
 
 
-class HeadFeatures:
-    """Features of the head labels' positive pairs in a file, float32[P, D], because they may not fit in memory."""
+class LabelFeatures:
+    """Features of the positive pairs of some labels in a file, float32[P, D], because they may not fit in memory."""
 
-    def __init__(self, path: Path, batches: Batches, is_head: np.ndarray, feature_size: int) -> None:
+    def __init__(self, path: Path, batches: Batches, chosen: np.ndarray, feature_size: int) -> None:
+        """Names the file; nothing is written yet.
+
+        Args:
+            path: of the file.
+            batches: the documents.
+            chosen: bool[L], the labels, as `transfer.learns_from` returns them.
+            feature_size: D.
+        """
         self.path = path
         self._offsets = batches.split.labels.offsets
         ids = batches.split.labels.values
-        in_head = is_head[ids]
-        self.label_ids = ids[in_head]
-        # The row in the file of each pair of the split; -1 for tail labels.
-        self._file_rows = np.where(in_head, np.cumsum(in_head) - 1, -1)
+        kept = chosen[ids]
+        self.label_ids = ids[kept]
+        # The row in the file of each pair of the split; -1 for other labels.
+        self._file_rows = np.where(kept, np.cumsum(kept) - 1, -1)
         self._file = ArrayFile(path, (len(self.label_ids), feature_size), np.float32)
 
     def __len__(self) -> int:
@@ -147,8 +155,8 @@ class HeadFeatures:
             def store(batch: Batch, states: Array, features: Array) -> None:
                 rows, slots = np.nonzero(batch.label_mask)
                 places = self._file_rows[self._offsets[batch.rows[rows]] + slots]
-                in_head = places >= 0
-                array[places[in_head]] = np.asarray(features)[rows[in_head], slots[in_head]]
+                kept = places >= 0
+                array[places[kept]] = np.asarray(features)[rows[kept], slots[kept]]
 
             yield store
 

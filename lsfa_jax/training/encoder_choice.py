@@ -117,8 +117,8 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
         why = f"does not fit in {in_words(time_limit)}" if math.isfinite(time_limit) else "would take too long"
         return {}, f"fine-tuning on {documents:,} documents {why}; --encoder {PRETRAINED} does it"
     layers, epochs = plan
-    named = {_LAYERS: ("all", "all of it"), 1: (1, "its last layer"), 0: ("frozen", "frozen")}
-    train, trained = named.get(layers, (layers, f"its last {layers} layers"))
+    descriptions = {_LAYERS: ("all", "all of it"), 1: (1, "its last layer"), 0: ("frozen", "frozen")}
+    train, trained = descriptions.get(layers, (layers, f"its last {layers} layers"))
     encoder = {"kind": "transformer", "pretrained": PRETRAINED, "train": train}
     values = {f"encoder.{name}": value for name, value in encoder.items()} | {"representation.epochs": epochs}
     return values, f"{trained} in " + (in_words(time_limit) if math.isfinite(time_limit) else f"{epochs} epochs")

@@ -62,7 +62,7 @@ def fit(
         The weights, without the network if the evidence is against it; the evidence, None of too few documents.
     """
     kind = linear.model.kind
-    chosen = collect(model, params, batches, mesh, linear.validation, seed)
+    chosen = collect(model, params, batches, mesh, linear.ranked("validation"), seed)
     evidence = None
     if len(batches.split) >= LEAST_DOCUMENTS:
         evidence = measure(chosen, batches.split.labels, counts, kind, seed)

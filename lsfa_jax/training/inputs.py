@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from jax.sharding import Mesh
@@ -16,13 +16,12 @@ from lsfa_jax.model.encoders import LayeredEncoder
 from lsfa_jax.model.lsfa import Lsfa
 from lsfa_jax.model.prototypes import FeatureSums
 from lsfa_jax.training import run_folder
-from lsfa_jax.training.collection import HeadFeatures, collect_features, store_hidden
+from lsfa_jax.training.collection import LabelFeatures, collect_features, store_hidden
 from lsfa_jax.training.linear_side import LinearSide
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.token_states import TokenStates
+from lsfa_jax.types import ParamDict
 from lsfa_jax.util import processes, sharding
-
-Params = dict[str, Any]
 
 
 class Inputs:
@@ -90,17 +89,16 @@ class Inputs:
 
     def set_candidates(self, linear: LinearSide, number: int) -> None:
         """Compares each document with the first `number` labels of the linear model's lists."""
-        lists = {"train": linear.train, "validation": linear.validation, "test": linear.test}
-        self._candidates = {name: ranked.label_ids[:, :number] for name, ranked in lists.items()}
+        self._candidates = {name: linear.ranked(name).label_ids[:, :number] for name in self.splits}
         self._set_batches()
 
-    def store_hidden_states(self, init: Callable[[], Params] | None) -> None:
+    def store_hidden_states(self, init: Callable[[], ParamDict] | None) -> None:
         """Replaces words by the hidden states of the encoder's frozen layers, where there is room to store them.
 
         Args:
-            init: returns the first parameters of the model; None: only states that are stored already are read.
+            init: returns the initial parameters of the model; None: only states that are stored already are read.
         """
-        params: Params | None = None
+        params: ParamDict | None = None
         for name, states in self._hidden_states.items():
             if (init is None and not states.decided) or not self.keeps(states):
                 continue
@@ -118,7 +116,7 @@ class Inputs:
         settings = self._config.adjust
         return processes.count() == 1 and not settings.encoder_dropout and states.keep_on_disk(settings.cache_states)
 
-    def collect(self, params: Params, batches: Batches, *files: HeadFeatures | TokenStates) -> FeatureSums:
+    def collect(self, params: ParamDict, batches: Batches, *files: LabelFeatures | TokenStates) -> FeatureSums:
         """Sums the features of a split in one pass of the encoder, which also fills `files`."""
         with ExitStack() as stack:
             sinks = [stack.enter_context(file.filling()) for file in files]
@@ -128,7 +126,7 @@ class Inputs:
         processes.wait()
         return sums
 
-    def encoded(self, params: Params, name: str, batches: Batches, ranked: Ranked | None = None) -> Batches:
+    def encoded(self, params: ParamDict, name: str, batches: Batches, ranked: Ranked | None = None) -> Batches:
         """Returns batches of a split's token states, computed and stored at the first call.
 
         Args:
@@ -144,9 +142,9 @@ class Inputs:
             self.collect(params, self._batches(name, self._read[name], self._config.optimizer.batch_size), states)
         return self._batches(name, states.split(), batches.batch_size, ranked)
 
-    def held_out(self, params: Params, name: str, linear: LinearSide | None = None) -> Batches:
+    def held_out(self, params: ParamDict, name: str, linear: LinearSide | None = None) -> Batches:
         """Returns batches to score a split, which the encoder reads once after stage 1; with a linear model's lists."""
-        ranked = None if linear is None else {"validation": linear.validation, "test": linear.test}[name]
+        ranked = None if linear is None else linear.ranked(name)
         batches = self._batches(name, self._read[name], self.validation.batch_size, ranked)
         return self.encoded(params, name, batches, ranked)
 

@@ -44,23 +44,15 @@ class LinearSide:
     model: LinearModel
     """The one that is fused, trained on all published training documents."""
     lists: dict[Kind, dict[str, Ranked]]
-    """The lists of each split, by each model that was trained; of training documents, as many labels as candidates are
-    needed."""
+    """The lists of each split, by each model that was trained.
 
-    @property
-    def train(self) -> Ranked:
-        """The lists of the training documents, by the model of `validation`: no validation document shaped them."""
-        return self.lists[self.model.kind]["train"]
+    Of training documents, as many labels as candidates are needed. Training and validation documents are listed by a
+    model that was trained without the validation documents.
+    """
 
-    @property
-    def validation(self) -> Ranked:
-        """The lists of the validation documents, by a model that was not trained on them."""
-        return self.lists[self.model.kind]["validation"]
-
-    @property
-    def test(self) -> Ranked:
-        """The lists of the test documents."""
-        return self.lists[self.model.kind]["test"]
+    def ranked(self, split: str) -> Ranked:
+        """Returns the lists of a split by the model that is fused."""
+        return self.lists[self.model.kind][split]
 
 
 def train(config: Config, corpus: Corpus, num_candidates: int, folder: Path, advice: str) -> LinearSide | None:

@@ -22,13 +22,13 @@ from lsfa_jax.util.duration import in_words
 
 BatchT = TypeVar("BatchT")
 
-# So many seconds of steps are timed before the time of the stage is estimated; a stage below a minute is not worth it.
+# Seconds of steps that are timed before the stage's time is estimated; stages below a minute get no estimate.
 _SECONDS_TO_ESTIMATE, _SHORT = 10.0, 60.0
 
 # From this estimate on, in seconds, the advice about a slow stage is printed.
 _SLOW = 20 * 60.0
 
-# Reading a loss makes the host wait for the device, so progress shows it only every so many steps.
+# Reading a loss makes the host wait for the device, so progress shows it every 25 steps only.
 _STEPS_BETWEEN_LOSSES = 25
 
 
@@ -164,8 +164,12 @@ def _is_over(stage: Stage, state: TrainState, step: int) -> bool:
     """Whether all epochs are done, or `patience` validations have passed without improvement."""
     if step >= stage.epochs * stage.steps_per_epoch:
         return True
-    has_waited = stage.patience and int(state.since_best) >= stage.patience and int(state.validated) == step
-    if not has_waited or step < stage.first_stop * stage.steps_per_epoch or not math.isfinite(float(state.best_score)):
+    # Before what would wait for the device: between validations nothing has changed.
+    every = stage.validate_every or stage.steps_per_epoch
+    if not stage.patience or step % every or step < stage.first_stop * stage.steps_per_epoch:
+        return False
+    has_waited = int(state.since_best) >= stage.patience and int(state.validated) == step
+    if not has_waited or not math.isfinite(float(state.best_score)):
         return False
     note(f"{stage.name}: stopped early, no better {stage.select} in {stage.patience} validations")
     return True

@@ -18,7 +18,10 @@ _LARGEST_RECORDED = 1.0
 
 
 class RunningNormClipState(NamedTuple):
-    """A ring buffer of the last norms; it starts with an infinite one, so that the first step is not clipped."""
+    """A ring buffer of the last five norms.
+
+    It starts with an infinite one, which the fifth step overwrites: the first five steps are not clipped.
+    """
 
     norms: jax.Array
     """float32[5]."""

@@ -3,15 +3,12 @@
 Frozen parameters have no gradients, no Adam moments and no average, and are not in checkpoints.
 """
 
-from typing import Any
-
 from lsfa_jax.config import Encoder
+from lsfa_jax.types import ParamDict
 from lsfa_jax.util.console import UserError
 
-Params = dict[str, Any]
 
-
-def split(params: Params, settings: Encoder) -> tuple[Params, Params]:
+def split(params: ParamDict, settings: Encoder) -> tuple[ParamDict, ParamDict]:
     """Splits parameters into trained and frozen ones: two trees of nested dicts that `join` joins.
 
     With `encoder.train` = "frozen", all of the encoder is frozen; with a number N, all but its last N layers.
@@ -32,7 +29,7 @@ def split(params: Params, settings: Encoder) -> tuple[Params, Params]:
     )
 
 
-def join(frozen: Params | None, trained: Params) -> Params:
+def join(frozen: ParamDict | None, trained: ParamDict) -> ParamDict:
     """Returns the parameters that `split` split; without frozen ones, `trained`."""
     if not frozen:
         return trained

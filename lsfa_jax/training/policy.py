@@ -107,7 +107,7 @@ def most_epochs_in_time(config: Config, chosen: Collection[str]) -> int:
 
 
 def with_epochs(config: Config, epochs: int, chosen: Collection[str]) -> Config:
-    """Returns the settings with so many epochs of stage 1; averaging and the contrastive loss start within them."""
+    """Returns the settings with `epochs` epochs of stage 1; averaging and the contrastive loss start within them."""
     starts = {name: min(get(config, name), epochs) for name in ("optimizer.swa_start_epoch", "psc.start_epoch")}
     kept_starts = {name: value for name, value in starts.items() if name not in chosen}
     return with_values(config, {"representation.epochs": epochs} | kept_starts)

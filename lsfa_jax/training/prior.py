@@ -1,16 +1,13 @@
 """Classifiers whose bias starts at the frequency of their labels."""
 
-from typing import Any
-
 import numpy as np
 
 from lsfa_jax.config import Config
 from lsfa_jax.data.corpus import Corpus
+from lsfa_jax.types import ParamDict
 
-Params = dict[str, Any]
 
-
-def start(classifier: Params, config: Config, corpus: Corpus) -> Params:
+def start(classifier: ParamDict, config: Config, corpus: Corpus) -> ParamDict:
     """Starts the classifiers' bias at the labels' mean frequency, or each one's at its label's, if the settings do.
 
     With thousands of labels, the first hundreds of steps would otherwise only make all labels improbable, and what

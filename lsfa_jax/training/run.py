@@ -59,8 +59,8 @@ def train(
         linear: folder in which the linear models are kept for other runs on the same corpus.
         test: whether the test documents are measured; a later call for the same folder may do so.
         on_ranked: called with the rankings of the test documents by each model, before its metrics are written.
+        on_validation: called after each validation of a stage; what it raises ends the run.
         tensorboard: write event files for TensorBoard too.
-        on_validation: called after each validation of a stage.
 
     Raises:
         UserError: the data, the settings or the run folder are invalid; the message names the file or the option.
@@ -121,7 +121,7 @@ def _prepare(
     save_every: float,
     chosen: Collection[str],
     deadline: float,
-) -> "Run":
+) -> Run:
     """Loads the data and prepares the run folder, which does not change before all of the input has been checked."""
     make_mesh(config)  # raises where the settings do not divide the devices
     if folder.config_file.is_file():

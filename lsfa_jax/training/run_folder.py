@@ -95,7 +95,7 @@ class RunFolder:
 
     @property
     def features_file(self) -> Path:
-        """Where the features of head labels are while the second stage reads them."""
+        """Where the features that the second stage learns from are while it reads them."""
         return self.path / "checkpoints" / "features.npy"
 
     @property

@@ -24,10 +24,8 @@ from lsfa_jax.training import model_folder
 from lsfa_jax.training.initial_encoder import InitialEncoder
 from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.training.run_folder import RunFolder
-from lsfa_jax.types import AnyArray, HostArray
+from lsfa_jax.types import AnyArray, HostArray, ParamDict
 from lsfa_jax.util.console import UserError, note, plural, warn
-
-Params = dict[str, Any]
 
 # Of the labels that are dropped, the most frequent.
 _SHOWN = 5
@@ -91,7 +89,7 @@ def known_rows(model: TrainedModel, labels: Sequence[str], num_rows: int) -> Hos
     return rows
 
 
-def with_known_labels(params: Params, model: TrainedModel, rows: HostArray) -> Params:
+def with_known_labels(params: ParamDict, model: TrainedModel, rows: HostArray) -> ParamDict:
     """Returns parameters with the model's feature head and its tables' rows of known labels; other queries are zero.
 
     Args:

@@ -118,7 +118,7 @@ def after_step(
 
 
 def stepped(step: Callable[..., TrainState], state: TrainState, *arguments: PyTree) -> TrainState:
-    """Returns `step(state, *arguments)` of a step that neither reads nor writes the mean and the best parameters.
+    """Runs a jitted step without the average and the best parameters, which it neither reads nor writes.
 
     They stay where they are, in the memory of the devices or of the host.
     """

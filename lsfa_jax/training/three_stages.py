@@ -41,7 +41,7 @@ from lsfa_jax.training import (
     time_limit,
 )
 from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
-from lsfa_jax.training.collection import HeadFeatures, zero_sums
+from lsfa_jax.training.collection import LabelFeatures, zero_sums
 from lsfa_jax.training.initial_encoder import InitialEncoder
 from lsfa_jax.training.inputs import Inputs
 from lsfa_jax.training.linear_side import LinearSide
@@ -55,14 +55,12 @@ from lsfa_jax.training.stages.closed_form import EXPONENTS, RIDGES, ClosedForm, 
 from lsfa_jax.training.stages.representation import Representation
 from lsfa_jax.training.stages.transfer import Transfer
 from lsfa_jax.training.state import TrainState, best_params, with_best_on_host, without_training
-from lsfa_jax.types import Array, HostArray, PyTree
+from lsfa_jax.types import Array, HostArray, ParamDict, PyTree
 from lsfa_jax.util import compilation_cache, processes, sharding
 from lsfa_jax.util.console import UserError, note, plural, warn
 from lsfa_jax.util.random_streams import Stream
 from lsfa_jax.util.random_streams import key as random_key
 from lsfa_jax.util.sharding import Tree
-
-Params = dict[str, Any]
 
 
 class Run:
@@ -86,9 +84,9 @@ class Run:
             corpus: the documents.
             encoder: what the encoder starts from.
             folder: the run folder.
-            save_every: seconds between checkpoints; infinity: none at all, where no later command continues the run.
+            save_every: seconds between checkpoints; infinity: no checkpoints, so that the run cannot be resumed.
             deadline: time (`time.monotonic`) before which the run ends, if need be with fewer epochs of stage 1.
-            chosen: names of the settings that keep their values then.
+            chosen: dotted names of the settings that a time limit may not change.
             start: the model whose rows of known labels stage 1 starts from; None: all are new.
         """
         self.start = start
@@ -151,11 +149,11 @@ class Run:
     def _key(self, use: Stream) -> Array:
         return random_key(use, self.config.seed)
 
-    def _init_params(self, use: Stream) -> Params:
+    def _init_params(self, use: Stream) -> ParamDict:
         starts = self.initial_encoder.params
 
-        def drawn(key: Array) -> Params:
-            # Without what the encoder starts from: of a pretrained one that is 22 million numbers and seconds.
+        def drawn(key: Array) -> ParamDict:
+            # Without what the encoder starts from: to draw 22 million weights of a pretrained one takes seconds.
             params = init_params(self.model, key)
             return params | {"encoder": {name: x for name, x in params["encoder"].items() if name not in starts}}
 
@@ -164,7 +162,7 @@ class Run:
         classifier = prior.start(params["classifier"], self.config, self.corpus)
         return self._placed(params | {"encoder": encoder, "classifier": classifier})
 
-    def _with_known_labels(self, params: Params) -> Params:
+    def _with_known_labels(self, params: ParamDict) -> ParamDict:
         """Returns parameters with the rows that the starting model has for known labels; without one, as they are."""
         if self.start is None:
             return params
@@ -243,7 +241,7 @@ class Run:
         optimizer = make_fine_tuning_optimizer(self.config.optimizer, steps)
         return Representation(self.model, self.config, train, optimizer, self.mesh, validate, frozen)
 
-    def _first_state(self, stage: Representation, classifiers: Params | None = None) -> TrainState:
+    def _first_state(self, stage: Representation, classifiers: ParamDict | None = None) -> TrainState:
         """Returns the state before the first step, with classifiers to start from if there are any."""
         params = self._with_known_labels(self._init_params(Stream.MODEL))
         trained, _ = partition.split(params | {"classifier": classifiers or params["classifier"]}, self.config.encoder)
@@ -251,7 +249,7 @@ class Run:
         # A trained model is validated first: where training does not improve it, its weights are kept.
         return state if self.start is None else replace(state, validated=state.validated - 1)
 
-    def _starting_classifiers(self, train: Batches) -> Params | None:
+    def _starting_classifiers(self, train: Batches) -> ParamDict | None:
         """Returns the classifiers that stage 1 starts from; None where they are random, or all those of a model."""
         config = self.config.classifier
         if self.start is None and config.weights_start == "random":
@@ -262,10 +260,10 @@ class Run:
         moments = discriminants.collect(self.model, params, train, self.mesh)
         counts, documents = self.corpus.label_counts, len(train.split)
         classifiers = discriminants.start(params["classifier"], moments, counts, documents)
-        classifier: Params = self._with_known_labels(params | {"classifier": classifiers})["classifier"]
+        classifier: ParamDict = self._with_known_labels(params | {"classifier": classifiers})["classifier"]
         return self._placed(classifier)
 
-    def _representation(self) -> Params:
+    def _representation(self) -> ParamDict:
         """Runs stage 1 and returns the parameters that did best on validation."""
         config = self.config
         _, frozen = partition.split({"encoder": self.initial_encoder.params}, config.encoder)
@@ -307,11 +305,11 @@ class Run:
         if self.config.psc.weight > 0 and not bool(jnp.any(state.extra["present"])):
             warn(f"the contrastive loss was not used in {epochs:.3g} epochs: lower --psc.start-epoch")
 
-    def _transfer(self, params: Params, keep_states: bool) -> TrainState:
+    def _transfer(self, params: ParamDict, keep_states: bool) -> TrainState:
         """Collects prototypes and features of the training documents and runs stage 2."""
         config, features_file = self.config, self.folder.features_file
         chosen = transfer.learns_from(config, self.is_head)
-        features = HeadFeatures(features_file, self.inputs.train, chosen, self.model.feature_size)
+        features = LabelFeatures(features_file, self.inputs.train, chosen, self.model.feature_size)
         trains, method = self._check_head_and_tail(), config.transfer.method
         optimizer = make_optimizer(config.optimizer, config.pvae.learning_rate)
         epochs = config.pvae.epochs if trains and method == "pvae" else 0
@@ -360,7 +358,7 @@ class Run:
             warn(f"every label has N_t = {threshold} training documents: no label is rare; raise --pvae.head-threshold")
         return bool(self.is_head.any() and not self.is_head.all())
 
-    def _adjustment(self, params: Params, learned: TrainState) -> PyTree:
+    def _adjustment(self, params: ParamDict, learned: TrainState) -> PyTree:
         """Runs stage 3 and returns the classifiers that did best on validation."""
         config = self.config
         if config.classifier.weights == "shared" and config.adjust.method in ("tau_norm", "httn", "logit_adjustment"):
@@ -461,13 +459,13 @@ class Run:
             return
         number = config.representation.num_candidates
         self.inputs.set_candidates(linear, number)
-        recall = ranking.recall(linear.validation.label_ids[:, :number], corpus.validation.labels)
+        recall = ranking.recall(linear.ranked("validation").label_ids[:, :number], corpus.validation.labels)
         note(
             f"Each document is compared with {number:,} of {corpus.num_labels:,} labels, which the "
             f"{TITLES[linear.model.kind]} proposes; they hold {recall:.1f} % of the validation documents' labels"
         )
 
-    def _fuse(self, params: Params, linear: LinearSide) -> None:
+    def _fuse(self, params: ParamDict, linear: LinearSide) -> None:
         """Fits the fused score, measures it and writes the model with it."""
         corpus, title = self.corpus, TITLES[linear.model.kind]
         counts = corpus.published_counts[: corpus.num_labels]
@@ -485,7 +483,7 @@ class Run:
         self._measure("fused", params | {"fusion": self._placed(scoring)}, linear, again=True)
         self._keep("fused", params | {"fusion": weights}, linear)
 
-    def _measure(self, name: str, params: Params, linear: LinearSide | None = None, again: bool = False) -> None:
+    def _measure(self, name: str, params: ParamDict, linear: LinearSide | None = None, again: bool = False) -> None:
         """Measures a model on validation and test documents, unless metrics.json has it."""
         if again or not self.results.has(name):
             self.results.begin(name)
@@ -494,10 +492,10 @@ class Run:
                 self.results.add(name, split, self._scores(params, batches, f"{name} on {split}"))
         self.results.write()
 
-    def _scores(self, params: Params, batches: Batches, title: str) -> Scores:
+    def _scores(self, params: ParamDict, batches: Batches, title: str) -> Scores:
         return score_split(self.model, params, batches, self.mesh, self.results.groups, title=title)
 
-    def _keep(self, name: str, params: Params, linear: LinearSide | None) -> None:
+    def _keep(self, name: str, params: ParamDict, linear: LinearSide | None) -> None:
         """Makes a model the one that predicts: writes the model folder, over that of an earlier stage."""
         self.results.keep(name)
         uses_linear = "fusion" in params or self.config.candidates == "tree"

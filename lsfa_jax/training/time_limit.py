@@ -1,6 +1,7 @@
 """How many epochs of stage 1 a time limit allows: a few steps are timed before it begins."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from lsfa_jax.util import processes
 from lsfa_jax.util.console import note, plural, warn
 from lsfa_jax.util.duration import in_words
 
-# Steps that are timed: at least so many, for at least so many seconds, and no more once they took the last number.
+# At least 8 steps and 3 seconds of steps are timed, and none after 30 seconds.
 _STEPS, _SECONDS, _MOST_SECONDS = 8, 3.0, 30.0
 
 # A pass that computes no gradients takes this share of one that does (backward passes are twice the forward ones), and
@@ -91,7 +92,9 @@ def seconds_of(epochs: int, timing: Timing, sizes: Sizes, config: Config, stores
     document = timing.epoch / sizes.train
     forward = _FORWARD * document
     later = _STORED * document if stores_states else forward
-    with_contrast = epochs - min(config.psc.start_epoch, epochs) + 1 if config.psc.weight > 0 else 0
+    # A pass over the prototypes before each epoch with the contrastive loss.
+    from_start = epochs - min(config.psc.start_epoch, epochs) + 1
+    with_contrast = math.ceil(from_start / config.psc.every) if config.psc.weight > 0 else 0
     in_stage_1 = epochs * (timing.epoch + forward * sizes.validation) + with_contrast * forward * sizes.train
     scored = sizes.validation + sizes.test
     passes = 2 if config.classifier.weights_start == "discriminant" else 1

@@ -141,6 +141,9 @@ def test_ids_that_cannot_be_matched_raise(tmp_path):
         match(documents("a", "b"), ["b", "b"], tmp_path)
     with pytest.raises(UserError, match="no document is among the 2"):
         match(documents("a"), ["b", "c"], tmp_path)
+    for ids in (["b", "c"], ["", ""]):
+        with pytest.raises(UserError, match="predictions: holds a header and no predictions"):
+            match([], ids, tmp_path)
 
 
 def test_arrays_hold_rankings_and_what_reaches_the_threshold():

@@ -229,7 +229,7 @@ def test_restricting_and_selecting():
     assert as_sets(restricted) == [{4}, set(), {2, 4}, set()]
     documents = ranking.documents_with_labels(restricted)
     assert documents.tolist() == [True, False, True, False]
-    assert as_sets(ranking.select_documents(restricted, documents)) == [{4}, {2, 4}]
+    assert as_sets(restricted.take(documents)) == [{4}, {2, 4}]
 
 
 def test_shapes_that_do_not_match_raise():

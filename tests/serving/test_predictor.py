@@ -210,6 +210,12 @@ def test_spellings_of_one_text_get_the_same_labels_and_are_explained_as_they_are
         assert [explanation.text[start:end].lower() for start, end in explanation.spans] == ["word1", "word2"]
 
 
+def test_an_encoder_that_pools_the_words_attends_to_all_of_them_alike():
+    pooling = training_corpus.trained_model(WORDS, LABELS, (4, 8), 0.5, encoder="xml_cnn")
+    (explanation,) = Predictor(pooling).explain(["word1 word2 word3"], top=2)
+    np.testing.assert_allclose(explanation.attention, np.full((2, 3), 1 / 3), rtol=1e-6)
+
+
 def test_texts_that_are_cut_or_have_no_known_word_are_counted(model):
     predictor = Predictor(model, batch_size=2)
     max_words = model.config.data.max_words

@@ -6,7 +6,7 @@ import pytest
 
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.model import prototypes
-from lsfa_jax.training.collection import BatchSink, FeaturesInMemory, HeadFeatures, collect_features
+from lsfa_jax.training.collection import BatchSink, FeaturesInMemory, LabelFeatures, collect_features
 from lsfa_jax.util import sharding
 from tests import training_corpus
 from tests.reference import prototypes as reference_prototypes
@@ -53,7 +53,7 @@ def test_sums_of_features_give_the_prototypes_and_variances_of_each_label(tiny, 
 @pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_features_of_head_labels_are_in_the_file_in_the_order_of_the_split(tiny, params, features, tmp_path, devices):
     path = tmp_path / "new" / "features.npy"
-    stored = HeadFeatures(path, training_corpus.batches(tiny.train), IS_HEAD, D)
+    stored = LabelFeatures(path, training_corpus.batches(tiny.train), IS_HEAD, D)
     with stored.filling() as keep:
         sums = collect(tiny, params, devices, keep)
     in_head = IS_HEAD[tiny.train.labels.values]
@@ -64,8 +64,8 @@ def test_features_of_head_labels_are_in_the_file_in_the_order_of_the_split(tiny,
     assert [file.name for file in path.parent.iterdir()] == ["features.npy"]
 
 
-def head_features(corpus: Corpus, path: Path, is_head: np.ndarray) -> HeadFeatures:
-    return HeadFeatures(path, training_corpus.batches(corpus.train), is_head, D)
+def head_features(corpus: Corpus, path: Path, is_head: np.ndarray) -> LabelFeatures:
+    return LabelFeatures(path, training_corpus.batches(corpus.train), is_head, D)
 
 
 def test_without_head_labels_there_is_no_file(tiny, tmp_path):

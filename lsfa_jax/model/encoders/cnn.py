@@ -94,7 +94,7 @@ class Cnn(WordEncoder, kw_only=True):
     Attributes:
         num_filters: 2H.
         kernel_width: K, words under a filter.
-        residual_blocks: number of residual blocks behind the convolution.
+        residual_blocks: number of residual blocks after the convolution.
     """
 
     num_filters: int

@@ -99,7 +99,7 @@ def params_from_hugging_face(
 ) -> dict[str, PyTree]:
     """Converts the tensors of a Hugging Face model to the parameters of `transformer`.
 
-    Token type 0 is added to the positions, and the positions that RoBERTa never uses are cut off. Tensors behind the
+    Token type 0 is added to the positions, and the positions that RoBERTa never uses are cut off. Tensors after the
     last layer (pooler, heads) are ignored.
 
     Args:

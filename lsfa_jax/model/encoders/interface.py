@@ -60,7 +60,7 @@ class Architecture(NamedTuple):
     first_id: int
     """Id of the token before each window, [CLS] or <s>."""
     last_id: int
-    """Id of the token behind each window, [SEP] or </s>."""
+    """Id of the token after each window, [SEP] or </s>."""
 
     @property
     def is_possible(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the encoders of words share: the embedding table, dropout before and behind them, embeddings in the states."""
+"""What the encoders of words share: embedding table, dropout before and after them, embeddings in the states."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ class WordEncoder(nn.Module):
 
     @property
     def state_size(self) -> int:
-        """2H, or with the embedding behind it 2H + E."""
+        """2H, or 2H + E with the embedding appended."""
         return self.encoded_size + (self.embedding_size if self.append_embedding else 0)
 
     def setup(self) -> None:

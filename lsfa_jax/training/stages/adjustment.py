@@ -24,6 +24,7 @@ from lsfa_jax.model.label_loss import has_label_rows
 from lsfa_jax.model.lsfa import Lsfa, classifier_rows
 from lsfa_jax.training import candidates, shortlist
 from lsfa_jax.training.loop import Stage
+from lsfa_jax.training.placement import placed
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows, unique_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state, stepped
 from lsfa_jax.training.storage import in_float32, with_tables_in
@@ -271,9 +272,8 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
             and settings.num_augmented > 0
             and settings.augmented_weight > 0
         )
-        self._uses_candidates = candidates.in_use(config, train)
-        self._uses_shortlist = not self._uses_candidates and shortlist.size(config, model.num_labels) > 0
-        step = shortlist_step if self._uses_shortlist else adjustment_step
+        is_shortlisted = not candidates.in_use(config, train) and shortlist.size(config, model.num_labels) > 0
+        step = shortlist_step if is_shortlisted else adjustment_step
         partial = functools.partial(step, model, config, optimizer, generator)
         self._step = jax.jit(partial, static_argnums=(3, 4), donate_argnums=0)
 
@@ -292,18 +292,10 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         else:
             plan = self.train.epoch(random)
         parts = distribute_generated(self.tail, num_augmented, len(plan), seed, epoch, self.mesh.shape["data"])
+        streams = Stream.ADJUSTMENT_SAMPLE, Stream.ADJUSTMENT_NEGATIVES
         for number, batch in enumerate(self.train.load(plan, start), start):
-            yield self._placed(batch, epoch, number), sharding.shard_batch(self.mesh, parts[number])
-
-    def _placed(self, batch: Batch, epoch: int, number: int) -> Batch:
-        num_labels = self.train.num_labels
-        if self._uses_candidates:
-            use = Stream.ADJUSTMENT_SAMPLE
-            return candidates.placed(self.mesh, batch, self.config, num_labels, use, epoch, number)
-        if self._uses_shortlist:
-            use = Stream.ADJUSTMENT_NEGATIVES
-            return shortlist.placed(self.mesh, batch, self.config, num_labels, use, epoch, number)
-        return sharding.shard_batch(self.mesh, batch)
+            real = placed(self.mesh, batch, self.config, self.train, *streams, epoch, number)
+            yield real, sharding.shard_batch(self.mesh, parts[number])
 
     def step(self, state: TrainState, batch: tuple[Batch, Generated], epoch: int, number: int) -> TrainState:
         real, augment = takes_part(self.config, epoch) if self.augments else (True, False)
@@ -313,7 +305,9 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         return averaged(state) if average_now else state
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        return {"learning_rate": self.config.adjust.learning_rate}
+        rates = {"learning_rate": self.config.adjust.learning_rate}
+        of_labels = self.config.optimizer.label_learning_rate
+        return rates if of_labels == "same" else rates | {"label_learning_rate": float(of_labels)}
 
     def validate(self, state: TrainState) -> tuple[PyTree, Metrics] | None:
         params = current_params(state)

@@ -39,8 +39,10 @@ class ClosedForm(Stage[float]):
         values: Sequence[float],
         validate: Callable[[PyTree], Metrics] | None = None,
     ) -> None:
-        """Args:
-        config: section `adjust`.
+        """Compiles nothing yet.
+
+        Args:
+            config: all settings.
         params: all parameters after stage 1.
         formula: of the classifiers.
         values: those that are tried.

@@ -36,7 +36,7 @@ class DocumentFeatures(NamedTuple):
     """bool[B]."""
 
 
-class Generator(NamedTuple):
+class FrozenInputs(NamedTuple):
     """Inputs of the step that are not trained: what generates features."""
 
     learned: PyTree
@@ -68,7 +68,7 @@ def head_step(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     batch: tuple[DocumentFeatures, Generated],
-    frozen: Generator,
+    frozen: FrozenInputs,
 ) -> TrainState:
     """Trains {"coef": float32[L, D], "intercept": float32[L]} on one batch; `intercept` is optional."""
     documents, generated = batch
@@ -106,7 +106,7 @@ class LinearHead(Stage[tuple[DocumentFeatures, Generated]]):
         labels: Ragged,
         num_labels: int,
         tail: np.ndarray,
-        frozen: Generator,
+        frozen: FrozenInputs,
         optimizer: optax.GradientTransformation,
         mesh: Mesh,
     ) -> None:

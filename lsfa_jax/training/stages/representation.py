@@ -22,6 +22,7 @@ from lsfa_jax.training import candidates, collection, shortlist
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.optimizer import learning_rates
 from lsfa_jax.training.partition import join
+from lsfa_jax.training.placement import placed
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state, stepped
 from lsfa_jax.training.storage import in_float32, with_tables_in
@@ -45,7 +46,8 @@ class Sums(NamedTuple):
 def objective(sums: Sums, batch: Batch, psc: config.Psc, num_labels: int) -> tuple[Array, dict[str, Array]]:
     """Computes L_BCE + alpha L_PSC of a batch.
 
-    Both losses are sums divided by documents x labels, so that alpha weighs them as in the paper.
+    Both losses are sums divided by documents x labels, so that alpha weighs them as in the paper. With `psc.reduction`
+    = released, L_PSC is the mean over pairs divided by the number of documents, as in the released code.
 
     Args:
         sums: both losses.
@@ -272,12 +274,10 @@ class Representation(Stage[Batch]):
         self.validate_every = settings.validate_every
         self.first_stop = first_stop(config)
         self.steps_per_epoch, self.items_per_epoch = train.steps_per_epoch, len(train.split)
-        self._uses_shortlist = shortlist.size(config, model.num_labels) > 0
-        self._uses_candidates = candidates.in_use(config, train)
         step: Callable[..., TrainState] = full_step
-        if self._uses_candidates:
+        if candidates.in_use(config, train):
             step = candidate_step
-        elif self._uses_shortlist:
+        elif shortlist.size(config, model.num_labels):
             step = shortlist_step
         self._step = jax.jit(functools.partial(step, model, config, optimizer), static_argnums=2, donate_argnums=0)
 
@@ -290,17 +290,10 @@ class Representation(Stage[Batch]):
         return init_state(key, params, self.optimizer, losses, extra, average=True)
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        config, num_labels = self.config, self.model.num_labels
-        plan = self.train.epoch(stream(Stream.REPRESENTATION_ORDER, config.seed, epoch))
+        plan = self.train.epoch(stream(Stream.REPRESENTATION_ORDER, self.config.seed, epoch))
+        streams = Stream.CANDIDATE_SAMPLE, Stream.NEGATIVE_SAMPLING
         for number, batch in enumerate(self.train.load(plan, start), start):
-            if self._uses_candidates:
-                use = Stream.CANDIDATE_SAMPLE
-                yield candidates.placed(self.mesh, batch, config, num_labels, use, epoch, number)
-            elif self._uses_shortlist:
-                use = Stream.NEGATIVE_SAMPLING
-                yield shortlist.placed(self.mesh, batch, config, num_labels, use, epoch, number)
-            else:
-                yield sharding.shard_batch(self.mesh, batch)
+            yield placed(self.mesh, batch, self.config, self.train, *streams, epoch, number)
 
     def before_epoch(self, state: TrainState, epoch: int) -> TrainState:
         if not uses_contrast(self.config, epoch):

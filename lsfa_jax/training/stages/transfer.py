@@ -32,7 +32,7 @@ _MOST_COMPARED = 4096
 
 
 class PairBatch(NamedTuple):
-    """Features of head labels with their labels, padded to P rows."""
+    """Features with their labels, padded to P rows."""
 
     features: AnyArray
     """float32[P, D]."""
@@ -110,7 +110,7 @@ class Transfer(Stage[PairBatch]):
         Args:
             model: the PVAE.
             config: all settings.
-            features: of the head labels' positive pairs.
+            features: of the labels that `learns_from` names.
             optimizer: the stage's optimiser.
             mesh: the devices.
             epochs: passes over the features; 0 without head or tail labels, or with a rival.

@@ -16,10 +16,12 @@ from lsfa_jax.data.candidates import with_labels
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.negative_sampling import ShortlistPool
 from lsfa_jax.model.generators import Generator
+from lsfa_jax.training.placement import placed as placed_on_devices
 from lsfa_jax.training.stages import adjustment, transfer
 from lsfa_jax.training.stages.adjustment import Adjustment, FrozenParams, Generated, distribute_generated
 from lsfa_jax.training.state import TrainState
 from lsfa_jax.util import sharding
+from lsfa_jax.util.random_streams import Stream
 from tests import training_corpus
 from tests.reference import augmentation, classifier
 from tests.reference import pvae as reference_pvae
@@ -205,7 +207,8 @@ def test_a_step_over_a_shortlist_of_all_labels_is_one_over_all_labels(tiny, stag
     full, epoch = stages["both"]
     expected = full.step(initial_state(full), batch, epoch, 1)
     stage = make_stage(tiny, shortlist=4)
-    placed = stage._placed(documents, 1, 0)
+    streams = Stream.ADJUSTMENT_SAMPLE, Stream.ADJUSTMENT_NEGATIVES
+    placed = placed_on_devices(stage.mesh, documents, stage.config, stage.train, *streams, 1, 0)
     assert len(placed.shortlist_pool.positives) >= L
     after = stage.step(initial_state(stage), (placed, generated), epoch, 1)
     np.testing.assert_allclose(after.params["weights"], expected.params["weights"], rtol=1e-4, atol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.model.augmentation import from_decoder
-from lsfa_jax.training.stages.linear_head import Generator, HeadSettings, LinearHead
+from lsfa_jax.training.stages.linear_head import FrozenInputs, HeadSettings, LinearHead
 from lsfa_jax.util import sharding
 from tests.reference import augmentation, classifier
 from tests.reference.agreement import central_differences
@@ -22,7 +22,7 @@ FEATURES = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
 def make_stage(devices: int = 1, batch_size: int = 4) -> LinearHead:
     """The stage over random features, with a decoder that adds the scaled latent to the prototype."""
     random = np.random.default_rng(2)
-    frozen = Generator(
+    frozen = FrozenInputs(
         learned=jnp.float32(0.5),
         prototypes=jnp.asarray(random.normal(size=(L, D)), jnp.float32),
         shift=jnp.asarray(random.normal(size=D), jnp.float32),
