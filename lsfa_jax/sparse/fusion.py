@@ -133,7 +133,7 @@ def bins(counts: np.ndarray) -> np.ndarray:
     return np.digitize(counts, _EDGES)
 
 
-def cells(
+def chosen_cells(
     documents: np.ndarray, logits: np.ndarray, ranked: Ranked, truth: Sequence[np.ndarray], random: np.random.Generator
 ) -> Cells:
     """Chooses the pairs that the weights are fitted on.
@@ -200,11 +200,11 @@ def concatenate(parts: Sequence[Cells]) -> Cells:
     return Cells(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
-def fit(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
+def fit(cells: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
     """Fits the weights: minimises the cross-entropy of the cells plus the shrinkage penalty.
 
     Args:
-        of: cells of validation documents.
+        cells: of validation documents.
         counts: int64[L], the training count of each label.
         kind: of the linear model.
     """
@@ -212,21 +212,21 @@ def fit(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
 
     bin_of_label = bins(counts)
     num_bins = int(bin_of_label.max(initial=0)) + 1
-    bin_of_cell = bin_of_label[of.label_ids]
-    inputs = np.stack([of.network, of.linear, np.ones(len(of.true))], axis=1)
+    bin_of_cell = bin_of_label[cells.label_ids]
+    inputs = np.stack([cells.network, cells.linear, np.ones(len(cells.true))], axis=1)
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         common, each = flat[:3], flat[3:].reshape(num_bins, 3)
         scores = np.sum(inputs * each[bin_of_cell], axis=1)
-        losses = np.logaddexp(0, scores) - of.true * scores
-        residuals = of.weights * (1 / (1 + np.exp(-np.clip(scores, -500, 500))) - of.true)
+        losses = np.logaddexp(0, scores) - cells.true * scores
+        residuals = cells.weights * (1 / (1 + np.exp(-np.clip(scores, -500, 500))) - cells.true)
         gradient = np.stack([np.bincount(bin_of_cell, residuals * column, num_bins) for column in inputs.T], axis=1)
         shrunk = each - common
         unusual = common - np.array(USUAL[kind])
         penalty = _TO_COMMON * np.sum(shrunk**2) + _TO_USUAL * np.sum(unusual**2)
         pull = 2 * _TO_COMMON * shrunk
         of_common = 2 * _TO_USUAL * unusual - pull.sum(axis=0)
-        return float(of.weights @ losses + penalty), np.concatenate([of_common, (gradient + pull).ravel()])
+        return float(cells.weights @ losses + penalty), np.concatenate([of_common, (gradient + pull).ravel()])
 
     start = np.tile(USUAL[kind], num_bins + 1)
     bounds = [(0, None), (0, None), (None, None)] * (num_bins + 1)
@@ -235,13 +235,13 @@ def fit(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
     return Fusion(*weights.T)
 
 
-def fit_linear(of: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
+def fit_linear(cells: Cells, counts: np.ndarray, kind: Kind) -> Fusion:
     """Fits weights that leave the network out, and are the same for all labels: they keep the linear model's order."""
-    fitted = fit(of._replace(network=np.zeros_like(of.network)), np.zeros_like(counts), kind)
+    fitted = fit(cells._replace(network=np.zeros_like(cells.network)), np.zeros_like(counts), kind)
     return fitted._replace(network=np.zeros_like(fitted.network))
 
 
-def calibrated(fusion: Fusion, of: Cells, num_documents: int) -> Fusion:
+def calibrated(fusion: Fusion, cells: Cells, num_documents: int) -> Fusion:
     """Returns weights with k x score + b in place of the score, fitted on the best cells of each document (Platt 1999).
 
     `fit` weighs all labels, most of which are never predicted; these are the ones whose probabilities are read. The
@@ -249,10 +249,10 @@ def calibrated(fusion: Fusion, of: Cells, num_documents: int) -> Fusion:
     """
     from scipy.optimize import minimize
 
-    scores = score(fusion, of)
-    best_labels = best(scores, of, num_documents, _CALIBRATED)
-    is_best = (best_labels[of.documents] == of.label_ids[:, None]).any(axis=1)
-    scores, true = scores[is_best], of.true[is_best]
+    scores = score(fusion, cells)
+    best_labels = best(scores, cells, num_documents, _CALIBRATED)
+    is_best = (best_labels[cells.documents] == cells.label_ids[:, None]).any(axis=1)
+    scores, true = scores[is_best], cells.true[is_best]
 
     def objective(scale: np.ndarray) -> float:
         changed = scale[0] * scores + scale[1]
@@ -263,18 +263,18 @@ def calibrated(fusion: Fusion, of: Cells, num_documents: int) -> Fusion:
     return Fusion(network, linear, offset + np.float32(b))
 
 
-def score(fusion: Fusion, of: Cells) -> np.ndarray:
+def score(fusion: Fusion, cells: Cells) -> np.ndarray:
     """Computes the fused logits of cells, float64[C]."""
-    network, linear, offset = (weights[of.label_ids] for weights in fusion)
-    return network * of.network + linear * of.linear + offset
+    network, linear, offset = (weights[cells.label_ids] for weights in fusion)
+    return network * cells.network + linear * cells.linear + offset
 
 
-def best(scores: np.ndarray, of: Cells, num_documents: int, num_ranked: int) -> np.ndarray:
+def best(scores: np.ndarray, cells: Cells, num_documents: int, num_ranked: int) -> np.ndarray:
     """Ranks the cells of each document: int32[N, K], the best labels, -1 where it has fewer."""
-    order = np.lexsort((-scores, of.documents))
-    documents = of.documents[order]
+    order = np.lexsort((-scores, cells.documents))
+    documents = cells.documents[order]
     places = np.arange(len(order)) - np.searchsorted(documents, documents)
     kept = places < num_ranked
     top = np.full((num_documents, num_ranked), -1, np.int32)
-    top[documents[kept], places[kept]] = of.label_ids[order][kept]
+    top[documents[kept], places[kept]] = cells.label_ids[order][kept]
     return top

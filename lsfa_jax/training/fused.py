@@ -87,7 +87,7 @@ def collect(model: Lsfa, params: Any, batches: Batches, mesh: Mesh, ranked: Rank
             ids = np.asarray(label_ids)[places]
             parts.append(fusion.candidate_cells(documents, ids, scores, lists, labels))
         elif len(places):
-            parts.append(fusion.cells(documents, scores[:, : model.num_labels], lists, labels, random))
+            parts.append(fusion.chosen_cells(documents, scores[:, : model.num_labels], lists, labels, random))
     return fusion.concatenate(parts)
 
 

@@ -42,7 +42,7 @@ def test_the_scores_of_cells_are_the_fused_scores_of_their_documents_and_labels(
     random = np.random.default_rng(0)
     network = random.normal(size=(5, 12)).astype(np.float32)
     ranked, weights = random_lists(random, 5, 12, 4), random_fusion(random, 12)
-    chosen = fusion.cells(np.arange(5), network, ranked, [np.array([0, 3])] * 5, random)
+    chosen = fusion.chosen_cells(np.arange(5), network, ranked, [np.array([0, 3])] * 5, random)
     every = np.asarray(jax.tree.map(jax.numpy.asarray, weights)(network, ranked))
     np.testing.assert_allclose(
         fusion.score(weights, chosen), every[chosen.documents, chosen.label_ids], rtol=1e-5, atol=1e-5
@@ -57,7 +57,7 @@ def test_of_few_labels_all_are_cells_each_once():
     network, ranked = random.normal(size=(4, 9)).astype(np.float32), random_lists(random, 4, 9, 5)
     # Labels from 9 on are those that training never saw.
     truth = [np.array([0, 8]), np.array([], int), np.array([2, 11]), np.array([9])]
-    chosen = fusion.cells(np.array([7, 3, 5, 1]), network, ranked, truth, random)
+    chosen = fusion.chosen_cells(np.array([7, 3, 5, 1]), network, ranked, truth, random)
     linear = reference.dense_lists(*ranked, 9, FLOOR)
     for row, document in enumerate([7, 3, 5, 1]):
         inside = chosen.documents == document
@@ -79,7 +79,7 @@ def many_labels():
     truth = [np.array([int(network[0].argmin()), 5]), np.array([], int)]
 
     def choose(seed):
-        return fusion.cells(np.arange(2), network, ranked, truth, np.random.default_rng(seed))
+        return fusion.chosen_cells(np.arange(2), network, ranked, truth, np.random.default_rng(seed))
 
     return network, ranked, truth, choose
 

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from lsfa_jax import config
-from lsfa_jax.config import Config
+from lsfa_jax.config import Config, Psc
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.evaluation.groups import Metrics
 from lsfa_jax.model import prototypes
@@ -43,7 +42,7 @@ class Sums(NamedTuple):
     """float32 scalar, a sum over positive pairs; 0 where the contrastive loss takes no part."""
 
 
-def objective(sums: Sums, batch: Batch, psc: config.Psc, num_labels: int) -> tuple[Array, dict[str, Array]]:
+def objective(sums: Sums, batch: Batch, psc: Psc, num_labels: int) -> tuple[Array, dict[str, Array]]:
     """Computes L_BCE + alpha L_PSC of a batch.
 
     Both losses are sums divided by documents x labels, so that alpha weighs them as in the paper. With `psc.reduction`
@@ -70,7 +69,7 @@ def sums_over_labels(
     states: Array,
     batch: Batch,
     extra: dict[str, Array],
-    psc: config.Psc,
+    psc: Psc,
     contrast: bool,
     label_weights: Array | None = None,
 ) -> Sums:
@@ -110,7 +109,7 @@ def sums_over_labels(
 
 
 def sums_over_candidates(
-    lsfa: Lsfa, states: Array, batch: Batch, extra: dict[str, Array], psc: config.Psc, contrast: bool
+    lsfa: Lsfa, states: Array, batch: Batch, extra: dict[str, Array], psc: Psc, contrast: bool
 ) -> Sums:
     """Estimates `sums_over_labels` from the candidates of each document, its labels first, and the batch's sample."""
     assert batch.candidates is not None
