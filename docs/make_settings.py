@@ -19,6 +19,9 @@ Generated from the code by `python docs/make_settings.py`. Every setting is an o
 and a key of a settings file (`--config FILE`, TOML: `weight = 1` under `[psc]`). Each of these overrides the ones
 before it: the defaults below, the file of the corpus in `configs/`, `--preset`, `--profile`, `--config`, options. An
 unknown key is an error that names the most similar one.
+
+`bin/train` uses `--preset quick` unless another is chosen, and `--dataset custom` with `--data-dir`. The last section
+lists what quick changes; with it, some settings follow from the corpus ([your_own_data.md](your_own_data.md)).
 """
 
 

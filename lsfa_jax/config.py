@@ -374,7 +374,9 @@ class Config(Section):
         description="synthetic, rcv1, synthetic-aapd, -rcv1 or -eurlex; aapd, eurlex4k, eurlex57k or custom with "
         "--data-dir.",
     )
-    preset: Literal["full", "quick"] = Field("full", description="full: the paper's sizes; quick: for a laptop.")
+    preset: Literal["full", "quick"] = Field(
+        "full", description="full: the paper's sizes; quick: for a laptop, the default of commands."
+    )
     profile: Literal["paper", "released"] = Field(
         "paper", description="The paper's equations, or those of the released code."
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from lsfa_jax import config
-from lsfa_jax.cli.train import main, parse
+from lsfa_jax.cli.train import chosen_settings, main, parse
 from lsfa_jax.config import Config, EncoderKind, differences, keys, layered, to_toml, validated
 from lsfa_jax.util.console import UserError
 
@@ -160,6 +160,14 @@ def test_data_dir_alone_selects_the_custom_corpus(tmp_path, option):
     assert parsed.corpus_name == "mine"
     assert parse([*option, "--dataset", "aapd"]).corpus_name == "aapd"
     assert parse([]).dataset == "synthetic"
+
+
+def test_an_option_that_switches_a_setting_off_chooses_it():
+    options = ["--psc.no-normalize", "--encoder.no-feature-head", "--adjust.epochs=2", "--encoder.append-embedding"]
+    chosen = chosen_settings(options)
+    names = {"psc.normalize", "encoder.feature_head", "adjust.epochs", "encoder.append_embedding"}
+    assert chosen - chosen_settings([]) >= names - chosen_settings([])
+    assert {"psc.normalize", "encoder.feature_head"} <= chosen
 
 
 @pytest.mark.parametrize("going_on", [["--resume"], ["--stages", "transfer", "adjustment"], ["--stages=adjustment"]])

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 
+from lsfa_jax.util import console
 from lsfa_jax.util.interrupts import run_and_exit
 from lsfa_jax.util.safe_path import leave_current_folder
 
@@ -57,4 +58,5 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_verb(verb: str, argv: list[str], prog: str) -> int:
     """Runs a verb; its messages name the command `prog`. Returns the exit code."""
-    return int(importlib.import_module(f"lsfa_jax.cli.{verb}").main(argv, prog))
+    with console.commands_as(prog):
+        return int(importlib.import_module(f"lsfa_jax.cli.{verb}").main(argv, prog))

@@ -47,10 +47,10 @@ class ReadingOptions(Section):
     header: Literal["auto", "yes", "no"] = Field(
         "auto", description="Whether the first row of a table has the names of the columns."
     )
-    labels_field: str = Field("", description="Field or column that holds the labels, likewise.")
+    labels_field: str = Field("", description="Field or column that holds the labels, where its name does not tell.")
     label_columns: str = Field("", description="Columns of 0 and 1 that are a label each: first..last, or names.")
     label_names: str = Field("", description="File with the names of labels that are numbers or other ids.")
-    id_field: str = Field("", description="Field or column that holds the document's id, likewise.")
+    id_field: str = Field("", description="Field or column that holds the document's id, where it is not named id.")
     label_separator: str = Field(
         "", description="What stands between the labels of a document in one string; by default detected."
     )
@@ -210,8 +210,9 @@ def usage(prog: str, verbs: Mapping[str, str]) -> str:
 def unknown_verb(verb: str, verbs: Iterable[str], prog: str) -> str:
     """Returns the error message for a word, or "" for none, where a verb is expected."""
     names = list(verbs)
-    what = f"{verb}: expected one of {', '.join(names)}{nearest(verb, names)}" if verb else "expected a verb"
-    return f"{what}; see {prog} --help" if verb else f"{what}, one of {', '.join(names)}; see {prog} --help"
+    expected = f"one of {', '.join(names)}"
+    what = f"{verb}: expected {expected}{nearest(verb, names)}" if verb else f"expected a verb, {expected}"
+    return f"{what}; see {prog} --help"
 
 
 def check_outputs(outputs: Mapping[str, str], run: str, sources: Iterable[str]) -> None:
@@ -225,7 +226,7 @@ def check_outputs(outputs: Mapping[str, str], run: str, sources: Iterable[str]) 
     from lsfa_jax.data.reading.splits import source_files
     from lsfa_jax.training import model_folder
 
-    inputs = [*(model_folder.paths(Path(run)) if run else ())]
+    inputs = model_folder.paths(Path(run)) if run else []
     inputs += [file for source in sources if source for file in source_files(Path(source))]
     chosen: dict[Path, str] = {}
     for option, output in outputs.items():

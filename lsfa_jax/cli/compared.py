@@ -115,18 +115,16 @@ def _score_lists(lists: "Ranked", linear: "LinearModel", problem: Problem, thres
     reached = (lists.label_ids >= 0) & (probabilities >= np.float32(threshold))
     predicted = [ids[rows] for ids, rows in zip(lists.label_ids, reached, strict=True)]
     confusion = thresholded.count(Ragged.from_rows(predicted), problem.truth, len(problem.label_ids))
-    # The decision of a machine is not the logit of a probability.
+    # An SVM's decision value is not a logit.
     return Scores(top, confusion, probabilities=probabilities if linear.kind == "tree" else None)
 
 
 def score_predictions(predicted: list[Predicted], problem: Problem) -> Scores:
     """Scores the predictions of a file, in the order of the documents, and says what they lack."""
     ranked, probabilities, reached = prediction_files.as_arrays(predicted, problem.label_ids, problem.threshold)
-    short = int(((ranked >= 0).sum(axis=1) < min(problem.num_ranked, len(problem.label_ids))).sum())
-    if short:
-        note(
-            f"{plural(short, 'document')} with fewer than {problem.num_ranked} predictions; empty places count as wrong"
-        )
+    expected = min(problem.num_ranked, len(problem.label_ids))
+    if short := int(((ranked >= 0).sum(axis=1) < expected).sum()):
+        note(f"{plural(short, 'document')} with fewer than {expected} predictions; empty places count as wrong")
     note("Head, tail and bins are ranked, and compared to the threshold, among the labels that the predictions list")
     top = best_of_groups(ranked, problem.groups.members, problem.num_ranked)
     if not prediction_files.have_probabilities(predicted):

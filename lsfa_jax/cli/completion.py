@@ -29,7 +29,7 @@ def write(argv: list[str]) -> None:
 
 def _app() -> SubcommandApp:
     """Returns the verbs with the classes of their arguments."""
-    from lsfa_jax.cli import data, evaluate, export, predict, serve, train, tune
+    from lsfa_jax.cli import data, evaluate, experiments, export, predict, serve, train, tune
 
     app, of_data = SubcommandApp(), SubcommandApp()
     app.command(name="train")(train.TrainArguments)
@@ -38,6 +38,7 @@ def _app() -> SubcommandApp:
     app.command(name="serve")(serve.ServeArguments)
     app.command(name="tune")(tune.TuneArguments)
     app.command(name="export")(export.ExportArguments)
+    app.command(name="experiments")(experiments.ExperimentsArguments)
     for name, arguments in data.COMMANDS.items():
         of_data.command(name=name)(arguments)
     app.command(of_data, name="data")

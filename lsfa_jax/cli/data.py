@@ -238,7 +238,7 @@ def main(argv: list[str] | None = None, prog: str = "bin/data") -> int:
     """Runs the command line; messages name the command `prog`.
 
     Returns:
-        0 when done, 2 after an error that the user can mend, 130 after SIGINT.
+        0 when done, 2 after a UserError, 130 after SIGINT.
     """
     return common.run(lambda line: _command(line, prog), argv)
 

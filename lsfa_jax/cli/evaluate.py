@@ -63,9 +63,11 @@ class EvaluateArguments(Section):
         "none", description="Train a linear model on TF-IDF too: a label tree, or one-versus-rest SVM."
     )
     train: str = Field(
-        "", description="Training documents, a file or folder, for --baseline and label counts; the run's by default."
+        "",
+        description="Training documents, a file or folder, for --baseline (by default the run's), and without --run "
+        "for the label counts of PSP, head and tail.",
     )
-    k: tuple[PositiveInt, ...] = Field(ranking.PLACES, description="Places at which rankings are cut off.")
+    k: tuple[PositiveInt, ...] = Field(ranking.PLACES, description="The k of P@k, N@k and PSP@k.")
     threshold: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "auto", description="Probability from which a label is predicted. auto: the run's, else 0.5."
     )

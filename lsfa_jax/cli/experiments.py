@@ -35,7 +35,10 @@ class ExperimentsArguments(Section):
     seeds: int = Field(3, ge=1, description="Runs of each variant, with the seeds 0, 1, ...")
     preset: Literal["full", "quick"] = Field("quick", description="full: the paper's sizes; quick: for a laptop.")
     corpora: tuple[str, ...] = Field((), description="In place of those of the plans.")
-    data_dir: str = Field("", description="Folder of a corpus, or with a folder for each, that has to be given.")
+    data_dir: str = Field(
+        "",
+        description="Folder of the corpus, or with a folder for each (DIR/aapd), of corpora that are not downloaded.",
+    )
     encoder: str = Field("bilstm", description="bilstm (the paper's), cnn, minilm, or a transformer's folder.")
     config: str = Field("", description="Settings file for all runs, such as fewer epochs.")
     output: str = Field("runs/experiments", description="Folder of the runs.")
@@ -122,7 +125,7 @@ def main(argv: list[str] | None = None, prog: str = "bin/experiments") -> int:
     """Runs experiments; messages name the command `prog`.
 
     Returns:
-        0 when done, 2 after an error that the user can mend, 130 or 143 after SIGINT or SIGTERM.
+        0 when done, 2 after a UserError, 130 or 143 after SIGINT or SIGTERM.
     """
     return common.run(lambda line: _command(line, prog), argv)
 

@@ -280,7 +280,10 @@ def _source(arguments: PredictArguments) -> Path | BinaryIO:
     """Returns the file, or standard input with a separate reader: Python closes `sys.stdin` at exit, which would wait
     for a thread that reads from it."""
     if arguments.file == "-":
-        return open(0, "rb", closefd=False)
+        try:
+            return open(0, "rb", closefd=False)
+        except OSError as error:
+            raise UserError(f"standard input cannot be read ({error.strerror}): give a FILE") from None
     return Path(arguments.file)
 
 
@@ -381,7 +384,7 @@ def _command(argv: list[str], prog: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UserError(f"the predictions cannot be written ({error.strerror})") from error
+        raise UserError(f"the predictions cannot be written ({error.strerror or error})") from error
 
 
 if __name__ == "__main__":

@@ -60,8 +60,12 @@ class ServeArguments(Section):
     max_characters: PositiveInt = Field(100_000, description="Length of a text.")
     max_texts: PositiveInt = Field(1_000, description="Texts of a request.")
     connections: PositiveInt = Field(512, description="Open connections at most; further ones get status 503.")
-    watch: PositiveFloat = Field(2.0, description="Seconds between two looks at whether a model folder has changed.")
-    warm_up: bool = Field(True, description="Compile all programs before the first request, and before a reload.")
+    watch: PositiveFloat = Field(2.0, description="Seconds after which model folders are checked for changes again.")
+    warm_up: bool = Field(
+        True,
+        description="Before the first request and before a reload, compile the programs for 5 labels a text; "
+        "others (`top`, `threshold`) are compiled at the first request for them.",
+    )
 
 
 IN_HELP = ("run", "host", "port", "batch_size", "queue", "timeout", "max_texts")

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -104,6 +105,7 @@ def chosen_settings(argv: Sequence[str]) -> frozenset[str]:
     file, where = _settings_file(early)
     names = _layer_names(early, file, where)
     options = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    options |= {re.sub(r"(^|\.)no_", r"\1", option) for option in options}  # --psc.no-normalize sets psc.normalize
     return chosen_for(names["dataset"], names["preset"]) | set(dotted(file)) | (options & set(keys(Config)))
 
 
@@ -331,8 +333,7 @@ def _train_in_job(arguments: TrainArguments, argv: list[str], prog: str, started
             argv = with_encoder(arguments, argv, duration.parse(arguments.time_limit, "--time-limit"))
             arguments = parse(argv, prog).model_copy(update={"output": arguments.output})
         train(arguments, chosen_settings(argv), started)
-        predict = common.as_typed("bin/predict", prog)
-        console.note(f"Next: {predict} --run {shlex.quote(arguments.output)} FILE")
+        console.note(f"Next: bin/predict --run {shlex.quote(arguments.output)} FILE")
     except (KeyboardInterrupt, SystemExit):  # SIGINT, SIGTERM before the first stage
         console.error(how_to_resume(RunFolder(Path(arguments.output))))
         raise
@@ -342,7 +343,7 @@ def main(argv: list[str] | None = None, prog: str = "bin/train") -> int:
     """Trains with the settings of the command line; messages name the command `prog`.
 
     Returns:
-        0 when done, 2 after an error that the user can mend, 130 or 143 after SIGINT or SIGTERM.
+        0 when done, 2 after a UserError, 130 or 143 after SIGINT or SIGTERM.
     """
     return common.run(lambda line: _command(line, prog), argv)
 

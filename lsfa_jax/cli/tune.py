@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None, prog: str = "bin/tune") -> int:
     """Searches for settings; messages name the command `prog`.
 
     Returns:
-        0 when done, 2 after an error that the user can mend, 130 or 143 after SIGINT or SIGTERM.
+        0 when done, 2 after a UserError, 130 or 143 after SIGINT or SIGTERM.
     """
     return common.run(lambda line: _command(line, prog), argv)
 

@@ -211,7 +211,7 @@ def _label_names_file(config: Config) -> list[Path]:
 
 def _files_of(source: Source) -> list[Path]:
     if isinstance(source, Files):
-        return [*source.texts, *(path for path in (source.labels, source.names, source.filters) if path)]
+        return source.paths
     if not isinstance(source, Path):
         raise TypeError(source)
     return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]

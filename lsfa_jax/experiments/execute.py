@@ -191,18 +191,18 @@ def execute(needed: Iterable[Needed]) -> dict[str, str]:
     for number, run_ in enumerate(all_runs, 1):
         if run_.is_done:
             _clean(run_)
-            continue
-        note(f"Run {number} of {len(all_runs)}: {run_.title}{clock.rest(all_runs[number - 1 :])}")
-        try:
-            if run_.settings is not None and not run_.encoder.is_done:
-                raise UserError(f"its stage 1 failed: {run_.encoder.run}")
-            _make(run_)
-        except Interrupted:
-            raise
-        # Whatever happens to one run, the others go on; the error is on the page and at the command's end.
-        except Exception as error:
-            failed[run_.title] = str(error) or type(error).__name__
-            warn(f"{run_.title}: {failed[run_.title]}")
+        else:
+            note(f"Run {number} of {len(all_runs)}: {run_.title}{clock.rest(all_runs[number - 1 :])}")
+            try:
+                if run_.settings is not None and not run_.encoder.is_done:
+                    raise UserError(f"its stage 1 failed: {run_.encoder.run}")
+                _make(run_)
+            except Interrupted:
+                raise
+            # Whatever happens to one run, the others go on; the error is on the page and at the command's end.
+            except Exception as error:
+                failed[run_.title] = str(error) or type(error).__name__
+                warn(f"{run_.title}: {failed[run_.title]}")
         following = all_runs[number] if number < len(all_runs) else None
         if following is None or following.encoder != run_.encoder:
             shutil.rmtree(run_.encoder.run / "states", ignore_errors=True)

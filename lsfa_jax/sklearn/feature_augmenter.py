@@ -352,6 +352,10 @@ def _label_index(label_index: ArrayLike, count: int) -> np.ndarray:
 def _label_sets(labels: Labels, count: int, num_labels: int) -> Ragged:
     """Returns the label numbers of each document, from an indicator matrix or from lists."""
     if sparse.issparse(labels) or isinstance(labels, np.ndarray):
+        if labels.ndim != 2:  # type: ignore[union-attr]
+            raise ValueError(
+                "labels: expected an indicator matrix [N, L], or a list of label numbers for each document"
+            )
         matrix = sparse.csr_array(labels != 0)
         matrix.sum_duplicates()
         sets, shape = Ragged(matrix.indices.astype(np.int32), matrix.indptr.astype(np.int64)), matrix.shape

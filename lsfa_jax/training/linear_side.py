@@ -26,7 +26,7 @@ from lsfa_jax.util import atomic, interrupts, processes
 from lsfa_jax.util.array_file import ArrayFile
 from lsfa_jax.util.console import UserError, note, progress, warn
 
-# A tree is drawn at random; the machines are preferred unless it is better by more than this, in N@5 on validation.
+# A tree is drawn at random; the SVMs are preferred unless it is better by more than this, in N@5 on validation.
 _TREE_ADVANTAGE = 0.5
 
 _SPLITS = ("train", "validation", "test")

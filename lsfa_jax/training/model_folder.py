@@ -1,9 +1,9 @@
 """A trained classifier as files: settings, vocabulary, labels, weights. Reading executes nothing and checks every byte.
 
-Every run folder is a model folder, with checkpoints and metrics beside the files of the model; `LSFA.save` writes only
-these: five, and with a fused score those of the linear model in linear/. With a pretrained encoder, tokenizer.json is
-in place of the vocabulary. model.json has a checksum of each other file, and in its last line but one that of its other
-lines.
+Every run folder is a model folder, with checkpoints and metrics beside the files of the model; `LSFA.save` writes
+these (five, and with a fused score those of the linear model in linear/) and estimator.json. With a pretrained encoder,
+tokenizer.json is in place of the vocabulary. model.json has a checksum of each other file, and in its last line but one
+that of its other lines.
 Checksums find damage. Against a file that was changed with its checksum, reading also checks that words, labels and
 weights have the shapes that the settings describe.
 """
@@ -11,6 +11,7 @@ weights have the shapes that the settings describe.
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import tomllib
 from dataclasses import dataclass, field
@@ -261,7 +262,12 @@ def how_it_ends(run: Path) -> str:
     """Returns what completes the model of a run folder: the process that trains it, or a command."""
     if trainer := FolderLock(run).holder():
         return f"it is being trained by {trainer}: wait until that ends"
-    return f"finish it with: bin/train --output {run} --resume"
+    return f"finish it with: {resume_command(run)}"
+
+
+def resume_command(run: Path) -> str:
+    """Returns the command that continues a run, for a shell."""
+    return f"bin/train --output {shlex.quote(str(run))} --resume"
 
 
 class _File(BaseModel):

@@ -13,6 +13,7 @@ from lsfa_jax.training import (
     content,
     encoder_choice,
     loop,
+    model_folder,
     partition,
     policy,
     precision,
@@ -109,7 +110,7 @@ def train(
             with watched(folder, tensorboard), interrupts.deferred():
                 return run.execute(stages)
         except interrupts.Interrupted:
-            note(f"Interrupted, everything is saved. Continue with: bin/train --output {folder.path} --resume")
+            note(f"Interrupted, everything is saved. Continue with: {model_folder.resume_command(folder.path)}")
             raise
 
 

@@ -387,7 +387,7 @@ def how_to_resume(folder: RunFolder) -> str:
     place = (
         "Continue from the last checkpoint" if folder.has_checkpoint() else "There is no checkpoint yet. Start again"
     )
-    return f"interrupted. {place} with: bin/train --output {folder.path} --resume"
+    return f"interrupted. {place} with: {model_folder.resume_command(folder.path)}"
 
 
 def drop_stages(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:

@@ -216,10 +216,8 @@ def values_of(trial: FrozenTrial) -> dict[str, Any]:
 
 def epochs_of(search: Search, trial: FrozenTrial) -> float:
     """Returns the epochs of stage 1 that a trial has trained."""
-    with suppress(OSError, ValueError):
-        lines = map(json.loads, (search.folder(trial) / "history.jsonl").read_text(encoding="utf-8").splitlines())
-        return max((line["epoch"] for line in lines if line["stage"] == STAGES[0]), default=0.0)
-    return 0.0
+    history = RunFolder(search.folder(trial)).read_history()
+    return max((line["epoch"] for line in history if line["stage"] == STAGES[0]), default=0.0)
 
 
 def seconds_of(trial: FrozenTrial) -> float:

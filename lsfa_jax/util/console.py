@@ -51,10 +51,16 @@ LINE = 100
 # A command to the end of a message, which users copy from a terminal.
 _COMMAND = re.compile("(?:bin/|lsfa |python -m ).*")
 
+# The name of a command in a message.
+_VERB = re.compile(r"(?<![\w./-])bin/(?=[a-z])")
+
 _NARROW = 75
 
 # Set for the calling thread only: all further threads go on printing.
 _quiet: ContextVar[Callable[[str], str] | None] = ContextVar("quiet", default=None)
+
+# What stands before a verb in messages: `lsfa train` for who types that.
+_before_verbs = "bin/"
 
 # What `note_once` has printed within a block of `once`; None outside of one.
 _printed: ContextVar[set[str] | None] = ContextVar("printed", default=None)
@@ -76,6 +82,17 @@ def escaped(text: str) -> str:
 def plural(number: int, noun: str, nouns: str | None = None) -> str:
     """Returns a number with its noun: `1 row`, `1,234 rows`; `nouns` is a plural that is not formed with s."""
     return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
+
+
+@contextmanager
+def commands_as(prog: str) -> Iterator[None]:
+    """Writes commands in messages within the block as a user types them who called `prog`: bin/VERB or lsfa VERB."""
+    global _before_verbs
+    before, _before_verbs = _before_verbs, "lsfa " if prog.startswith("lsfa ") else "bin/"
+    try:
+        yield
+    finally:
+        _before_verbs = before
 
 
 @contextmanager
@@ -149,7 +166,7 @@ def error(text: str) -> None:
 
 def _wrapped(text: str, console: Console) -> str:
     """Returns safe text, long lines of a terminal broken between words, but for a command at the end."""
-    lines, width = escaped(text).split("\n"), min(LINE, console.width)
+    lines, width = _VERB.sub(_before_verbs, escaped(text)).split("\n"), min(LINE, console.width)
     for place, line in enumerate(lines):
         if console.is_terminal and len(line) > width:
             # textwrap breaks no line at a no-break space.

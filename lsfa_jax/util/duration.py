@@ -24,5 +24,7 @@ def parse(text: str, option: str) -> float:
 
 def in_words(seconds: float) -> str:
     """Returns "3 h 20 min", "20 min" or "20 s"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

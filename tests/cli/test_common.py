@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -307,6 +308,17 @@ def test_bash_completes_verbs_options_and_values(tmp_path):
         lsfa_jax.cli.main(["--tyro-write-completion", "bash", str(script)])
     ended = subprocess.run(["bash", "-c", COMPLETE, script], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == ["predict", "--png", "wide"]
+
+
+def test_messages_name_commands_as_they_were_typed(tmp_path, capsys):
+    (tmp_path / "bin").mkdir()
+    line = ["--from", f"{tmp_path}/bin/train"]
+    runs = {"lsfa train": partial(lsfa_jax.cli.main, ["train", *line]), "bin/train": partial(train.main, line)}
+    for typed, run in runs.items():
+        assert run() == 2
+        error = " ".join(capsys.readouterr().err.split())
+        assert f"{tmp_path}/bin/train: no model" in error
+        assert error.endswith(f"the --output folder of a {typed}")
 
 
 def test_a_shell_without_completion_is_an_error(capsys):

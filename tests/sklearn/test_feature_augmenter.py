@@ -200,6 +200,7 @@ def test_wrong_settings_and_heads_are_errors(fitted):
         ((coef, None, features, [[0]] * (len(features) - 1) + [[L]]), "label numbers"),
         ((coef, None, features, [["a"]] * len(features)), "label numbers"),
         ((coef, None, features, [1] * len(features)), "indicator matrix"),
+        ((coef, None, features, np.arange(len(features))), "indicator matrix"),
     ]:
         with pytest.raises(ValueError, match=message):
             fitted.adjust(*arguments)

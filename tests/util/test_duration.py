@@ -20,7 +20,8 @@ def test_anything_else_is_an_error_that_shows_how_to_write_one(text):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(12_000, "3 h 20 min"), (1_190, "20 min"), (20.4, "20 s"), (60, "1 min")]
+    ("seconds", "text"),
+    [(12_000, "3 h 20 min"), (1_190, "20 min"), (20.4, "20 s"), (37.5, "38 s"), (59.6, "1 min"), (60, "1 min")],
 )
 def test_seconds_in_words(seconds, text):
     assert in_words(seconds) == text

@@ -164,7 +164,7 @@ def read_documents(source: Source, *, options: ReadOptions, report: ReadReport) 
 
 
 def _stopped(where: str, row: BadRow, options: ReadOptions) -> UserError:
-    advice = f"Mend the row, or leave such rows out with `{options.prefix}bad-rows skip`."
+    advice = f"Correct the row, or skip such rows with {options.prefix}bad-rows skip."
     if row.reason == INVALID_UTF8 and isinstance(row.got, bytes):
         advice = (
             f"{readings(row.got)}. If the file is in one of them, set {options.option('encoding')}; if only this row "

@@ -47,10 +47,9 @@ def read_label_names(path: Path) -> Mapping[str, str]:
         place for place, cell in enumerate(header) if cell.startswith(("label", "name")) and cell not in _ID_COLUMN
     ]
     if id_columns and name_columns:
+        id_at, name_at = id_columns[0], name_columns[0]
         rows = csv.reader(lines[1:])
-        return _mapping(
-            [(row[id_columns[0]], row[name_columns[0]]) for row in rows if len(row) > name_columns[0]], path
-        )
+        return _mapping([(row[id_at], row[name_at]) for row in rows if len(row) > max(id_at, name_at)], path)
     if all("\t" in line for line in lines):
         return _mapping([tuple(line.split("\t", 2)[:2]) for line in lines], path)  # type: ignore[misc]
     return in_order([line.strip() for line in lines])

@@ -35,6 +35,11 @@ class Files:
     names: Path | None = None
     filters: Path | None = None
 
+    @property
+    def paths(self) -> list[Path]:
+        """All of them."""
+        return [*self.texts, *filter(None, (self.labels, self.names, self.filters))]
+
     def __str__(self) -> str:
         names = ", ".join(map(str, self.texts))
         return f"{names} with {self.labels}" if self.labels else names
@@ -107,7 +112,7 @@ def source_files(path: Path) -> list[Path]:
     except UserError:  # reported when the corpus is read
         return []
     files = [source if isinstance(source, Files) else Files((source,)) for source in sources]
-    return [file for source in files for file in (*source.texts, *filter(None, [source.labels]))]
+    return [path for source in files for path in source.paths]
 
 
 def with_label_file(path: Path) -> Path | Files:

@@ -70,7 +70,7 @@ class Guard:
         if not self._token or scope["path"] == _OPEN:
             return True
         kind, _, value = Headers(scope=scope).get("authorization", "").partition(" ")
-        given = value.strip().encode("utf-8", "surrogateescape")
+        given = value.strip().encode("latin-1")  # as Starlette decodes headers
         if kind.lower() == "basic":
             try:
                 given = base64.b64decode(given, validate=True).partition(b":")[2]

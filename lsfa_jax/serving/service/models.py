@@ -13,7 +13,7 @@ from lsfa_jax.training.model_folder import TrainedModel
 from lsfa_jax.util.console import UserError
 
 TOPS = (TOP, 100, 1000)
-"""Numbers of labels for which programs are compiled; a request gets the first of the next larger one."""
+"""Numbers of labels of compiled programs; a request gets the first labels of the next larger one."""
 
 _Version = tuple[int, int, int]
 
@@ -99,8 +99,9 @@ class Models:
             version = _version(self._folders[name])
             try:
                 self._served[name] = self._read(name)
-            except UserError as error:
-                self.problems[name], self._refused[name] = str(error), version
+            except Exception as error:  # whatever it is, such as a full device: the model before is still served
+                self.problems[name] = str(error) if isinstance(error, UserError) else type(error).__name__
+                self._refused[name] = version
                 return False
             self.problems.pop(name, None)
             self._refused.pop(name, None)

@@ -6,6 +6,7 @@ the page.
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -80,7 +81,7 @@ async def read(request: Request, data: bytes, limits: Limits) -> Choices:
     upload, top = form.get("file"), form.get("top", str(TOP))
     if isinstance(upload, UploadFile):
         choices = replace(choices, file_name=upload.filename or "", file=await upload.read())
-    if not (isinstance(top, str) and top.isascii() and top.isdigit() and 1 <= int(top[:9]) <= _MOST_TOP):
+    if not isinstance(top, str) or not re.fullmatch("[0-9]{1,9}", top) or not 1 <= int(top) <= _MOST_TOP:
         raise HTTPException(422, f"labels a text: expected a number from 1 to {_MOST_TOP}")
     return replace(choices, top=int(top))
 

@@ -301,6 +301,9 @@ def test_annif_corpora_and_vocabularies(tmp_path):
     in_csv = "uri,notation,label_en\n" + "".join(f"{uri},,{name}\n" for name, uri in uris.items())
     (tmp_path / "vocab.csv").write_text(in_csv)
     assert documents(tmp_path / "short.tsv", label_names=str(tmp_path / "vocab.csv")) == DOCUMENTS
+    # A row without the id, which stands last, is left out.
+    (tmp_path / "vocab.csv").write_text("label,uri\nshort\n" + "".join(f"{name},{uri}\n" for name, uri in uris.items()))
+    assert documents(tmp_path / "short.tsv", label_names=str(tmp_path / "vocab.csv")) == DOCUMENTS
 
     folder = tmp_path / "full"
     folder.mkdir()

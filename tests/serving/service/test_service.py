@@ -356,7 +356,26 @@ def test_a_token_is_needed_but_for_health(models, header, status):
         assert served.get("/health").status_code == 200
 
 
+def test_a_token_may_have_any_letters(models):
+    with client(models, token="clé") as served:
+        for header, status in (("Bearer clé", 200), ("Bearer cle", 401)):
+            answer = served.get("/metrics", headers={"authorization": header.encode()})
+            assert answer.status_code == status
+
+
 # --- models that change
+
+
+def test_whatever_a_reload_raises_the_model_before_is_served(model, tmp_path, monkeypatch):
+    def full(folder):
+        raise MemoryError
+
+    model_folder.write(tmp_path, model)
+    models = Models({"first": tmp_path}, warm_up=False)
+    monkeypatch.setattr("lsfa_jax.serving.service.models.model_folder.read", full)
+    assert not models.reload("first")
+    assert models.problems == {"first": "MemoryError"}
+    assert models["first"].model.labels == model.labels
 
 
 def test_a_changed_model_is_served_without_losing_a_request_and_a_damaged_one_is_not(model, tmp_path):
@@ -441,6 +460,7 @@ def test_lines_and_files_are_several_texts(served):
     [
         ({"text": " "}, "no text: paste one"),
         ({"text": "a", "top": "x"}, "labels a text: expected a number from 1 to 100"),
+        ({"text": "a", "top": "000000001000000"}, "labels a text: expected a number from 1 to 100"),
         ({"text": "a\n" * 101, "lines": "yes"}, "more than 100 texts"),
         ({"file": (f"{SCRIPT}.csv", b"\x1f\x8b\x08 damaged")}, "damaged"),
         ({"text": "a", "model": SCRIPT}, "model: expected one of first, second"),
