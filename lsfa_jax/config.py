@@ -430,13 +430,18 @@ class Config(Section):
     @property
     def corpus_name(self) -> str:
         """The corpus in messages and titles: its name, or that of the file or folder of `data_dir`."""
-        is_named = self.dataset != "custom" or not self.data_dir
-        return self.dataset if is_named else Path(self.data_dir).expanduser().resolve().name
+        return corpus_name(self.dataset, self.data_dir)
 
     @property
     def follows_corpus(self) -> bool:
         """Whether settings that are not chosen are fitted to the corpus (`training/policy.py`)."""
         return self.preset == "quick" and self.profile == "paper"
+
+
+def corpus_name(dataset: str, data_dir: str) -> str:
+    """Returns `Config.corpus_name` of two settings."""
+    is_named = dataset != "custom" or not data_dir
+    return dataset if is_named else Path(data_dir).expanduser().resolve().name
 
 
 def _configs_folder() -> Path:

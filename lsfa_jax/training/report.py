@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lsfa_jax.config import STAGES, Config, dotted, read_toml
+from lsfa_jax.config import STAGES, Config, corpus_name, dotted, read_toml
 from lsfa_jax.pages.charts import Chart, line_chart
 from lsfa_jax.pages.template import template
 from lsfa_jax.training import results
@@ -68,7 +68,7 @@ def page(folder: Path) -> str:
     split, rows = _results(metrics)
     return template(_TEMPLATE).render(
         name=folder.resolve().name,
-        dataset=metrics.get("dataset", settings.get("dataset", "")),
+        dataset=corpus_name(str(settings.get("dataset", "")), str(settings.get("data_dir", ""))),
         sizes=metrics.get("split", {}),
         num_labels=metrics.get("num_labels", 0),
         head_threshold=settings.get("pvae.head_threshold"),

@@ -72,7 +72,7 @@ class Results:
         self.groups = groups.head_and_tail(groups.head_of_all_labels(corpus, is_head))
         sizes = {"train": len(corpus.train), "validation": len(corpus.validation), "test": len(corpus.test)}
         self.metrics: dict[str, Any] = processes.from_first(folder.read_metrics) | {
-            "dataset": corpus.name,
+            "dataset": config.dataset,
             "split": sizes,
             "num_labels": corpus.num_labels,
         }

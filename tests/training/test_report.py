@@ -10,7 +10,7 @@ import pytest
 from lsfa_jax.config import Config, to_toml
 from lsfa_jax.training import report
 
-SCRIPT = "<script>alert(1)</script>"
+SCRIPT = "<script>alert(1)"
 
 
 class Page(HTMLParser):
@@ -68,7 +68,7 @@ HISTORY = [
      "input_wait": 0.0},
 ]  # fmt: skip
 METRICS = {
-    "dataset": SCRIPT,
+    "dataset": "custom",
     "split": {"train": 1234, "validation": 10, "test": 20},
     "num_labels": 900,
     "stages": {
@@ -85,7 +85,8 @@ METRICS = {
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    config = Config(dataset="custom", seed=7, representation={"epochs": 3}, report={"bin_size": 500})
+    sections = {"representation": {"epochs": 3}, "report": {"bin_size": 500}}
+    config = Config(dataset="custom", data_dir=f"/data/{SCRIPT}", seed=7, **sections)
     (tmp_path / "config.toml").write_text(to_toml(config))
     (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in HISTORY) + '{"stage": "tra')
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))

@@ -79,7 +79,7 @@ def test_content_of_metrics_json(finished):
     content = json.loads((finished.folder / "metrics.json").read_text())
     assert content == finished.metrics
     assert set(content) == {"dataset", "split", "num_labels", "stages", "kept", "test", "pvae", "seconds"}
-    assert content["dataset"] == Path(finished.config.data_dir).name
+    assert content["dataset"] == "custom"
     assert content["split"] == {"train": 36, "validation": 12, "test": 12}
     assert content["num_labels"] == 8
     assert set(content["stages"]) == {"representation", "adjusted"}
