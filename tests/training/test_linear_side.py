@@ -52,19 +52,19 @@ def kept(drawn, tmp_path_factory):
 
 def test_lists_of_validation_documents_are_by_a_model_that_never_saw_them(drawn, kept):
     side = train(drawn, kept, "svm")
-    assert RARE not in side.validation.label_ids
-    assert RARE in side.test.label_ids
+    assert RARE not in side.ranked("validation").label_ids
+    assert RARE in side.ranked("test").label_ids
     assert RARE in side.model.trained.label_ids
     blind = linear.train("svm", [drawn.train.bags], drawn.bag_terms, drawn.train.labels, 8)
     expected = blind.rank(linear.features_of(blind, drawn.validation.bags, drawn.bag_terms))
-    np.testing.assert_array_equal(side.validation.logits, expected.logits)
-    np.testing.assert_array_equal(side.validation.label_ids, expected.label_ids)
+    np.testing.assert_array_equal(side.ranked("validation").logits, expected.logits)
+    np.testing.assert_array_equal(side.ranked("validation").label_ids, expected.label_ids)
     candidates = blind.rank(linear.features_of(blind, drawn.train.bags, drawn.bag_terms), most=3)
-    np.testing.assert_array_equal(side.train.label_ids, candidates.label_ids)
+    np.testing.assert_array_equal(side.ranked("train").label_ids, candidates.label_ids)
 
 
 def test_training_documents_have_no_lists_where_no_candidates_are_needed(drawn, tmp_path):
-    assert train(drawn, tmp_path, "svm", num_candidates=0).train.label_ids.shape == (0, 0)
+    assert train(drawn, tmp_path, "svm", num_candidates=0).ranked("train").label_ids.shape == (0, 0)
 
 
 def test_the_model_that_is_kept_is_trained_on_all_published_training_documents(drawn, kept):
@@ -75,7 +75,7 @@ def test_the_model_that_is_kept_is_trained_on_all_published_training_documents(d
     for actual, expected in zip(side.model.trained, complete.trained, strict=True):
         np.testing.assert_array_equal(actual, expected)
     expected = complete.rank(linear.features_of(complete, drawn.test.bags, drawn.bag_terms))
-    np.testing.assert_array_equal(side.test.logits, expected.logits)
+    np.testing.assert_array_equal(side.ranked("test").logits, expected.logits)
 
 
 def test_a_given_validation_split_is_not_trained_on(tiny, tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_a_given_validation_split_is_not_trained_on(tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(linear, "train", counted)
     side = train(tiny, tmp_path, "svm")
     assert sizes == [[36]]
-    assert side.validation.label_ids.shape == side.test.label_ids.shape == (12, 8)
+    assert side.ranked("validation").label_ids.shape == side.ranked("test").label_ids.shape == (12, 8)
 
 
 @pytest.mark.parametrize("kind", ["tree", "svm"])
@@ -98,7 +98,7 @@ def test_what_was_trained_is_read_again(drawn, tmp_path, kind, monkeypatch):
     monkeypatch.setattr(linear, "train", None)
     again = train(drawn, tmp_path, kind)
     for split in ("validation", "test"):
-        for actual, expected in zip(getattr(again, split), getattr(side, split), strict=True):
+        for actual, expected in zip(again.ranked(split), side.ranked(split), strict=True):
             np.testing.assert_array_equal(actual, expected)
     assert again.model.files() == side.model.files()
 
@@ -179,7 +179,7 @@ def test_without_validation_documents_machines_are_preferred(tmp_path):
     side = train(corpus, tmp_path, "auto")
     assert side.model.kind == "svm"
     assert set(side.lists) == {"tree", "svm"}
-    assert side.validation.label_ids.shape == (0, 2)
+    assert side.ranked("validation").label_ids.shape == (0, 2)
 
 
 # --- the choice
