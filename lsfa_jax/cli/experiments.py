@@ -78,6 +78,7 @@ def experiments(arguments: ExperimentsArguments) -> None:
         UserError: a plan is wrong, or runs failed; those that did not are on the pages.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
+    from lsfa_jax.data import named
     from lsfa_jax.experiments import execute, plan, report
 
     known = plan.names()
@@ -96,6 +97,9 @@ def experiments(arguments: ExperimentsArguments) -> None:
 
     failed: dict[str, str] = {}
     if not arguments.report:
+        for corpus in sorted({corpus for of in plans.values() for corpus in corpora(of)}):
+            if named.entry(corpus).needs_data_dir and not arguments.data_dir:
+                raise UserError(named.data_dir_contents(corpus))
         needed = [run for of in plans.values() for run in execute.runs_of(of, shared, corpora(of), arguments.seeds)]
         failed = execute.execute(needed)
     pages = Path(arguments.pages or arguments.output)

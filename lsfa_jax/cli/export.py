@@ -101,7 +101,9 @@ def _write_programs(
 def _loss(network: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Returns the test figures of the network alone and of the model, in words; "" where they are not known."""
     of_network, of_model = network.get("test", {}).get("N@5"), metrics.get("test", {}).get("N@5")
-    return f": N@5 {of_network:.2f} instead of {of_model:.2f} on test documents" if of_network and of_model else ""
+    if not of_network or not of_model or f"{of_network:.2f}" == f"{of_model:.2f}":
+        return ""
+    return f": N@5 {of_network:.2f} instead of {of_model:.2f} on test documents"
 
 
 def main(argv: list[str] | None = None, prog: str = "bin/export") -> int:

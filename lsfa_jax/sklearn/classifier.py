@@ -409,6 +409,8 @@ def _for_programs(message: str) -> str:
 
     def named(option: re.Match[str]) -> str:
         name = option[1].replace("-", "_")
+        if name == "encoder":
+            return name
         if name not in dotted(Config().model_dump()):
             return option[0]
         argument = next((argument for argument, setting in _SETTINGS.items() if setting == name), None)

@@ -19,7 +19,7 @@ from lsfa_jax.data.pieces import folder_of, read_tokenizer
 from lsfa_jax.data.vocabulary import NUM_SPECIAL
 from lsfa_jax.training import policy
 from lsfa_jax.util import cores
-from lsfa_jax.util.console import UserError, note, warn
+from lsfa_jax.util.console import UserError, note, plural, warn
 from lsfa_jax.util.duration import in_words
 
 PRETRAINED = "minilm"
@@ -129,7 +129,7 @@ def _too_small(corpus: Corpus) -> str:
     documents = len(corpus.train)
     if documents >= _FEWEST_DOCUMENTS:
         return ""
-    return f"{documents:,} training documents, fewer than {_FEWEST_DOCUMENTS:,}"
+    return f"{plural(documents, 'training document')}, fewer than {_FEWEST_DOCUMENTS:,}"
 
 
 def _unread(corpus: Corpus) -> str:
