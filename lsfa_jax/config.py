@@ -433,6 +433,11 @@ class Config(Section):
         return corpus_name(self.dataset, self.data_dir)
 
     @property
+    def corpus_stem(self) -> str:
+        """The corpus in names of folders: `corpus_name` without the suffixes of a file."""
+        return self.corpus_name.lstrip(".").partition(".")[0] or self.dataset
+
+    @property
     def follows_corpus(self) -> bool:
         """Whether settings that are not chosen are fitted to the corpus (`training/policy.py`)."""
         return self.preset == "quick" and self.profile == "paper"

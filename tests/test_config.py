@@ -157,7 +157,9 @@ def test_data_dir_alone_selects_the_custom_corpus(tmp_path, option):
     option = option or ["--config", write(tmp_path, 'data_dir = "mine"')]
     parsed = parse(option)
     assert (parsed.dataset, parsed.data_dir) == ("custom", "mine")
-    assert parsed.corpus_name == "mine"
+    assert (parsed.corpus_name, parsed.corpus_stem) == ("mine", "mine")
+    for name, stem in (("my.csv.gz", "my"), (".hidden", "hidden"), ("a/b.d/", "b")):
+        assert Config(dataset="custom", data_dir=name).corpus_stem == stem
     assert parse([*option, "--dataset", "aapd"]).corpus_name == "aapd"
     assert parse([]).dataset == "synthetic"
 

@@ -144,7 +144,7 @@ def parse(kind: type[M], argv: Sequence[str], prog: str, default: M | None = Non
 def _print_help(kind: type[BaseModel], prog: str, default: BaseModel | None, names: Collection[str]) -> None:
     """Prints the options of some fields, or without names of all, and ends the process with code 0."""
     # Without an explicit description, tyro shows the docstring up to the examples.
-    description = as_typed(inspect.getdoc(kind) or "", prog)
+    description = console.as_typed(inspect.getdoc(kind) or "", prog)
     settings: dict[str, Any] = {}
     if names:
         description += f"\n\n{prog} --help-all lists all {len(list(keys(kind)))} options."
@@ -184,11 +184,6 @@ def _default(quoted: str) -> str:
     return "(optional)" if quoted == "''" else f"(default: {quoted})"
 
 
-def as_typed(text: str, prog: str) -> str:
-    """Replaces bin/VERB by lsfa VERB for users who type that."""
-    return text.replace("bin/", "lsfa ") if prog.startswith("lsfa ") else text
-
-
 def _escaped(values: object) -> object:
     """Returns nested settings without control characters: a settings file can hold them, and --help prints defaults."""
     if isinstance(values, dict):
@@ -204,7 +199,7 @@ def usage(prog: str, verbs: Mapping[str, str]) -> str:
         verbs: what each verb does, in a few words.
     """
     lines = [f"usage: {prog} VERB ...", "", *(f"  {prog} {name:12} {does}" for name, does in verbs.items())]
-    return as_typed("\n".join([*lines, "", f"{prog} VERB --help lists the options of a verb."]), prog)
+    return console.as_typed("\n".join([*lines, "", f"{prog} VERB --help lists the options of a verb."]), prog)
 
 
 def unknown_verb(verb: str, verbs: Iterable[str], prog: str) -> str:

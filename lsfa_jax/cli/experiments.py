@@ -98,8 +98,7 @@ def experiments(arguments: ExperimentsArguments) -> None:
     failed: dict[str, str] = {}
     if not arguments.report:
         for corpus in sorted({corpus for of in plans.values() for corpus in corpora(of)}):
-            if named.entry(corpus).needs_data_dir and not arguments.data_dir:
-                raise UserError(named.data_dir_contents(corpus))
+            named.check_data_dir(corpus, arguments.data_dir)
         needed = [run for of in plans.values() for run in execute.runs_of(of, shared, corpora(of), arguments.seeds)]
         failed = execute.execute(needed)
     pages = Path(arguments.pages or arguments.output)

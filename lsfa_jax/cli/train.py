@@ -296,8 +296,8 @@ def _with_output(arguments: TrainArguments) -> TrainArguments:
         raise UserError("--output DIR: name the run folder to continue")
     from lsfa_jax.training.run_folder import free_folder
 
-    name = arguments.corpus_name.partition(".")[0]
-    return arguments.model_copy(update={"output": str(free_folder(f"runs/{name}-{arguments.preset}"))})
+    folder = free_folder(f"runs/{arguments.corpus_stem}-{arguments.preset}")
+    return arguments.model_copy(update={"output": str(folder)})
 
 
 def _command(argv: list[str], prog: str) -> None:

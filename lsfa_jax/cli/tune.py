@@ -67,7 +67,7 @@ IN_HELP = (
 def parse(argv: list[str], prog: str = "bin/tune") -> TuneArguments:
     """Reads a command line; raises UserError at an unknown option or a wrong value."""
     arguments = parse_settings(TuneArguments, argv, prog, IN_HELP)
-    output = arguments.output or f"runs/tune-{arguments.corpus_name.partition('.')[0]}"
+    output = arguments.output or f"runs/tune-{arguments.corpus_stem}"
     return arguments.model_copy(update={"output": output})
 
 

@@ -195,8 +195,7 @@ def _sources(config: Config) -> Sources:
         return {"train": (), "test": ()}
     if entry.fetch:
         return entry.fetch()
-    if not config.data_dir:
-        raise UserError(named.data_dir_contents(config.dataset))
+    named.check_data_dir(config.dataset, config.data_dir)
     return {split: [source] for split, source in find_splits(Path(config.data_dir).expanduser()).items()}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lsfa_jax.data import download
 from lsfa_jax.data.reading.splits import Source
 from lsfa_jax.data.synthetic import SHAPES, Shape
+from lsfa_jax.util.console import UserError
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,13 @@ def entry(name: str) -> Entry:
     return CATALOGUE.get(name, Entry(documents="", labels="", origin="", licence=""))
 
 
-def data_dir_contents(name: str) -> str:
-    """Returns the error message for a missing --data-dir: what it has to hold."""
+def check_data_dir(name: str, data_dir: str) -> None:
+    """Raises UserError where a corpus needs a --data-dir and has none; the message says what that has to hold."""
+    if data_dir or not entry(name).needs_data_dir:
+        return
     contents = entry(name).contents
     either = f"{contents}; or " if contents else ""
-    return (
+    raise UserError(
         f"--dataset {name} needs --data-dir, a folder with {either}train.jsonl and test.jsonl whose rows are "
         '{"labels": ["name", ...], "text": "..."}; or the same as .csv, .tsv, .parquet or text pairs, plain or '
         "compressed; or one such file"

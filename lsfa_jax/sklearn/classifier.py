@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from lsfa_jax.config import STAGES, Config, dotted, encoder_settings, layered, merged, nested, validated
+from lsfa_jax.config import STAGES, Config, encoder_settings, keys, layered, merged, nested, validated
 from lsfa_jax.data import load
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ragged import Ragged
@@ -52,6 +52,9 @@ _SETTINGS = {
     "vectors": "vectors",
     "validation_fraction": "data.validation_fraction",
 }
+
+# The constructor argument of a setting.
+_ARGUMENTS = {setting: argument for argument, setting in _SETTINGS.items()} | {"encoder": "encoder"}
 
 # Labels that are compared to the threshold, of each text.
 _MOST_LABELS = 128
@@ -409,12 +412,9 @@ def _for_programs(message: str) -> str:
 
     def named(option: re.Match[str]) -> str:
         name = option[1].replace("-", "_")
-        if name == "encoder":
-            return name
-        if name not in dotted(Config().model_dump()):
-            return option[0]
-        argument = next((argument for argument, setting in _SETTINGS.items() if setting == name), None)
-        return argument or f'settings["{name}"]'
+        if name in _ARGUMENTS:
+            return _ARGUMENTS[name]
+        return f'settings["{name}"]' if name in keys(Config) else option[0]
 
     return _OPTION.sub(named, message)
 

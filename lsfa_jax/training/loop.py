@@ -154,9 +154,12 @@ def _all_batches(stage: Stage[BatchT], step: int) -> Iterator[BatchT]:
         step = 0
 
 
+def _steps_between_validations(stage: Stage) -> int:
+    return stage.validate_every or stage.steps_per_epoch
+
+
 def _validation_is_due(stage: Stage, state: TrainState, step: int) -> bool:
-    every = stage.validate_every or stage.steps_per_epoch
-    due = step % every == 0 or step == stage.epochs * stage.steps_per_epoch
+    due = step % _steps_between_validations(stage) == 0 or step == stage.epochs * stage.steps_per_epoch
     return due and int(state.validated) != step
 
 
@@ -165,8 +168,8 @@ def _is_over(stage: Stage, state: TrainState, step: int) -> bool:
     if step >= stage.epochs * stage.steps_per_epoch:
         return True
     # Before what would wait for the device: between validations nothing has changed.
-    every = stage.validate_every or stage.steps_per_epoch
-    if not stage.patience or step % every or step < stage.first_stop * stage.steps_per_epoch:
+    is_between = step % _steps_between_validations(stage) > 0
+    if is_between or not stage.patience or step < stage.first_stop * stage.steps_per_epoch:
         return False
     has_waited = int(state.since_best) >= stage.patience and int(state.validated) == step
     if not has_waited or not math.isfinite(float(state.best_score)):

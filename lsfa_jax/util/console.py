@@ -59,8 +59,8 @@ _NARROW = 75
 # Set for the calling thread only: all further threads go on printing.
 _quiet: ContextVar[Callable[[str], str] | None] = ContextVar("quiet", default=None)
 
-# What stands before a verb in messages: `lsfa train` for who types that.
-_before_verbs = "bin/"
+# The command that messages are for, such as `lsfa train`.
+_prog = ""
 
 # What `note_once` has printed within a block of `once`; None outside of one.
 _printed: ContextVar[set[str] | None] = ContextVar("printed", default=None)
@@ -86,13 +86,18 @@ def plural(number: int, noun: str, nouns: str | None = None) -> str:
 
 @contextmanager
 def commands_as(prog: str) -> Iterator[None]:
-    """Writes commands in messages within the block as a user types them who called `prog`: bin/VERB or lsfa VERB."""
-    global _before_verbs
-    before, _before_verbs = _before_verbs, "lsfa " if prog.startswith("lsfa ") else "bin/"
+    """Writes commands in messages within the block as a user types them who called `prog` (`as_typed`)."""
+    global _prog
+    before, _prog = _prog, prog
     try:
         yield
     finally:
-        _before_verbs = before
+        _prog = before
+
+
+def as_typed(text: str, prog: str) -> str:
+    """Replaces bin/VERB by lsfa VERB for users who typed that: `prog` is what they called."""
+    return _VERB.sub("lsfa ", text) if prog.startswith("lsfa ") else text
 
 
 @contextmanager
@@ -166,7 +171,7 @@ def error(text: str) -> None:
 
 def _wrapped(text: str, console: Console) -> str:
     """Returns safe text, long lines of a terminal broken between words, but for a command at the end."""
-    lines, width = _VERB.sub(_before_verbs, escaped(text)).split("\n"), min(LINE, console.width)
+    lines, width = as_typed(escaped(text), _prog).split("\n"), min(LINE, console.width)
     for place, line in enumerate(lines):
         if console.is_terminal and len(line) > width:
             # textwrap breaks no line at a no-break space.

@@ -10,17 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.preprocessing import MultiLabelBinarizer
-from sklearn.svm import LinearSVC
 
 from lsfa_jax.cli.train import main
 from lsfa_jax.config import Config
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.synthetic import SHAPES, documents
 from lsfa_jax.evaluation import ranking
-from tests import training_corpus
+from tests import training_corpus, word_counts
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimized_programs")]
 SEEDS = (0,)
@@ -54,7 +50,7 @@ def test_beats_the_most_frequent_labels_by_a_wide_margin(runs):
         corpus = load_corpus(Config(seed=seed))
         top = np.tile(np.arange(5, dtype=np.int32), (len(corpus.test), 1))
         baseline = ranking.evaluate(top, corpus.test.labels, corpus.published_counts, corpus.published_documents)
-        for name, margin in (("P@1", 30), ("N@5", 25), ("PSP@5", 20)):
+        for name, margin in (("P@1", 40), ("N@5", 35), ("PSP@5", 33)):
             assert augmented["test"][name] > baseline[name] + margin, (seed, name)
 
 
@@ -62,14 +58,7 @@ def test_beats_a_model_that_counts_words(runs):
     """Half of a text is a quotation about another label, which shows in the order of the words alone."""
     for seed, (augmented, _) in zip(SEEDS, runs, strict=True):
         train, test = (list(documents(SHAPES["synthetic"], seed, split)) for split in ("train", "test"))
-        counts = TfidfVectorizer(sublinear_tf=True).fit([row.text for row in train])
-        names = MultiLabelBinarizer().fit([row.labels for row in train])
-        machines = OneVsRestClassifier(LinearSVC()).fit(
-            counts.transform([row.text for row in train]), names.transform([row.labels for row in train])
-        )
-        best = machines.decision_function(counts.transform([row.text for row in test])).argmax(axis=1)
-        right = [names.classes_[label] in row.labels for label, row in zip(best, test, strict=True)]
-        assert augmented["test"]["P@1"] > 100 * np.mean(right) + 4
+        assert augmented["test"]["P@1"] > 100 * word_counts.precision(train, test) + 8
 
 
 def test_generated_features_raise_the_tail(runs):
