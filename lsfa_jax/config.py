@@ -531,6 +531,11 @@ def _of_dataset(dataset: str, configs: Path) -> tuple[dict[str, Any], dict[str, 
     return values, values.pop("quick", {})
 
 
+def usual_data() -> Data:
+    """Returns the settings with which bin/train reads texts when no option changes them."""
+    return validated(layered("custom", "quick", "paper"), "custom").data
+
+
 def chosen_for(dataset: str, preset: str, configs: Path = CONFIGS) -> frozenset[str]:
     """Returns the dotted keys of the settings that a corpus's file has for a preset."""
     values, quick = _of_dataset(dataset, configs)

@@ -208,7 +208,7 @@ class CheckArguments(Section):
     """
 
     path: Positional = Field(description="A folder with train, test and perhaps validation files, or one file.")
-    data: Data = Data()
+    data: Data = Field(default_factory=settings.usual_data)
 
     def run(self) -> None:
         from lsfa_jax.data import check

@@ -7,7 +7,7 @@ import tyro
 from pydantic import Field
 
 from lsfa_jax.cli import common
-from lsfa_jax.config import Section, dataset_names, nearest, read_toml
+from lsfa_jax.config import Section, dataset_names, encoder_settings, nearest, read_toml
 from lsfa_jax.util import interrupts
 from lsfa_jax.util.console import UserError, note, plural
 
@@ -78,7 +78,7 @@ def experiments(arguments: ExperimentsArguments) -> None:
         UserError: a plan is wrong, or runs failed; those that did not are on the pages.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
-    from lsfa_jax.data import named
+    from lsfa_jax.data import named, pieces
     from lsfa_jax.experiments import execute, plan, report
 
     known = plan.names()
@@ -99,13 +99,15 @@ def experiments(arguments: ExperimentsArguments) -> None:
     if not arguments.report:
         for corpus in sorted({corpus for of in plans.values() for corpus in corpora(of)}):
             named.check_data_dir(corpus, arguments.data_dir)
+        if pretrained := encoder_settings(arguments.encoder)["pretrained"]:
+            pieces.folder_of(pretrained)
         needed = [run for of in plans.values() for run in execute.runs_of(of, shared, corpora(of), arguments.seeds)]
         failed = execute.execute(needed)
     pages = Path(arguments.pages or arguments.output)
     for name, of in plans.items():
         report.write_page(pages / name, of, shared, corpora(of), arguments.seeds, failed)
     titles = {name: plan.read(name).title for name in known}
-    report.write_index(pages, titles | {name: of.title for name, of in plans.items()})
+    report.write_index(pages, titles | {name: report.page_title(of, corpora(of)) for name, of in plans.items()})
     note(f"All experiments: {pages / 'index.html'}")
     if failed:
         errors = "; ".join(f"{title}: {error}" for title, error in failed.items())

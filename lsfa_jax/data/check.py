@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lsfa_jax.config import Data
+from lsfa_jax.config import Data, usual_data
 from lsfa_jax.data.build_corpus import merged_rows, overlap
 from lsfa_jax.data.reading.documents import ReadReport, read_documents
 from lsfa_jax.data.reading.options import SETTINGS, ReadOptions
@@ -52,12 +52,13 @@ def check(path: Path, options: ReadOptions, data: Data | None = None) -> dict[st
     Args:
         path: of the folder or file.
         options: how it is read.
-        data: the settings of training, for words and their limit.
+        data: the settings of training, for words and their limit; None: those of bin/train without options.
 
     Raises:
         UserError: a split has no usable row, or it is not clear which files are its splits.
     """
-    data = data or Data()
+    usual = usual_data()
+    data = data or usual
     reports = {}
     advice = TextAdvice(Tokenizer.from_settings(data), data.max_words)
     for split, source in find_splits(path).items():
@@ -87,7 +88,7 @@ def check(path: Path, options: ReadOptions, data: Data | None = None) -> dict[st
     given += "".join(
         f" --data.{name.replace('_', '-')} {getattr(data, name)}"
         for name in ("tokenizer", "html", "max_words")
-        if getattr(data, name) != getattr(Data(), name)
+        if getattr(data, name) != getattr(usual, name)
     )
     given += " --data.bad-rows skip" if broken else ""
     note(f"Train on it: bin/train --data-dir {shlex.quote(str(path))}{given}")

@@ -57,9 +57,9 @@ def folder_of(name: str) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"--encoder {name}: no such encoder or folder{nearest(name, _NAMES)}. Expected {', '.join(_NAMES)}, or a "
-            f"folder with config.json, model.safetensors and a tokenizer ({_FILES}). Models of a hub are not fetched: "
-            "download the folder first."
+            f"--encoder {name}: no such encoder or folder{nearest(folder.name, _NAMES)}. Expected {', '.join(_NAMES)}, "
+            f"or a folder with config.json, model.safetensors and a tokenizer ({_FILES}). Models of a hub are not "
+            "fetched: download the folder first."
         )
     return folder
 

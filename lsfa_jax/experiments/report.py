@@ -77,8 +77,15 @@ def write_page(
     if errors := [[title, error] for title, error in failed.items() if title in titles]:
         blocks += [Heading("Runs that failed"), Grid(["run", "error"], errors)]
     atomic.write_text(folder / _CLAIMS, json.dumps([asdict(claim) for claim in decided], indent=2) + "\n")
-    write(folder, plan.title, [*blocks, Link("All experiments", "../index")])
-    note(f"{plan.title}: {folder / 'index.html'}")
+    title = page_title(plan, corpora)
+    write(folder, title, [*blocks, Link("All experiments", "../index")])
+    note(f"{title}: {folder / 'index.html'}")
+
+
+def page_title(plan: Plan, corpora: Sequence[str]) -> str:
+    """Returns the title of a plan's page, which names the corpora where they are not the plan's."""
+    others = [corpus for corpus in corpora if corpus not in plan.corpora]
+    return f"{plan.title}; the same on {', '.join(others)}" if others else plan.title
 
 
 def write_index(pages: Path, titles: Mapping[str, str]) -> None:

@@ -18,6 +18,14 @@ def check_single(names: Collection[str]) -> None:
     if problem := _problem(names):
         advice = "if they are single labels, write [[label] for label in y]"
         raise ValueError(f"{problem}; {advice}")
+    with_comma = [name for name in names if "," in name]
+    if len(with_comma) > 1 and 2 * len(with_comma) >= len(names):
+        # Of the caller of fit. They may be names such as "Portland, Oregon".
+        warnings.warn(
+            f"each string is read as one label, such as {reprlib.repr(min(with_comma))}; if labels are joined by ',', "
+            "split them by [label.split(',') for label in y]",
+            stacklevel=4,
+        )
 
 
 def warn_if_unusual(names: Collection[str]) -> None:

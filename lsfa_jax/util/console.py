@@ -301,12 +301,14 @@ class _Lines:
     def _line(self, now: float) -> str:
         then, count = self.marks[0]
         rate = (self.count - count) / max(now - then, 1e-9)
-        of_total = eta = ""
-        if self.total is not None:
-            of_total = f"/{self.total:,}"
-            eta = f", ETA {_duration((self.total - self.done - self.count) / rate) if rate else '?'}"
-        reached = f"{self.done + self.count:,.0f}{of_total} {self.unit}"
-        return f"{self.description}: {reached}, {rate:,.0f}/s{eta} {self.status}".rstrip()
+        of_total = "" if self.total is None else f"/{self.total:,}"
+        line = f"{self.description}: {self.done + self.count:,.0f}{of_total} {self.unit}"
+        # Nothing is known of the rate while the first step is compiled.
+        if rate:
+            line += f", {rate:,.0f}/s"
+            if self.total is not None:
+                line += f", ETA {_duration((self.total - self.done - self.count) / rate)}"
+        return f"{line} {self.status}".rstrip()
 
 
 def _on_one_line(text: str) -> str:

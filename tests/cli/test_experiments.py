@@ -25,6 +25,7 @@ def test_list_prints_the_plans_with_their_titles(capsys):
         (["all", "--corpora", "rcv2"], "--corpora rcv2: expected some of aapd, "),
         (["table2", "table3", "--seed", "1"], "--seed: unknown option (did you mean --seeds?)"),
         (["all", "--config", "none.toml"], "none.toml: no such settings file"),
+        (["table3", "--encoder", "bilsm"], "--encoder bilsm: no such encoder or folder (did you mean bilstm?)"),
         (["table4"], "--dataset eurlex4k needs --data-dir, a folder with "),
     ],
 )

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from lsfa_jax.config import Data
+from lsfa_jax.config import Data, usual_data
 from lsfa_jax.data.check import check
 from lsfa_jax.data.reading.options import ReadOptions
 from lsfa_jax.util.console import UserError
@@ -50,7 +50,7 @@ def test_everything_is_counted(folder, capsys):
     assert "2 with one, 3 with 10 at most" in out
     assert "Labels of test that training lacks: 1 of 2 (e.g. 'only_test')" in out
     assert "warning: test documents with the text of a training document: 1 of 2" in out
-    assert f"bin/train --data-dir {folder}" in out
+    assert f"bin/train --data-dir {folder} --data.bad-rows skip\n" in out
     lines = {" ".join(line.split()) for line in out.splitlines()}
     assert "train 7 5 2 1" in lines
     assert "train, words 0 0 2 3 3 1.80" in lines
@@ -104,3 +104,15 @@ def test_what_the_settings_do_to_the_texts_is_printed_with_the_option(tmp_path, 
     assert "HTML" not in out
     assert "very long words" not in out
     assert "not read" not in out
+
+
+def test_texts_are_cut_where_training_cuts_them(tmp_path, capsys):
+    write(tmp_path / "corpus.jsonl", [row("word " * 300, "x"), row("word " * 200 + "end", "y"), row("one", "x")])
+    check(tmp_path / "corpus.jsonl", OPTIONS)
+    out = capsys.readouterr().out
+    assert "Texts longer than 200 words: 2 of 3" in out
+    assert "--data.max-words" not in out.split("Train on it")[1]
+    check(tmp_path / "corpus.jsonl", OPTIONS, usual_data().model_copy(update={"max_words": 500}))
+    out = capsys.readouterr().out
+    assert "Texts longer" not in out
+    assert "--data.max-words 500" in out.split("Train on it")[1]

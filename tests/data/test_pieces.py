@@ -281,6 +281,8 @@ def test_a_folder_by_its_name(tmp_path, monkeypatch):
         UserError, match=r"minilm6: no such encoder or folder \(did you mean minilm\?\)\. Expected .*json"
     ):
         folder_of("minilm6")
+    with pytest.raises(UserError, match=r"did you mean bilstm\?"):
+        folder_of(str(tmp_path / "bilsm"))
 
 
 def test_the_library_is_imported_when_a_tokenizer_is_read():

@@ -117,7 +117,7 @@ def test_a_run_that_fails_does_not_stop_the_others_and_none_is_repeated(all_plan
 def test_each_plan_has_a_page_with_its_table_its_plot_and_its_claims(all_plans, name):
     read, folder = plan.read(name), all_plans[2] / name
     markdown, html = ((folder / f"index.{kind}").read_text() for kind in ("md", "html"))
-    assert read.title in markdown
+    assert f"# {read.title}; the same on custom\n" in markdown
     assert read.title in html
     assert "<script" not in html
     assert "://" not in html
@@ -136,7 +136,7 @@ def test_each_plan_has_a_page_with_its_table_its_plot_and_its_claims(all_plans, 
         assert claim["low"] <= claim["high"]
         assert claim["text"] in markdown
     index = (all_plans[2] / "index.md").read_text()
-    section = index.split(f"## {read.title}\n")[1].split("\n## ")[0]
+    section = index.split(f"## {read.title}; the same on custom\n")[1].split("\n## ")[0]
     # A row for each claim has every metric in the column of its verdict.
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
     columns = {"holds": 2, "undecided": 3, "does not hold": 4}

@@ -279,6 +279,20 @@ def test_joined_labels_are_no_single_labels(names, separator):
         ["Heating, ventilation", "Roads, paths", "Library"],
         ["Portland, Oregon", "Portland, Maine", "Salem, Oregon"],
         ["Books, Travel", "Books, History", "Books, Art", "Music"],
+    ],
+)
+def test_names_with_commas_are_single_labels_with_a_warning(names):
+    with pytest.warns(UserWarning, match=f"each string is read as one label, such as '{min(names)}'"):
+        assert ParsedLabels.of(names).names == [(name,) for name in names]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ParsedLabels.of(names, known=names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Heating, ventilation", "Roads", "Library"],
         ["Books|Travel", "Books", "Music", "Travel guides"],
         ["Heating (oil)", "(un)paid", "C++", ".NET", "Children's"],
         ["x > 3, y", "z"],
