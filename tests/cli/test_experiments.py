@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from lsfa_jax.cli import experiments
@@ -32,3 +34,11 @@ def test_list_prints_the_plans_with_their_titles(capsys):
 def test_what_is_wrong_is_named(line, message, capsys):
     assert experiments.main(line) == 2
     assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_the_settings_file_for_a_gpu_can_be_used():
+    file = Path(__file__).parents[2] / "deploy" / "experiments.toml"
+    arguments = experiments.parse(["table4", "--preset", "full", "--config", str(file)])
+    config, chosen = experiments.base(arguments).config("eurlex4k", 0, {})
+    assert (config.optimizer.batch_size, config.data.max_words, config.encoder.kind) == (160, 500, "bilstm")
+    assert "optimizer.batch_size" in chosen
