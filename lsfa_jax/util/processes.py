@@ -143,7 +143,11 @@ def wait() -> None:
 def check_interrupts() -> None:
     """Raises Interrupted in every process if a signal has arrived in one of them since the last call."""
     if _job is not None:
-        interrupts.receive(max(map(int, _job.exchange(str(interrupts.received())))))
+        signum = max(map(int, _job.exchange(str(interrupts.received()))))
+        if not signum:
+            # A signal that has arrived here meanwhile is for the next call: the others go on.
+            return
+        interrupts.receive(signum)
     interrupts.check()
 
 

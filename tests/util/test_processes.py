@@ -1,9 +1,10 @@
 import platform
+import signal
 
 import jax
 import pytest
 
-from lsfa_jax.util import processes
+from lsfa_jax.util import interrupts, processes
 from lsfa_jax.util.console import UserError
 from tests import job
 
@@ -73,6 +74,18 @@ def test_options_that_do_not_describe_a_process_are_an_error(options):
     with pytest.raises(UserError, match=r"--distributed: expected all of --distributed\.coordinator"), \
             processes.joined(*options):  # fmt: skip
         pass
+
+
+def test_a_signal_that_arrives_during_an_agreement_stops_all_processes_at_the_next(monkeypatch):
+    class Job:
+        def exchange(self, value):
+            interrupts.receive(signal.SIGTERM)
+            return [value, "0"]
+
+    monkeypatch.setattr(processes, "_job", Job())
+    processes.check_interrupts()
+    with pytest.raises(interrupts.Interrupted):
+        processes.check_interrupts()
 
 
 @pytest.mark.parametrize("options", [(), ("host:1", 1, 0), ("", 1)])
