@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from benchmarks.cases import SHAPES, SHORTLIST, Shape
+from lsfa_jax.training.shortlist import MOST_LABELS
 from lsfa_jax.util import console
 
 _GIB, _MIB = 2**30, 2**20
@@ -198,7 +199,7 @@ def sizes_of(shape: Shape, batch_size: int) -> Sizes:
 
 def program_of(shape: Shape) -> str:
     """Returns the program of stage 1 that the settings choose."""
-    return "shortlist" if shape.num_labels > 30_000 else "representation"
+    return "shortlist" if shape.num_labels > MOST_LABELS else "representation"
 
 
 class Cost(NamedTuple):

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.cases import SHORTLIST, Shape
+from benchmarks.cases import CANDIDATES, SHORTLIST, Shape
 from benchmarks.documents import documents, step_rows
 from benchmarks.harness.work import Work, per_call
+from benchmarks.ours.model import random_candidates
 from lsfa_jax import config
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.corpus import Split
@@ -31,7 +32,7 @@ from lsfa_jax.training.state import TrainState
 from lsfa_jax.types import PyTree
 from lsfa_jax.util import sharding
 
-_CANDIDATES, _GENERATED_LABELS, _TOP = 100, 40, 5
+_GENERATED_LABELS, _TOP = 40, 5
 
 
 class Program(NamedTuple):
@@ -47,7 +48,7 @@ class Program(NamedTuple):
 
 
 def program(shape: Shape, seed: int, stage: str, devices: int, **optimizer: str) -> Work:
-    """A program of a stage: a step over a shortlist, the collection of a batch, or prediction from candidates.
+    """A program: a step over a shortlist, the collection of a batch, a step of stage 3, or prediction from candidates.
 
     Args:
         shape: of corpus and model.
@@ -87,7 +88,7 @@ class _Stages:
             psc=config.Psc(start_epoch=1),
             optimizer=config.Optimizer(**optimizer),
             representation=config.Representation(
-                num_candidates=_CANDIDATES, shortlist=min(SHORTLIST, shape.num_labels // 4)
+                num_candidates=CANDIDATES, shortlist=min(SHORTLIST, shape.num_labels // 4)
             ),
         )
         self.mesh = sharding.make_mesh(jax.local_devices()[:devices], labels=devices)
@@ -96,14 +97,13 @@ class _Stages:
         self.optimizer = make_optimizer(self.config.optimizer, self.config.optimizer.learning_rate)
         drawn = documents(shape, seed)
         split = Split(drawn.words, drawn.labels).take(step_rows(drawn, shape, None))
-        random, number = np.random.default_rng(seed), min(_CANDIDATES, shape.num_labels // 4)
-        proposed = [random.choice(shape.num_labels, number, replace=False) for _ in range(len(split))]
+        number = min(CANDIDATES, shape.num_labels // 4)
         self.batches = Batches(
             split,
             shape.num_labels,
             shape.batch_size,
             [shape.step_words],
-            candidates=np.array(proposed, np.int32) if proposes else None,
+            candidates=random_candidates(shape.num_labels, number, len(split), seed) if proposes else None,
         )
 
     def step(self) -> Program:

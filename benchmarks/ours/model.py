@@ -35,7 +35,9 @@ class Ours(NamedTuple):
         self, split: Split | EncodedSplit, num_words: int | None = None, batch_size: int | None = None
     ) -> Batches:
         """Returns the batches of a split in the settings' length buckets, or one batch of `num_words` words."""
-        proposed = self._proposed(len(split))
+        number = self.config.representation.num_candidates
+        has_candidates = self.config.candidates == "tree"
+        proposed = random_candidates(self.shape.num_labels, number, len(split), 0) if has_candidates else None
         if num_words:
             batches = Batches(split, self.shape.num_labels, len(split), [num_words], candidates=proposed)
             # `Batches` shortens a bucket to the longest document of the split.
@@ -46,13 +48,11 @@ class Ours(NamedTuple):
         size = batch_size or self.shape.batch_size
         return Batches(split, self.shape.num_labels, size, buckets, candidates=proposed)
 
-    def _proposed(self, num_documents: int) -> np.ndarray | None:
-        """Returns random candidates of each document, where the settings say that there are any."""
-        if self.config.candidates != "tree":
-            return None
-        random, number = np.random.default_rng(0), self.config.representation.num_candidates
-        drawn = [random.choice(self.shape.num_labels, number, replace=False) for _ in range(num_documents)]
-        return np.array(drawn, np.int32)
+
+def random_candidates(num_labels: int, number: int, num_documents: int, seed: int) -> np.ndarray:
+    """Returns different labels for each document, int32[N, number]."""
+    random = np.random.default_rng(seed)
+    return np.array([random.choice(num_labels, number, replace=False) for _ in range(num_documents)], np.int32)
 
 
 def make(shape: Shape, seed: int, lwan: bool = False, kind: str = "bilstm", **settings: Any) -> Ours:

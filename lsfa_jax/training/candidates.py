@@ -8,12 +8,13 @@ from lsfa_jax.config import Config
 from lsfa_jax.data import negative_sampling
 from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.candidates import with_labels
+from lsfa_jax.training import shortlist
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream
 
 # With 500 labels a step over candidates takes 0.8 times as long as one over all, with 1,000 0.6, with 2,000 0.35 times,
 # with 30,000 0.04 times. Beyond, a shortlist (`representation.shortlist`) updates fewer rows than Adam on all labels.
-_MANY_LABELS, _MOST_LABELS = 1_000, 30_000
+_MANY_LABELS = 1_000
 
 
 def resolved(config: Config, num_labels: int) -> Literal["tree", "all"]:
@@ -21,7 +22,7 @@ def resolved(config: Config, num_labels: int) -> Literal["tree", "all"]:
     if num_labels <= config.representation.num_candidates:
         return "all"
     if config.candidates == "auto":
-        return "tree" if config.follows_corpus and _MANY_LABELS <= num_labels <= _MOST_LABELS else "all"
+        return "tree" if config.follows_corpus and _MANY_LABELS <= num_labels <= shortlist.MOST_LABELS else "all"
     return config.candidates
 
 

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from lsfa_jax.training.state import TrainState
 from lsfa_jax.types import PyTree
 from lsfa_jax.util import sharding
-from lsfa_jax.util.console import UserError
+from lsfa_jax.util.console import UserError, first_line
 
 # Orbax logs every file that it writes, and each error with its traceback before it raises it.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -74,7 +74,7 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             # TensorStore wraps a full disk into a ValueError.
             raise UserError(
-                f"{self.folder}: the checkpoint could not be written ({_first_line(error)}); the previous one is kept. "
+                f"{self.folder}: the checkpoint could not be written ({first_line(error)}); the previous one is kept. "
                 "Free disk space or make the folder writable, then continue with --resume"
             ) from error
         self._last_save = time.monotonic()
@@ -115,7 +115,7 @@ class Checkpoints:
                 saved = self._progress(number)["loss_sums"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(
-                f"{self.folder}/{number}: the checkpoint cannot be read with these settings ({_first_line(error)})"
+                f"{self.folder}/{number}: the checkpoint cannot be read with these settings ({first_line(error)})"
             ) from error
         except Exception as error:
             # Of no particular class, where Orbax reads an array from a file that is truncated or changed.
@@ -175,9 +175,3 @@ def _single_report() -> Iterator[None]:
     before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     yield
     sys.unraisablehook = before  # not restored after an error: threads may print later
-
-
-def _first_line(error: BaseException) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    # TensorStore repeats long file names before it states the problem.
-    return line if len(line) <= 300 else f"{line[:120]} ... {line[-160:]}"

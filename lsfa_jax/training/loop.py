@@ -14,7 +14,7 @@ from lsfa_jax.data.prefetch import prefetch
 from lsfa_jax.evaluation.groups import Metrics
 from lsfa_jax.training.checkpoints import Checkpoints, NoCheckpoints
 from lsfa_jax.training.run_folder import RunFolder
-from lsfa_jax.training.state import TrainState, after_validation, completed, mean_losses
+from lsfa_jax.training.state import TrainState, after_validation, completed, improves, mean_losses
 from lsfa_jax.types import PyTree
 from lsfa_jax.util import compilation_cache, interrupts, known_sums, processes
 from lsfa_jax.util.console import UserError, note, plural, progress
@@ -226,7 +226,7 @@ def _validate(
     score = metrics.get(stage.select, -math.inf)
     text = f"{stage.name} epoch {epoch:.3g}/{stage.epochs}: {_losses_text(losses) if step else 'before training'}"
     if shown := [f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@5", "N@5", "PSP@5") if name in metrics]:
-        text += f" | validation {' '.join(shown)}{' *' if score > float(state.best_score) else ''}"
+        text += f" | validation {' '.join(shown)}{' *' if improves(state, score) else ''}"
     # A stage without validation may have hundreds of short epochs, of which ten lines are enough.
     if metrics or epoch in (1, stage.epochs) or epoch % max(1, stage.epochs // 10) == 0:
         note(text)

@@ -38,7 +38,7 @@ from lsfa_jax.sparse import linear as linear_models
 from lsfa_jax.sparse.fusion import Fusion
 from lsfa_jax.sparse.linear import LinearModel
 from lsfa_jax.util import atomic
-from lsfa_jax.util.console import UserError
+from lsfa_jax.util.console import UserError, first_line
 from lsfa_jax.util.folder_lock import FolderLock
 
 FORMAT = 7
@@ -474,7 +474,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return _shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    return _shown(str(error).split("\n")[0] or type(error).__name__)
+    return _shown(first_line(error))
 
 
 def _shown(value: object) -> str:

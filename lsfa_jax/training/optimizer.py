@@ -82,13 +82,18 @@ def make_fine_tuning_optimizer(settings: config.Optimizer, num_steps: int) -> op
 
 def learning_rates(settings: config.Optimizer, step: int, num_steps: int) -> dict[str, float]:
     """Returns the learning rates of `make_fine_tuning_optimizer` at step `step`, from 1, by the names of settings."""
-    rates = {"learning_rate": settings.learning_rate}
-    if settings.label_learning_rate != "same":
-        rates["label_learning_rate"] = float(settings.label_learning_rate)
+    rates = constant_rates(settings, settings.learning_rate)
     if settings.encoder_learning_rate != "same":
         share = _warmup_cosine(_ScheduleState(step - 1, *_warmup_and_steps(settings, num_steps)), np)
         rates["encoder_learning_rate"] = float(settings.encoder_learning_rate) * float(share)
     return rates
+
+
+def constant_rates(settings: config.Optimizer, learning_rate: float) -> dict[str, float]:
+    """Returns the learning rates of `make_optimizer` by the names of settings."""
+    rates = {"learning_rate": learning_rate}
+    of_labels = settings.label_learning_rate
+    return rates if of_labels == "same" else rates | {"label_learning_rate": float(of_labels)}
 
 
 def _warmup_and_steps(settings: config.Optimizer, num_steps: int) -> tuple[int, int]:

@@ -87,9 +87,14 @@ def train(
     if not folder.config_file.is_file():
         run_folder.check_can_start(folder, config, stages, resume)  # before the folder is created
     # From the next line on the first process may write into the folder.
-    processes.same_everywhere(
-        checks.versions() | {"settings": to_toml(config), "stages": f"{stages}, resume: {resume}"}
-    )
+    options = {
+        "settings": to_toml(config),
+        "stages": f"{stages}, resume: {resume}",
+        # Whether steps are timed, and whether there are checkpoints: both take part in what processes agree on.
+        "time limit": str(math.isfinite(seconds)),
+        "checkpoints": str(math.isfinite(save_every)),
+    }
+    processes.same_everywhere(checks.versions() | options)
 
     def on_deferred() -> None:
         note("Saving and stopping after this step; a second signal (Ctrl-C) ends at once")

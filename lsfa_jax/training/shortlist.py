@@ -12,15 +12,17 @@ from lsfa_jax.types import Array, Params
 from lsfa_jax.util import sharding
 from lsfa_jax.util.random_streams import Stream
 
-# With more labels than the first number, a step computes the loss over a shortlist of the second.
-_MOST_LABELS, _SHORTLIST = 30_000, 4096
+MOST_LABELS = 30_000
+"""With more labels, a step computes the loss over a shortlist."""
+
+_SHORTLIST = 4096
 
 
 def size(config: Config, num_labels: int) -> int:
     """Returns S, the labels that a step computes; 0 where it is all of them."""
     chosen = config.representation.shortlist
     if chosen == "auto":
-        chosen = _SHORTLIST if num_labels > _MOST_LABELS else 0
+        chosen = _SHORTLIST if num_labels > MOST_LABELS else 0
     return chosen if chosen < num_labels else 0
 
 

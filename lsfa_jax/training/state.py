@@ -172,9 +172,14 @@ def mean_losses(state: TrainState) -> dict[str, float]:
     return {name: float(np.asarray(total) / steps) for name, total in state.loss_sums.items()}
 
 
+def improves(state: TrainState, score: float) -> bool:
+    """Whether a validation score is above the best one, in the precision in which that is kept."""
+    return bool(np.float32(score) > np.asarray(state.best_score))
+
+
 def after_validation(state: TrainState, params: PyTree, score: float) -> TrainState:
     """Returns the state after a validation: keeps better parameters, counts validations since, resets the losses."""
-    better = score > float(state.best_score)
+    better = improves(state, score)
 
     def placed(value: float, old: Array) -> Array:
         # On the devices of the old value: another sharding would compile the next step again.

@@ -252,9 +252,10 @@ class Run:
     def _starting_classifiers(self, train: Batches) -> ParamDict | None:
         """Returns the classifiers that stage 1 starts from; None where they are random, or all those of a model."""
         config = self.config.classifier
-        if self.start is None and config.weights_start == "random":
+        if config.weights == "shared":
             return None
-        if self.start is not None and (config.weights == "shared" or set(self._labels) <= set(self.start.labels)):
+        has_all = self.start is not None and set(self._labels) <= set(self.start.labels)
+        if has_all or (self.start is None and config.weights_start == "random"):
             return None
         params = self._with_known_labels(self._init_params(Stream.MODEL))
         moments = discriminants.collect(self.model, params, train, self.mesh)

@@ -13,7 +13,7 @@ import numpy as np
 from lsfa_jax.data.batches import Batch
 from lsfa_jax.data.corpus import EncodedSplit, HiddenSplit, Split
 from lsfa_jax.data.ragged import Ragged
-from lsfa_jax.model.encoders import Encoder
+from lsfa_jax.model.encoders import Encoder, PoolingEncoder
 from lsfa_jax.training.collection import BatchSink
 from lsfa_jax.util.array_file import ArrayFile
 from lsfa_jax.util.console import UserError, note
@@ -40,8 +40,9 @@ class TokenStates:
             hidden_rows: returns the rows of documents of given lengths, for hidden states; None: token states.
         """
         self._split, self._hidden_rows = split, hidden_rows
-        rows = hidden_rows or getattr(encoder, "state_rows", None)  # of an encoder that pools the tokens
-        self._sizes = split.lengths if rows is None else rows(split.lengths)
+        if hidden_rows is None and isinstance(encoder, PoolingEncoder):
+            hidden_rows = encoder.state_rows
+        self._sizes = split.lengths if hidden_rows is None else hidden_rows(split.lengths)
         self.dtype = np.dtype(np.float32 if exact else encoder.stored_dtype)
         self._file = ArrayFile(path, (int(self._sizes.sum()), encoder.state_size), self.dtype)
 

@@ -84,6 +84,13 @@ def plural(number: int, noun: str, nouns: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or what kind of error it is; long lines lose their middle."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # TensorStore repeats long file names before it states the problem.
+    return line if len(line) <= 300 else f"{line[:120]} ... {line[-160:]}"
+
+
 @contextmanager
 def commands_as(prog: str) -> Iterator[None]:
     """Writes commands in messages within the block as a user types them who called `prog` (`as_typed`)."""

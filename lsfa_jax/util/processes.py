@@ -255,7 +255,7 @@ def _start(coordinator: str, number: int | None, index: int | None, timeout: int
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"--distributed: JAX cannot start the job ({_first_line(error)}); all of --distributed.coordinator, "
+            f"--distributed: JAX cannot start the job ({console.first_line(error)}); all of --distributed.coordinator, "
             "--distributed.processes and --distributed.process describe it, or --distributed.processes 1 no job"
         ) from error
     finally:
@@ -291,7 +291,7 @@ def _fail(job: _Job, error: BaseException, heartbeat: int) -> None:
         console.error("the job has stopped: a process may have ended")
         # Meanwhile `watch` learns of an error of another process, or JAX that one no longer answers.
         time.sleep(heartbeat + _SECONDS_TO_FOLLOW)
-        error = UserError(f"the processes of the job cannot reach each other ({_first_line(error)})")
+        error = UserError(f"the processes of the job cannot reach each other ({console.first_line(error)})")
     code, what = 1, f"{type(error).__name__}: {error}"
     if isinstance(error, UserError):
         code, what = 2, str(error)
@@ -300,7 +300,3 @@ def _fail(job: _Job, error: BaseException, heartbeat: int) -> None:
         what = f"stopped with exit code {code}"
     job.end(code, f"process {job.index} on {platform.node()}: {what}")
     raise error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

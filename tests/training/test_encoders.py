@@ -122,6 +122,24 @@ def test_only_the_parameters_that_the_setting_names_are_trained(finished, bert):
     assert set(start) == set(trained)
 
 
+@pytest.mark.slow
+def test_the_last_stage_reads_hidden_states_where_there_is_no_room_for_token_states(data, bert, tmp_path, monkeypatch):
+    def classifiers(name):
+        runs.train(tmp_path / name, config_of("last layer", data, bert))
+        return model_folder.read(tmp_path / name).params["classifier"]["weights"]
+
+    expected, keep = classifiers("with room"), TokenStates.keep_on_disk
+    monkeypatch.setattr(TokenStates, "keep_on_disk", lambda self, choice: self._hidden_rows and keep(self, choice))
+    np.testing.assert_allclose(classifiers("without"), expected, atol=0.02)
+
+
+def test_classifiers_that_labels_share_start_at_random(data, bert, tmp_path):
+    config = config_of("last layer", data, bert)
+    shared = config.classifier.model_copy(update={"weights": "shared"})
+    measured = runs.train(tmp_path / "run", config.model_copy(update={"classifier": shared}), ("representation",))
+    assert measured["stages"]["representation"]["test"]["N@5"] > 0
+
+
 def test_a_pretrained_encoder_needs_its_kind_and_the_kind_a_pretrained_encoder(data, bert, tmp_path):
     for encoder in ({"kind": "transformer"}, {"kind": "cnn", "pretrained": str(bert)}):
         with pytest.raises(UserError, match=r"--encoder"):

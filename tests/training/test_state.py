@@ -137,6 +137,14 @@ def test_a_step_leaves_mean_and_best_weights_where_they_are():
     np.testing.assert_array_equal(after.params["w"], 2 * state.params["w"])
 
 
+def test_an_equal_score_is_no_better_whatever_its_last_digits():
+    score = 200 / 3  # not a number of 32 bits
+    assert float(np.float32(score)) < score
+    start = states.after_validation(make(), make().params, score)
+    assert not states.improves(start, score)
+    assert int(states.after_validation(start, start.params, score).since_best) == 1
+
+
 @pytest.mark.parametrize(("score", "better"), [(50.5, True), (50.0, False), (49.0, False)])
 def test_better_parameters_are_kept_and_validations_without_improvement_counted(score, better):
     start = make()

@@ -9,10 +9,10 @@ import importlib
 from typing import cast
 
 from lsfa_jax import config
-from lsfa_jax.model.encoders.interface import Encoder, EncoderShape, LayeredEncoder
+from lsfa_jax.model.encoders.interface import Encoder, EncoderShape, LayeredEncoder, PoolingEncoder
 from lsfa_jax.types import DTypeLike
 
-__all__ = ["Encoder", "EncoderShape", "LayeredEncoder", "make_encoder"]
+__all__ = ["Encoder", "EncoderShape", "LayeredEncoder", "PoolingEncoder", "make_encoder"]
 
 
 def make_encoder(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLike) -> Encoder:

@@ -1,6 +1,6 @@
 """What every encoder has, and the sizes that it is built for."""
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -22,6 +22,7 @@ class Encoder(Protocol):
         """Computes float32[B, T, 2H] of token ids int32[B, T] and lengths int32[B]; padding changes no state."""
 
 
+@runtime_checkable
 class PoolingEncoder(Encoder, Protocol):
     """An encoder that has one state for a whole document, in place of one for each token."""
 

@@ -241,7 +241,8 @@ def from_settings(settings: config.Encoder, shape: EncoderShape, dtype: DTypeLik
         architecture=shape.architecture,
         num_frozen=max(0, shape.architecture.num_layers - num_trained),
         window=settings.window,
-        embedding_dropout=settings.embedding_dropout,
+        # Without it where layers are frozen: it must not depend on whether their hidden states could be stored.
+        embedding_dropout=settings.embedding_dropout if settings.train == "all" else 0.0,
         state_dropout=settings.encoder_dropout,
         dtype=dtype,
     )

@@ -24,6 +24,7 @@ from lsfa_jax.model.label_loss import has_label_rows
 from lsfa_jax.model.lsfa import Lsfa, classifier_rows
 from lsfa_jax.training import candidates, shortlist
 from lsfa_jax.training.loop import Stage
+from lsfa_jax.training.optimizer import constant_rates
 from lsfa_jax.training.placement import placed
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows, unique_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state, stepped
@@ -72,8 +73,9 @@ def adjustment_step(
 ) -> TrainState:
     """Trains the classifiers on a batch of documents, if `real`, and of generated features, if `augment`.
 
-    Both losses are sums with the same divisor. Over an epoch, which uses each document and each generated feature once,
-    they add up to the paper's L_BCE + gamma x the sum over all D^l.
+    Both losses are sums with the same divisor, the number of documents x labels. Over an epoch, which uses each
+    document and each generated feature once, they add up to the paper's L_BCE + gamma x the sum over all D^l, except
+    that the last batch of a length bucket, which may have fewer documents, weighs as much as any other.
     """
     documents, generated = batch
     cells = jnp.maximum(jnp.sum(documents.document_mask), 1) * model.num_labels
@@ -146,7 +148,8 @@ def _states(model: Lsfa, config: Config, frozen: FrozenParams, state: TrainState
     """Eq. 1 by the frozen encoder, or as they are stored: token states float32[B, T, 2H]."""
     dropout = {"dropout": jax.random.fold_in(state.key, state.step)}
     lsfa = model.bind({"params": frozen.params | {"classifier": state.params}}, rngs=dropout)
-    return lsfa.states(documents.words, documents.lengths, config.adjust.encoder_dropout, documents.states)
+    train = config.adjust.encoder_dropout
+    return lsfa.states(documents.words, documents.lengths, train, documents.states, documents.hidden)
 
 
 def _augmented(
@@ -202,12 +205,13 @@ def distribute_generated(
         multiple: rows are padded to a multiple of this, the shards of the axis `data`.
     """
     total = len(tail) * num_augmented
-    share = -(-total // steps)
-    rows = -(-max(share, 1) // multiple) * multiple
+    most = -(-total // steps)
+    rows = -(-max(most, 1) // multiple) * multiple
     order = stream(Stream.GENERATED_FEATURES, seed, epoch).permutation(total)
+    ends = np.arange(steps + 1) * total // steps  # also where there are fewer features than steps
     parts = []
     for step in range(steps):
-        chosen = order[step * share : (step + 1) * share]
+        chosen = order[ends[step] : ends[step + 1]]
         pairs = np.zeros(rows, np.int64)
         pairs[: len(chosen)] = chosen
         mask = np.arange(rows) < len(chosen)
@@ -256,7 +260,7 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
             mesh: the devices.
             validate: measures all parameters on validation documents; None without any.
         """
-        self.config, self.train, self.tail, self.frozen = config, train, tail, frozen
+        self.config, self.train, self.frozen = config, train, frozen
         self.optimizer, self.mesh, self._validate = optimizer, mesh, validate
         settings = config.adjust
         self.epochs, self.patience, self.select = settings.epochs, settings.patience, settings.select
@@ -272,6 +276,7 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
             and settings.num_augmented > 0
             and settings.augmented_weight > 0
         )
+        self.tail = tail if self.augments else tail[:0]
         is_shortlisted = not candidates.in_use(config, train) and shortlist.size(config, model.num_labels) > 0
         step = shortlist_step if is_shortlisted else adjustment_step
         partial = functools.partial(step, model, config, optimizer, generator)
@@ -305,9 +310,7 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         return averaged(state) if average_now else state
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        rates = {"learning_rate": self.config.adjust.learning_rate}
-        of_labels = self.config.optimizer.label_learning_rate
-        return rates if of_labels == "same" else rates | {"label_learning_rate": float(of_labels)}
+        return constant_rates(self.config.optimizer, self.config.adjust.learning_rate)
 
     def validate(self, state: TrainState) -> tuple[PyTree, Metrics] | None:
         params = current_params(state)

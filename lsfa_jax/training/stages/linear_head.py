@@ -83,8 +83,8 @@ def head_step(
         )
         label_bias = None if bias is None else bias[ids]
         augmented = augmentation.augmented_loss(features, head["coef"][ids], label_bias, generated.mask)
-        # One divisor, so an epoch is the paper's sum. Not divided by labels: beside so small gradients
-        # Adam's epsilon would no longer be negligible.
+        # One divisor, so that an epoch is the paper's sum, but for a last batch of fewer documents. Not divided by
+        # labels: beside so small gradients Adam's epsilon would no longer be negligible.
         count = jnp.maximum(jnp.sum(documents.mask), 1)
         losses = {"bce": bce / count, "augmented": augmented / count}
         return losses["bce"] + settings.augmented_weight * losses["augmented"], losses

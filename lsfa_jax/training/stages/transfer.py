@@ -171,13 +171,12 @@ def fit_rival(
         sums: of all labels.
         is_head: bool[L].
     """
-    if not len(features):
-        return empty_rival(config, features, sums, is_head)
-    if config.transfer.method == "gaussian":
+    method = config.transfer.method if len(features) else ""
+    if method == "gaussian":
         centres = sharding.to_host(prototypes.prototypes(sums))
         nearest = config.transfer.nearest_heads
         return {"gaussian": gaussian.fit(features.open(), features.label_ids, centres, is_head, nearest)}
-    if config.transfer.method == "resample":
+    if method == "resample":
         return {"resample": resampling.fit(features.open(), features.label_ids, len(sums.counts))}
     return empty_rival(config, features, sums, is_head)
 

@@ -48,6 +48,8 @@ def test_each_generated_feature_is_in_one_step_of_an_epoch(tail, num_augmented, 
     shapes = {x.shape for part in parts for x in part}
     assert len(shapes) == 1
     assert shapes.pop()[0] % multiple == 0
+    numbers = [int(part.mask.sum()) for part in parts]
+    assert max(numbers) - min(numbers) <= 1
     pairs = [
         (label, index)
         for part in parts
