@@ -16,12 +16,20 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 _HEAD = """# Settings
 
 Generated from the code by `python docs/make_settings.py`. Every setting is an option of `bin/train` (`--psc.weight 1`)
-and a key of a settings file (`--config FILE`, TOML: `weight = 1` under `[psc]`). Each of these overrides the ones
-before it: the defaults below, the file of the corpus in `configs/`, `--preset`, `--profile`, `--config`, options. An
-unknown key is an error that names the most similar one.
+and a key of a settings file (`--config FILE`, TOML: `weight = 1` under `[psc]`). An unknown key is an error that names
+the most similar one. Each of these overrides the ones before it:
 
-`bin/train` uses `--preset quick` unless another is chosen, and `--dataset custom` with `--data-dir`. The last section
-lists what quick changes; with it, some settings follow from the corpus ([your_own_data.md](your_own_data.md)).
+1. the defaults below,
+2. the file of the corpus in `configs/`,
+3. with `--preset quick` its file in `configs/presets/`, then the part `quick` of the corpus's file,
+4. the file of the encoder in `configs/encoders/`, where there is one, with its part `quick` likewise,
+5. `--profile`,
+6. the file of `--config`,
+7. options.
+
+`bin/train` uses `--preset quick` unless another is chosen (with `--profile released` it uses `full`), and `--dataset
+custom` with `--data-dir`. The last section lists what the files change; with quick, some settings follow from the
+corpus ([your_own_data.md](your_own_data.md#what-follows-from-the-corpus)).
 """
 
 

@@ -1,7 +1,8 @@
 """Typed, frozen settings. The defaults are the paper's; files and options change them.
 
-Each layer overrides the ones before it: the defaults, `configs/DATASET.toml`, the preset, the profile, `--config FILE`,
-options. An unknown key is an error that names the nearest valid one.
+Each layer overrides the ones before it: the defaults, `configs/DATASET.toml`, the preset (with quick also the part
+[quick] of the corpus's file), `configs/encoders/ENCODER.toml`, the profile, `--config FILE`, options. An unknown key is
+an error that names the nearest valid one.
 """
 
 import difflib
@@ -254,12 +255,14 @@ class Representation(Section):
         "number of labels (doubled until the labels of a batch's documents fill half at most); 0: all labels; auto: "
         "all up to 30,000, then 4,096.",
     )
-    num_candidates: int = Field(100, ge=1, description="Labels that the tree proposes for a document.")
+    num_candidates: int = Field(100, ge=1, description="Labels that the linear model proposes for a document.")
     num_sampled: int = Field(
         256, ge=1, description="Random labels in a step that represent those outside the candidates."
     )
     num_estimated: int = Field(
-        20, ge=0, description="Labels that a cheap estimate adds to the tree's in prediction, so that others can win."
+        20,
+        ge=0,
+        description="Labels that a cheap estimate adds to the linear model's in prediction, so that others can win.",
     )
 
 
@@ -384,8 +387,9 @@ class Config(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32",
-        description="Precision of matrix products; parameters stay float32. auto: bfloat16 on accelerators, and on "
-        "processors on which a quick measurement at the start finds it faster.",
+        description="Precision of matrix products; parameters stay float32, except as optimizer.label_precision "
+        "sets. auto: bfloat16 on accelerators, and on processors on which a quick measurement at the start finds it "
+        "faster.",
     )
     linear: Literal["auto", "tree", "svm", "none"] = Field(
         "auto",
@@ -399,8 +403,9 @@ class Config(Section):
     )
     candidates: Literal["auto", "tree", "all"] = Field(
         "auto",
-        description="Labels that a document is compared with: those that a linear label tree proposes, or all; auto: "
-        "the tree's where labels are many.",
+        description="Labels that a document is compared with. tree: those that the linear model proposes, be it a tree "
+        "or support vector machines; all: every label; auto: tree with the quick preset and 1,000 to 30,000 labels, "
+        "else all.",
     )
     data_dir: str = Field(
         "", description="Folder with train, test and perhaps validation files of any format, or one file for all."
