@@ -93,7 +93,7 @@ class DescribeArguments(CorpusArguments):
         config = self.settings()
         png = Path(self.png).expanduser()
         if self.png:
-            common.check_outputs({"--png": str(png)}, "", [self.data_dir])
+            common.check_outputs({"--png": str(png)}, "", [self.data_dir, self.data.label_names])
         corpus = load.load_corpus(config)
         with console.quiet():
             config = policy.resolved(config, corpus, settings.chosen_for(self.name, self.preset))

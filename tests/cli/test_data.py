@@ -223,6 +223,11 @@ def test_a_picture_that_cannot_be_written_is_noticed_before_the_corpus_is_read(f
     ):
         assert run("describe", "custom", "--data-dir", folder, "--png", png) == 2
         assert capsys.readouterr() == ("", f"error: --png {png}: {message}\n")
+    names = folder / "names.txt"
+    names.touch()
+    line = ("--data-dir", folder, "--data.label-names", names, "--png", names)
+    assert run("describe", "custom", *line) == 2
+    assert "the command reads that file; choose another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["", "list", "describe", "prepare", "check"])

@@ -393,6 +393,13 @@ def test_constants_and_threshold_can_be_chosen(run, report):
         (("--run", "{run}", "--output", "{data}"), "{data}: is a folder; name a file in it"),
         (("--run", "{run}", "--output", "{data}/test.jsonl"), "test.jsonl: the command reads that file"),
         (("--run", "{run}", "--per-label", "{run}/labels"), "labels: the command reads that file"),
+        (
+            (
+                *("{data}/test.jsonl", "--run", "{run}", "--label-names", "{data}/short.jsonl"),
+                *("--per-label", "{data}/short.jsonl"),
+            ),
+            "short.jsonl: the command reads that file",
+        ),
         (("--run", "{run}", "--output", "{data}/x", "--per-label", "{data}/x"), "the same file as of --output"),
         (("--run", "{run}", "--output", "{data}/none/metrics.json"), "none; create it"),
         (("{data}/test.jsonl", "--predictions", "{data}/missing.jsonl"), "missing.jsonl"),
