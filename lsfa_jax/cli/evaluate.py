@@ -431,7 +431,7 @@ def _write_plots(arguments: EvaluateArguments, metrics: dict[str, GroupMetrics])
     )
     tables.write_by_frequency(folder / "by-frequency.csv", by_bin, (psp, "micro_F1", "macro_F1"))
     note(f"By label frequency: {folder / 'by-frequency.svg'}, .png and .csv")
-    if (Path(arguments.run) / "metrics.json").is_file():
+    if arguments.run and (Path(arguments.run) / "metrics.json").is_file():
         report.write(Path(arguments.run), folder / report.NAME)
         note(f"The run's page: {folder / report.NAME}")
 
