@@ -66,10 +66,8 @@ class CorpusArguments(Section):
     def settings(self) -> Config:
         """Returns the settings with which bin/train would load the corpus."""
         chosen = {name: getattr(self, name) for name in ("data_dir", "preset", "seed", "vectors", "data")}
-        encoder = settings.encoder_settings(self.encoder)
-        layers = settings.layered(self.name, self.preset, "paper", encoder=encoder["kind"])
-        config = settings.validated(settings.merged(layers, {"encoder": encoder}), self.name)
-        if encoder["pretrained"]:
+        config = settings.for_encoder(self.name, self.preset, self.encoder, {}, self.name)
+        if config.encoder.pretrained:
             chosen["vectors"] = config.vectors  # not those of the corpus's words
         return config.model_copy(update=chosen)
 
@@ -88,6 +86,7 @@ class DescribeArguments(CorpusArguments):
     def run(self) -> None:
         from lsfa_jax.data import load, statistics
         from lsfa_jax.evaluation import plots
+        from lsfa_jax.model.prototypes import is_head
         from lsfa_jax.training import policy
 
         config = self.settings()
@@ -106,7 +105,7 @@ class DescribeArguments(CorpusArguments):
             f"first {config.data.max_words:,} of each training text. W is over full texts."
         )
         counts, threshold = corpus.label_counts, config.pvae.head_threshold
-        head = counts >= threshold
+        head = is_head(counts, threshold)
         note(
             f"Without the {len(corpus.validation):,} validation documents, {head.sum():,} labels have at least N_t = "
             f"{threshold:,} training documents (head) and {(~head).sum():,} have fewer (tail); the tail carries "

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from lsfa_jax.config import STAGES, Config, encoder_settings, keys, layered, merged, nested, validated
+from lsfa_jax.config import STAGES, Config, for_encoder, keys, nested
 from lsfa_jax.data import load
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ragged import Ragged
@@ -334,10 +334,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
         """Returns the preset's settings with an encoder by its short name, below those that are chosen."""
         if self.preset not in ("quick", "full"):
             raise ValueError(f"preset={self.preset!r}: expected 'quick' or 'full'")
-        of_encoder = encoder_settings(encoder)
-        layers = layered("custom", self.preset, "paper", encoder=of_encoder["kind"])
         arguments = nested({name: _plain(value) for name, value in chosen.items()})
-        return validated(merged(merged(layers, {"encoder": of_encoder}), arguments), "LSFA")
+        return for_encoder("custom", self.preset, encoder, arguments, "LSFA")
 
     def _chosen(self) -> dict[str, Any]:
         """Returns the settings that the arguments determine, by dotted names."""
