@@ -530,6 +530,24 @@ def layered(
     return merged(values, {"dataset": dataset, "preset": preset, "profile": profile})
 
 
+def for_encoder(dataset: str, preset: str, encoder: str, over: Mapping[str, Any], where: str) -> Config:
+    """Returns the settings of a corpus and a preset with an encoder by its short name, below those that are given.
+
+    Args:
+        dataset: a corpus of `dataset_names`.
+        preset: "full" or "quick".
+        encoder: as `encoder_settings` takes it.
+        over: settings by section, which win.
+        where: what they are from, for messages.
+
+    Raises:
+        UserError: a setting is unknown, or has a value that is not allowed.
+    """
+    of_encoder = encoder_settings(encoder)
+    layers = layered(dataset, preset, "paper", encoder=of_encoder["kind"])
+    return validated(merged(merged(layers, {"encoder": of_encoder}), over), where)
+
+
 def _of_dataset(dataset: str, configs: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads a corpus's file; returns its settings, and those of its part [quick]."""
     values = read_toml(configs / f"{dataset}.toml")

@@ -222,7 +222,7 @@ def check_outputs(outputs: Mapping[str, str], run: str, sources: Iterable[str]) 
     from lsfa_jax.training import model_folder
 
     inputs = model_folder.paths(Path(run)) if run else []
-    inputs += [file for source in sources if source for file in source_files(Path(source))]
+    inputs += [file for source in sources if source for file in source_files(Path(source).expanduser())]
     chosen: dict[Path, str] = {}
     for option, output in outputs.items():
         if output:

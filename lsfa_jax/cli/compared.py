@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import baselines, prediction_files, thresholded
 from lsfa_jax.evaluation.document_store import DocumentStore, encode
 from lsfa_jax.evaluation.groups import Groups, Scores, TrainingCounts, best_of_groups, without_excluded
@@ -17,7 +18,6 @@ from lsfa_jax.util import console
 from lsfa_jax.util.console import note, plural
 
 if TYPE_CHECKING:
-    from lsfa_jax.data.ranked import Ranked
     from lsfa_jax.sparse.linear import LinearModel
     from lsfa_jax.training.model_folder import TrainedModel
 
@@ -109,7 +109,10 @@ def _linear_threshold(run: Path, kind: Kind) -> float:
 
 def _score_lists(lists: "Ranked", linear: "LinearModel", problem: Problem, threshold: float) -> Scores:
     """Scores the lists of a fused model's linear model."""
-    lists = lists._replace(label_ids=without_excluded(lists.label_ids, problem.excluded))
+    listed = without_excluded(lists.label_ids, problem.excluded)
+    # Probabilities stay beside their labels, whose ranking has no gaps.
+    order = np.argsort(listed < 0, axis=1, kind="stable")
+    lists = Ranked(*(np.take_along_axis(array, order, axis=1) for array in (listed, lists.logits)))
     top = best_of_groups(lists.label_ids, problem.groups.members, problem.num_ranked)
     probabilities = lists.probabilities
     reached = (lists.label_ids >= 0) & (probabilities >= np.float32(threshold))

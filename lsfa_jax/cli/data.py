@@ -17,6 +17,7 @@ from lsfa_jax.util.console import UserError, note, plural, table
 # The readers and their libraries are imported where they are used, so that --help is answered at once.
 if TYPE_CHECKING:
     from lsfa_jax.data import synthetic
+    from lsfa_jax.data.corpus import Corpus
 
 Preset = Literal["full", "quick"]
 Positional = Annotated[str, tyro.conf.Positional]
@@ -36,7 +37,7 @@ class ListArguments(Section):
         folder = cache_dir() / "prepared"
         rows = []
         for name, entry in named.CATALOGUE.items():
-            kept = sorted(folder.glob(f"{name}-*"))
+            kept = sorted(folder.glob(cache.pattern(name)))
             size = sum(map(cache.bytes_of, kept)) / 1e6
             missing = "not needed" if entry.in_memory else "-"
             prepared = f"{len(kept)} x, {size:,.0f} MB" if kept else missing
@@ -66,10 +67,8 @@ class CorpusArguments(Section):
     def settings(self) -> Config:
         """Returns the settings with which bin/train would load the corpus."""
         chosen = {name: getattr(self, name) for name in ("data_dir", "preset", "seed", "vectors", "data")}
-        encoder = settings.encoder_settings(self.encoder)
-        layers = settings.layered(self.name, self.preset, "paper", encoder=encoder["kind"])
-        config = settings.validated(settings.merged(layers, {"encoder": encoder}), self.name)
-        if encoder["pretrained"]:
+        config = settings.for_encoder(self.name, self.preset, self.encoder, {}, self.name)
+        if config.encoder.pretrained:
             chosen["vectors"] = config.vectors  # not those of the corpus's words
         return config.model_copy(update=chosen)
 
@@ -88,12 +87,13 @@ class DescribeArguments(CorpusArguments):
     def run(self) -> None:
         from lsfa_jax.data import load, statistics
         from lsfa_jax.evaluation import plots
+        from lsfa_jax.model.prototypes import is_head
         from lsfa_jax.training import policy
 
         config = self.settings()
         png = Path(self.png).expanduser()
         if self.png:
-            common.check_outputs({"--png": str(png)}, "", [self.data_dir])
+            common.check_outputs({"--png": str(png)}, "", [self.data_dir, self.data.label_names])
         corpus = load.load_corpus(config)
         with console.quiet():
             config = policy.resolved(config, corpus, settings.chosen_for(self.name, self.preset))
@@ -102,11 +102,11 @@ class DescribeArguments(CorpusArguments):
             rows.append(("paper", *statistics.PAPER[self.name].shown()))
         table(f"{self.name}, as in Table 1 of the paper", ("", *statistics.HEADER), rows)
         note(
-            f"N_avg is over the {corpus.num_labels:,} labels that training has. D_vocab: distinct words within the "
-            f"first {config.data.max_words:,} of each training text. W is over full texts."
+            f"N_avg is over the {corpus.num_labels:,} labels that training has. W is over full texts. "
+            + _about_vocabulary(corpus, config)
         )
         counts, threshold = corpus.label_counts, config.pvae.head_threshold
-        head = counts >= threshold
+        head = is_head(counts, threshold)
         note(
             f"Without the {len(corpus.validation):,} validation documents, {head.sum():,} labels have at least N_t = "
             f"{threshold:,} training documents (head) and {(~head).sum():,} have fewer (tail); the tail carries "
@@ -117,6 +117,16 @@ class DescribeArguments(CorpusArguments):
         if self.png:
             plots.as_picture(counts, threshold, self.name, png)
             note(f"The curve as a picture: {png}")
+
+
+def _about_vocabulary(corpus: "Corpus", config: Config) -> str:
+    """Says what D_vocab is."""
+    if corpus.pieces:
+        return "D_vocab is of words, and the encoder reads word pieces."
+    return (
+        f"D_vocab: words of the vocabulary, at most data.max_vocabulary = {config.data.max_vocabulary:,}, from the "
+        f"first {config.data.max_words:,} words of each document that is trained on."
+    )
 
 
 class PrepareArguments(CorpusArguments):

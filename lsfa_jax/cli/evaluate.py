@@ -118,8 +118,7 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     model = model_folder.read(Path(arguments.run)) if arguments.run else None
     if model:
         common.warn_if_unfinished(Path(arguments.run))
-        if model.config.data_dir:
-            common.check_outputs(_outputs(arguments), "", [model.config.data_dir])
+        common.check_outputs(_outputs(arguments), "", [model.config.data_dir, model.config.data.label_names])
     documents = _test_documents(arguments, model)
     if not any(documents.labels):
         raise UserError("none of the documents has a label, so there is nothing to measure; bin/predict needs none")
@@ -161,7 +160,8 @@ def _check(arguments: EvaluateArguments) -> None:
         raise UserError("--k: expected one place or more, such as --k 1 3 5")
     if list(arguments.bins) != sorted(set(arguments.bins)):
         raise UserError(f"--bins {' '.join(map(str, arguments.bins))}: expected increasing counts")
-    common.check_outputs(_outputs(arguments), arguments.run, [arguments.file, arguments.predictions, arguments.train])
+    files = arguments.file, arguments.predictions, arguments.train, arguments.reading.label_names
+    common.check_outputs(_outputs(arguments), arguments.run, files)
     if arguments.plots:
         if not (arguments.run or arguments.train):
             raise UserError("--plots: labels are sorted by their training documents: give --run DIR or --train FILE")
@@ -431,7 +431,7 @@ def _write_plots(arguments: EvaluateArguments, metrics: dict[str, GroupMetrics])
     )
     tables.write_by_frequency(folder / "by-frequency.csv", by_bin, (psp, "micro_F1", "macro_F1"))
     note(f"By label frequency: {folder / 'by-frequency.svg'}, .png and .csv")
-    if (Path(arguments.run) / "metrics.json").is_file():
+    if arguments.run and (Path(arguments.run) / "metrics.json").is_file():
         report.write(Path(arguments.run), folder / report.NAME)
         note(f"The run's page: {folder / report.NAME}")
 

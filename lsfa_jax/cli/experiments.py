@@ -1,5 +1,6 @@
 """The command behind bin/experiments: runs plans and writes the pages that report them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -61,12 +62,15 @@ def base(arguments: ExperimentsArguments) -> "Base":
     """Returns what all runs of a command share."""
     from lsfa_jax.experiments.execute import Base
 
+    settings = read_toml(Path(arguments.config)) if arguments.config else {}
+    if isinstance(encoder := settings.get("encoder"), str):  # as bin/train reads it
+        settings["encoder"] = encoder_settings(encoder)
     return Base(
         output=Path(arguments.output),
         preset=arguments.preset,
         encoder=arguments.encoder,
         data_dir=arguments.data_dir,
-        settings=read_toml(Path(arguments.config)) if arguments.config else {},
+        settings=settings,
         save_every=arguments.save_every,
     )
 
@@ -90,18 +94,20 @@ def experiments(arguments: ExperimentsArguments) -> None:
     if not chosen:
         raise UserError(f"expected plans to run: all, or some of {', '.join(known)}; see --help")
     plans = {Path(name).stem: plan.read(name) for name in chosen}
+    _check_names(chosen, known)
     shared = base(arguments)
 
     def corpora(of: "Plan") -> tuple[str, ...]:
         return arguments.corpora or of.corpora
 
+    needed = [run for of in plans.values() for run in execute.runs_of(of, shared, corpora(of), arguments.seeds)]
+    execute.check_places(needed)
     failed: dict[str, str] = {}
     if not arguments.report:
         for corpus in sorted({corpus for of in plans.values() for corpus in corpora(of)}):
             named.check_data_dir(corpus, arguments.data_dir)
         if pretrained := encoder_settings(arguments.encoder)["pretrained"]:
             pieces.folder_of(pretrained)
-        needed = [run for of in plans.values() for run in execute.runs_of(of, shared, corpora(of), arguments.seeds)]
         failed = execute.execute(needed)
     pages = Path(arguments.pages or arguments.output)
     for name, of in plans.items():
@@ -112,6 +118,17 @@ def experiments(arguments: ExperimentsArguments) -> None:
     if failed:
         errors = "; ".join(f"{title}: {error}" for title, error in failed.items())
         raise UserError(f"{plural(len(failed), 'run')} failed, the others are on the pages: {errors}")
+
+
+def _check_names(chosen: Iterable[str], known: Iterable[str]) -> None:
+    """Raises UserError where two files would write the same pages, as their names are equal, or one is a plan's."""
+    from lsfa_jax.experiments import plan
+
+    files = {name: plan.file_of(name) for name in known}
+    for name in chosen:
+        file = plan.file_of(name)
+        if (first := files.setdefault(file.stem, file)).resolve() != file.resolve():
+            raise UserError(f"{name}: has the name of {first}, and its pages would replace those; rename the file")
 
 
 def _command(argv: list[str], prog: str) -> None:

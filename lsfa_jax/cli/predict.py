@@ -130,6 +130,7 @@ def predict(arguments: PredictArguments) -> None:
     compilation_cache.keep_on_disk()
     report, top = ReadReport(), _selection(arguments, model).top
     options = _read_options(arguments, model, source)
+    common.check_outputs(_outputs(arguments), "", [options.label_names])
     with TextFiles() as files, ExitStack() as stack:
         stream = stack.enter_context(_output(arguments, files))
         on_screen = stream.isatty()
@@ -163,8 +164,12 @@ def _check(arguments: PredictArguments) -> None:
         raise UserError("--labels: for --layout wide, where a label has a column")
     if arguments.explain and arguments.layout == "wide" and arguments.top == "auto":
         raise UserError("--explain: with --layout wide, limit the labels of the page by --top K")
-    outputs = {"--output": "" if arguments.output == "-" else arguments.output or ".", "--explain": arguments.explain}
-    common.check_outputs(outputs, arguments.run, ["" if arguments.file == "-" else arguments.file])
+    files = "" if arguments.file == "-" else arguments.file, arguments.reading.label_names
+    common.check_outputs(_outputs(arguments), arguments.run, files)
+
+
+def _outputs(arguments: PredictArguments) -> dict[str, str]:
+    return {"--output": "" if arguments.output == "-" else arguments.output or ".", "--explain": arguments.explain}
 
 
 @dataclass

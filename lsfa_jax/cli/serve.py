@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,10 +182,14 @@ def _bound(host: str, port: int, token: str) -> socket.socket:
                 f"--host {host}: others could reach the service; set the environment variable {TOKEN} to a token that "
                 "requests have to know, such as the output of: openssl rand -hex 32"
             )
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()  # at once: until then another process could bind the address, too
+        with ExitStack() as stack:
+            listening = stack.enter_context(socket.socket(family, kind, protocol))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen()  # at once: until then another process could bind the address, too
+            stack.pop_all()  # it stays open
+    except UnicodeError:
+        raise UserError(f"--host {host}: is no name of a host") from None
     except OSError as error:
         raise UserError(f"--host {host} --port {port}: cannot listen there ({error.strerror})") from None
     return listening

@@ -23,6 +23,8 @@ _ADVICE = "make room there, or name another folder in the environment variable L
 _NUM_SAMPLES = 64
 _SAMPLE_SIZE = 2**14
 
+_KEY_DIGITS = 16
+
 
 def folder(
     kind: str,
@@ -64,7 +66,12 @@ def folder(
 def path(kind: str, decides: Mapping[str, object]) -> Path:
     """Returns the path of the folder, whether or not it exists."""
     key = hashlib.sha256(json.dumps(dict(decides), sort_keys=True).encode()).hexdigest()
-    return cache_dir() / "prepared" / f"{kind}-{key[:16]}"
+    return cache_dir() / "prepared" / f"{kind}-{key[:_KEY_DIGITS]}"
+
+
+def pattern(kind: str) -> str:
+    """Returns the pattern of the names of the folders of a kind, and of no other kind that begins with its name."""
+    return f"{kind}-{'[0-9a-f]' * _KEY_DIGITS}"
 
 
 def damage(kept: Path, verify: Verify = "sampled", sources: Sequence[Path] = ()) -> str | None:

@@ -19,7 +19,7 @@ from lsfa_jax.data.pieces import Pieces, folder_of, read_tokenizer
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.reading.documents import Document, ReadReport, read_documents
 from lsfa_jax.data.reading.options import ReadOptions
-from lsfa_jax.data.reading.splits import Files, Source, find_splits
+from lsfa_jax.data.reading.splits import Source, files_of, find_splits
 from lsfa_jax.data.same_text import Rows, same_texts
 from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.util import console
@@ -201,19 +201,11 @@ def _sources(config: Config) -> Sources:
 
 def _files(sources: Sources) -> list[Path]:
     """Lists the files of all splits."""
-    return [path for split in sorted(sources) for source in sources[split] for path in _files_of(source)]
+    return [path for split in sorted(sources) for source in sources[split] for path in files_of(source)]
 
 
 def _label_names_file(config: Config) -> list[Path]:
     return [Path(config.data.label_names).expanduser()] if config.data.label_names else []
-
-
-def _files_of(source: Source) -> list[Path]:
-    if isinstance(source, Files):
-        return source.paths
-    if not isinstance(source, Path):
-        raise TypeError(source)
-    return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
 
 
 def _check_encoder(config: Config) -> None:
@@ -249,7 +241,7 @@ def _inputs(config: Config, sources: Sources, pieces: Pieces | None, known: Sequ
     """Returns everything that decides the arrays: the content of the files, and the settings that matter with them."""
 
     def content(split: str) -> list[tuple[str, str]]:
-        return [(path.name, _digest(path)) for source in sources[split] for path in _files_of(source)]
+        return [(path.name, _digest(path)) for source in sources[split] for path in files_of(source)]
 
     data, shape = config.data, named.entry(config.dataset).shape
     fractions = {"validation": data.validation_fraction, "test": data.test_fraction}

@@ -28,11 +28,11 @@ class Ragged(NamedTuple):
         return cls(values, offsets_of(sizes))
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Sequence[int] | np.ndarray], dtype: type = np.int32) -> "Ragged":
-        """Joins N sequences of numbers."""
-        arrays: list[np.ndarray] = [np.asarray(row, dtype) for row in rows]
+    def from_rows(cls, rows: Iterable[Sequence[int] | np.ndarray]) -> "Ragged":
+        """Joins N sequences of numbers, as int32."""
+        arrays: list[np.ndarray] = [np.asarray(row, np.int32) for row in rows]
         sizes = np.array([len(row) for row in arrays], np.int64)
-        return cls.from_sizes(np.concatenate([np.zeros(0, dtype), *arrays]), sizes)
+        return cls.from_sizes(np.concatenate([np.zeros(0, np.int32), *arrays]), sizes)
 
     @property
     def num_rows(self) -> int:

@@ -13,8 +13,8 @@ class TableRow:
     """N_trn, training documents."""
     num_test: int
     """N_tst, test documents."""
-    num_words: int
-    """D_vocab, distinct words."""
+    num_words: int | None
+    """D_vocab, distinct words; None where texts are read as word pieces."""
     num_labels: int
     """L, labels that occur in any split."""
     labels_per_document: float
@@ -28,7 +28,7 @@ class TableRow:
 
     def shown(self) -> list[str]:
         """Formats the numbers, in the order of the table."""
-        return [f"{x:,}" if isinstance(x, int) else f"{x:,.2f}" for x in astuple(self)]
+        return ["-" if x is None else f"{x:,}" if isinstance(x, int) else f"{x:,.2f}" for x in astuple(self)]
 
 
 HEADER = ("N_trn", "N_tst", "D_vocab", "L", "L_avg", "N_avg", "W_trn", "W_tst")
@@ -48,13 +48,13 @@ PAPER = _PRINTED | {
 
 
 def table_row(corpus: Corpus) -> TableRow:
-    """Computes the row; D_vocab are the words of the model's vocabulary, of texts cut to `max_words`."""
+    """Computes the row; D_vocab are the words of the model's vocabulary, of the documents that are trained on."""
     pairs = int(corpus.published_counts.sum())
     documents, tests = corpus.published_documents, len(corpus.test)
     return TableRow(
         num_train=documents,
         num_test=tests,
-        num_words=len(corpus.words),
+        num_words=None if corpus.pieces else len(corpus.words),
         num_labels=len(corpus.labels),
         labels_per_document=pairs / documents,
         documents_per_label=pairs / corpus.num_labels,

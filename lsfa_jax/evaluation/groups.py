@@ -176,9 +176,7 @@ def head_and_tail(is_head: Bools) -> Bools:
 
 def head_of_all_labels(corpus: Corpus, is_head: Bools) -> Bools:
     """Extends bool[L] to bool[all labels of the corpus]: labels that training never saw belong to the tail."""
-    head = np.zeros(len(corpus.published_counts), bool)
-    head[: corpus.num_labels] = is_head
-    return head
+    return np.pad(is_head, (0, len(corpus.published_counts) - corpus.num_labels))
 
 
 def measure(top: Integers, truth: Ragged, corpus: Corpus, report: Report, is_head: Bools | None = None) -> Metrics:
@@ -204,10 +202,5 @@ def measure(top: Integers, truth: Ragged, corpus: Corpus, report: Report, is_hea
 
 
 def macro_precision_bins(top: Integers, truth: Ragged, corpus: Corpus, bin_size: int) -> list[float]:
-    """Computes macro-averaged P@5 over bins of `bin_size` labels from the most frequent down (Fig. 1b), in percent.
-
-    `top` is int32 [N, 5], of all labels.
-    """
-    counts = corpus.published_counts
-    per_label = ranking.macro_precision_at_k(ranking.hits(top, truth), top, len(counts), ranking.MACRO_PLACE)
-    return [float(value) for value in ranking.bin_means(per_label, counts, bin_size)]
+    """Computes `ranking.macro_precision_bins` for documents of a corpus, as metrics.json holds them."""
+    return [float(value) for value in ranking.macro_precision_bins(top, truth, corpus.published_counts, bin_size)]

@@ -8,6 +8,8 @@ from lsfa_jax.util.console import UserError
 
 # Points of the curve, enough for any number of labels.
 _POINTS = 400
+# Characters of a line, and lines.
+_WIDTH, _HEIGHT = 100, 24
 
 
 def curve(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +24,7 @@ def curve(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ranks, np.maximum(ranked[ranks - 1], 0.5)
 
 
-def in_characters(counts: np.ndarray, head_threshold: int, title: str, width: int = 100, height: int = 24) -> str:
+def in_characters(counts: np.ndarray, head_threshold: int, title: str) -> str:
     """Draws the curve, both axes logarithmic, as lines of text without colours; N_t is a dashed line."""
     import plotext
 
@@ -31,7 +33,7 @@ def in_characters(counts: np.ndarray, head_threshold: int, title: str, width: in
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.limitsize(False, False)
-    plotext.plotsize(width, height)
+    plotext.plotsize(_WIDTH, _HEIGHT)
     plotext.title(title)
     plotext.xscale("log")
     plotext.yscale("log")

@@ -244,6 +244,19 @@ def macro_precision_at_k(hit: Bools, top: Integers, num_labels: int, k: int) -> 
     return 100 * _ratio(np.bincount(top[hit], minlength=num_labels), predicted)
 
 
+def macro_precision_bins(top: Integers, truth: Ragged, label_counts: Integers, bin_size: int) -> Floats:
+    """Computes macro-averaged P@5 over bins of `bin_size` labels from the most frequent down (Fig. 1b), in percent.
+
+    Args:
+        top: int32 [N, 5], rankings of all labels.
+        truth: the labels of the N documents.
+        label_counts: int [L], training documents of each label.
+        bin_size: labels of a bin.
+    """
+    per_label = macro_precision_at_k(hits(top, truth), top, len(label_counts), MACRO_PLACE)
+    return bin_means(per_label, label_counts, bin_size)
+
+
 def bin_means(per_label: Floats, label_counts: Integers, bin_size: int = 400) -> Floats:
     """Computes means of a per-label metric over bins of labels, the most frequent in training first (Fig. 1b).
 

@@ -26,10 +26,8 @@ from lsfa_jax.config import (
     Stage,
     chosen_for,
     dotted,
-    encoder_settings,
-    layered,
+    for_encoder,
     merged,
-    validated,
     with_values,
 )
 from lsfa_jax.data import named
@@ -39,7 +37,7 @@ from lsfa_jax.experiments.plan import Plan, Settings, Variant, resolved, slug, s
 from lsfa_jax.experiments.statistics import Truth
 from lsfa_jax.model.prototypes import is_head
 from lsfa_jax.training import run
-from lsfa_jax.training.run_folder import RunFolder, branch, stage_of
+from lsfa_jax.training.run_folder import RunFolder, branch, stage_of, with_absolute_paths
 from lsfa_jax.util import atomic, console
 from lsfa_jax.util.console import UserError, note, plural, warn
 from lsfa_jax.util.duration import in_words
@@ -66,10 +64,9 @@ class Base:
     def config(self, corpus: str, seed: int, first: Mapping[str, Any]) -> tuple[Config, Collection[str]]:
         """Returns the settings of a run of stage 1, and the names of those that are not fitted to the corpus."""
         given = merged(self.settings, first)
-        encoder = encoder_settings(given.get("encoder", {}).get("kind", self.encoder))
-        layers = layered(corpus, self.preset, "paper", encoder=encoder["kind"])
-        options = {"seed": seed, "encoder": encoder, "data_dir": self._place(corpus)}
-        config = validated(merged(merged(layers, options), given), "settings")
+        encoder = given.get("encoder", {}).get("kind", self.encoder)
+        options = {"seed": seed, "data_dir": self._place(corpus)}
+        config = for_encoder(corpus, self.preset, encoder, options | given, "settings")
         return config, chosen_for(corpus, self.preset) | set(dotted(given))
 
     def _place(self, corpus: str) -> str:
@@ -176,6 +173,27 @@ def run_of(plan: Plan, variant: Variant, base: Base, corpus: str, seed: int) -> 
     return Needed(encoder, settings if is_later else None)
 
 
+def check_places(needed: Iterable[Needed]) -> None:
+    """Checks that runs that were begun read the corpus and the pretrained encoder of this command.
+
+    A folder's name has neither place, so its runs would be taken for those of other documents or weights.
+
+    Raises:
+        UserError: one reads another; the message names both.
+    """
+    for encoder in {run_.encoder.folder: run_.encoder for run_ in needed}.values():
+        folder = RunFolder(encoder.run)
+        if not folder.config_file.is_file():
+            continue
+        config, _ = encoder.base.config(encoder.corpus, encoder.seed, encoder.first)
+        before, now = with_absolute_paths(folder.read_config()), with_absolute_paths(config)
+        pairs = {"--data-dir": (before.data_dir, now.data_dir)} if now.data_dir else {}  # pages are written without it
+        pairs["--encoder"] = before.encoder.pretrained, now.encoder.pretrained
+        for option, (old, new) in pairs.items():
+            if old != new:
+                raise UserError(f"{option} {new}: {encoder.run} is of {old or 'none'}; choose another --output")
+
+
 def execute(needed: Iterable[Needed]) -> dict[str, str]:
     """Makes the runs that are not done.
 
@@ -222,8 +240,7 @@ def read(needed: Needed, result: str) -> Measured | None:
     config = RunFolder(folder).read_config()
     with np.load(encoder / _TRUTH) as arrays:
         counts, published = arrays["label_counts"], arrays["published_counts"]
-        head = np.zeros(len(published), bool)
-        head[: len(counts)] = is_head(counts, config.pvae.head_threshold)
+        head = np.pad(is_head(counts, config.pvae.head_threshold), (0, len(published) - len(counts)))
         labels = Ragged(arrays["values"], arrays["offsets"])
         truth = Truth(labels, published, int(arrays["published_documents"]), head)
     return Measured(RunFolder(folder).read_metrics(), np.load(file), truth)

@@ -35,7 +35,8 @@ class Drawn(NamedTuple):
 def draw(encoder: Encoder) -> Drawn:
     """Computes the features of all training documents with a trained encoder, and features that a PVAE generates.
 
-    The PVAE is trained on them with the run's settings, as stage 2 does.
+    The PVAE is trained on them as stage 2 does, with the settings of the run of stage 1: a variant chooses those of
+    stage 1, and `pvae.*` are the same for all, those of the preset or of --config.
     """
     config = RunFolder(encoder.run).read_config()
     corpus, model = load_corpus(config), model_folder.read(encoder.run)

@@ -120,13 +120,18 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
+def file_of(name: str) -> Path:
+    """Returns the file of a plan by its name, or the file that a path names, whether or not it exists."""
+    return Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+
+
 def read(name: str) -> Plan:
     """Reads a plan by its name, or a file by its path.
 
     Raises:
         UserError: there is no such plan, or something in its file is wrong; the message names the place.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    path = file_of(name)
     if not path.is_file():
         raise UserError(f"{name}: expected a plan, one of {', '.join(names())}, or a TOML file{nearest(name, names())}")
     try:
@@ -141,6 +146,10 @@ def read(name: str) -> Plan:
 
 def _check(plan: Plan, where: str) -> None:
     variants, settings = plan.all_variants(), dict(fields(Config))
+    if plan.show in ("bars", "curve") and not plan.metrics:
+        raise UserError(f"{where}: show = {plan.show!r} draws metrics; name some, such as metrics = ['P@5']")
+    if plan.show == "curve" and not plan.sweep:
+        raise UserError(f"{where}: show = 'curve' draws the values of a setting; give a section sweep with its factors")
     for metric in (*plan.metrics, *(metric for claim in plan.claims for metric in claim.metrics)):
         statistics.check_metric(metric, where)
     for claim in plan.claims:
@@ -154,6 +163,12 @@ def _check(plan: Plan, where: str) -> None:
                 raise UserError(f"{where}: {name}: unknown setting {key}{nearest(key, list(settings))}")
             if stage_of(key) == "representation":
                 raise UserError(f"{where}: {name}: {key} belongs to the first stage; only later ones are scaled")
+        later = split_settings(plan, variant)
+        if plan.show == "features" and (unused := [*later.later, *later.scaled]):
+            raise UserError(
+                f"{where}: {name}: {', '.join(unused)}: of a later stage, and show = 'features' draws what the first "
+                "stage learned; choose what all variants share with --config"
+            )
 
 
 def paper_rows(table: str) -> Iterator[tuple[str, dict[str, float]]]:

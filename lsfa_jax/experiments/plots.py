@@ -147,15 +147,16 @@ def scatter(path: Path, title: str, panels_of: Mapping[str, Sequence[tuple[str, 
     """
     figure, panels = _figure(title, 2 * len(panels_of), width=3.2)
     for number, (variant, labels) in enumerate(panels_of.items()):
-        for with_generated in (False, True):
-            axes = panels[2 * number + with_generated]
+        pair = panels[2 * number : 2 * number + 2]
+        pair[1].sharex(pair[0])
+        pair[1].sharey(pair[0])
+        for with_generated, axes in enumerate(pair):
             for (name, real, generated), colour in zip(labels, _COLOURS, strict=False):
                 if with_generated:
                     axes.scatter(generated[:, 0], generated[:, 1], s=9, color=colour, alpha=0.3, lw=0)
                 axes.scatter(real[:, 0], real[:, 1], s=12, color=colour, lw=0, label=name)
             axes.set_title(f"{variant}{', generated' if with_generated else ''}", fontsize=8)
             axes.set(xticks=[], yticks=[])
-            axes.set_xlim(panels[2 * number].get_xlim())
     panels[0].legend(fontsize=7, frameon=False, loc="best")
     _save(figure, path)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lsfa_jax.config import get
 from lsfa_jax.data.load import load_corpus
-from lsfa_jax.evaluation.ranking import Floats
+from lsfa_jax.evaluation.ranking import Floats, macro_precision_bins
 from lsfa_jax.experiments import plots, statistics
 from lsfa_jax.experiments.execute import Base, Measured, environment, read, run_of, runs_of
 from lsfa_jax.experiments.page import Block, Grid, Heading, Link, Picture, Text, write, write_csv
@@ -231,7 +231,7 @@ def _curve(results: Results, folder: Path) -> list[Block]:
     for key, factors in plan.sweep.items():
         shown = [factor for factor in factors if sweep_name(key, factor) in values]
         if shown:
-            needed = run_of(plan, plan.all_variants()[sweep_name(key, 1)], results.base, corpus, 0)
+            needed = run_of(plan, plan.all_variants()[sweep_name(key, shown[0])], results.base, corpus, 0)
             config = RunFolder(needed.encoder.run).read_config()
             xs = [resolved(config, {}, {key: factor})[key] for factor in shown]
             stacked = np.stack([values[sweep_name(key, factor)] for factor in shown], axis=1)
@@ -247,7 +247,9 @@ def _bins(results: Results, folder: Path) -> list[Block]:
     grid, _ = _main_table(results, folder)
     size = results.plan.bin_size
     by_bin = {
-        name: np.stack([statistics.bins(run.top, run.truth, size) for run in runs])
+        name: np.stack(
+            [macro_precision_bins(run.top[0], run.truth.labels, run.truth.label_counts, size) for run in runs]
+        )
         for name, runs in results.measured.items()
     }
     header = ["labels by frequency", *by_bin]

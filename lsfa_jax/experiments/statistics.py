@@ -116,13 +116,6 @@ def value(metric: Contributions) -> float:
     return float(_mean_ratio(metric.hits.sum(axis=0)[None], metric.possible.sum(axis=0)[None])[0])
 
 
-def bins(top: Integers, truth: Truth, size: int) -> Floats:
-    """Computes macro P@5 of bins of labels, the most frequent first, in percent (Fig. 1b)."""
-    hit = ranking.hits(top[0], truth.labels)
-    per_label = ranking.macro_precision_at_k(hit, top[0], len(truth.label_counts), ranking.MACRO_PLACE)
-    return ranking.bin_means(per_label, truth.label_counts, size)
-
-
 def interval(better: Sequence[Contributions], worse: Sequence[Contributions], draws: int = DRAWS) -> Interval:
     """Computes the interval of a difference by a paired bootstrap over documents and seeds.
 

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from lsfa_jax.config import STAGES, Config, encoder_settings, keys, layered, merged, nested, validated
+from lsfa_jax.config import STAGES, Config, for_encoder, keys, nested
 from lsfa_jax.data import load
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.ragged import Ragged
@@ -29,7 +29,7 @@ from lsfa_jax.training import encoder_choice, model_folder, policy, precision
 from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.three_stages import Run
-from lsfa_jax.util import compilation_cache, fork
+from lsfa_jax.util import atomic, compilation_cache, fork
 from lsfa_jax.util.console import UserError, quiet
 
 # A setting in a message for commands.
@@ -275,10 +275,13 @@ class LSFA(ClassifierMixin, BaseEstimator):
             ValueError: the folder cannot be written.
         """
         check_is_fitted(self, "model_")
-        with _as_value_errors():
-            model_folder.write(Path(path), self.model_)
         about = {"params": self.get_params(deep=False), "form": self._labels.form, "classes": self.classes_.tolist()}
-        (Path(path) / _ESTIMATOR_FILE).write_text(json.dumps(about, indent=2, default=_plain) + "\n", encoding="utf-8")
+        text, folder = json.dumps(about, indent=2, default=_plain) + "\n", Path(path)
+        with _as_value_errors():
+            # The manifest comes last: a folder that is written in part has no model.
+            model_folder.invalidate(folder)
+            atomic.write_text(folder / _ESTIMATOR_FILE, text, model_folder.ADVICE)
+            model_folder.write(folder, self.model_)
 
     @classmethod
     def load(cls, path: str | Path) -> "LSFA":
@@ -295,7 +298,11 @@ class LSFA(ClassifierMixin, BaseEstimator):
             return cls(encoder=encoder.pretrained or encoder.kind)._keep(model, ParsedLabels.named(model.labels))
         try:
             about = json.loads(file.read_text(encoding="utf-8"))
-            return cls(**about["params"])._keep(model, ParsedLabels.restored(about["form"], about["classes"]))
+            labels = ParsedLabels.restored(about["form"], about["classes"])
+            # A matrix may have columns that no training text has.
+            if unknown := set(model.labels) - set(labels.classes):
+                raise ValueError(f"its classes lack labels of the model, such as {min(unknown)!r}")
+            return cls(**about["params"])._keep(model, labels)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: not what LSFA.save writes ({error}); copy the folder again") from None
 
@@ -334,10 +341,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
         """Returns the preset's settings with an encoder by its short name, below those that are chosen."""
         if self.preset not in ("quick", "full"):
             raise ValueError(f"preset={self.preset!r}: expected 'quick' or 'full'")
-        of_encoder = encoder_settings(encoder)
-        layers = layered("custom", self.preset, "paper", encoder=of_encoder["kind"])
         arguments = nested({name: _plain(value) for name, value in chosen.items()})
-        return validated(merged(merged(layers, {"encoder": of_encoder}), arguments), "LSFA")
+        return for_encoder("custom", self.preset, encoder, arguments, "LSFA")
 
     def _chosen(self) -> dict[str, Any]:
         """Returns the settings that the arguments determine, by dotted names."""

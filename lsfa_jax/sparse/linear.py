@@ -176,13 +176,11 @@ def affordable(documents: int, terms: int, num_labels: int) -> list[Kind]:
     return kinds
 
 
-def features_of(model: LinearModel, counts: csr_matrix, terms: list[str]) -> csr_matrix:
-    """Computes the features of documents, float32[N, V], from their bags, int32[N, W], of the W terms of a corpus."""
-    return model.features(counts[:, _columns(model, terms)])
-
-
 def feature_blocks(model: LinearModel, counts: csr_matrix, terms: list[str]) -> Iterator[csr_matrix]:
-    """Yields what `features_of` returns, a block of documents at a time."""
+    """Yields the features of documents, float32[n, V], from their bags, int32[N, W], of the W terms of a corpus.
+
+    A block of documents at a time, in their order.
+    """
     columns = _columns(model, terms)
     for block in tf_idf.blocks_of_rows([counts]):
         yield model.features(block[:, columns])

@@ -17,7 +17,6 @@ from scipy.sparse import csr_matrix
 from lsfa_jax.data.ranked import FLOOR
 from lsfa_jax.sparse.linear import LinearModel
 from lsfa_jax.sparse.svm import Svm
-from lsfa_jax.util import console
 
 Vote = tuple[str, float]
 """A term and its vote."""
@@ -66,8 +65,7 @@ def votes(model: LinearModel, features: csr_matrix, places: np.ndarray, label_id
     """
     if isinstance(model.trained, Svm):
         return _svm_votes(model.trained, features, places, label_ids)
-    with console.quiet():
-        ranked = model.rank(_without_each(features, places))
+    ranked = model.rank(_without_each(features, places))
     # Padding, -1, fills the column behind the last label.
     logits = np.full((len(ranked.label_ids), model.num_labels + 1), FLOOR)
     np.put_along_axis(logits, ranked.label_ids, ranked.logits, axis=1)

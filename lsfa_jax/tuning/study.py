@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import optuna
 from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
 from optuna.study import Study
@@ -105,6 +106,12 @@ class Search:
     def left(self) -> float:
         """Returns the seconds that are left."""
         return self.seconds - (time.monotonic() - self.started)
+
+
+def options_of(output: Path) -> frozenset[str] | None:
+    """Returns the dotted names of the settings that were chosen when the search of a folder began; None before it."""
+    about = output / _ABOUT
+    return frozenset(json.loads(about.read_text(encoding="utf-8"))["options"]) if about.is_file() else None
 
 
 def begin(search: Search) -> Study:
@@ -210,8 +217,8 @@ def is_in_use(search: Search, study: Study) -> bool:
 
 
 def values_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Returns the settings of a trial by dotted name, floats in three digits, as its run has them."""
-    return {key: _rounded(value) for key, value in trial.params.items()}
+    """Returns the settings of a trial by dotted name, as its run has them: floats between bounds in three digits."""
+    return {key: _rounded(value, trial.distributions[key]) for key, value in trial.params.items()}
 
 
 def epochs_of(search: Search, trial: FrozenTrial) -> float:
@@ -313,7 +320,8 @@ def _train(search: Search, study: Study, trial: Trial, advance: console.Advance)
     # Drawn by the number of the trial: what a command draws does not depend on how many trials it ran before.
     seed = int(stream(Stream.TUNING, search.config.seed, trial.number).integers(2**32))
     study.sampler = TPESampler(n_startup_trials=_RANDOM_TRIALS, seed=seed)
-    values = {key: _rounded(_suggested(trial, key, dimension)) for key, dimension in search.space.items()}
+    drawn = {key: _suggested(trial, key, dimension) for key, dimension in search.space.items()}
+    values = {key: _rounded(value, trial.distributions[key]) for key, value in drawn.items()}
     folder, share = search.folder(trial), search.seconds / TRIALS_IN_TIME
 
     def on_validation(stage: str, epoch: float, metrics: dict[str, float]) -> None:
@@ -350,8 +358,9 @@ def _suggested(trial: Trial, key: str, dimension: Dimension) -> Any:
     return trial.suggest_float(key, low, high, log=log)
 
 
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+def _rounded(value: Any, distribution: BaseDistribution) -> Any:
+    """Rounds what was drawn between bounds; a value of a list stays as it is."""
+    return float(f"{value:.{_DIGITS}g}") if isinstance(distribution, FloatDistribution) else value
 
 
 def _finished(study: Study) -> list[FrozenTrial]:

@@ -15,6 +15,7 @@ from lsfa_jax.data import build_corpus, named
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.synthetic import Shape, documents
 from lsfa_jax.util.console import UserError
+from tests.training import pretrained_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ def lines(text):
     return {" ".join(line.split()) for line in text.splitlines()}
 
 
-def test_list_names_every_corpus_and_what_is_prepared(folder, capsys):
+def test_list_names_every_corpus_and_what_is_prepared(folder, cache, capsys):
     assert run("list") == 0
     before = capsys.readouterr().out
     assert all(len(line) <= 100 for line in before.splitlines()[:-1])  # but the folder's name
@@ -52,9 +53,14 @@ def test_list_names_every_corpus_and_what_is_prepared(folder, capsys):
     assert "eurlex57k 45,000 + 6,000 4,271 nlp.cs.aueb.gr CC BY-SA 4.0 -" in lines(before)
     assert any(line.startswith("synthetic ") and line.endswith(" not needed") for line in lines(before))
     assert run("prepare", "eurlex57k", "--data-dir", folder, "--vectors", "none") == 0
+    (cache / "prepared" / f"synthetic-rcv1-{'0' * 16}").mkdir()
     capsys.readouterr()
     assert run("list") == 0
-    assert "eurlex57k 45,000 + 6,000 4,271 nlp.cs.aueb.gr CC BY-SA 4.0 1 x, 0 MB" in lines(capsys.readouterr().out)
+    assert "eurlex57k 45,000 + 6,000 4,271 nlp.cs.aueb.gr CC BY-SA 4.0 1 x, 0 MB" in lines(
+        out := capsys.readouterr().out
+    )
+    assert [line.split()[0] for line in lines(out) if line.endswith(" 1 x, 0 MB")].count("synthetic") == 0
+    assert any(line.startswith("synthetic-rcv1 ") and line.endswith(" 1 x, 0 MB") for line in lines(out))
 
 
 def test_describe_prints_the_row_beside_the_papers_and_draws_the_curve(folder, tmp_path, capsys):
@@ -64,9 +70,18 @@ def test_describe_prints_the_row_beside_the_papers_and_draws_the_curve(folder, t
     assert "N_trn N_tst D_vocab L L_avg N_avg W_trn W_tst" in lines(out)
     assert "this 40 20 40 4 2.00 20.00 3.00 3.00" in lines(out)
     assert "paper 54,840 1,000 69,399 54 2.41 2,444.04 163.42 171.65" in lines(out)
+    assert "D_vocab: words of the vocabulary, at most data.max_vocabulary = " in " ".join(out.split())
     assert "N_t 1,000" in out
     assert "•" in out
     assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_words_are_not_counted_where_the_encoder_reads_word_pieces(folder, tmp_path, capsys):
+    encoder = pretrained_folder.write(tmp_path / "encoder")
+    assert run("describe", "aapd", "--data-dir", folder, "--encoder", encoder) == 0
+    out = capsys.readouterr().out
+    assert "this 40 20 - 4 2.00 20.00 3.00 3.00" in lines(out)
+    assert "D_vocab is of words, and the encoder reads word pieces." in " ".join(out.split())
 
 
 def test_describe_without_a_name_describes_custom_files(folder, tmp_path, monkeypatch, capsys):
@@ -223,6 +238,11 @@ def test_a_picture_that_cannot_be_written_is_noticed_before_the_corpus_is_read(f
     ):
         assert run("describe", "custom", "--data-dir", folder, "--png", png) == 2
         assert capsys.readouterr() == ("", f"error: --png {png}: {message}\n")
+    names = folder / "names.txt"
+    names.touch()
+    line = ("--data-dir", folder, "--data.label-names", names, "--png", names)
+    assert run("describe", "custom", *line) == 2
+    assert "the command reads that file; choose another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["", "list", "describe", "prepare", "check"])

@@ -6,17 +6,21 @@ import sys
 import tempfile
 import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from lsfa_jax.cli import compared
 from lsfa_jax.cli.evaluate import EvaluateArguments, evaluate, main
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.evaluation import ranking
+from lsfa_jax.evaluation.groups import make_groups
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
 from tests import training_corpus
@@ -149,6 +153,16 @@ def test_plots_need_training_counts_and_a_folder(command, data, tmp_path, option
     code, _, err = command(file, "--predictions", file, "--plots", tmp_path, *options)
     assert code == 2
     assert message in err
+
+
+def test_plots_without_a_run_have_no_page_of_the_current_folder(command, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics.json").write_text("{}")
+    predictions = tmp_path / "predictions.jsonl"
+    predictions.write_text(12 * '{"labels": ["label0"], "probabilities": [0.5]}\n')
+    line = data / "test.jsonl", "--predictions", predictions, "--train", data / "train.jsonl"
+    assert command(*line, "--plots", "plots")[0] == 0
+    assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".svg", ".png", ".csv"}
 
 
 def test_the_stages_of_a_run_stand_beside_its_model_as_it_measured_them(run, report, tmp_path, capsys):
@@ -393,6 +407,13 @@ def test_constants_and_threshold_can_be_chosen(run, report):
         (("--run", "{run}", "--output", "{data}"), "{data}: is a folder; name a file in it"),
         (("--run", "{run}", "--output", "{data}/test.jsonl"), "test.jsonl: the command reads that file"),
         (("--run", "{run}", "--per-label", "{run}/labels"), "labels: the command reads that file"),
+        (
+            (
+                *("{data}/test.jsonl", "--run", "{run}", "--label-names", "{data}/short.jsonl"),
+                *("--per-label", "{data}/short.jsonl"),
+            ),
+            "short.jsonl: the command reads that file",
+        ),
         (("--run", "{run}", "--output", "{data}/x", "--per-label", "{data}/x"), "the same file as of --output"),
         (("--run", "{run}", "--output", "{data}/none/metrics.json"), "none; create it"),
         (("{data}/test.jsonl", "--predictions", "{data}/missing.jsonl"), "missing.jsonl"),
@@ -405,6 +426,26 @@ def test_user_errors_are_one_line(run, data, command, line, what):
     assert code == 2
     assert what.format(run=run, data=data) in err
     assert "Traceback" not in err
+
+
+def test_probabilities_stay_beside_their_labels_where_labels_are_excluded():
+    problem = compared.Problem(
+        documents=None,
+        train=None,
+        truth=Ragged.from_rows([[1], [2]]),
+        excluded=Ragged.from_rows([[0, 3], []]),
+        label_ids={f"label{i}": i for i in range(4)},
+        training=None,
+        groups=make_groups(4, None),
+        num_ranked=3,
+        threshold=0.5,
+    )
+    lists = Ranked(np.array([[0, 1, 3, 2], [2, 3, 1, -1]], np.int32), np.array([[3, 2, 1, -2.0]] * 2, np.float32))
+    scores = compared._score_lists(lists, SimpleNamespace(kind="tree"), problem, 0.5)
+    np.testing.assert_array_equal(scores.top[0], [[1, 2, -1], [2, 3, 1]])
+    expected = 1 / (1 + np.exp(-np.array([[2, -2], [3, 2]])))
+    np.testing.assert_allclose(scores.probabilities[:, :2], expected, rtol=1e-6)
+    np.testing.assert_array_equal(scores.confusion.true_positives + scores.confusion.false_positives, [0, 2, 1, 1])
 
 
 @pytest.mark.parametrize(("name", "content"), [("x.csv", "text,x\na b,1\nc d,2\n"), ("x.txt", "a b\nc d\n")])

@@ -36,6 +36,28 @@ def test_what_is_wrong_is_named(line, message, capsys):
     assert f"error: {message}" in capsys.readouterr().err
 
 
+def test_plans_whose_pages_would_replace_each_other_are_refused(tmp_path, capsys):
+    text = (plan.FOLDER / "table3.toml").read_text()
+    files = [tmp_path / folder / f"{name}.toml" for folder, name in (("a", "mine"), ("b", "mine"), ("a", "table3"))]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    for line in ([files[0], files[1]], [files[2]]):
+        assert experiments.main([*map(str, line), "--report", "--output", str(tmp_path / "out")]) == 2
+        assert "and its pages would replace those; rename the file" in capsys.readouterr().err
+    same = ["table3", "table3", str(plan.FOLDER / "table3.toml"), str(files[0])]
+    assert experiments.main([*same, "--report", "--output", str(tmp_path / "out")]) == 0
+
+
+def test_a_settings_file_may_name_the_encoder_as_for_training(tmp_path):
+    file = tmp_path / "cnn.toml"
+    file.write_text('encoder = "cnn"\n')
+    arguments = experiments.parse(["table4", "--config", str(file)])
+    config, _ = experiments.base(arguments).config("eurlex4k", 0, {})
+    assert config.encoder.kind == "cnn"
+    assert config == experiments.base(experiments.parse(["table4", "--encoder", "cnn"])).config("eurlex4k", 0, {})[0]
+
+
 def test_the_settings_file_for_a_gpu_can_be_used():
     file = Path(__file__).parents[2] / "deploy" / "experiments.toml"
     arguments = experiments.parse(["table4", "--preset", "full", "--config", str(file)])

@@ -366,6 +366,18 @@ def test_the_texts_are_not_overwritten(run, texts, capfd, option):
     assert texts.read_text() == before
 
 
+def test_the_names_of_labels_are_not_overwritten(model, texts, tmp_path, capfd):
+    names = tmp_path / "names.txt"
+    names.write_text("a\nb\n")
+    data = model.config.data.model_copy(update={"label_names": str(names)})
+    run = tmp_path / "run"
+    model_folder.write(run, replace(model, config=model.config.model_copy(update={"data": data})))
+    for line in (("--output", names, "--label-names", names), ("--explain", names)):
+        assert predict(run, texts, *line) == 2
+        assert f"{names}: the command reads that file; choose another" in capfd.readouterr().err
+    assert names.read_text() == "a\nb\n"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

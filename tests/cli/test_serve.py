@@ -71,6 +71,25 @@ def test_a_port_that_is_used_and_a_host_that_is_none_are_errors(capsys):
     )
 
 
+@pytest.mark.usefixtures("packages")
+def test_a_name_that_is_no_host_is_an_error(capsys):
+    assert error(capsys, "--run", "a", "--host", "a..b").endswith("--host a..b: is no name of a host\n")
+
+
+def test_a_socket_that_cannot_listen_is_closed(monkeypatch):
+    class Recorded(socket.socket):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            opened.append(self)
+
+    opened = []
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        monkeypatch.setattr(socket, "socket", Recorded)
+        with pytest.raises(UserError, match="cannot listen there"):
+            serve._bound("127.0.0.1", used.getsockname()[1], "")
+    assert [each.fileno() for each in opened] == [-1]
+
+
 def get(url, **body):
     data = json.dumps(body).encode() if body else None
     with urllib.request.urlopen(url, data, timeout=60) as answer:

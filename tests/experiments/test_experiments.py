@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from lsfa_jax.util import console
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
 from tests import training_corpus
+from tests.training import pretrained_folder
 
 ONLY_LINEAR = ("tree", "svm", "fused")
 
@@ -195,6 +197,45 @@ metrics = ["N@5", "tail PSP@5"]
 [sweep]
 "adjust.num_augmented" = [0, 1]
 """
+
+
+@pytest.fixture
+def pretended(tmp_path, monkeypatch) -> Pretended:
+    training = Pretended()
+    monkeypatch.setattr(execute.run, "train", training)
+    (tmp_path / "curve.toml").write_text(CURVE.replace("[0, 1]", "[0, 2]"))
+    return training
+
+
+def test_a_sweep_needs_no_run_with_the_usual_value(line, tmp_path, pretended):
+    assert run([str(tmp_path / "curve.toml"), "--seeds", "1", *line, str(tmp_path / "out")]) == ""
+    assert (tmp_path / "out" / "curve" / "custom.svg").is_file()
+
+
+def test_runs_of_another_folder_of_documents_are_not_taken_for_those_of_this_one(line, tmp_path, pretended):
+    words, other = [str(tmp_path / "curve.toml"), "--seeds", "1", *line, str(tmp_path / "out")], tmp_path / "other"
+    assert run(words) == ""
+    place = words.index("--data-dir") + 1
+    shutil.copytree(words[place], other)
+    moved = [*words[:place], str(other), *words[place + 1 :]]
+    for more in ([], ["--report"]):
+        error = run([*moved, *more])
+        assert error.startswith(f"--data-dir {other}: {tmp_path / 'out'}")
+        assert error.endswith(f"is of {words[place]}; choose another --output")
+    assert run([*words, "--report"]) == run([*words[: place - 1], *words[place + 1 :], "--report"]) == ""
+    assert len(pretended.configs) == 3
+
+
+def test_runs_of_another_encoder_of_the_same_name_are_not_taken_for_those_of_this_one(line, tmp_path, pretended):
+    for folder in ("a", "b"):
+        pretrained_folder.write(tmp_path / folder / "encoder")
+    settings = tmp_path / "small.toml"
+    settings.write_text("[encoder]\nattention_size = 4\n")
+    words = [str(tmp_path / "curve.toml"), "--seeds", "1", *line, str(tmp_path / "out")]
+    words[words.index("--config") + 1] = str(settings)
+    assert run([*words, "--encoder", str(tmp_path / "a" / "encoder")]) == ""
+    error = run([*words, "--encoder", str(tmp_path / "b" / "encoder")])
+    assert f"is of {tmp_path / 'a' / 'encoder'}; choose another --output" in error
 
 
 class Trained(NamedTuple):

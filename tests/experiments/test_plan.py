@@ -57,6 +57,10 @@ def test_rows_of_the_paper():
             r"A: unknown setting adjust.metod \(did you mean adjust.method",
         ),
         ('[variants.A]\nscaled."psc.weight" = 2', "A: psc.weight belongs to the first stage"),
+        ('show = "bars"', "show = 'bars' draws metrics"),
+        ('show = "curve"\nmetrics = ["P@5"]', "show = 'curve' draws the values of a setting"),
+        ('show = "features"\n[variants.A]\nsettings.adjust.epochs = 2', "A: adjust.epochs: of a later stage"),
+        ('show = "features"\n[sweep]\n"adjust.epochs" = [2]', "adjust.epochs x 2: adjust.epochs: of a later stage"),
         ('[variants.A]\n[[claims]]\ntext = ""\nbetter = "A"\nworse = "B"\nmetrics = []', "'B' is no variant"),
     ],
 )

@@ -17,3 +17,15 @@ def test_the_legend_names_lines_that_are_over_each_other(tmp_path):
     texts = re.findall("<!-- (.*) -->", (tmp_path / "x.svg").read_text())
     names = ["network", "tree = fused", *others, "tree", "fused"]
     assert [text for text in texts if text in names] == names
+
+
+def test_both_panels_of_features_show_all_points_at_the_same_scale(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    real, generated = np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[-9.0, 2.0], [3.0, 7.0]])
+    plots.scatter(tmp_path / "x", "title", {"A": [("label", real, generated)]})
+    first, second = figures[0].axes
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_xlim()[0] < -9
+    assert second.get_ylim()[1] > 7

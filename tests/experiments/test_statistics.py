@@ -39,14 +39,6 @@ def test_values_are_those_of_the_ranking_metrics(constants):
             assert 0 < value < 100
 
 
-def test_bins_are_those_of_the_ranking_metrics():
-    top, truth = rankings(0.8)
-    per_label = ranking.macro_precision_at_k(ranking.hits(top[0], truth.labels), top[0], L, 5)
-    order = np.argsort(-COUNTS, kind="stable")
-    expected = [per_label[order[i : i + 8]].mean() for i in range(0, L, 8)]
-    np.testing.assert_allclose(statistics.bins(top, truth, 8), expected)
-
-
 @pytest.mark.parametrize("metric", ["P@3", "tail PSP@5", "macro_P@5"])
 def test_an_interval_is_that_of_documents_and_seeds_drawn_in_plain_loops(metric):
     pairs = [

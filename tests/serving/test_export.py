@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsfa_jax import LSFA
+from lsfa_jax.config import with_values
 from lsfa_jax.data.pieces import read_tokenizer
 from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.data.vocabulary import Words
@@ -23,7 +24,7 @@ from lsfa_jax.model.lsfa import make_model
 from lsfa_jax.serving.export import hugging_face, program_folder, stablehlo
 from lsfa_jax.serving.export.network import Network
 from lsfa_jax.serving.predictor import Predictor
-from lsfa_jax.training import pretrained
+from lsfa_jax.training import model_folder, pretrained
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
 from tests.training import pretrained_folder
@@ -187,9 +188,17 @@ METRICS = {
 def test_a_model_with_a_card_is_loaded_from_wherever_it_is(fused, metrics, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "card").mkdir()
-    local = fused.config.model_copy(update={"data_dir": "/home/somebody/texts"})
+    place = "/home/somebody/x"
+    places = {"data_dir": place, "start": place, "vectors": place, "data.label_names": place}
+    local = with_values(fused.config, places | {"encoder.pretrained": place})
+    more = {"data.label_names": place, "encoder.pretrained": place}
+    about = {"params": {"encoder": place, "settings": more}, "form": "sets", "classes": sorted(LABELS)}
+    (tmp_path / "run" / "estimator.json").write_text(json.dumps(about))
     hugging_face.write(tmp_path / "card", tmp_path / "run", replace(fused, config=local), metrics)
     assert "somebody" not in "".join(path.read_text() for path in (tmp_path / "card").glob("*.[mtj]*"))
+    written = model_folder.read_config(tmp_path / "card")
+    assert (written.start, written.data.label_names) == ("", "")
+    assert (written.vectors, written.encoder.pretrained) == ("x", "x")
     (tmp_path / "card").rename(tmp_path / "moved")
     card = ModelCard.load(tmp_path / "moved" / "README.md")
     assert card.data.pipeline_tag == "text-classification"
@@ -198,6 +207,7 @@ def test_a_model_with_a_card_is_loaded_from_wherever_it_is(fused, metrics, tmp_p
     assert results == ([("P@1", 81.26)] if metrics else [])
     assert ("| **adjusted** | 81.26 |  |  |  |  |  |  | 70.00 |  |" in card.text) == bool(metrics)
     loaded = LSFA.from_pretrained(tmp_path / "moved")
+    assert (loaded.encoder, loaded.settings) == ("x", {"data.label_names": "", "encoder.pretrained": "x"})
     assert [list(row) for row in loaded.predict(TEXTS, top=2)] == [
         [LABELS[i] for i in one.label_ids] for one in Predictor(fused).predict(TEXTS, 2)
     ]

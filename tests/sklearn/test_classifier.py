@@ -1,5 +1,6 @@
 import copy
 import gc
+import json
 import pickle
 import signal
 import tempfile
@@ -223,6 +224,25 @@ def test_a_run_folder_can_be_loaded_and_a_damaged_one_is_refused(fitted, tmp_pat
         LSFA.load(tmp_path)
     with pytest.raises(ValueError, match="no model"):
         LSFA.load(tmp_path / "nothing")
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written_holds_no_model_and_raises_value_error(fitted, tmp_path):
+    model_folder.write(tmp_path, fitted.model_)
+    (tmp_path / "estimator.json").mkdir()
+    with pytest.raises(ValueError, match=r"estimator\.json"):
+        fitted.save(tmp_path)
+    assert not (tmp_path / "model.json").exists()
+
+
+@pytest.mark.slow
+def test_classes_of_another_model_are_refused(fitted, tmp_path):
+    fitted.save(tmp_path)
+    about = json.loads((tmp_path / "estimator.json").read_text())
+    about["classes"][0] = "another"
+    (tmp_path / "estimator.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"estimator\.json: .*its classes lack labels of the model, such as"):
+        LSFA.load(tmp_path)
 
 
 # scikit-learn's checks that do not fit on numbers: this estimator takes texts.

@@ -17,6 +17,7 @@ from lsfa_jax.sparse.linear import LinearModel
 from lsfa_jax.sparse.svm import Svm
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
+from tests.bag_features import features_of
 
 KINDS = ("tree", "svm")
 NO_MODEL = "no linear model|list of strings|do not fit"
@@ -29,7 +30,7 @@ def model(request, tiny) -> LinearModel:
 
 @pytest.fixture(scope="module")
 def features(model, tiny):
-    return linear.features_of(model, tiny.test.bags, tiny.bag_terms)
+    return features_of(model, tiny.test.bags, tiny.bag_terms)
 
 
 def train(kind, rows, labels, num_labels):
@@ -37,7 +38,7 @@ def train(kind, rows, labels, num_labels):
     counts = csr_matrix(np.array(rows, np.int32))
     words = [f"w{column}" for column in range(counts.shape[1])]
     model = linear.train(kind, [counts], words, Ragged.from_rows(labels), num_labels)
-    return model, linear.features_of(model, counts, words)
+    return model, features_of(model, counts, words)
 
 
 def assert_same_lists(actual, expected):
@@ -243,7 +244,7 @@ def test_of_more_labels_than_a_list_holds_the_best_are_listed(kind):
     words = [f"w{column}" for column in range(num_labels)]
     labels = Ragged.from_rows([[column] for column in rows.indices])
     model = linear.train(kind, [rows], words, labels, num_labels)
-    ranked = model.rank(linear.features_of(model, rows[:num_labels], words))
+    ranked = model.rank(features_of(model, rows[:num_labels], words))
     assert ranked.label_ids.shape == (num_labels, linear.MOST_LISTED)
     assert np.mean(ranked.label_ids[:, 0] == np.arange(num_labels)) > 0.95
     assert ranked.label_ids.max() == num_labels - 1

@@ -15,6 +15,7 @@ from lsfa_jax.sparse import linear, tree
 from lsfa_jax.training import linear_side
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
+from tests.bag_features import features_of
 
 RARE = 7
 
@@ -56,10 +57,10 @@ def test_lists_of_validation_documents_are_by_a_model_that_never_saw_them(drawn,
     assert RARE in side.ranked("test").label_ids
     assert RARE in side.model.trained.label_ids
     blind = linear.train("svm", [drawn.train.bags], drawn.bag_terms, drawn.train.labels, 8)
-    expected = blind.rank(linear.features_of(blind, drawn.validation.bags, drawn.bag_terms))
+    expected = blind.rank(features_of(blind, drawn.validation.bags, drawn.bag_terms))
     np.testing.assert_array_equal(side.ranked("validation").logits, expected.logits)
     np.testing.assert_array_equal(side.ranked("validation").label_ids, expected.label_ids)
-    candidates = blind.rank(linear.features_of(blind, drawn.train.bags, drawn.bag_terms), most=3)
+    candidates = blind.rank(features_of(blind, drawn.train.bags, drawn.bag_terms), most=3)
     np.testing.assert_array_equal(side.ranked("train").label_ids, candidates.label_ids)
 
 
@@ -74,7 +75,7 @@ def test_the_model_that_is_kept_is_trained_on_all_published_training_documents(d
     complete = linear.train("svm", [bags], drawn.bag_terms, Ragged.from_rows(rows), 8)
     for actual, expected in zip(side.model.trained, complete.trained, strict=True):
         np.testing.assert_array_equal(actual, expected)
-    expected = complete.rank(linear.features_of(complete, drawn.test.bags, drawn.bag_terms))
+    expected = complete.rank(features_of(complete, drawn.test.bags, drawn.bag_terms))
     np.testing.assert_array_equal(side.ranked("test").logits, expected.logits)
 
 

@@ -15,12 +15,13 @@ from filelock import FileLock
 
 from lsfa_jax.cli import tune as command
 from lsfa_jax.config import Config
-from lsfa_jax.training import run
+from lsfa_jax.training import encoder_choice, run
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.tuning.study import Search
 from lsfa_jax.util import interrupts
 from lsfa_jax.util.interrupts import Interrupted
 from tests import training_corpus
+from tests.training import pretrained_folder
 
 SPACE = """
 [optimizer]
@@ -235,6 +236,30 @@ def test_a_time_limit_stops_a_trial_which_the_next_command_continues(searched, c
     assert searched(training, "--trials", 2) == 0
     assert "not done" not in {row["state"] for row in searched.trials()}
     assert len(training.configs) == 1
+
+
+def test_the_same_command_continues_with_the_encoder_that_was_chosen_within_a_time_limit(
+    tmp_path, data, monkeypatch, capsys
+):
+    folder = str(pretrained_folder.write(tmp_path / "encoder"))
+    encoder = {"encoder.kind": "transformer", "encoder.pretrained": folder, "encoder.train": "1"}
+    monkeypatch.setattr(encoder_choice, "PRETRAINED", folder)
+    monkeypatch.setattr(encoder_choice, "_choose", lambda *_: ({**encoder, "representation.epochs": 4}, "it fits"))
+    monkeypatch.setattr(run, "train", Pretended())
+    (tmp_path / "space.toml").write_text(SPACE)
+    line = ["--data-dir", str(data), "--output", str(tmp_path / "out"), "--space", str(tmp_path / "space.toml")]
+    for number in range(1, 3):
+        assert command.main([*line, "--time-limit", "1h", "--trials", str(number)]) == 0
+    assert command.main([*line, "--trials", "3"]) == 0
+    assert capsys.readouterr().out.count("--encoder auto: ") == 1
+
+
+def test_values_of_a_list_are_not_rounded(searched):
+    Path(searched.line[-1]).write_text("[optimizer]\nlearning_rate = [0.12345]\n[adjust]\nepochs = [1]\n")
+    training = Pretended()
+    assert searched(training, "--trials", 1) == 0
+    assert training.configs[0].optimizer.learning_rate == 0.12345
+    assert [row["optimizer.learning_rate"] for row in searched.trials()] == ["0.12345"]
 
 
 NOTHING_GAINED = "No trial is better than trial 0, which has the settings of bin/train"

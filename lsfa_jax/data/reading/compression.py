@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol, cast
 
 import zstandard
 
+from lsfa_jax.data.reading.rows import decode
 from lsfa_jax.util.console import UserError
 
 MAX_LINE = 64 * 2**20
@@ -271,6 +272,23 @@ def open_stream(source: Path | BinaryIO, encoding: str = "auto") -> Iterator[Str
         raise UserError(f"{source}: cannot be opened ({error.strerror}). Check the path.") from None
     with raw:
         yield Stream(raw, str(source), encoding)
+
+
+def document_lines(path: Path, encoding: str) -> list[str]:
+    """Reads the lines of a file that is one document.
+
+    Raises:
+        BadRowError: a line is not in the encoding.
+        UserError: the file cannot be read, or is over 64 MiB.
+    """
+    lines, size = [], 0
+    with open_stream(path, encoding) as stream:
+        for _, line in stream.lines():
+            size += len(line) + 1
+            if size > MAX_LINE:
+                raise UserError(f"{path}: the document is longer than {MAX_LINE / 2**20:.0f} MiB. Split it.")
+            lines.append(decode(line))
+    return lines
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -5,7 +5,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -265,7 +264,7 @@ class _Labels:
 
 def _notes(row: Row, document: Document, labelled: bool) -> Sequence[str]:
     notes = row.notes
-    if len(document.labels) < len(row.labels):
+    if len(set(row.labels)) < len(row.labels):
         notes += ("duplicate labels",)
     if labelled and not document.labels:
         notes += ("no labels",)
@@ -284,7 +283,7 @@ def _name(source: Source) -> str:
 def _rows(source: Source, options: ReadOptions, clean: "_Labels") -> Placed:
     """Yields each row with its 'file:line'."""
     if isinstance(source, Path) and source.is_dir():
-        if text_documents(source) or (not options.labelled and any(source.glob("*.txt"))):
+        if text_documents(source, options.labelled):
             note_once(f"{source}: read as annif, a text a file with its subjects beside it")
             yield from full_text_rows(source, options.labelled, options.encoding)
             return
@@ -294,7 +293,7 @@ def _rows(source: Source, options: ReadOptions, clean: "_Labels") -> Placed:
                 "doc1.tsv). Expected a file, or such a folder."
             )
         note_once(f"{source}: read as eurlex57k, a JSON document a file")
-        yield from law_rows(source, options.labelled)
+        yield from law_rows(source, options.labelled, options.encoding)
         return
     if isinstance(source, Path) and options.labelled and options.format in ("auto", "pair", "lyrl2004"):
         source = with_label_file(source)
@@ -354,7 +353,7 @@ def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOpti
     with open_stream(texts[0], options.encoding) as stream:
         if labels and labels.suffix == ".npz":
             note_once(f"{names}: read as pecos, a text a line and a matrix of labels")
-            yield from matrix_rows(stream, label_rows(labels) if options.labelled else repeat([]), str(labels))
+            yield from matrix_rows(stream, label_rows(labels), str(labels))
             return
         if labels and labels.name.startswith(("trn_X_Y.txt", "tst_X_Y.txt")):
             note_once(f"{names}: read as xml_repository, a text a line and label:value pairs a line")
@@ -363,7 +362,7 @@ def _paired_rows(texts: tuple[Path, ...], labels: Path | None, options: ReadOpti
             return
         if options.format == "lyrl2004" or (options.format == "auto" and stream.head().startswith(b".I ")):
             note_once(f"{names}: read as lyrl2004")
-            yield from token_file_rows(texts, labels)
+            yield from token_file_rows(texts, labels, options.encoding)
             return
         layout = detect(stream.head(), stream.name, replace(options, format="pair"))
         if labels is None or len(texts) != 1:

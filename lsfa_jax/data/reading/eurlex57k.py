@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lsfa_jax.data.reading.compression import MAX_LINE, open_stream
+from lsfa_jax.data.reading.compression import document_lines
 from lsfa_jax.data.reading.fields import check_unicode, row_of_fields
 from lsfa_jax.data.reading.label_lists import names_of
-from lsfa_jax.data.reading.rows import BadRow, BadRowError, Layout, Row, check_text, decode
-from lsfa_jax.util.console import UserError
+from lsfa_jax.data.reading.rows import BadRow, BadRowError, Layout, Row, check_text
 
 # The parts of a law, in its order.
 _PARTS = ("title", "header", "recitals", "main_body", "attachments")
@@ -20,19 +19,25 @@ def json_documents(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.endswith(_SUFFIXES) and path.is_file())
 
 
-def law_rows(folder: Path, labelled: bool) -> Iterator[tuple[str, Row | BadRow]]:
-    """Yields a row with its 'file:line' for each JSON document of a folder; `labelled`: with its concepts as labels."""
+def law_rows(folder: Path, labelled: bool, encoding: str) -> Iterator[tuple[str, Row | BadRow]]:
+    """Yields a row with its 'file:line' for each JSON document of a folder.
+
+    Args:
+        folder: the folder.
+        labelled: whether the concepts are read, as labels.
+        encoding: of the files.
+    """
     for path in json_documents(folder):
         row: Row | BadRow
         try:
-            row = _row(path, labelled)
+            row = _row(path, labelled, encoding)
         except BadRowError as bad:
             row = bad.at(1)
         yield f"{path}:{row.number}", row
 
 
-def _row(path: Path, labelled: bool) -> Row:
-    law = _read(path)
+def _row(path: Path, labelled: bool, encoding: str) -> Row:
+    law = _read(path, encoding)
     present = [name for name in _PARTS if law.get(name) is not None]
     if not present:
         raise BadRowError("no text", f"one of {', '.join(_PARTS)}", list(law))
@@ -51,15 +56,8 @@ def _row(path: Path, labelled: bool) -> Row:
     return check_unicode(row_of_fields(1, fields, Layout("eurlex57k", ("text",), ("labels",), "id")))
 
 
-def _read(path: Path) -> dict[str, object]:
-    lines, size = [], 0
-    with open_stream(path) as stream:
-        for _, line in stream.lines():
-            size += len(line) + 1
-            if size > MAX_LINE:
-                raise UserError(f"{path}: the document is longer than {MAX_LINE / 2**20:.0f} MiB. Split it.")
-            lines.append(decode(line))
-    content = "\n".join(lines)
+def _read(path: Path, encoding: str) -> dict[str, object]:
+    content = "\n".join(document_lines(path, encoding))
     try:
         law = json.loads(content)
     except (ValueError, RecursionError):

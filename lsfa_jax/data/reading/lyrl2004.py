@@ -14,20 +14,21 @@ NUM_DOCUMENTS = {"lyrl2004_tokens_train": 23_149, "lyrl2004_tokens_test": 781_26
 """Documents of the official split."""
 
 
-def token_file_rows(texts: Iterable[Path], topics: Path | None) -> Placed:
+def token_file_rows(texts: Iterable[Path], topics: Path | None, encoding: str) -> Placed:
     """Yields the documents of token files: '.I id', '.W', lines of tokens.
 
     Args:
         texts: the token files, read one after another.
         topics: the file with a line 'topic id 1' for each label of a document; None for documents without labels.
+        encoding: of the files.
 
     Raises:
         UserError: a file cannot be read, or a line of the topics is not of that form.
     """
-    labels = _read_topics(topics) if topics else {}
+    labels = _read_topics(topics, encoding) if topics else {}
     counts: dict[str, int] = {}
     for path in texts:
-        with open_stream(path) as stream:
+        with open_stream(path, encoding) as stream:
             split = path.name.partition(".")[0].partition("_pt")[0]
             for number, row in _documents(stream):
                 counts[split] = counts.get(split, 0) + 1
@@ -39,12 +40,12 @@ def token_file_rows(texts: Iterable[Path], topics: Path | None) -> Placed:
             warn(f"{split}: {count:,} documents, the official split has {NUM_DOCUMENTS[split]:,}")
 
 
-def _read_topics(path: Path) -> dict[bytes, tuple[str, ...]]:
+def _read_topics(path: Path, encoding: str) -> dict[bytes, tuple[str, ...]]:
     """Returns the topics of each document id."""
     labels: dict[bytes, tuple[str, ...]] = {}
     # Most documents share a few sets of topics: one tuple for each set keeps 800,000 documents small in memory.
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}
-    with open_stream(path) as stream:
+    with open_stream(path, encoding) as stream:
         for number, line in stream.lines():
             columns = line.split()
             if not columns:

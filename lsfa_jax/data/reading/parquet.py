@@ -41,6 +41,9 @@ class Parquet:
         schema = self._file.schema_arrow
         self.label_names: Mapping[str, str] = {}
         names = [field.name for field in schema if not _is_opaque(field.type)]
+        if not names:
+            kinds = ", ".join(f"'{field.name}' ({field.type})" for field in schema)
+            raise UserError(f"{path}: no column can hold texts; there are {kinds or 'none'}. Write texts as strings.")
         self.layout = typed_layout("parquet", self._first_rows(names), str(path), options, names)
         for name in self.layout.texts:
             _check_text_type(schema.field(name).type, name, schema, str(path), options)

@@ -97,27 +97,42 @@ def find_splits(data_dir: Path) -> dict[str, Path | Files]:
 
 def _is_data(path: Path) -> bool:
     """Whether the name is one of a file of documents."""
-    name = next((path.name.removesuffix(end) for end in _COMPRESSED[1:] if path.name.endswith(end)), path.name)
-    stem, _, suffix = name.rpartition(".")
+    stem, _, suffix = _unpacked_name(path).rpartition(".")
     other = stem.lower() in (*_SPLIT_STEMS["test"], *_SPLIT_STEMS["validation"])
     return path.is_file() and f".{suffix}" in (".jsonl", ".json", ".csv", ".tsv", ".parquet") and not other
 
 
+def _unpacked_name(path: Path) -> str:
+    """Returns the name of a file without the suffix of a compression."""
+    return next((path.name.removesuffix(end) for end in _COMPRESSED[1:] if path.name.endswith(end)), path.name)
+
+
 def source_files(path: Path) -> list[Path]:
-    """Returns the files that are read of a corpus: a file itself, or those of the splits of a folder."""
-    if path.is_file():
-        return [path]
+    """Lists what may be read of a path: a file and that of its labels, or of a folder its splits or its documents."""
     try:
-        sources = find_splits(path).values()
-    except UserError:  # reported when the corpus is read
-        return []
-    files = [source if isinstance(source, Files) else Files((source,)) for source in sources]
-    return [path for source in files for path in source.paths]
+        return [file for source in find_splits(path).values() for file in files_of(source)]
+    except UserError:  # no splits: a folder of documents, or an error that is reported when the corpus is read
+        return files_of(path, deep=False) if path.is_dir() else []
+
+
+def files_of(source: Source, deep: bool = True) -> list[Path]:
+    """Lists the files of a source; `deep`: those in folders of a folder too.
+
+    Raises:
+        TypeError: the source is a stream.
+    """
+    if isinstance(source, Files):
+        return source.paths
+    if not isinstance(source, Path):
+        raise TypeError(source)
+    if not source.is_dir():
+        return [source]
+    return sorted(path for path in (source.rglob("*") if deep else source.iterdir()) if path.is_file())
 
 
 def with_label_file(path: Path) -> Path | Files:
     """Adds the file of labels that belongs to a file of texts by its name, where the folder has one."""
-    stem = next((path.name.removesuffix(end) for end in _COMPRESSED[1:] if path.name.endswith(end)), path.name)
+    stem = _unpacked_name(path)
     topics = compressed_or_plain(path.parent, TOPICS) if stem.startswith("lyrl2004_tokens_") else []
     if len(topics) == 1:
         return Files((path,), topics[0])

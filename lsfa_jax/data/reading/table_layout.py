@@ -313,6 +313,16 @@ def _no_table(lines: list[bytes], tables: Sequence[_Table], name: str, options: 
             f"{' or '.join(map(str, widths)) or 'one'} columns, as in {shown}. Name each "
             "column once, or put - for one that is not read."
         )
+    # Prose has no header, but by chance a word of one between two commas.
+    headers = [names for names in map(_names, tables) if len(names) == 1 or is_named_a_table(name)]
+    if texts := [
+        cell for cell in dict.fromkeys(sum(headers, ())) if _is_clear((cell,), replace(options, labelled=False))
+    ]:
+        return UserError(
+            f"{name}: has a column of texts, {texts[0]!r}, but none of labels, which are needed for training and "
+            "evaluation. Add one, such as labels, with grain;trade in a row; if it has another name, choose it with "
+            f"{options.option('labels_field')} NAME."
+        )
     return UserError(
         f"{name}: the format is not clear from its first lines ({shown}): they have no columns of texts and labels. "
         f"Expected one of {', '.join(FORMATS)}; give {options.option('format')}, or a file of labels beside one of "

@@ -3,7 +3,9 @@
 The other files are those of every model folder, so that `LSFA.load`, or `from_pretrained`, and bin/predict read it.
 """
 
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,18 @@ import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
 
 from lsfa_jax import __version__
+from lsfa_jax.config import get, with_values
 from lsfa_jax.model.prototypes import is_head
 from lsfa_jax.sparse.linear import TITLES
 from lsfa_jax.training import model_folder
 from lsfa_jax.training.model_folder import TrainedModel
+from lsfa_jax.util.console import UserError
 
 # The metrics of a row, by the group of labels.
 _METRICS = {"": ("P@1", "P@3", "P@5", "N@5", "PSP@1", "PSP@3", "PSP@5"), "tail": ("N@5", "PSP@5")}
 
-# Files beside a model that belong to it: the figures of its run, and the labels' form of `LSFA.save`.
-_BESIDE = ("metrics.json", "estimator.json")
+# Settings that are places of files, which are of no use elsewhere; and of which the last part names what was used.
+_PLACES, _NAMED = ("data_dir", "start", "data.label_names"), ("vectors", "encoder.pretrained")
 
 
 def write(folder: Path, source: Path, model: TrainedModel, metrics: dict[str, Any]) -> None:
@@ -34,13 +38,34 @@ def write(folder: Path, source: Path, model: TrainedModel, metrics: dict[str, An
         source: the folder that the model was read from.
         model: as it was read.
         metrics: the content of metrics.json; {} without one.
+
+    Raises:
+        UserError: the folder cannot be written, or what is beside the model is damaged.
     """
-    # Where the documents were is of no use elsewhere.
-    model_folder.write(folder, replace(model, config=model.config.model_copy(update={"data_dir": ""})))
-    for name in _BESIDE:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+    settings = {key: get(model.config, key) for key in (*_PLACES, *_NAMED)}
+    model_folder.write(folder, replace(model, config=with_values(model.config, _portable(settings))))
+    if (source / "metrics.json").is_file():
+        shutil.copyfile(source / "metrics.json", folder / "metrics.json")
+    if (source / "estimator.json").is_file():
+        _write_estimator(folder / "estimator.json", source / "estimator.json")
     (folder / "README.md").write_text(card(source.resolve().name, model, metrics), encoding="utf-8")
+
+
+def _portable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings, or arguments of `LSFA`, without the folders that only this machine has."""
+    named = {key: Path(value).name for key in (*_NAMED, "encoder") if isinstance(value := values.get(key), str)}
+    return {**values, **{key: "" for key in _PLACES if key in values}, **named}
+
+
+def _write_estimator(path: Path, source: Path) -> None:
+    """Writes what `LSFA.save` keeps beside a model, the form of its labels and its arguments."""
+    try:
+        about = json.loads(source.read_text(encoding="utf-8"))
+        params = _portable(about["params"])
+        params["settings"] = _portable(params.get("settings") or {}) or None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source}: not what LSFA.save writes ({error}); save the model again") from None
+    path.write_text(json.dumps(about | {"params": params}, indent=2) + "\n", encoding="utf-8")
 
 
 def card(name: str, model: TrainedModel, metrics: dict[str, Any]) -> str:

@@ -34,19 +34,36 @@ class Endpoint:
     request: type[BaseModel] | None = None
     parameters: tuple[tuple[str, str], ...] = ()
     """Names and descriptions of query parameters."""
+    problems: tuple[int, ...] = (401,)
+    """Statuses of errors."""
 
 
 ENDPOINTS = (
-    Endpoint("POST", "/v1/predict", "The best labels of texts, with probabilities", Predictions, PredictRequest),
-    Endpoint("POST", "/v1/explain", "The same with the words that speak for each label", Explanations, ExplainRequest),
+    Endpoint(
+        "POST",
+        "/v1/predict",
+        "The best labels of texts, with probabilities",
+        Predictions,
+        PredictRequest,
+        problems=_PROBLEMS,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/explain",
+        "The same with the words that speak for each label",
+        Explanations,
+        ExplainRequest,
+        problems=_PROBLEMS,
+    ),
     Endpoint(
         "GET",
         "/v1/labels",
         "The labels of a model",
         LabelList,
         parameters=(("model", "its name; by default the first"),),
+        problems=(401, 404),
     ),
-    Endpoint("GET", "/health", "Whether the service answers, and its models; needs no token", Health),
+    Endpoint("GET", "/health", "Whether the service answers, and its models; needs no token", Health, problems=()),
     Endpoint("GET", "/metrics", "Counters in Prometheus's format", None),
 )
 
@@ -78,8 +95,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
             "200": {"description": "OK", "content": _content(endpoint.response)},
             **{
                 str(status): {"description": HTTPStatus(status).phrase, "content": _content(Problem)}
-                for status in _PROBLEMS
-                if endpoint.request or status in (401, 404)
+                for status in endpoint.problems
             },
         },
     }

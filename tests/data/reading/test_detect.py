@@ -73,6 +73,8 @@ def test_formats_that_options_make_clear(content, options, expected):
         (f"Themes\tAbstract\nb\t{LONG}", {}, r"not clear which column holds the labels.* If the first row is a document, set --data.columns"),
         ("a\tb\nc\td", {"labelled": False}, r"which of its 2 columns, which have no header, hold the text"),
         ("x\t1\tone two\nx\t2\tthree\nx\t3\tfour", {}, r"which of its 3 columns"),
+        ("text\njust words\nand words", {}, r"has a column of texts, 'text', but none of labels, .* --data.labels-field NAME"),
+        ("words, text, and\nmore, words\n", {}, r"the format is not clear from its first lines"),
         ("just words\nand words", {}, r"the format is not clear from its first lines \('just words'\)"),
         ("text,labels\n".encode("utf-16-le"), {}, r"UTF-16 without a byte order mark. .* --data.encoding utf-16-le"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\0\0\0\x1b$B", {}, r"is a PNG picture, not text"),

@@ -44,6 +44,14 @@ def test_eurlex_folder(eurlex):
     assert report.summary() == "3 rows read, 3 kept"
 
 
+def test_eurlex_documents_in_another_encoding(tmp_path):
+    for number in range(2):
+        law = {**LAW, "title": f"Décret {number}"}
+        (tmp_path / f"{number}.json").write_text(json.dumps(law, ensure_ascii=False), encoding="cp1252")
+    documents, _ = read(tmp_path, encoding="cp1252")
+    assert [document.text.splitlines()[0] for document in documents] == ["Décret 0", "Décret 1"]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

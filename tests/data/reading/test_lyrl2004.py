@@ -43,6 +43,11 @@ def test_token_files_with_their_topics(lyrl, capsys):
     assert [row.labels for row in read(alone, labelled=False)[0]] == [()] * 3
 
 
+def test_token_files_in_another_encoding(lyrl):
+    write(lyrl, lyrl2004_tokens_train__dat__gz=TOKENS.replace("excit", "été").encode("cp1252"))
+    assert read(find_splits(lyrl)["train"], encoding="cp1252")[0][0].text == "recov recov été"
+
+
 def test_official_counts_are_no_warning(lyrl, monkeypatch, capsys):
     monkeypatch.setitem(lyrl2004.NUM_DOCUMENTS, "lyrl2004_tokens_train", 3)
     read(find_splits(lyrl)["train"])

@@ -85,6 +85,7 @@ def test_parquet_text_that_is_no_utf8_is_a_bad_row(tmp_path):
     ("columns", "options", "message"),
     [
         ({"a": ["x"], "b": [["y"]]}, {}, "not clear which column holds the text. .*'a', such as 'x'; 'b', such as 'y'"),
+        ({"a": [b"x"], "b": [b"y"]}, {}, r"no column can hold texts; there are 'a' \(binary\), 'b' .*. Write texts"),
         ({"text": ["x"]}, {}, "no column looks like labels"),
         ({"text": [1], "labels": [["y"]]}, {}, "'text' holds int64, expected strings. .*; there are 'text', 'labels'"),
         ({"text": ["x"], "labels": [0.5]}, {}, "a label in 'labels' is not a string: .* got 0.5"),

@@ -256,6 +256,7 @@ def test_pecos_folders(tmp_path):
     splits = find_splits(folder)
     assert sorted(splits) == ["test", "train"]
     assert documents(splits["train"]) == by_number
+    assert len(documents(splits["train"], labelled=False)) == len(ROWS)
     (folder / "Z.all.txt").write_text("\n".join(NAMES) + "\n")
     assert documents(find_splits(folder)["test"]) == DOCUMENTS
     (folder / "X.tst.txt").write_text("one\n")

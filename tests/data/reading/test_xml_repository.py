@@ -92,7 +92,8 @@ def test_filtered_labels_of_test_documents_are_excluded(tmp_path, write, name):
     splits = find_splits(tmp_path)
     names = NAMES if write is write_json else "012"
     assert labels_of(splits["train"])[0] == (names[0], names[2])
-    documents, _ = read(splits["test"])
+    documents, report = read(splits["test"])
+    assert "duplicate labels" not in report.notes
     assert documents[0].labels == (names[2],)
     assert [document.excluded for document in documents] == [
         (names[0],), (), (), (names[0],), (), (names[1], names[2])

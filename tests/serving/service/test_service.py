@@ -132,6 +132,8 @@ def test_every_route_of_the_api_is_documented_and_every_reference_resolves(serve
     assert set(document["paths"]) == {endpoint.path for endpoint in openapi.ENDPOINTS}
     references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
     assert references <= set(document["components"]["schemas"])
+    assert set(document["paths"]["/health"]["get"]["responses"]) == {"200"}  # open, whether or not there is a token
+    assert set(document["paths"]["/v1/labels"]["get"]["responses"]) == {"200", "401", "404"}
     page = served.get("/docs").text
     for endpoint in openapi.ENDPOINTS:
         assert f"{endpoint.method} {endpoint.path}</code>" in page
