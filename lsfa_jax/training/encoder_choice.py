@@ -70,15 +70,14 @@ def is_open(config: Config, chosen: Collection[str]) -> bool:
 def settings(corpus: Corpus, time_limit: float = math.inf) -> dict[str, Any]:
     """Returns the settings of the encoder for a corpus of words, by dotted name, and prints which it is and why.
 
-    {} stands for the BiLSTM. With a time limit in seconds, the run itself measures how many epochs fit.
+    {} stands for the BiLSTM. With a time limit, the epochs are the most that its layers are fine-tuned for: the run
+    itself measures how many fit.
 
     Args:
         corpus: the documents, as words.
         time_limit: of the run that trains it, in seconds; of a search, that of one trial.
     """
     chosen, reason = _choose(corpus, time_limit)
-    if math.isfinite(time_limit) and chosen.get("encoder.train") != "frozen":
-        chosen.pop("representation.epochs", None)
     note(f"--encoder auto: {PRETRAINED if chosen else 'bilstm'} ({reason})")
     return chosen
 
@@ -117,6 +116,8 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
         why = f"does not fit in {in_words(time_limit)}" if math.isfinite(time_limit) else "would take too long"
         return {}, f"fine-tuning on {documents:,} documents {why}; --encoder {PRETRAINED} does it"
     layers, epochs = plan
+    if math.isfinite(time_limit) and layers:
+        epochs = max(number for of_layers, number in plans if of_layers == layers)
     descriptions = {_LAYERS: ("all", "all of it"), 1: (1, "its last layer"), 0: ("frozen", "frozen")}
     train, trained = descriptions.get(layers, (layers, f"its last {layers} layers"))
     encoder = {"kind": "transformer", "pretrained": PRETRAINED, "train": train}

@@ -79,10 +79,10 @@ def test_weights_that_cannot_be_fetched_are_done_without(monkeypatch, capsys):
     ]
 
 
-def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open(capsys):
+def test_a_time_limit_decides_about_layers_and_bounds_the_epochs(capsys):
     plan = chosen(10_000, time_limit=3_600)
     assert plan["encoder.train"] == "all"
-    assert "representation.epochs" not in plan
+    assert plan["representation.epochs"] == 4
     assert chosen(10_000, time_limit=60) == {}
     assert capsys.readouterr().out.splitlines() == [
         "--encoder auto: minilm (all of it in 1 h 0 min)",
@@ -91,7 +91,8 @@ def test_a_time_limit_decides_about_layers_and_leaves_the_epochs_open(capsys):
 
 
 def test_a_limit_that_is_too_short_to_fine_tune_a_layer_freezes_it_on_few_documents():
-    assert chosen(500, time_limit=180)["encoder.train"] == 2
+    few = chosen(500, time_limit=180)
+    assert (few["encoder.train"], few["representation.epochs"]) == (2, 6)
     frozen = chosen(500, time_limit=60)
     assert (frozen["encoder.train"], frozen["representation.epochs"]) == ("frozen", 20)
     assert chosen(500, time_limit=45) == {}
