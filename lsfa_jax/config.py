@@ -49,7 +49,7 @@ class Data(Section):
     validation_fraction: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05,
         description="Share of the training documents held out where there is no validation file; auto: a tenth, 15 % "
-        "of fewer than 3,000 documents, and never more than 2,000 documents.",
+        "of fewer than 3,000 documents, 450 of up to 4,500, and never more than 2,000.",
     )
     test_fraction: float = Field(
         0.1, ge=0, lt=1, description="Share of the documents held out as test where there is no test file."
@@ -384,7 +384,9 @@ class Config(Section):
         "paper", description="The paper's equations, or those of the released code."
     )
     # jax.random.key uses the low 32 bits.
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Seed of everything random but a label tree, whose library has none."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32",
         description="Precision of matrix products; parameters stay float32, except as optimizer.label_precision "

@@ -90,7 +90,8 @@ class EvaluateArguments(Section):
     )
     batch_size: int = Field(0, ge=0, description="Documents computed at a time. 0: the run's report.batch_size.")
     all_labels: bool = Field(
-        False, description="Score all labels, also with a model of many labels that scores those its tree proposes."
+        False,
+        description="Score all labels, also with a model of many labels that scores those its linear model proposes.",
     )
     reading: Reading = ReadingOptions()
 

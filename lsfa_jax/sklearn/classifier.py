@@ -83,19 +83,20 @@ class LSFA(ClassifierMixin, BaseEstimator):
         augmented_weight: gamma, weight of the generated features.
         learning_rate: Adam's; of the labels alone if a pretrained encoder is fine-tuned. None: the preset's, but 0.004
             below 1,000 texts where the encoder is not pretrained.
-        batch_size: texts a step; None: the preset's, but 16 below 10,000 texts where the encoder is not pretrained.
+        batch_size: texts a step; None: the preset's, but 16 below 10,000 texts.
         vectors: word vectors: 'minilm' or 'glove-50d' (84 and 76 MB, fetched once), 'none', or a GloVe or word2vec text
-            file. None: the preset's, which is 'minilm' for 200 English texts or more.
+            file. None: the preset's, which is 'minilm' for 200 English training texts or
+            more.
         encoder: 'auto', 'bilstm', 'cnn', or a pretrained transformer to fine-tune: 'minilm' (84 MB, fetched once) or a
-            folder in Hugging Face's format. 'auto' chooses as `bin/train` does: 'minilm' for 200 English texts or more
-            where fine-tuning takes minutes, else 'bilstm', also where it cannot be fetched, and where `hidden_size`,
+            folder in Hugging Face's format. 'auto' chooses as `bin/train` does: 'minilm' for 200 English training texts
+            or more where fine-tuning takes minutes, else 'bilstm', also where it cannot be fetched, and where `hidden_size`,
             `feature_size`, `vectors` or another setting of the encoder is given.
         validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`; "auto": a
-            tenth, up to 15 % of few texts, and 2,000 texts at most.
+            tenth, 15 % of fewer than 3,000 texts, and 2,000 texts at most.
         top_k: probabilities that `predict_proba` keeps of each text in a sparse matrix.
         proba: what `predict_proba` returns: 'dense', an array with all probabilities; 'sparse', a scipy matrix with the
             `top_k` best of each text; or 'auto', dense up to 50 million entries (texts x labels).
-        random_state: the seed; equal seeds produce equal models on the same kind of device.
+        random_state: the seed; equal seeds produce equal networks on the same kind of device.
         verbose: print what `bin/train` prints. If not, warnings are Python warnings.
         settings: any other settings by their dotted names, such as {"psc.temperature": 0.1}.
 
