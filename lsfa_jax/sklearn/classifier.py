@@ -89,8 +89,8 @@ class LSFA(ClassifierMixin, BaseEstimator):
             more.
         encoder: 'auto', 'bilstm', 'cnn', or a pretrained transformer to fine-tune: 'minilm' (84 MB, fetched once) or a
             folder in Hugging Face's format. 'auto' chooses as `bin/train` does: 'minilm' for 200 English training texts
-            or more where fine-tuning takes minutes, else 'bilstm', also where it cannot be fetched, and where `hidden_size`,
-            `feature_size`, `vectors` or another setting of the encoder is given.
+            or more where fine-tuning takes minutes, else 'bilstm', also where it cannot be fetched, and where
+            `hidden_size`, `feature_size`, `vectors` or another setting of the encoder is given.
         validation_fraction: share of the training texts held out, to stop early and to choose `threshold_`; "auto": a
             tenth, 15 % of fewer than 3,000 texts, and 2,000 texts at most.
         top_k: probabilities that `predict_proba` keeps of each text in a sparse matrix.
