@@ -213,15 +213,17 @@ def unknown_verb(verb: str, verbs: Iterable[str], prog: str) -> str:
 def check_outputs(outputs: Mapping[str, str], run: str, sources: Iterable[str]) -> None:
     """Raises UserError where a file that the command writes at its end cannot be written, or is one that it reads.
 
+    The files of a run are protected too, those that continue it included.
+
     Args:
         outputs: the files by their options; "" is none.
         run: folder of the model that the command reads, or "".
         sources: files, or folders of a corpus, that the command reads; "" is none.
     """
     from lsfa_jax.data.reading.splits import source_files
-    from lsfa_jax.training import model_folder
+    from lsfa_jax.training import model_folder, run_folder
 
-    inputs = model_folder.paths(Path(run)) if run else []
+    inputs = [*model_folder.paths(Path(run)), *run_folder.files(Path(run))] if run else []
     inputs += [file for source in sources if source for file in source_files(Path(source).expanduser())]
     chosen: dict[Path, str] = {}
     for option, output in outputs.items():

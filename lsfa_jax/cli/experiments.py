@@ -106,6 +106,8 @@ def experiments(arguments: ExperimentsArguments) -> None:
     if not arguments.report:
         for corpus in sorted({corpus for of in plans.values() for corpus in corpora(of)}):
             named.check_data_dir(corpus, arguments.data_dir)
+        if arguments.data_dir and not Path(arguments.data_dir).expanduser().exists():
+            raise UserError(f"--data-dir {arguments.data_dir}: there is no such file or folder")
         if pretrained := encoder_settings(arguments.encoder)["pretrained"]:
             pieces.folder_of(pretrained)
         failed = execute.execute(needed)

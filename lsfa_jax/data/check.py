@@ -23,6 +23,9 @@ from lsfa_jax.util.console import note, table, warn
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 _EXAMPLES = 5
 
+# From so many labels on, one document each is a sign that they are ids, dates or titles.
+_SINGLE = 10
+
 
 @dataclass
 class SplitReport:
@@ -153,6 +156,11 @@ def _print_labels(reports: dict[str, SplitReport]) -> None:
     most = sorted(train.labels, key=lambda label: (-train.labels[label], label))[:_EXAMPLES]
     shown = ", ".join(f"{label!r} {train.labels[label]:,}" for label in most)
     note(f"Labels of training: {len(counts):,}, the most frequent {shown}")
+    if len(counts) >= _SINGLE and counts.max() == 1 and train.num_labels.max() == 1:
+        warn(
+            "every document has a label that no other has: if that is not the column of labels, name it with "
+            "--data.labels-field"
+        )
     few = ", ".join(f"{(counts <= n).sum():,} with {'one' if n == 1 else f'{n} at most'}" for n in (1, 10, 50))
     note(f"Labels with few training documents: {few}")
     every_count: Counter[str] = Counter()

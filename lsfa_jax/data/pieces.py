@@ -43,7 +43,7 @@ _SINGLE_SPACE = re.compile(r"(?<=\S)(?= \S)")
 _FILES = "tokenizer.json, vocab.txt, or vocab.json with merges.txt"
 
 # What --encoder takes beside a folder.
-_NAMES = ["bilstm", "cnn", "minilm"]
+_NAMES = ["bilstm", "cnn", "minilm", "xml_cnn"]
 
 
 def folder_of(name: str) -> Path:

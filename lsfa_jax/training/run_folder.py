@@ -295,6 +295,15 @@ class RunFolder:
             atomic.write_text(self.path / name, text, model_folder.ADVICE)
 
 
+def files(folder: Path) -> list[Path]:
+    """Lists the files of a run beside those of its model, as far as they exist."""
+    names = ("config.toml", "data.json", "environment.json", "history.jsonl", "metrics.json", "texts.npy")
+    parts = [folder / name for name in names] + [
+        file for name in ("checkpoints", "start") for file in (folder / name).rglob("*")
+    ]
+    return [file for file in parts if file.is_file()]
+
+
 def consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """Sorts stages; raises UserError where one between them is missing."""
     chosen = tuple(stage for stage in STAGES if stage in stages)

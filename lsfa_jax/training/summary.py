@@ -68,4 +68,7 @@ def print_results(corpus: Corpus, is_head: np.ndarray, metrics: dict[str, Any], 
         error, ratio = metrics["pvae"]["relative_mean_error"], metrics["pvae"]["variance_ratio"]
         note(f"Generated features: relative mean error {error:.3f} (best: 0), variance ratio {ratio:.3f} (best: 1)")
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in metrics["seconds"].items())
-    note(f"Time: {times}; this command {seconds:.0f} s. All metrics: {folder / 'metrics.json'}")
+    # Times of a run that was continued are those of all its commands.
+    rest = seconds - sum(metrics["seconds"].values())
+    other = f", reading, collecting and scoring {rest:.0f} s" if rest >= 1 else ""
+    note(f"Time: {times}{other}; this command {seconds:.0f} s. All metrics: {folder / 'metrics.json'}")

@@ -12,7 +12,7 @@ from lsfa_jax.config import Config
 from lsfa_jax.training.loop import Stage
 from lsfa_jax.training.state import TrainState
 from lsfa_jax.util import processes
-from lsfa_jax.util.console import note, plural, warn
+from lsfa_jax.util.console import note, plural, progress, warn
 from lsfa_jax.util.duration import in_words
 
 # At least 8 steps and 3 seconds of steps are timed, and none after 30 seconds.
@@ -59,18 +59,20 @@ def time_steps(stage: Stage, state: TrainState, epoch: int = 1) -> Timing:
         state = jax.block_until_ready(stage.step(state, batch, epoch, 1))
         return state, time.monotonic() - start
 
-    for batch in stage.batches(epoch, 0):
-        shapes = str([x.shape for x in jax.tree.leaves(batch)])
-        if shapes not in seen:
-            seen.add(shapes)
-            state, first = step(state, batch)
-            compilation += first
-        state, once = step(state, batch)
-        seconds.append(once)
-        enough = (len(seconds) >= _STEPS and sum(seconds) >= _SECONDS) or sum(seconds) >= _MOST_SECONDS
-        # Of several processes the first decides for all, which have to take the same steps.
-        if processes.from_first(functools.partial(bool, enough)):
-            break
+    with progress("compiling and timing", None, "steps") as advance:
+        for batch in stage.batches(epoch, 0):
+            shapes = str([x.shape for x in jax.tree.leaves(batch)])
+            if shapes not in seen:
+                seen.add(shapes)
+                state, first = step(state, batch)
+                compilation += first
+            state, once = step(state, batch)
+            seconds.append(once)
+            advance()
+            enough = (len(seconds) >= _STEPS and sum(seconds) >= _SECONDS) or sum(seconds) >= _MOST_SECONDS
+            # Of several processes the first decides for all, which have to take the same steps.
+            if processes.from_first(functools.partial(bool, enough)):
+                break
     return Timing(stage.steps_per_epoch * sum(seconds) / len(seconds), compilation)
 
 

@@ -47,7 +47,7 @@ def check_writable(path: Path, option: str, inputs: Iterable[Path] = ()) -> None
         if path.is_dir():
             raise UserError(f"{named}: is a folder; name a file in it")
         if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
-            raise UserError(f"{named}: the command reads that file; choose another")
+            raise UserError(f"{named}: the command or the run needs that file; choose another")
         # A symbolic link is written where it leads to.
         target = path.resolve()
         if target.exists() and not target.is_file():

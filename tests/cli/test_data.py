@@ -234,7 +234,7 @@ def test_a_picture_that_cannot_be_written_is_noticed_before_the_corpus_is_read(f
     for png, message in (
         (folder / "none" / "x.png", f"there is no folder {folder / 'none'}; create it, or choose another"),
         (folder, "is a folder; name a file in it"),
-        (folder / "train.jsonl", "the command reads that file; choose another"),
+        (folder / "train.jsonl", "the command or the run needs that file; choose another"),
     ):
         assert run("describe", "custom", "--data-dir", folder, "--png", png) == 2
         assert capsys.readouterr() == ("", f"error: --png {png}: {message}\n")
@@ -242,7 +242,7 @@ def test_a_picture_that_cannot_be_written_is_noticed_before_the_corpus_is_read(f
     names.touch()
     line = ("--data-dir", folder, "--data.label-names", names, "--png", names)
     assert run("describe", "custom", *line) == 2
-    assert "the command reads that file; choose another" in capsys.readouterr().err
+    assert "the command or the run needs that file; choose another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["", "list", "describe", "prepare", "check"])

@@ -405,14 +405,14 @@ def test_constants_and_threshold_can_be_chosen(run, report):
         (("--run", "{run}", "--k", "0"), "--k 0: expected an integer of at least 1; see bin/evaluate --help"),
         (("--run", "{run}", "--threshold", "2"), "--threshold 2: expected auto or a number from 0 to 1"),
         (("--run", "{run}", "--output", "{data}"), "{data}: is a folder; name a file in it"),
-        (("--run", "{run}", "--output", "{data}/test.jsonl"), "test.jsonl: the command reads that file"),
-        (("--run", "{run}", "--per-label", "{run}/labels"), "labels: the command reads that file"),
+        (("--run", "{run}", "--output", "{data}/test.jsonl"), "test.jsonl: the command or the run needs that file"),
+        (("--run", "{run}", "--per-label", "{run}/labels"), "labels: the command or the run needs that file"),
         (
             (
                 *("{data}/test.jsonl", "--run", "{run}", "--label-names", "{data}/short.jsonl"),
                 *("--per-label", "{data}/short.jsonl"),
             ),
-            "short.jsonl: the command reads that file",
+            "short.jsonl: the command or the run needs that file",
         ),
         (("--run", "{run}", "--output", "{data}/x", "--per-label", "{data}/x"), "the same file as of --output"),
         (("--run", "{run}", "--output", "{data}/none/metrics.json"), "none; create it"),
@@ -426,6 +426,17 @@ def test_user_errors_are_one_line(run, data, command, line, what):
     assert code == 2
     assert what.format(run=run, data=data) in err
     assert "Traceback" not in err
+
+
+def test_no_output_replaces_a_file_of_the_run(run, data, command):
+    file = run / "history.jsonl"
+    file.write_text("kept")
+    try:
+        code, _, err = command(f"{data}/test.jsonl", "--run", run, "--output", file)
+        assert (code, file.read_text()) == (2, "kept")
+        assert f"{file}: the command or the run needs that file" in err
+    finally:
+        file.unlink()
 
 
 def test_probabilities_stay_beside_their_labels_where_labels_are_excluded():

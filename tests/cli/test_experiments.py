@@ -28,6 +28,7 @@ def test_list_prints_the_plans_with_their_titles(capsys):
         (["table2", "table3", "--seed", "1"], "--seed: unknown option (did you mean --seeds?)"),
         (["all", "--config", "none.toml"], "none.toml: no such settings file"),
         (["table3", "--encoder", "bilsm"], "--encoder bilsm: no such encoder or folder (did you mean bilstm?)"),
+        (["table4", "--data-dir", "nowhere"], "--data-dir nowhere: there is no such file or folder"),
         (["table4"], "--dataset eurlex4k needs --data-dir, a folder with "),
     ],
 )

@@ -245,7 +245,7 @@ def test_wrong_options_are_noticed_before_the_work(run, texts, tmp_path, monkeyp
 def test_the_model_is_not_overwritten(run, texts, capfd):
     before = (run / "labels").read_bytes()
     assert predict(run, texts, "--output", run / "labels") == 2
-    assert "the command reads that file; choose another" in capfd.readouterr().err
+    assert "the command or the run needs that file; choose another" in capfd.readouterr().err
     assert (run / "labels").read_bytes() == before
 
 
@@ -362,7 +362,7 @@ def test_a_file_name_of_an_unknown_format_is_refused(run, texts, tmp_path, capfd
 def test_the_texts_are_not_overwritten(run, texts, capfd, option):
     before = texts.read_text()
     assert predict(run, texts, option, texts) == 2
-    assert f"error: {option} {texts}: the command reads that file; choose another" in capfd.readouterr().err
+    assert f"error: {option} {texts}: the command or the run needs that file; choose another" in capfd.readouterr().err
     assert texts.read_text() == before
 
 
@@ -374,7 +374,7 @@ def test_the_names_of_labels_are_not_overwritten(model, texts, tmp_path, capfd):
     model_folder.write(run, replace(model, config=model.config.model_copy(update={"data": data})))
     for line in (("--output", names, "--label-names", names), ("--explain", names)):
         assert predict(run, texts, *line) == 2
-        assert f"{names}: the command reads that file; choose another" in capfd.readouterr().err
+        assert f"{names}: the command or the run needs that file; choose another" in capfd.readouterr().err
     assert names.read_text() == "a\nb\n"
 
 

@@ -116,3 +116,14 @@ def test_texts_are_cut_where_training_cuts_them(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "Texts longer" not in out
     assert "--data.max-words 500" in out.split("Train on it")[1]
+
+
+def test_labels_that_are_different_in_each_document_are_a_warning(tmp_path, capsys):
+    rows = [{"text": f"text {day}", "date": f"2026-01-{day:02}"} for day in range(1, 13)]
+    options = ReadOptions(bad_rows="skip", labels_field="date")
+    write(tmp_path / "corpus.jsonl", rows)
+    check(tmp_path / "corpus.jsonl", options)
+    assert "every document has a label that no other has" in capsys.readouterr().out
+    write(tmp_path / "corpus.jsonl", [*rows, rows[0] | {"text": "another"}])
+    check(tmp_path / "corpus.jsonl", options)
+    assert "that no other has" not in capsys.readouterr().out

@@ -217,8 +217,8 @@ def test_a_file_that_can_be_written_passes_and_nothing_is_left(tmp_path):
         (".", "is a folder; name a file in it"),
         ("none/x.csv", "there is no folder {folder}/none; create it, or choose another"),
         ("file/x.csv", "there is no folder {folder}/file; create it, or choose another"),
-        ("file", "the command reads that file; choose another"),
-        ("link", "the command reads that file; choose another"),
+        ("file", "the command or the run needs that file; choose another"),
+        ("link", "the command or the run needs that file; choose another"),
         ("x" * 300, "cannot be written (File name too long); choose another"),
     ],
 )
