@@ -92,7 +92,7 @@ class TrainArguments(SettingsArguments):
 
 
 IN_HELP = (
-    *("dataset", "preset", "seed", "precision", "vectors", "linear", "fusion", "data_dir", "start", "output", "config"),
+    *("dataset", "preset", "seed", "precision", "linear", "fusion", "data_dir", "start", "output", "config"),
     *("time_limit", "resume", "data.max_words", "data.text_field", "data.labels_field", "data.label_separator"),
     *("optimizer.batch_size", "representation.epochs", "pvae.head_threshold", "adjust.num_augmented"),
 )
