@@ -100,16 +100,14 @@ def _search(argv: list[str], prog: str, arguments: TuneArguments, seconds: float
     from lsfa_jax.training import checks, encoder_choice, policy
     from lsfa_jax.training.run_folder import RunFolder
     from lsfa_jax.tuning import space
-    from lsfa_jax.tuning.study import TRIALS_IN_TIME, Search, options_of
+    from lsfa_jax.tuning.study import TRIALS_IN_TIME, Search
 
     folder, of_trial = RunFolder(Path(arguments.output)), seconds / TRIALS_IN_TIME
     if math.isfinite(of_trial):
         note(f"--time-limit: a trial may take {in_words(of_trial)}, an eighth of it; its encoder has to fit in that")
     if leaves_encoder_open(arguments, argv):
-        if (begun := options_of(folder.path)) is not None:
-            encoder = encoder_choice.resolved(folder.read_config())
-            # The epochs are no option where a time limit left them open.
-            argv = [*as_options({name: value for name, value in encoder.items() if name in begun}), *argv]
+        if folder.config_file.is_file():  # chosen when the search began
+            argv = [*as_options(encoder_choice.resolved(folder.read_config())), *argv]
         else:
             argv = with_encoder(arguments, argv, of_trial)
         arguments = parse(argv, prog)

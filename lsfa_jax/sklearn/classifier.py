@@ -85,8 +85,7 @@ class LSFA(ClassifierMixin, BaseEstimator):
             below 1,000 texts where the encoder is not pretrained.
         batch_size: texts a step; None: the preset's, but 16 below 10,000 texts.
         vectors: word vectors: 'minilm' or 'glove-50d' (84 and 76 MB, fetched once), 'none', or a GloVe or word2vec text
-            file. None: the preset's, which is 'minilm' for 200 English training texts or
-            more.
+            file. None: the preset's, which is 'minilm' for 200 English training texts or more.
         encoder: 'auto', 'bilstm', 'cnn', or a pretrained transformer to fine-tune: 'minilm' (84 MB, fetched once) or a
             folder in Hugging Face's format. 'auto' chooses as `bin/train` does: 'minilm' for 200 English training texts
             or more where fine-tuning takes minutes, else 'bilstm', also where it cannot be fetched, and where

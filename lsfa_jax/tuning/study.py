@@ -108,12 +108,6 @@ class Search:
         return self.seconds - (time.monotonic() - self.started)
 
 
-def options_of(output: Path) -> frozenset[str] | None:
-    """Returns the dotted names of the settings that were chosen when the search of a folder began; None before it."""
-    about = output / _ABOUT
-    return frozenset(json.loads(about.read_text(encoding="utf-8"))["options"]) if about.is_file() else None
-
-
 def begin(search: Search) -> Study:
     """Opens the study of a folder, which is created in an empty one.
 

@@ -112,11 +112,11 @@ def source_files(path: Path) -> list[Path]:
     try:
         return [file for source in find_splits(path).values() for file in files_of(source)]
     except UserError:  # no splits: a folder of documents, or an error that is reported when the corpus is read
-        return files_of(path, deep=False) if path.is_dir() else []
+        return [file for file in path.iterdir() if file.is_file()] if path.is_dir() else []
 
 
-def files_of(source: Source, deep: bool = True) -> list[Path]:
-    """Lists the files of a source; `deep`: those in folders of a folder too.
+def files_of(source: Source) -> list[Path]:
+    """Lists the files of a source, of a folder also those in its folders.
 
     Raises:
         TypeError: the source is a stream.
@@ -125,9 +125,7 @@ def files_of(source: Source, deep: bool = True) -> list[Path]:
         return source.paths
     if not isinstance(source, Path):
         raise TypeError(source)
-    if not source.is_dir():
-        return [source]
-    return sorted(path for path in (source.rglob("*") if deep else source.iterdir()) if path.is_file())
+    return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
 
 
 def with_label_file(path: Path) -> Path | Files:

@@ -34,27 +34,13 @@ class Endpoint:
     request: type[BaseModel] | None = None
     parameters: tuple[tuple[str, str], ...] = ()
     """Names and descriptions of query parameters."""
-    problems: tuple[int, ...] = (401,)
+    problems: tuple[int, ...] = _PROBLEMS
     """Statuses of errors."""
 
 
 ENDPOINTS = (
-    Endpoint(
-        "POST",
-        "/v1/predict",
-        "The best labels of texts, with probabilities",
-        Predictions,
-        PredictRequest,
-        problems=_PROBLEMS,
-    ),
-    Endpoint(
-        "POST",
-        "/v1/explain",
-        "The same with the words that speak for each label",
-        Explanations,
-        ExplainRequest,
-        problems=_PROBLEMS,
-    ),
+    Endpoint("POST", "/v1/predict", "The best labels of texts, with probabilities", Predictions, PredictRequest),
+    Endpoint("POST", "/v1/explain", "The same with the words that speak for each label", Explanations, ExplainRequest),
     Endpoint(
         "GET",
         "/v1/labels",
@@ -64,7 +50,7 @@ ENDPOINTS = (
         problems=(401, 404),
     ),
     Endpoint("GET", "/health", "Whether the service answers, and its models; needs no token", Health, problems=()),
-    Endpoint("GET", "/metrics", "Counters in Prometheus's format", None),
+    Endpoint("GET", "/metrics", "Counters in Prometheus's format", None, problems=(401,)),
 )
 
 
