@@ -47,8 +47,8 @@ Plans = tuple[tuple[int, int], ...]
 _PLANS: Plans = ((_LAYERS, 4), (_LAYERS, 3), (3, 4), (3, 3), (2, 4), (2, 3), (1, 4))
 
 # Where no layer can be fine-tuned within a time limit: the states of fewer documents than `policy.SMALL` are computed
-# once, and what reads them is trained for so many epochs at most; seconds to compile that and train the linear models.
-_FROZEN_EPOCHS, _FROZEN_START = 20, 40
+# once, and what reads them is trained; seconds to compile that and train the linear models.
+_FROZEN_START = 40
 
 # Below `policy.TINY` documents the last layers, in more steps, are more accurate in half the time (docs/recipe.md).
 _PLANS_OF_FEW: Plans = ((2, 6), (2, 4), (1, 4))
@@ -110,7 +110,7 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     plans = _PLANS_OF_FEW if documents < policy.TINY else _PLANS
     plan = affordable_plan(plans, pieces, cores.available(), seconds) if on_cpu else plans[0]
     if not plan and documents < policy.SMALL and math.isfinite(time_limit):
-        frozen: Plans = ((0, _FROZEN_EPOCHS),)
+        frozen: Plans = ((0, policy.FROZEN_EPOCHS),)
         plan = affordable_plan(frozen, pieces, cores.available(), _SHARE * (time_limit - _FROZEN_START))
     if not plan:
         why = f"does not fit in {in_words(time_limit)}" if math.isfinite(time_limit) else "would take too long"

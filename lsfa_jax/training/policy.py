@@ -52,6 +52,9 @@ _LABELS_THAT_COST_A_WORD, _UNITS = 1_000, 128
 # labels (frozen) 42.8 and 41.5.
 _MANY_LABELS = 1_000
 
+# Epochs at most on the states of a frozen encoder, which are computed once: validation ends most runs before.
+FROZEN_EPOCHS = 20
+
 # Sets of weights that enter the average in an epoch, and how much newer ones count: the mean is over about the last
 # quarter of the steps at any time, so that training may stop at any time.
 _AVERAGED_PER_EPOCH, _RECENCY = 4, 3.0
@@ -117,7 +120,7 @@ def _fitted(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str
     """Returns a value for every setting that the policy decides; values follow from each other where one is chosen."""
     # Fine-tuning takes few epochs whatever the size: its file has what is measured for it.
     if config.encoder.pretrained:
-        values = _fine_tuning(config, corpus)
+        values = _fine_tuning(config, corpus, chosen)
     else:
         values = _training_from_the_start(config, corpus, chosen)
 
@@ -140,11 +143,16 @@ def _fitted(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str
     return values | starts | sizes
 
 
-def _fine_tuning(config: Config, corpus: Corpus) -> dict[str, Any]:
-    """Returns how many classifiers on a pretrained encoder start, and how few documents are batched and padded."""
+def _fine_tuning(config: Config, corpus: Corpus, chosen: Collection[str]) -> dict[str, Any]:
+    """Returns the epochs and the classifiers' start on a pretrained encoder, and how few documents are batched."""
     documents, batch_size, epochs = len(corpus.train), config.optimizer.batch_size, config.representation.epochs
+    values: dict[str, Any] = {}
+    if config.encoder.train == "frozen" and "representation.epochs" not in chosen:
+        epochs = FROZEN_EPOCHS
+        values |= {"representation.epochs": epochs, "representation.patience": _PATIENCE}
     many = corpus.num_labels >= min(_MANY_LABELS, documents)
-    values: dict[str, Any] = {"classifier.weights_start": "discriminant"} if many else {}
+    if many:
+        values["classifier.weights_start"] = "discriminant"
     if documents < SMALL:
         # Twice the steps in the same time (docs/recipe.md).
         values["optimizer.batch_size"] = min(batch_size, _SMALL_BATCH)

@@ -123,6 +123,15 @@ def test_fine_tuning_keeps_the_schedule_of_its_file_within_its_epochs():
     assert (short.optimizer.swa_start_epoch, short.psc.start_epoch) == (2, 2)
 
 
+def test_what_reads_a_frozen_encoder_is_trained_for_more_epochs_until_validation_ends_it():
+    encoder = {"encoder.kind": "transformer", "encoder.pretrained": "minilm", "encoder.train": "frozen"}
+    config = with_values(QUICK, encoder | {"representation.epochs": 4, "optimizer.swa_start_epoch": 4})
+    frozen = fitted(20_000, config=config)
+    assert (frozen.representation.epochs, frozen.representation.patience) == (20, 3)
+    assert frozen.optimizer.swa_start_epoch == 4
+    assert fitted(20_000, ["representation.epochs"], config).representation.epochs == 4
+
+
 def test_fine_tuning_on_few_documents_takes_smaller_batches_and_on_very_few_fewer_lengths():
     config = with_values(QUICK, {"encoder.kind": "transformer", "encoder.pretrained": "minilm"})
     config = with_values(config, {"optimizer.batch_size": 32, "representation.epochs": 6})
