@@ -67,21 +67,29 @@ def windows(length, largest):
     return out
 
 
+def windows_of_tokens(spans):
+    """The window in which each token of a text is farthest from where the text is cut; of two, the later."""
+    length = spans[-1][1]
+
+    def distance(t, start, end):
+        before = np.inf if start == 0 else t - start
+        after = np.inf if end == length else end - 1 - t
+        return min(before, after)
+
+    out = []
+    for t in range(length):
+        holds = [i for i, (start, end) in enumerate(spans) if start <= t < end]
+        out.append(max(holds, key=lambda i: (distance(t, *spans[i]), i)))
+    return out
+
+
 def document_states(params, ids, architecture, largest):
     """The state of each token from the window in which it is farthest from where the text is cut."""
     spans = windows(len(ids), largest)
     states = [window_states(params, ids[start:end], architecture) for start, end in spans]
-
-    def distance(t, start, end):
-        before = np.inf if start == 0 else t - start
-        after = np.inf if end == len(ids) else end - 1 - t
-        return min(before, after)
-
     out = np.zeros((len(ids), architecture.hidden_size))
-    for t in range(len(ids)):
-        holds = [i for i, (start, end) in enumerate(spans) if start <= t < end]
-        best = max(holds, key=lambda i: (distance(t, *spans[i]), i))
-        out[t] = states[best][t - spans[best][0]]
+    for t, window in enumerate(windows_of_tokens(spans)):
+        out[t] = states[window][t - spans[window][0]]
     return out
 
 

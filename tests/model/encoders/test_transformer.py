@@ -53,14 +53,18 @@ def test_transformer_is_its_reference_with_gradients(num_tokens, lengths, change
     )
 
 
-@pytest.mark.parametrize("window", [5, 6, 8, 100])
-@pytest.mark.parametrize("num_tokens", [7, 17])
-def test_long_texts_are_read_in_overlapping_windows(window, num_tokens):
+@pytest.mark.parametrize(
+    ("num_positions", "window", "num_tokens"),
+    [*((POSITIONS, window, num_tokens) for window in (5, 6, 8, 100) for num_tokens in (7, 17)), (16, 16, 33)],
+)
+def test_long_texts_are_read_in_overlapping_windows(num_positions, window, num_tokens):
+    architecture = ARCHITECTURE._replace(num_positions=num_positions)
+    params = random_params(architecture)
     lengths = np.array([num_tokens, num_tokens - 1, 6, 7, 0, 1], np.int32)
     ids = token_ids(len(lengths), num_tokens)
-    states = transform(PARAMS, ids, lengths, ARCHITECTURE, window)
+    states = transform(params, ids, lengths, architecture, window)
     np.testing.assert_allclose(
-        states, reference.transformer(PARAMS, ids, lengths, ARCHITECTURE, window), rtol=1e-5, atol=1e-5
+        states, reference.transformer(params, ids, lengths, architecture, window), rtol=1e-5, atol=1e-5
     )
 
 
