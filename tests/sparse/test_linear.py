@@ -71,9 +71,11 @@ def test_the_lists_of_a_tree_have_the_logits_of_its_probabilities(model, feature
         np.testing.assert_allclose(ranked.logits[row, : len(label_ids)], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_lists_of_machines_have_their_decisions(model, features):
+@pytest.mark.parametrize("rows", [linear._ROWS, 5])
+def test_the_lists_of_machines_have_their_decisions(model, features, rows, monkeypatch):
     if model.kind != "svm":
         pytest.skip("of machines")
+    monkeypatch.setattr(linear, "_ROWS", rows)
     ranked, decisions = model.rank(features), model.trained.decisions(features)
     np.testing.assert_array_equal(np.take_along_axis(decisions, ranked.label_ids, axis=1), ranked.logits)
     assert np.sort(ranked.label_ids, axis=1).tolist() == [list(range(8))] * features.shape[0]

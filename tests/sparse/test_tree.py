@@ -1,9 +1,14 @@
 import sys
+from io import BytesIO
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+from sklearn.datasets import load_svmlight_file
 
+from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.sparse import tree
 from lsfa_jax.util.console import UserError
 
@@ -29,6 +34,17 @@ def test_the_librarys_progress_bar_is_parsed_however_a_pipe_cuts_it(size):
     if size < 20:
         assert set(percent) == {0, 25, 75, 100}
     assert parsed[-1] == (100, b"the end")
+
+
+def test_the_file_to_train_on_has_the_documents_with_a_feature_and_their_labels(tmp_path):
+    features = csr_matrix(np.array([[0.5, 0, 0], [0, 0, 0], [0, 0.25, 1], [0, 0, 2], [4, 0, 0]], np.float32))
+    labels = Ragged.from_rows([[2], [0], [0, 1], [], [1, 3]])
+    tree.write_features(tmp_path / "data", [features[:3], features[3:]], labels, 4)
+    header, *lines = (tmp_path / "data").read_bytes().splitlines(keepends=True)
+    assert [int(size) for size in header.split()] == [4, 3, 4]
+    read, of_documents = load_svmlight_file(BytesIO(b"".join(lines)), n_features=3, multilabel=True, zero_based=True)
+    np.testing.assert_array_equal(read.toarray(), features[[0, 2, 3, 4]].toarray())
+    assert of_documents == [(2,), (0, 1), (), (1, 3)]
 
 
 def test_a_failed_training_reports_the_librarys_error(tmp_path):

@@ -11,7 +11,7 @@ from lsfa_jax.data.corpus import Corpus, Split
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.data.ranked import FLOOR, Ranked
 from lsfa_jax.data.reading.documents import Document
-from lsfa_jax.sparse import linear, tree
+from lsfa_jax.sparse import linear, tf_idf, tree
 from lsfa_jax.training import linear_side
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
@@ -62,6 +62,16 @@ def test_lists_of_validation_documents_are_by_a_model_that_never_saw_them(drawn,
     np.testing.assert_array_equal(side.ranked("validation").label_ids, expected.label_ids)
     candidates = blind.rank(features_of(blind, drawn.train.bags, drawn.bag_terms), most=3)
     np.testing.assert_array_equal(side.ranked("train").label_ids, candidates.label_ids)
+
+
+def test_lists_do_not_depend_on_how_many_documents_are_in_a_block(drawn, kept, tmp_path, monkeypatch):
+    expected = train(drawn, kept, "svm")
+    monkeypatch.setattr(tf_idf, "_BLOCK", 64)
+    assert all(len(list(tf_idf.blocks_of_rows([split.bags]))) > 2 for split in (drawn.train, drawn.validation))
+    side = train(drawn, tmp_path, "svm")
+    for split in ("train", "validation", "test"):
+        for actual, of_one_block in zip(side.ranked(split), expected.ranked(split), strict=True):
+            np.testing.assert_array_equal(actual, of_one_block)
 
 
 def test_training_documents_have_no_lists_where_no_candidates_are_needed(drawn, tmp_path):
