@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score
 from sklearn.multiclass import OneVsRestClassifier
 
+from lsfa_jax.sklearn import feature_augmenter
 from lsfa_jax.sklearn.feature_augmenter import FeatureAugmenter
 
 L, D, RANK = 20, 16, 4
@@ -83,6 +84,15 @@ def test_prototypes_counts_and_groups(fitted):
     np.testing.assert_array_equal(fitted.is_head_, np.bincount(labels) >= 20)
 
 
+def test_prototypes_and_samples_do_not_depend_on_how_many_features_are_in_a_block(fitted, monkeypatch):
+    expected = fitted.sample([9, 3], 60)
+    monkeypatch.setattr(feature_augmenter, "_BLOCK", 100)
+    features, labels, *_ = pairs(0)
+    again = augmenter(epochs=1).fit(features, labels)
+    np.testing.assert_allclose(again.prototypes_, fitted.prototypes_, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(fitted.sample([9, 3], 60), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_generated_features_vary_as_real_ones(fitted):
     features, labels, *_ = pairs(0)
     rare = np.flatnonzero(~fitted.is_head_)
@@ -120,13 +130,15 @@ def test_scale_and_offset_of_the_features_do_not_matter(fitted):
 
     random = np.random.default_rng(5)
     coef, intercept = random.normal(size=(L, D)), random.normal(size=L)
-    plain = fitted.adjust(coef, intercept, features, np.eye(L)[labels], epochs=2, augmented_weight=0.0)
-    rescaled = moved.adjust(
-        coef / unit, intercept + (coef / unit).sum(axis=1) * 3.0, features * unit - 3.0, np.eye(L)[labels],
-        epochs=2, augmented_weight=0.0,
-    )  # fmt: skip
-    np.testing.assert_allclose(rescaled[0] * unit, plain[0], rtol=1e-2, atol=1e-2)
-    np.testing.assert_allclose(rescaled[1], plain[1] + rescaled[0].sum(axis=1) * 3.0, rtol=1e-2, atol=1e-2)
+    for weight in (0.0, 1.0):
+        settings = {"epochs": 2, "augmented_weight": weight}
+        plain = fitted.adjust(coef, intercept, features, np.eye(L)[labels], **settings)
+        rescaled = moved.adjust(
+            coef / unit, intercept + (coef / unit).sum(axis=1) * 3.0, features * unit - 3.0, np.eye(L)[labels],
+            **settings,
+        )  # fmt: skip
+        np.testing.assert_allclose(rescaled[0] * unit, plain[0], rtol=1e-2, atol=1e-2)
+        np.testing.assert_allclose(rescaled[1], plain[1] + rescaled[0].sum(axis=1) * 3.0, rtol=1e-2, atol=1e-2)
 
 
 def test_generated_features_are_nonnegative_where_real_ones_are():
@@ -134,6 +146,18 @@ def test_generated_features_are_nonnegative_where_real_ones_are():
     generated = augmenter(epochs=3).fit(np.maximum(features, 0), labels).sample(np.arange(L), 20)
     assert generated.min() == 0.0
     assert generated.max() > 1.0
+
+
+def test_generated_features_train_a_head_without_intercept_where_real_ones_lie():
+    """Such a head gets features from which no mean is subtracted."""
+    features, labels, *_ = pairs(0)
+    features += 10
+    fitted = augmenter(epochs=3).fit(features, labels)
+    # Two documents of each label: the generated features of a rare one outweigh the documents of the others.
+    documents, truth = features[: 2 * L], np.eye(L)[labels[: 2 * L]]
+    coef, _ = fitted.adjust(np.zeros((L, D)), None, documents, truth, epochs=50, augmented_weight=10.0)
+    rare = np.flatnonzero(~fitted.is_head_)
+    assert np.einsum("knd, kd -> kn", fitted.sample(rare, 50), coef[rare]).mean() > 0
 
 
 def test_labels_in_any_form_and_a_head_without_intercept(fitted):
