@@ -91,6 +91,7 @@ def random_like(tree: Any, seed: int) -> Any:
 
 PVAE = transfer.make_pvae(training_corpus.config(), D)
 PARAMS = training_corpus.init_params(training_corpus.make_model(training_corpus.config()))
+BIAS = np.linspace(-1.5, 0.5, L).astype(np.float32)
 PVAE_SHAPES = jax.eval_shape(lambda: transfer.init_variables(PVAE, jax.random.key(0))["params"])
 SCALE = {"centre": np.arange(D, dtype=np.float32), "deviation": np.float32(0.7)}
 FROZEN = FrozenParams(
@@ -108,6 +109,7 @@ def make_stage(
     devices: int = 1,
     shortlist: int = 0,
     optimizer: optax.GradientTransformation = PLAIN,
+    bias: bool = False,
     **adjust: object,
 ) -> Adjustment:
     """The stage, by default with plain gradient descent at rate 1."""
@@ -115,6 +117,7 @@ def make_stage(
         adjust={"augmented_weight": WEIGHT} | adjust,
         optimizer={"swa_every": 3},
         representation={"shortlist": shortlist},
+        classifier={"bias": bias},
     )
     return Adjustment(
         training_corpus.make_model(config),
@@ -130,15 +133,19 @@ def make_stage(
 
 
 def initial_state(stage: Adjustment) -> TrainState:
-    return sharding.replicate(stage.mesh, stage.init(jax.random.key(5), PARAMS["classifier"]))
+    bias = {"bias": jnp.asarray(BIAS)} if stage.config.classifier.bias else {}
+    return sharding.replicate(stage.mesh, stage.init(jax.random.key(5), PARAMS["classifier"] | bias))
+
+
+OPTIONS: dict[str, dict[str, Any]] = {"both": {}, "bias and negatives": {"bias": True, "negative_weight": 0.5}}
 
 
 @pytest.fixture(scope="module")
 def stages(tiny):
     """Stages of which each epoch has both losses, and of which the first has documents, the second features."""
-    both = make_stage(tiny)
+    with_both = {part: (make_stage(tiny, **options), 1) for part, options in OPTIONS.items()}
     alternating = make_stage(tiny, schedule="alternate", alternate_from=1)
-    return {"both": (both, 1), "real": (alternating, 1), "generated": (alternating, 2)}
+    return with_both | {"real": (alternating, 1), "generated": (alternating, 2)}
 
 
 @pytest.fixture(scope="module")
@@ -148,11 +155,11 @@ def batch(tiny):
     return batches.gather(batches.in_order()[-1]), distribute_generated(TAIL, 3, 5, seed=0, epoch=1, multiple=4)[1]
 
 
-Loss = Callable[[np.ndarray], float]
+Loss = Callable[[dict[str, np.ndarray]], float]
 
 
-def references(batch: Batch, generated: Generated) -> tuple[Loss, Loss]:
-    """Returns both losses as functions of the classifiers' weights, by the equations."""
+def references(batch: Batch, generated: Generated, negative_weight: float = 0.0) -> tuple[Loss, Loss]:
+    """Returns both losses as functions of the classifiers, by the equations."""
     exact = float64(FROZEN._replace(key=0))
     features = training_corpus.reference_features(exact.params, batch.words, batch.lengths)
     cells = batch.document_mask.sum() * L
@@ -165,55 +172,71 @@ def references(batch: Batch, generated: Generated) -> tuple[Loss, Loss]:
         exact.learned["params"], np.array(latents, np.float64), centres, scale=exact.learned["scale"]
     )
 
-    def bce(weights: np.ndarray) -> float:
-        scores = classifier.scores(features, weights)
+    def bce(params: dict[str, np.ndarray]) -> float:
+        scores = classifier.scores(features, params["weights"], params.get("bias"))
         return classifier.binary_cross_entropy(scores, training_corpus.label_sets(batch)) / cells
 
-    def augmented(weights: np.ndarray) -> float:
-        return augmentation.augmented_loss(samples, weights[generated.label_ids], None, generated.mask) / cells
+    def augmented(params: dict[str, np.ndarray]) -> float:
+        label_ids, mask = generated.label_ids, generated.mask
+        rows = params["weights"][label_ids], params["bias"][label_ids] if "bias" in params else None
+        negative = augmentation.negative_loss(samples, *rows, label_ids, mask)
+        assert negative > 0
+        return (augmentation.augmented_loss(samples, *rows, mask) + negative_weight * negative) / cells
 
     return bce, augmented
 
 
-@pytest.mark.parametrize("part", ["both", pytest.param("real", marks=pytest.mark.slow), "generated"])
+@pytest.mark.parametrize(
+    "part", ["both", "bias and negatives", pytest.param("real", marks=pytest.mark.slow), "generated"]
+)
 def test_losses_and_gradient_are_those_of_equations_6_and_19(stages, batch, part):
     documents, generated = batch
     assert 0 < documents.document_mask.sum() < len(documents.document_mask)
     assert 0 < generated.mask.sum() < len(generated.mask)
     stage, epoch = stages[part]
     state = initial_state(stage)
-    before = float64(state.params)["weights"]
+    before = float64(state.params)
     after = stage.step(state, batch, epoch, 1)
-    bce, augmented = references(documents, generated)
+    bce, augmented = references(documents, generated, stage.config.adjust.negative_weight)
     has_real, has_generated = part != "generated", part != "real"
     np.testing.assert_allclose(after.loss_sums["bce"], has_real * bce(before), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(after.loss_sums["augmented"], has_generated * augmented(before), rtol=1e-4, atol=1e-6)
 
-    def objective(weights: np.ndarray) -> float:
-        return has_real * bce(weights) + WEIGHT * has_generated * augmented(weights)
+    def objective(params: dict[str, np.ndarray]) -> float:
+        return has_real * bce(params) + WEIGHT * has_generated * augmented(params)
 
-    (expected,) = central_differences(objective, before)
-    gradient = before - np.asarray(after.params["weights"], np.float64)
-    # `central_differences` weighs a scalar by cos(1).
-    np.testing.assert_allclose(gradient, expected / np.cos(1.0), rtol=1e-3, atol=2e-6)
+    assert_descended(before, after.params, objective)
     if part == "generated":
         # Only the classifiers of the generated features' labels are trained.
-        trained = np.flatnonzero(np.any(gradient, axis=1))
+        trained = np.flatnonzero(np.any(before["weights"] != after.params["weights"], axis=1))
         assert set(trained) <= set(generated.label_ids[generated.mask])
         assert len(trained) > 0
 
 
-def test_a_step_over_a_shortlist_of_all_labels_is_one_over_all_labels(tiny, stages, batch):
+def assert_descended(before: dict[str, np.ndarray], after: dict[str, jax.Array], objective: Loss) -> None:
+    """Asserts that a step has subtracted the gradient of the objective from classifiers."""
+    assert set(after) == set(before)
+    (expected,) = central_differences(objective, before)
+    for name, value in before.items():
+        gradient = value - np.asarray(after[name], np.float64)
+        # `central_differences` weighs a scalar by cos(1).
+        np.testing.assert_allclose(gradient, expected[name] / np.cos(1.0), rtol=1e-3, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("part", OPTIONS)
+def test_a_step_over_a_shortlist_of_all_labels_is_one_over_all_labels(tiny, stages, batch, part):
     """Its size, 4, is doubled until the labels of the batch fill at most half: all labels are in it."""
     documents, generated = batch
-    full, epoch = stages["both"]
+    full, epoch = stages[part]
     expected = full.step(initial_state(full), batch, epoch, 1)
-    stage = make_stage(tiny, shortlist=4)
+    stage = make_stage(tiny, shortlist=4, **OPTIONS[part])
     streams = Stream.ADJUSTMENT_SAMPLE, Stream.ADJUSTMENT_NEGATIVES
     placed = placed_on_devices(stage.mesh, documents, stage.config, stage.train, *streams, 1, 0)
     assert len(placed.shortlist_pool.positives) >= L
     after = stage.step(initial_state(stage), (placed, generated), epoch, 1)
-    np.testing.assert_allclose(after.params["weights"], expected.params["weights"], rtol=1e-4, atol=1e-6)
+    assert set(after.params) == set(expected.params)
+    for name, value in expected.params.items():
+        np.testing.assert_allclose(after.params[name], value, rtol=1e-4, atol=1e-6)
     for name, total in expected.loss_sums.items():
         np.testing.assert_allclose(after.loss_sums[name], total, rtol=1e-5)
 
@@ -349,6 +372,12 @@ def test_the_stage_does_not_stop_before_generated_features_took_part(tiny, adjus
     assert make_stage(tiny, **adjust).first_stop == expected
 
 
+def test_the_stage_reads_its_settings(tiny):
+    stage = make_stage(tiny, epochs=7, patience=3, select="P@1")
+    assert (stage.epochs, stage.patience, stage.select) == (7, 3, "P@1")
+    assert (stage.name, stage.items_per_epoch, stage.unit) == ("adjustment", 36, "documents")
+
+
 def test_validation_is_of_the_encoder_with_the_adjusted_classifiers(tiny):
     measured: list[Any] = []
     stage = make_stage(tiny, validate=lambda params: measured.append(params) or {"N@5": 1.0})
@@ -376,29 +405,37 @@ def test_batches_have_documents_and_their_share_of_generated_features(tiny):
     assert_equal(*(jax.tree.map(np.asarray, batches) for batches in (rest, epoch[3:])))
 
 
-def test_logit_adjustment_shifts_the_logits_of_the_loss_alone(tiny, batch):
+@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+def test_logit_adjustment_shifts_the_logits_of_the_loss_alone(tiny, batch, bias):
     """Of classifiers without a bias too; the gradient is that of Eq. 6 at the shifted logits."""
     documents, _ = batch
-    stage = make_stage(tiny, method="logit_adjustment")
+    stage = make_stage(tiny, method="logit_adjustment", bias=bias)
     offsets = np.linspace(-3, 1, L).astype(np.float32)
     stage.frozen = FROZEN._replace(offsets=jnp.asarray(offsets))
     state = initial_state(stage)
-    before = float64(state.params)["weights"]
+    before = float64(state.params)
     exact = float64(FROZEN._replace(key=0))
     features = training_corpus.reference_features(exact.params, documents.words, documents.lengths)
     cells = documents.document_mask.sum() * L
 
-    def loss(weights: np.ndarray) -> float:
-        scores = classifier.scores(features, weights) + offsets
+    def loss(params: dict[str, np.ndarray]) -> float:
+        scores = classifier.scores(features, params["weights"], params.get("bias")) + offsets
         return classifier.binary_cross_entropy(scores, training_corpus.label_sets(documents)) / cells
 
     after = stage.step(state, batch, 1, 1)
-    assert set(after.params) == {"weights"}
+    assert set(after.params) == ({"weights", "bias"} if bias else {"weights"})
     assert set(after.loss_sums) == {"bce"}
     np.testing.assert_allclose(after.loss_sums["bce"], loss(before), rtol=1e-4, atol=1e-6)
-    (expected,) = central_differences(loss, before)
-    gradient = before - np.asarray(after.params["weights"], np.float64)
-    np.testing.assert_allclose(gradient, expected / np.cos(1.0), rtol=1e-3, atol=2e-6)
+    assert_descended(before, after.params, loss)
+
+
+def test_the_dropout_of_the_frozen_encoder_differs_from_step_to_step_where_the_settings_keep_it(tiny, batch):
+    stage = make_stage(tiny, tail=TAIL[:0], encoder_dropout=True)
+
+    def loss(number: int) -> float:
+        return float(stage.step(replace(initial_state(stage), step=jnp.int32(number)), batch, 1, 1).loss_sums["bce"])
+
+    assert loss(0) == loss(0) != loss(1)
 
 
 def test_class_balanced_retraining_draws_documents_and_no_features(tiny):
