@@ -84,6 +84,18 @@ def test_running_mean_of_weights_is_their_mean(seed, count):
         np.testing.assert_allclose(mean[name], np.mean([each[name] for each in weights], axis=0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("recency", [0.0, 1.0, 3.0])
+def test_the_newest_of_some_weights_has_the_share_of_polynomial_decay(recency):
+    """Of the first, all: they are their mean."""
+    mean = expected = tree(99, 50.0)
+    for number in range(1, 9):
+        new, share = tree(number, 2.0), (recency + 1) / (number + recency)
+        mean = ADD(mean, jnp.int32(number - 1), new, recency)
+        expected = {name: (1 - share) * expected[name] + share * np.float64(new[name]) for name in new}
+        for name in ("w", "b"):
+            np.testing.assert_allclose(mean[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
 ADD = jax.jit(optimizer.add_to_mean)
 
 

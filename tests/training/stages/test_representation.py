@@ -317,17 +317,23 @@ def run_epochs(stage: Representation, epochs: int, record: Callable[[TrainState]
     return state
 
 
-@pytest.mark.parametrize(("start", "every"), [(2, 3), (3, 4), (1, 1), (9, 1)])
-def test_the_average_is_over_the_weights_of_the_right_steps(shared_stage, start, every):
+@pytest.mark.parametrize(
+    ("start", "every", "recency"), [(2, 3, 0.0), (3, 4, 0.0), (1, 1, 0.0), (9, 1, 0.0), (2, 3, 3.0)]
+)
+def test_the_average_is_over_the_weights_of_the_right_steps(shared_stage, start, every, recency):
     stage, biases = shared_stage, []
-    stage.config = settings(optimizer={"swa_start_epoch": start, "swa_every": every}, psc={"start_epoch": 99})
+    swa = {"swa_start_epoch": start, "swa_every": every, "swa_recency": recency}
+    stage.config = settings(optimizer=swa, psc={"start_epoch": 99})
     assert stage.steps_per_epoch == 5
     state = run_epochs(stage, 4, lambda state: biases.append(np.array(head_bias(state.params))))
     assert int(state.step) == 20
     averaged = [step for step in range(1, 21) if step > 5 * (start - 1) and step % every == 0]
     assert int(state.num_averaged) == len(averaged)
     if averaged:
-        expected = np.mean([biases[step - 1] for step in averaged], axis=0)
+        expected = 0.0
+        for number, step in enumerate(averaged, start=1):
+            share = (recency + 1) / (number + recency)
+            expected = (1 - share) * expected + share * biases[step - 1]
         np.testing.assert_allclose(head_bias(state.average), expected, rtol=1e-5)
     np.testing.assert_array_equal(head_bias(state.params), biases[-1])
 
