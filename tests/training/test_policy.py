@@ -35,10 +35,32 @@ def test_only_the_named_settings_change():
     assert changed != QUICK
 
 
-def test_small_corpora_get_smaller_batches_and_more_epochs():
-    small, middle, large = (fitted(number) for number in (300, 9_999, 100_000))
-    assert [x.optimizer.batch_size for x in (small, middle, large)] == [16, 16, 40]
-    assert [x.representation.epochs for x in (small, middle, large)] == [40, 15, 4]
+SCHEDULES = {
+    300: ((100,), 16, 4e-3, 40),
+    9_999: (QUICK.data.length_buckets, 16, QUICK.optimizer.learning_rate, 15),
+    100_000: (QUICK.data.length_buckets, 40, QUICK.optimizer.learning_rate, 4),
+}
+"""Of so many documents: lengths, documents in a batch, learning rate, epochs."""
+
+
+@pytest.mark.parametrize("documents", SCHEDULES)
+def test_the_schedule_of_an_encoder_that_starts_from_random_weights(documents):
+    lengths, batch_size, rate, epochs = SCHEDULES[documents]
+    changed = {
+        "data.length_buckets": lengths,
+        "optimizer.batch_size": batch_size,
+        "optimizer.learning_rate": rate,
+        "optimizer.swa_start_epoch": 1,
+        "optimizer.swa_recency": 3.0,
+        "psc.start_epoch": 2,
+        "representation.epochs": epochs,
+        "representation.patience": 3,
+    }
+    schedule = fitted(documents, config=with_values(QUICK, {"psc.start_epoch": 5}))
+    assert {name: get(schedule, name) for name in changed} == changed
+
+
+def test_epochs_follow_from_what_a_word_costs():
     # Each label costs the attention something.
     assert fitted(9_999, labels=900).representation.epochs == 8
     narrow = with_values(QUICK, {"encoder.hidden_size": 64})
@@ -56,7 +78,6 @@ def test_small_corpora_get_smaller_batches_and_more_epochs():
 def test_weights_are_averaged_four_times_an_epoch_from_the_first_one():
     small = fitted(300)
     assert (small.optimizer.swa_start_epoch, small.optimizer.swa_every) == (1, 5)  # 19 steps
-    assert small.optimizer.swa_recency > 0
     # Who chooses the start chooses which weights count.
     assert fitted(300, ["optimizer.swa_start_epoch"]).optimizer.swa_recency == 0
 
