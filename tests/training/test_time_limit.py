@@ -62,16 +62,19 @@ def config_with(**sections) -> Config:
     return Config.model_validate({"psc": {"start_epoch": 3}, "adjust": {"epochs": 3}} | sections)
 
 
+@pytest.mark.parametrize(("start", "passes"), [("random", 1), ("discriminant", 2)])
 @pytest.mark.parametrize(("epochs", "with_contrast"), [(1, 1), (2, 1), (3, 1), (5, 3)])
-def test_the_plan_counts_what_every_epoch_and_what_the_whole_run_computes(epochs, with_contrast):
+def test_the_plan_counts_what_every_epoch_and_what_the_whole_run_computes(epochs, with_contrast, start, passes):
+    config = config_with(classifier={"weights_start": start})
     timing = Timing(epoch=90.0, compilation=5.0)
     # 0.1 s a document with gradients, a third of that without, a tenth of it from stored states.
     in_epochs = epochs * (90 + 90 / 30) + with_contrast * 900 / 30
-    later = 3 * 990 + 3 * 390 + 90
-    seconds = time_limit.seconds_of(epochs, timing, SIZES, config_with(), stores_states=True)
-    assert seconds == pytest.approx(5 + in_epochs + 1290 / 30 + later / 100)
-    seconds = time_limit.seconds_of(epochs, timing, SIZES, config_with(), stores_states=False)
-    assert seconds == pytest.approx(5 + in_epochs + 1290 / 30 + later / 30)
+    # Training documents are also read for classifiers to start from.
+    once, later = passes * 900 + 390, 3 * 990 + 3 * 390 + 90
+    seconds = time_limit.seconds_of(epochs, timing, SIZES, config, stores_states=True)
+    assert seconds == pytest.approx(5 + in_epochs + once / 30 + later / 100)
+    seconds = time_limit.seconds_of(epochs, timing, SIZES, config, stores_states=False)
+    assert seconds == pytest.approx(5 + in_epochs + once / 30 + later / 30)
 
 
 def test_without_the_contrastive_loss_no_prototypes_are_collected_in_stage_1():
@@ -82,8 +85,8 @@ def test_without_the_contrastive_loss_no_prototypes_are_collected_in_stage_1():
     assert more == pytest.approx(90 + 90 / 30)
 
 
-@pytest.mark.parametrize(("seconds", "epochs"), [(1000, 7), (941, 6), (2000, 9), (100, 1), (0, 1), (-5, 1)])
-def test_the_largest_number_of_epochs_fits_in_85_percent_of_the_time(seconds, epochs):
+@pytest.mark.parametrize(("seconds", "epochs"), [(945, 7), (944, 6), (2000, 9), (100, 1), (0, 1), (-5, 1)])
+def test_the_largest_number_of_epochs_fits_in_90_percent_of_the_time(seconds, epochs):
     assert time_limit.epochs_that_fit(seconds, lambda number: 100.0 * number + 150, most=9) == epochs
 
 
