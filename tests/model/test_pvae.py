@@ -204,8 +204,9 @@ def test_integer_cast_truncates_features_and_prototypes():
     assert np.any(np.abs(np.asarray(encode(features, prototypes)[0]) - encode(FEATURES, PROTOTYPES)[0]) > 1e-3)
 
 
-def test_decoder_norm_is_batch_norm_before_the_relu():
-    net = model(decoder_norm=True)
+@pytest.mark.parametrize("mask", [None, MASK], ids=["no padding", "padding"])
+def test_decoder_norm_is_batch_norm_before_the_relu(mask):
+    net, rows = model(decoder_norm=True), np.ones(P, bool) if mask is None else mask
     scale, bias = np.float32([1.5, 0.5, 2.0]), np.float32([0.1, 0.2, -0.3])
     params = {**PARAMS, "norm": {"scale": scale, "bias": bias}}
     stats = {"norm": {"mean": np.float32([0.3, -0.2, 0.1]), "var": np.float32([1.2, 0.7, 2.0])}}
@@ -213,11 +214,14 @@ def test_decoder_norm_is_batch_norm_before_the_relu():
     variables = {"params": params, "batch_stats": stats, "scale": SCALE}
     assert jax.tree.map(np.shape, initial) == jax.tree.map(np.shape, variables)
 
-    normalized, updates = net.apply(variables, NOISE, PROTOTYPES, train=True, method="decode", mutable=["batch_stats"])
+    garbage = [np.where(rows[:, None], x, 50 * normal(*x.shape, seed=9)) for x in (NOISE, PROTOTYPES)]
+    normalized, updates = net.apply(
+        variables, *garbage, train=True, mask=mask, method="decode", mutable=["batch_stats"]
+    )  # fmt: skip
     out = reference.decoder_output(PARAMS, NOISE.astype(np.float64), PROTOTYPES.astype(np.float64), SCALE)
-    mean, variance = out.mean(axis=0), out.var(axis=0)
+    mean, variance = out[rows].mean(axis=0), out[rows].var(axis=0)
     expected = np.maximum((out - mean) / np.sqrt(variance + 1e-5) * scale + bias, 0)
-    np.testing.assert_allclose(normalized, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(normalized[rows], expected[rows], rtol=1e-4, atol=1e-5)
     running = updates["batch_stats"]["norm"]
     np.testing.assert_allclose(running["mean"], 0.9 * stats["norm"]["mean"] + 0.1 * mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(running["var"], 0.9 * stats["norm"]["var"] + 0.1 * variance, rtol=1e-5, atol=1e-6)
