@@ -109,22 +109,6 @@ def test_the_mean_over_all_samples_is_the_loss_over_all_labels():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradients, expected_gradients)
 
 
-def test_the_weights_of_many_samples_average_to_one_for_each_label():
-    random, (L, R, number) = np.random.default_rng(0), (50, 8, 4000)
-    candidates = np.array([[3, 10, -1], [-1, -1, -1], [0, 1, 2]], np.int32)
-    total = np.zeros((3, L))
-    weights = jax.jit(candidate_loss.sample_weights, static_argnums=2)
-    for _ in range(number):
-        sample = random.choice(L, R, replace=False).astype(np.int32)
-        total[:, sample] += weights(candidates, sample, L)
-    for row, listed in zip(total / number, candidates, strict=True):
-        rest = np.setdiff1d(np.arange(L), listed)
-        assert np.all(row[listed[listed >= 0]] == 0)
-        # The standard error is sqrt(L / R - 1) / sqrt(number), 0.036.
-        np.testing.assert_allclose(row[rest], 1.0, atol=0.18)
-        assert row[rest].mean() == pytest.approx(1.0, abs=0.01)
-
-
 @pytest.mark.parametrize("num_positive", [0, 2], ids=["no labels", "two labels"])
 def test_a_document_with_all_labels_as_candidates_needs_no_sample(num_positive):
     trained, lengths, _ = make(B=1, T=3, D=2, L=4, K=6, R=1)
