@@ -493,6 +493,27 @@ def test_classifiers_start_where_every_label_has_the_mean_frequency(tiny, rows):
     assert prior.start(without, training_corpus.config(), tiny) is without
 
 
+@pytest.mark.parametrize("rows", [10, 8])
+def test_classifiers_start_where_each_label_has_its_frequency(tiny, rows):
+    """With one more document that has each label at the mean frequency; rows of padding are as of no document."""
+    config = training_corpus.config(classifier={"bias": True, "bias_start": "frequency"})
+    start = prior.start({"weights": np.ones((rows, 5)), "bias": np.zeros(rows, np.float32)}, config, tiny)
+    train = training_corpus.documents()["train"]
+    counts = np.array([sum(label in document.labels for document in train) for label in tiny.labels[:8]])
+    expected = (np.pad(counts, (0, rows - 8)) + counts.sum() / (36 * 8)) / 37
+    np.testing.assert_allclose(jax.nn.sigmoid(start["bias"]), expected, rtol=1e-5)
+
+
+def test_classifiers_that_labels_share_start_at_the_mean_frequency(tiny):
+    config = {"bias": True, "weights": "shared"}
+    classifier = {"weights": np.ones((1, 5)), "bias": np.zeros(1, np.float32)}
+    by_mean, by_label = (
+        prior.start(classifier, training_corpus.config(classifier=config | {"bias_start": start}), tiny)["bias"]
+        for start in ("prior", "frequency")
+    )
+    np.testing.assert_array_equal(by_mean, by_label)
+
+
 def test_settings_for_one_process_are_refused_in_a_job(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "count", lambda: 2)
     with pytest.raises(UserError, match=r"--adjust\.cache-states yes: not with several processes"):
