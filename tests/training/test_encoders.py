@@ -155,9 +155,14 @@ def test_lsan_needs_the_states_of_a_bilstm_alone(data, tmp_path, encoder):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("step", [full_step, shortlist_step])
-def test_the_states_of_a_frozen_encoder_are_those_that_are_stored(step, data, bert):
-    sections = {"encoder": {"embedding_dropout": 0.5, "encoder_dropout": 0.5}}
+@pytest.mark.parametrize(
+    ("train", "step"),
+    [("frozen", full_step), ("frozen", shortlist_step), (1, full_step)],
+    ids=["all frozen", "all frozen, shortlist", "last layer trained"],
+)
+def test_a_step_from_stored_states_of_frozen_layers_is_one_from_words(train, step, data, bert):
+    """With dropout, which what is stored must not depend on."""
+    sections = {"encoder": {"embedding_dropout": 0.5, "encoder_dropout": 0.5, "train": train}}
     config = Config.model_validate(merged(config_of("frozen transformer", data, bert).model_dump(), sections))
     architecture, _ = pretrained.read(bert)
     model = make_model(config, EncoderShape(architecture.vocabulary_size, architecture.hidden_size, architecture), 8)
@@ -170,10 +175,12 @@ def test_the_states_of_a_frozen_encoder_are_those_that_are_stored(step, data, be
     mask = np.array([[True, True], [True, False], [True, False]])
     batch = Batch(ids, np.array([5, 2, 3], np.int32), labels, mask, np.ones(3, bool), np.arange(3, dtype=np.int32))
     batch = batch._replace(shortlist_pool=sample_pool(labels[mask], 8, 4, 0, 1, 0))
-    states = jax.jit(functools.partial(model.apply, method=Lsfa.states))({"params": params}, batch.words, batch.lengths)
+    field, method = ("states", Lsfa.states) if train == "frozen" else ("hidden", Lsfa.hidden)
+    stored = jax.jit(functools.partial(model.apply, method=method))({"params": params}, batch.words, batch.lengths)
     compiled = jax.jit(functools.partial(step, model, config, optax.sgd(1.0)), static_argnums=2)
     after = [
-        compiled(state, inputs, False, frozen).params for inputs in (batch, batch._replace(words=None, states=states))
+        compiled(state, inputs, False, frozen).params
+        for inputs in (batch, batch._replace(words=None, **{field: stored}))
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *after)
     assert np.any(after[0]["classifier"]["weights"] != trained["classifier"]["weights"])
