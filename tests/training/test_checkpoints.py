@@ -1,14 +1,16 @@
 import resource
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from lsfa_jax.training.checkpoints import Checkpoints
@@ -108,35 +110,40 @@ def test_the_last_checkpoint_is_restored_and_two_are_kept(tmp_path):
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
 
 
-def test_a_save_is_due_so_many_seconds_after_the_last(tmp_path):
-    with Checkpoints(tmp_path / "seldom", save_every=1000.0) as checkpoints:
-        assert not checkpoints.due()
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of checkpoints, which stands still but for the two seconds that each save takes."""
+    clock, save = SimpleNamespace(now=500.0), ocp.CheckpointManager.save
+
+    def saved(*arguments: Any, **options: Any) -> bool:
+        clock.now += 2
+        return save(*arguments, **options)
+
+    monkeypatch.setattr("lsfa_jax.training.checkpoints.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(ocp.CheckpointManager, "save", saved)
+    return clock
+
+
+def assert_due_after(seconds: float, checkpoints: Checkpoints, clock: SimpleNamespace) -> None:
+    assert not checkpoints.due()
+    clock.now += seconds - 0.125
+    assert not checkpoints.due()
+    clock.now += 0.125
+    assert checkpoints.due()
+
+
+def test_a_save_is_due_so_many_seconds_after_the_last(tmp_path, clock):
+    with Checkpoints(tmp_path, save_every=1000.0) as checkpoints:
+        assert_due_after(1000, checkpoints, clock)
         checkpoints.save(make_state(1))
-        assert not checkpoints.due()
-    opened = time.monotonic()
-    with Checkpoints(tmp_path / "often", save_every=0.2) as checkpoints:
-        wait_until_due(checkpoints)
-        assert time.monotonic() - opened >= 0.2
+        assert_due_after(1000, checkpoints, clock)
 
 
-@pytest.mark.slow
-def test_saving_takes_at_most_a_twentieth_of_the_time(tmp_path):
+def test_saving_takes_at_most_a_twentieth_of_the_time(tmp_path, clock):
     with Checkpoints(tmp_path, save_every=0.0) as checkpoints:
         assert checkpoints.due()
-        before = time.monotonic()
         checkpoints.save(make_state(1))
-        after = time.monotonic()
-        wait_until_due(checkpoints)
-        waited = time.monotonic() - after
-    # 0.6, because the call may take longer than the save in it. A slow machine waits longer, never shorter.
-    assert waited >= 0.6 * 20 * (after - before)
-
-
-def wait_until_due(checkpoints: Checkpoints) -> None:
-    deadline = time.monotonic() + 120
-    while not checkpoints.due():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+        assert_due_after(40, checkpoints, clock)
 
 
 def test_a_folder_without_a_checkpoint_is_an_error(tmp_path):
