@@ -20,6 +20,7 @@ from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
 from lsfa_jax.evaluation import ranking
+from lsfa_jax.evaluation.document_store import DocumentStore
 from lsfa_jax.evaluation.groups import make_groups
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import model_folder
@@ -437,6 +438,36 @@ def test_no_output_replaces_a_file_of_the_run(run, data, command):
         assert f"{file}: the command or the run needs that file" in err
     finally:
         file.unlink()
+
+
+def test_a_model_predicts_no_excluded_label(run, data):
+    model = model_folder.read(run)
+    rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    every = list(Predictor(model).predict([row["text"] for row in rows], len(model.labels)))
+    label_ids = {label: number for number, label in enumerate([*model.labels, "unseen"])}
+    # Of every second document its best label, and one that the model does not know.
+    excluded = [[int(one.label_ids[0]), label_ids["unseen"]] if i % 2 else [] for i, one in enumerate(every)]
+    problem = compared.Problem(
+        documents=DocumentStore([Document(row["text"], tuple(row["labels"])) for row in rows]),
+        train=None,
+        truth=Ragged.from_rows([[label_ids[label] for label in row["labels"]] for row in rows]),
+        excluded=Ragged.from_rows(excluded),
+        label_ids=label_ids,
+        training=None,
+        groups=make_groups(9, None),
+        num_ranked=5,
+        threshold=THRESHOLD,
+    )
+    scores = compared.score_model(model, problem, run, 0, all_labels=False)["model"]
+    kept = [np.isin(one.label_ids, out, invert=True) for one, out in zip(every, excluded, strict=True)]
+    listed = [one.label_ids[inside] for one, inside in zip(every, kept, strict=True)]
+    assert scores.top[0].tolist() == [ids[:5].tolist() for ids in listed]
+    reached = [
+        one.label_ids[inside & (one.probabilities >= np.float32(THRESHOLD))]
+        for one, inside in zip(every, kept, strict=True)
+    ]
+    predicted = scores.confusion.true_positives + scores.confusion.false_positives
+    np.testing.assert_array_equal(predicted, np.bincount(np.concatenate(reached), minlength=9))
 
 
 def test_probabilities_stay_beside_their_labels_where_labels_are_excluded():

@@ -9,6 +9,7 @@ from sklearn.svm import LinearSVC
 from lsfa_jax.data.ragged import Ragged
 from lsfa_jax.evaluation import baselines, ranking, thresholded
 from lsfa_jax.evaluation.groups import best_of_groups
+from lsfa_jax.sparse import tree as tree_model
 from lsfa_jax.sparse.tf_idf import tf_idf
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
@@ -41,16 +42,25 @@ def _dense(labels, num_labels):
     return rows
 
 
+# Of the twelve test documents; 9 is the label of no training document.
+EXCLUDED = [[0, 8], [], [1], [9], [3, 4, 5], *([] for _ in range(6)), [7]]
+
+
+@pytest.mark.parametrize("excluded", [None, EXCLUDED], ids=["all labels", "excluded labels"])
 @pytest.mark.parametrize("block", [3, 64])
-def test_svm_is_one_versus_rest_by_scikit_learn(problem, block):
+def test_svm_is_one_versus_rest_by_scikit_learn(problem, block, excluded):
     train, labels, test, truth, members, dense = problem
-    scores = baselines.svm(train, labels, test, truth, members, NUM_RANKED, block)
+    rows = excluded and Ragged.from_rows(excluded)
+    scores = baselines.svm(train, labels, test, truth, members, NUM_RANKED, block, excluded=rows)
 
     machines = OneVsRestClassifier(LinearSVC(C=1.0, random_state=0)).fit(train, dense[0][:, :8].astype(int))
     decided = np.full((test.shape[0], 10), -np.inf)
     decided[:, :8] = machines.decision_function(test)
     decided[:, 8] = 1
-    listed = np.argsort(-decided, axis=1, kind="stable")[:, :9].astype(np.int32)
+    for row, ids in enumerate(excluded or ()):
+        decided[row, ids] = -np.inf
+    listed = np.argsort(-decided, axis=1, kind="stable").astype(np.int32)
+    listed[np.isinf(np.take_along_axis(decided, listed, axis=1))] = -1
     np.testing.assert_array_equal(scores.top, best_of_groups(listed, members, NUM_RANKED))
     predicted = csr_matrix(decided > 0)
     expected = thresholded.count(Ragged(predicted.indices, predicted.indptr.astype(np.int64)), truth, 10)
@@ -78,6 +88,25 @@ def test_tree_predicts_labels_from_words(problem, capfd):
     # The library's lines and progress bars are not shown beside the package's.
     captured = capfd.readouterr()
     assert "omikuji" not in captured.out + captured.err
+
+
+def test_a_tree_predicts_no_excluded_label(problem, monkeypatch):
+    train, labels, test, truth, members, _ = problem
+    # The library draws trees at random.
+    model = tree_model.train([train], labels, 10)
+    monkeypatch.setattr(tree_model, "train", lambda *_: model)
+    rows = Ragged.from_rows(EXCLUDED)
+    scores = baselines.tree(train, labels, test, truth, members, NUM_RANKED, excluded=rows)
+    ranked = [(ids, ids[probabilities >= 0.5]) for ids, probabilities in model.ranked(test, 10)]
+    kept = [[ids[~np.isin(ids, out)] for ids in of_document] for of_document, out in zip(ranked, EXCLUDED, strict=True)]
+    listed = np.full((len(kept), 10), -1, np.int32)
+    for row, (ids, _) in zip(listed, kept, strict=True):
+        row[: len(ids)] = ids
+    np.testing.assert_array_equal(scores.top, best_of_groups(listed, members, NUM_RANKED))
+    expected = thresholded.count(Ragged.from_rows([ids for _, ids in kept]), truth, 10)
+    for counts, reference in zip(scores.confusion, expected, strict=True):
+        np.testing.assert_array_equal(counts, reference)
+    assert sum(len(all_ids) - len(ids) for (_, all_ids), (_, ids) in zip(ranked, kept, strict=True)) > 0
 
 
 def test_a_missing_library_is_named_for_the_baseline_that_needs_it(monkeypatch):
