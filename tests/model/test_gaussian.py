@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from lsfa_jax.model import augmentation, gaussian
+from lsfa_jax.model.generators import Generator
+from lsfa_jax.model.pvae import Pvae
 
 L, D = 5, 3
 IS_HEAD = np.array([True, False, True, True, False])
@@ -84,8 +86,13 @@ def test_drawn_features_have_the_prototype_as_mean_and_the_mean_covariance(numbe
 
 
 def test_features_of_a_relu_are_not_negative():
-    fitted = gaussian.fit(FEATURES, LABEL_IDS, PROTOTYPES, IS_HEAD, 0)
-    arguments = jax.random.key(1), jnp.int32(1), jnp.zeros(D)
-    drawn = gaussian.sampler(fitted, nonnegative=False)(*arguments)
-    assert np.any(drawn < 0)
-    np.testing.assert_array_equal(gaussian.sampler(fitted, nonnegative=True)(*arguments), np.maximum(drawn, 0))
+    learned = {"gaussian": gaussian.fit(FEATURES, LABEL_IDS, PROTOTYPES, IS_HEAD, 0)}
+    # As those of the PVAE in whose place they are.
+    signed, of_relu = (
+        Generator("gaussian", Pvae(D, 4, 2, nonnegative=nonnegative))(learned)(
+            jax.random.key(1), jnp.int32(1), jnp.zeros(D)
+        )
+        for nonnegative in (False, True)
+    )
+    assert np.any(signed < 0)
+    np.testing.assert_array_equal(of_relu, np.maximum(signed, 0))

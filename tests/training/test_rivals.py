@@ -44,6 +44,20 @@ def test_a_rival_that_is_interrupted_resumes(first_stage, tmp_path):
 
 
 @slow
+def test_features_of_rare_labels_that_are_drawn_again_are_the_real_ones(first_stage, tmp_path):
+    folder = shutil.copytree(first_stage, tmp_path / "run")
+    runs.train(folder, stages=("transfer",), transfer={"method": "resample"})
+    extra = runs.last_state(folder, "transfer")["extra"]
+    real, sums = extra["constants"]["resample"], extra["sums"]
+    counts = training_corpus.build().label_counts
+    is_tail = counts < RunFolder(folder).read_config().pvae.head_threshold
+    np.testing.assert_array_equal(np.diff(real["offsets"]), np.where(is_tail, counts, 0))
+    for label in np.flatnonzero(is_tail):
+        rows = real["features"][real["offsets"][label] : real["offsets"][label + 1]]
+        np.testing.assert_allclose(rows.sum(axis=0), sums["totals"][label], rtol=1e-4, atol=1e-5)
+
+
+@slow
 def test_the_exponent_of_tau_normalisation_is_chosen_on_validation(first_stage, tmp_path):
     folder = shutil.copytree(first_stage, tmp_path / "run")
     sections = {"transfer": {"method": "none"}, "adjust": {"method": "tau_norm"}}

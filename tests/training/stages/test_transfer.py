@@ -124,6 +124,26 @@ CHOSEN = np.array([1, 3, 5])
 KEY = jax.random.key(2)
 
 
+@pytest.mark.parametrize(
+    ("method", "labels"), [("pvae", [0, 1]), ("gaussian", [0, 1]), ("resample", [2, 3, 4]), ("none", [])]
+)
+def test_the_labels_whose_features_each_method_learns_from(method, labels):
+    config = training_corpus.config(transfer={"method": method})
+    assert np.flatnonzero(transfer.learns_from(config, np.arange(5) < 2)).tolist() == labels
+
+
+def test_features_that_are_drawn_again_are_real_ones_of_their_label():
+    config, is_head = training_corpus.config(transfer={"method": "resample"}), np.arange(L) < 2
+    chosen = transfer.learns_from(config, is_head)[REAL_LABELS]
+    features = FeaturesInMemory(REAL[chosen].astype(np.float32), REAL_LABELS[chosen].astype(np.int32))
+    learned = transfer.fit_rival(config, features, real_sums(), is_head)
+    label_ids = np.repeat([2, 3, 5], 20)
+    sample = Generator("resample", make_stage().model)(learned)
+    drawn = augmentation.draw_features(sample, KEY, label_ids, np.tile(np.arange(20), 3), jnp.zeros((60, D)))
+    for label, feature in zip(label_ids, np.asarray(drawn), strict=True):
+        assert (features_of(label).astype(np.float32) == feature).all(axis=1).any()
+
+
 def state_with(sums: prototypes.FeatureSums) -> TrainState:
     return make_stage().init(jax.random.key(0), jax.random.key(0), sums)
 
