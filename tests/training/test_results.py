@@ -80,6 +80,8 @@ def test_the_threshold_is_the_one_with_the_best_micro_f1_on_validation(tiny, tmp
     f1 = np.array([f1_score(truth, probabilities >= threshold, average="micro") for threshold in thresholded.GRID])
     best = thresholded.GRID[f1 == f1.max()]
     assert results.threshold("representation") == best[np.argmin(np.abs(best - 0.5))]
+    results.add_linear("svm", {"validation": lists, "test": lists})
+    assert results.threshold("svm") == results.threshold("representation")
 
 
 @pytest.mark.parametrize(("select", "better"), [("N@5", True), ("P@1", False)])

@@ -11,10 +11,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from lsfa_jax.config import STAGES, Config
+from lsfa_jax.data.ragged import Ragged
+from lsfa_jax.evaluation.thresholded import GRID
 from lsfa_jax.training import model_folder, precision, prior, run
+from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.training.three_stages import Run
 from lsfa_jax.util import processes
 from lsfa_jax.util.console import UserError
 from lsfa_jax.util.interrupts import Interrupted
@@ -139,7 +144,7 @@ def test_lines_of_history_jsonl(finished):
 
 @slow
 def test_the_metrics_are_those_of_the_weights_that_were_best_on_validation(finished, tiny):
-    model = training_corpus.make_model(finished.config)
+    model, thresholds = training_corpus.make_model(finished.config), []
     best = last_state(finished.folder, "representation")["best"]
     adjusted = best | {"classifier": last_state(finished.folder, "adjustment")["best"]}
     assert np.any(best["classifier"]["weights"] != adjusted["classifier"]["weights"])
@@ -147,7 +152,11 @@ def test_the_metrics_are_those_of_the_weights_that_were_best_on_validation(finis
         for split in ("validation", "test"):
             documents = getattr(tiny, split)
             batch = training_corpus.batches(documents, 12).gather(np.arange(12))
-            order = np.argsort(-np.asarray(model.apply({"params": params}, batch.words, batch.lengths)), axis=1)
+            logits = np.asarray(model.apply({"params": params}, batch.words, batch.lengths))
+            order = np.argsort(-logits, axis=1)
+            if split == "validation":
+                thresholds.append(best_threshold(jax.nn.sigmoid(logits), documents.labels))
+                assert finished.metrics["stages"][name]["threshold"] == thresholds[-1]
             precisions, gains = [], []
             for i in range(12):
                 truth = documents.labels.row(i)
@@ -160,6 +169,17 @@ def test_the_metrics_are_those_of_the_weights_that_were_best_on_validation(finis
     for name, stage in (("representation", "representation"), ("adjusted", "adjustment")):
         scores = [line["validation"]["N@5"] for line in history(finished.folder) if line["stage"] == stage]
         assert finished.metrics["stages"][name]["validation"]["N@5"] == max(scores)
+    assert 0.5 not in thresholds
+    kept = thresholds[finished.metrics["kept"] == "adjusted"]
+    assert model_folder.read(finished.folder).threshold == kept
+
+
+def best_threshold(probabilities: np.ndarray, labels: Ragged) -> float:
+    """Returns the threshold with the largest micro F1 by scikit-learn, of several the nearest to 0.5."""
+    truth = np.array([np.isin(np.arange(probabilities.shape[1]), labels.row(i)) for i in range(labels.num_rows)])
+    scores = np.array([f1_score(truth, probabilities >= threshold, average="micro") for threshold in GRID])
+    best = GRID[scores == scores.max()]
+    return float(best[np.argmin(np.abs(best - 0.5))])
 
 
 @slow
@@ -512,6 +532,17 @@ def test_classifiers_that_labels_share_start_at_the_mean_frequency(tiny):
         for start in ("prior", "frequency")
     )
     np.testing.assert_array_equal(by_mean, by_label)
+
+
+def test_logit_adjustment_is_by_the_log_odds_of_the_labels_in_training(tiny, tmp_path):
+    def offsets(**adjust: Any) -> Any:
+        config = training_corpus.config(adjust=adjust)
+        return Run(config, tiny, initial_encoder(config, tiny), RunFolder(tmp_path), math.inf)._logit_offsets()
+
+    share = (tiny.label_counts + 0.5) / (36 + 1)
+    actual = offsets(method="logit_adjustment", tau=0.7)
+    np.testing.assert_allclose(actual, 0.7 * np.log(share / (1 - share)), rtol=1e-5)
+    assert offsets(method="augment") is None
 
 
 def test_settings_for_one_process_are_refused_in_a_job(tmp_path, monkeypatch):
