@@ -17,7 +17,7 @@ from lsfa_jax.data.batches import Batch, Batches
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.negative_sampling import sample_pool
 from lsfa_jax.model.encoders import EncoderShape
-from lsfa_jax.model.lsfa import Lsfa, make_model
+from lsfa_jax.model.lsfa import Lsfa, init_params, make_model
 from lsfa_jax.serving.predictor import Predictor
 from lsfa_jax.training import encoder_choice, model_folder, partition, pretrained
 from lsfa_jax.training.collection import store_hidden
@@ -27,6 +27,8 @@ from lsfa_jax.training.state import init_state
 from lsfa_jax.training.token_states import TokenStates
 from lsfa_jax.util import sharding
 from lsfa_jax.util.console import UserError
+from lsfa_jax.util.random_streams import Stream
+from lsfa_jax.util.random_streams import key as random_key
 from tests import training_corpus
 from tests.training import pretrained_folder, runs
 
@@ -134,10 +136,17 @@ def test_the_last_stage_reads_hidden_states_where_there_is_no_room_for_token_sta
 
 
 def test_classifiers_that_labels_share_start_at_random(data, bert, tmp_path):
-    config = config_of("last layer", data, bert)
-    shared = config.classifier.model_copy(update={"weights": "shared"})
-    measured = runs.train(tmp_path / "run", config.model_copy(update={"classifier": shared}), ("representation",))
-    assert measured["stages"]["representation"]["test"]["N@5"] > 0
+    sections = {"classifier": {"weights": "shared"}, "representation": {"epochs": 1}}
+    config = Config.model_validate(merged(config_of("last layer", data, bert).model_dump(), sections))
+    corpus = load_corpus(config)
+    # Before the first step: the frozen layers have read five batches of training and two of validation documents.
+    runs.interrupt(tmp_path / "run", 8, config, ("representation",))
+    state = runs.last_state(tmp_path / "run", "representation")
+    assert state["step"] == 0
+    model = make_model(config, initial_encoder(config, corpus).shape, corpus.num_labels)
+    drawn = init_params(model, random_key(Stream.MODEL, config.seed))["classifier"]["weights"]
+    np.testing.assert_array_equal(state["params"]["classifier"]["weights"], drawn)
+    assert drawn.shape == (1, 8)
 
 
 def test_a_pretrained_encoder_needs_its_kind_and_the_kind_a_pretrained_encoder(data, bert, tmp_path):

@@ -1,6 +1,8 @@
 import functools
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from lsfa_jax.config import Config
@@ -39,8 +41,19 @@ def test_flags_are_those_of_the_processor_and_none_where_the_system_does_not_say
     assert not precision.processor_flags(tmp_path / "missing")
 
 
-def test_the_measurement_gives_a_ratio_of_times():
-    assert 0.05 < precision.measured_speedup(rounds=1) < 100
+def test_the_speedup_is_the_least_time_in_float32_over_that_in_bfloat16(monkeypatch):
+    ones, measured = jnp.ones, []
+    times = {jnp.float32: iter((0.0, 6.0, 20.0, 24.0)), jnp.bfloat16: iter((10.0, 13.0, 30.0, 35.0))}
+
+    def noted(shape, dtype):
+        measured.append(dtype)
+        return ones(shape, dtype)
+
+    monkeypatch.setattr(jnp, "ones", noted)
+    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: next(times[measured[-1]])))
+    assert precision.measured_speedup(rounds=2) == 4 / 3
+    # In turn, so that other processes disturb both.
+    assert measured[::2] == [jnp.float32, jnp.bfloat16] * 2
 
 
 @pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
