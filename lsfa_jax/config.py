@@ -86,10 +86,9 @@ class Data(Section):
     label_names: str = Field(
         "", description="File with the names of labels: id<TAB>name a line, or line i the name of number i, from 0."
     )
-    tokenizer: Literal["words", "spaces", "characters", "runs"] = Field(
+    tokenizer: Literal["words", "spaces", "characters"] = Field(
         "words",
-        description="words: of any script; spaces: whatever stands between spaces (C++, .NET); characters; runs: of "
-        "letters and digits, as models of format 2 and older read them.",
+        description="words: of any script; spaces: whatever stands between spaces (C++, .NET); characters.",
     )
     html: Literal["keep", "strip"] = Field("keep", description="Whether tags are text, or removed.")
     bad_rows: Literal["stop", "skip"] = Field("stop", description="What to do at a row that cannot be read.")
@@ -496,12 +495,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such settings file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not a TOML settings file: {error}") from None
-
-
-def read_run_settings(path: Path) -> dict[str, Any]:
-    """Reads the settings file of a run or model; texts of one that has no tokenizer are read as they were then."""
-    values = read_toml(path)
-    return merged({"data": {"tokenizer": "runs"}}, values)
 
 
 def layered(

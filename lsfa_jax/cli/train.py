@@ -26,7 +26,6 @@ from lsfa_jax.config import (
     merged,
     nearest,
     nested,
-    read_run_settings,
     read_toml,
     validated,
 )
@@ -212,7 +211,7 @@ def _settings_file(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if chosen.config:
         return merged(_of_model(chosen.start), read_toml(Path(chosen.config))), chosen.config
     if chosen.output and goes_on and of_run.is_file():
-        return read_run_settings(of_run), str(of_run)
+        return read_toml(of_run), str(of_run)
     return _of_model(chosen.start), "settings"
 
 

@@ -45,7 +45,7 @@ def terms(text: str, tokenizer: Tokenizer) -> list[str]:
 
 def counted_words(words: Sequence[str], tokenizer: Tokenizer) -> Sequence[str]:
     """Returns the words of a text that are counted."""
-    if tokenizer.kind not in ("words", "runs"):
+    if tokenizer.kind != "words":
         return words
     return [word for word in words if len(word) > 1 or is_character(word)]
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from lsfa_jax.config import Data
 
-Kind = Literal["words", "spaces", "characters", "runs"]
+Kind = Literal["words", "spaces", "characters"]
 
 # Combining marks (vowel signs, accents) belong to the word although `\w` lacks them: words of Hindi would be split. The
 # lookahead saves the many characters below the first mark a search through the marks.
@@ -163,7 +163,7 @@ class Tokenizer:
     Attributes:
         kind: words: lower-cased runs of letters, digits and their marks after Unicode's normalisation NFKC, characters
             of scripts without spaces, and emoji; spaces: lower-cased pieces between white space after NFKC;
-            characters: each with its marks, likewise; runs: as words, without normalisation, of any script.
+            characters: each with its marks, likewise.
         html: whether tags are part of the text, or removed and entities decoded before anything else.
     """
 
@@ -183,7 +183,7 @@ class Tokenizer:
         """Returns the text as `normalised` does, and the pattern of its words."""
         if self.html == "strip" and ("<" in text or "&" in text):
             text = without_markup(text)
-        if self.kind == "runs" or text.isascii():
+        if text.isascii():
             return text, self._pattern()
         plain = _PLAIN.fullmatch(text) is not None
         if not plain:
@@ -245,12 +245,12 @@ class Tokenizer:
         """Returns regular expressions by which a program without this package reads texts as `words` does.
 
         Returns:
-            `markup`: what is replaced by a space, before entities are decoded; `ignorable`: what is removed before
-            NFKC; each "" where the step is left out; `word`: a word of the text in lower case.
+            `markup`: what is replaced by a space, before entities are decoded, "" where tags are text; `ignorable`:
+            what is removed before NFKC; `word`: a word of the text in lower case.
         """
         return {
             "markup": f"(?is){_MARKUP.pattern}" if self.html == "strip" else "",
-            "ignorable": "" if self.kind == "runs" else _IGNORABLE.pattern,
+            "ignorable": _IGNORABLE.pattern,
             "word": (_PATTERNS.word if self.kind == "words" else self._pattern()).pattern,
         }
 
@@ -265,7 +265,7 @@ class Tokenizer:
 
     def _pattern(self) -> re.Pattern[str]:
         """Returns the pattern of the words of texts without special characters."""
-        return {"words": _RUN, "runs": _RUN, "spaces": _PIECE, "characters": _CHARACTER}[self.kind]
+        return {"words": _RUN, "spaces": _PIECE, "characters": _CHARACTER}[self.kind]
 
 
 DEFAULT_TOKENIZER = Tokenizer()

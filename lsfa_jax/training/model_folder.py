@@ -42,13 +42,7 @@ from lsfa_jax.util.console import UserError, first_line
 from lsfa_jax.util.folder_lock import FolderLock
 
 FORMAT = 7
-"""Increased when older versions cannot read the new format.
-
-Before format 7, token states do not end with embeddings. The linear model of format 5 has no pairs of words. Formats
-before 5 have no linear model, formats before 4 no pretrained encoders. Format 1 had flat parameter names. In formats 1
-and 2, texts were split into words by the tokenizer "runs", and the checksum of model.json was that of its values, in
-whatever form they were written.
-"""
+"""The format that is written, and the only one that is read."""
 
 ADVICE = "make room, or choose another --output"
 """What to do about a folder that cannot be written."""
@@ -60,12 +54,6 @@ _COUNTS = "label_counts"
 _LINEAR, _FUSION = "linear/", "fusion/"
 _LINEAR_NAME = re.compile(rf"{_LINEAR}(tree/)?\w[\w.-]*")
 _EMBEDDING = "params/encoder/embedding"
-_FORMAT_1_NAMES = (
-    (r"params/embedding", "params/encoder/embedding"),
-    (r"params/lstm_(forward|backward)_(\w+)", r"params/encoder/\1/\2"),
-    (r"params/label_queries", "params/labels/queries"),
-    (r"params/head_(kernel|bias)", r"params/labels/head/\1"),
-)
 
 
 @dataclass(frozen=True)
@@ -184,16 +172,16 @@ def read(folder: Path) -> TrainedModel:
     """Reads a model.
 
     Raises:
-        UserError: no model in the folder, one of a later format, or a missing, truncated or modified file; the message
+        UserError: no model in the folder, one of another format, or a missing, truncated or modified file; the message
             names it.
     """
     manifest = _read_manifest(folder)
     names = ("config.toml", _TOKENIZER if manifest.encoder else _VOCABULARY, "labels", _WEIGHTS)
     content = {name: _checked(folder / name, manifest.files.get(name)) for name in names}
-    config = _config(folder / "config.toml", content["config.toml"], manifest.format)
+    config = _config(folder / "config.toml", content["config.toml"])
     words = [] if manifest.encoder else _words(folder / _VOCABULARY, content[_VOCABULARY])
     labels = _labels(folder / "labels", content["labels"], manifest.num_labels)
-    arrays = _arrays(folder / _WEIGHTS, content[_WEIGHTS], manifest.format)
+    arrays = _arrays(folder / _WEIGHTS, content[_WEIGHTS])
     linear = _linear(folder, manifest)
     fusion = {name.removeprefix(_FUSION): arrays.pop(name) for name in list(arrays) if name.startswith(_FUSION)}
     shape = _encoder_shape(folder / _WEIGHTS, manifest, arrays, len(words))
@@ -255,7 +243,7 @@ def _fusion(path: Path, arrays: dict[str, np.ndarray], linear: LinearModel | Non
 def read_config(folder: Path) -> Config:
     """Reads the settings of a model; raises UserError as `read` does."""
     manifest, path = _read_manifest(folder), folder / "config.toml"
-    return _config(path, _checked(path, manifest.files.get(path.name)), manifest.format)
+    return _config(path, _checked(path, manifest.files.get(path.name)))
 
 
 def how_it_ends(run: Path) -> str:
@@ -301,15 +289,14 @@ def _read_manifest(folder: Path) -> _Manifest:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
         raise _damaged(path, "it is not JSON") from None
-    written = values.get("format") if isinstance(values, dict) else None
-    if type(written) is not int or not isinstance(values, dict):
+    if not isinstance(values, dict) or type(values.get("format")) is not int:
         raise _damaged(path, "it names no format")
-    if not 1 <= written <= FORMAT:
+    if values["format"] != FORMAT:
         raise UserError(
-            f"{path}: written by lsfa_jax {_shown(values.get('lsfa_jax'))} in format {_shown(written)}, and this is "
-            f"lsfa_jax {__version__}, which reads formats up to {FORMAT}. Use that version, or train again."
+            f"{path}: written by lsfa_jax {_shown(values.get('lsfa_jax'))} in format {_shown(values['format'])}, and "
+            f"this is lsfa_jax {__version__}, which reads format {FORMAT}. Use that version, or train again."
         )
-    if not (_is_sealed(data) if written >= 3 else values.pop("sha256", None) == _values_digest(values)):
+    if not _is_sealed(data):
         raise _damaged(path, "its checksum differs")
     try:
         return _Manifest.model_validate(values)
@@ -355,14 +342,11 @@ def _checked(path: Path, expected: _File | None) -> bytes:
     return data
 
 
-def _config(path: Path, data: bytes, written: int) -> Config:
+def _config(path: Path, data: bytes) -> Config:
     try:
-        config = validated(tomllib.loads(data.decode()), str(path))
+        return validated(tomllib.loads(data.decode()), str(path))
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
         raise _damaged(path, f"it is not TOML: {_reason(error)}") from None
-    if written >= 3:
-        return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"tokenizer": "runs"})})
 
 
 def _words(path: Path, data: bytes) -> list[str]:
@@ -398,12 +382,11 @@ def _text(path: Path, data: bytes) -> str:
         raise _damaged(path, f"it is not UTF-8: {_reason(error)}") from None
 
 
-def _arrays(path: Path, data: bytes, written: int) -> dict[str, np.ndarray]:
+def _arrays(path: Path, data: bytes) -> dict[str, np.ndarray]:
     try:
-        arrays = safetensors.numpy.load(data)
+        return safetensors.numpy.load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, _reason(error)) from None
-    return {_from_format_1(name): array for name, array in arrays.items()} if written == 1 else arrays
 
 
 def _encoder_shape(path: Path, manifest: _Manifest, arrays: dict[str, np.ndarray], num_words: int) -> EncoderShape:
@@ -455,14 +438,6 @@ def _expected_params(
     return flatten_dict({"params": params}, sep="/")
 
 
-def _from_format_1(name: str) -> str:
-    """Returns the path of a parameter of format 1 in the parameter tree."""
-    for pattern, path in _FORMAT_1_NAMES:
-        if re.fullmatch(pattern, name):
-            return re.sub(pattern, path, name)
-    return name
-
-
 def _damaged(path: Path, what: str) -> UserError:
     return UserError(
         f"{path}: changed or damaged since it was written ({what}). Copy the folder again, or train again."
@@ -485,8 +460,3 @@ def _shown(value: object) -> str:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _values_digest(manifest: dict[str, Any]) -> str:
-    """Returns the checksum of model.json in formats 1 and 2."""
-    return _digest(json.dumps(manifest, sort_keys=True).encode())

@@ -21,7 +21,7 @@ from lsfa_jax.config import (
     Config,
     Stage,
     differences,
-    read_run_settings,
+    read_toml,
     to_toml,
     validated,
 )
@@ -216,7 +216,7 @@ class RunFolder:
 
     def read_config(self) -> Config:
         """Reads the settings of the run in the folder."""
-        return validated(read_run_settings(self.config_file), str(self.config_file))
+        return validated(read_toml(self.config_file), str(self.config_file))
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json."""

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from lsfa_jax.config import Data
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer, has_markup, without_markup
 
-WORDS, RUNS, SPACES, CHARACTERS = map(Tokenizer, ("words", "runs", "spaces", "characters"))
-ALL = [Tokenizer(kind, html) for kind in ("words", "runs", "spaces", "characters") for html in ("keep", "strip")]
+WORDS, SPACES, CHARACTERS = map(Tokenizer, ("words", "spaces", "characters"))
+ALL = [Tokenizer(kind, html) for kind in ("words", "spaces", "characters") for html in ("keep", "strip")]
 # Characters that each rule looks at.
 TRICKY = (
     "aB9_ ΣσİK\u0301\u0345\u093f\U000e0100\u200b\u200d\u00ad\ufe0f.é東カーทเีะမန်\u1039ក\u17d2\ud800ﬁＡ™👍🏽❤🇫🇷"
@@ -41,22 +41,6 @@ SPACED_SCRIPTS = [
 @pytest.mark.parametrize(("text", "words"), SPACED_SCRIPTS)
 def test_words_are_runs_of_letters_and_digits(text, words):
     assert WORDS.words(text) == words
-    if unicodedata.is_normalized("NFKC", text):
-        assert RUNS.words(text) == words
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("東京 大学、研究", ["東京", "大学", "研究"]),
-        ("ที่นี่ தமிழ்", ["ที่นี่", "தமிழ்"]),
-        ("cafe\u0301 İzmir", ["cafe\u0301", "i\u0307zmir"]),
-        ("so\u00adft ﬁne", ["so", "ft", "ﬁne"]),
-        ("😀 ok!", ["ok"]),
-    ],
-)
-def test_runs_are_split_as_models_of_before_version_0_2_split_them(text, words):
-    assert RUNS.words(text) == words
 
 
 @pytest.mark.parametrize(
@@ -134,14 +118,13 @@ def test_characters_with_their_marks():
     assert CHARACTERS.words("Aé e\u0301\nपि图!") == ["a", "é", "é", "पि", "图", "!"]
 
 
-@pytest.mark.parametrize("tokenizer", [WORDS, RUNS])
 @given(texts)
-def test_every_letter_and_digit_is_in_a_word_in_order(tokenizer, text):
-    words = tokenizer.words(text)
-    kept = [x for x in tokenizer.normalised(text).lower() if x.isalnum()]
+def test_every_letter_and_digit_is_in_a_word_in_order(text):
+    words = WORDS.words(text)
+    kept = [x for x in WORDS.normalised(text).lower() if x.isalnum()]
     assert [x for word in words for x in word if x.isalnum()] == kept
     for word in words:
-        assert word[0].isalnum() or (tokenizer is WORDS and unicodedata.category(word[0])[0] in "SP")
+        assert word[0].isalnum() or unicodedata.category(word[0])[0] in "SP"
         assert all(x.isalnum() or unicodedata.category(x)[0] == "M" for x in word[1:]) or len(word) == 2
 
 
@@ -149,9 +132,8 @@ def test_every_letter_and_digit_is_in_a_word_in_order(tokenizer, text):
 def test_words_of_ascii_texts(text):
     expected = re.findall("[a-z0-9]+", text.lower())
     # A letter beyond ASCII, as a separate word, has the text split by a regular expression.
-    for tokenizer in (WORDS, RUNS):
-        assert tokenizer.words(text) == expected
-        assert tokenizer.words(text + " é") == [*expected, "é"]
+    assert WORDS.words(text) == expected
+    assert WORDS.words(text + " é") == [*expected, "é"]
     assert SPACES.words(text) == text.lower().split()
     assert SPACES.words(text + " é") == [*text.lower().split(), "é"]
 

@@ -155,7 +155,7 @@ def test_a_program_with_other_results_is_not_written(fused, tmp_path, monkeypatc
         program_folder.write(tmp_path, fused, 0.5, "stablehlo")
 
 
-ALL = [Tokenizer(kind, html) for kind in ("words", "runs", "spaces", "characters") for html in ("keep", "strip")]
+ALL = [Tokenizer(kind, html) for kind in ("words", "spaces", "characters") for html in ("keep", "strip")]
 TRICKY = "aB9_ ΣσİK\u0301\u093f\u200b\u00ad\ufe0f.é東カーทเီ\u1039ﬁＡ™👍🏽❤🇫🇷<>&;\"'=/!-]"
 
 

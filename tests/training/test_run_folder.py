@@ -209,13 +209,6 @@ def test_of_a_run_without_checksums_words_and_labels_are_compared(folder, config
     assert runs.files(folder) == before
 
 
-def test_settings_of_a_run_before_tokenizers_split_texts_as_before(folder):
-    file = folder / "config.toml"
-    assert RunFolder(folder).read_config().data.tokenizer == "words"
-    file.write_text("".join(line for line in file.open() if not line.startswith("tokenizer")))
-    assert RunFolder(folder).read_config().data.tokenizer == "runs"
-
-
 def test_only_a_free_folder_or_a_run_can_be_started(folder, config, tmp_path):
     for path in (tmp_path / "missing", tmp_path / "file", tmp_path / "full"):
         with pytest.raises(UserError, match="no run to continue"):

@@ -184,7 +184,7 @@ class _Labels:
     """Replaces numbers of labels by their names, and brings names into one form."""
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
-        self._active = options.labelled and options.normalise_labels
+        self._labelled = options.labelled
         self.names: Mapping[str, str] = {}
         path = source.names if isinstance(source, Files) else None
         if options.labelled and options.label_names:
@@ -198,7 +198,7 @@ class _Labels:
         self._with_edges: set[str] = set()
 
     def __call__(self, row: Row) -> Row | BadRow:
-        if not self._active or not row.labels:
+        if not self._labelled or not row.labels:
             return row
         cleaned = self._cleaned
         try:

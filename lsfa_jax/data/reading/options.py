@@ -37,7 +37,6 @@ class ReadOptions:
         labelled: False reads no labels and accepts files without any, such as one text a line.
         prefix: of the options on the command line, for messages.
         usual_text_field: text field of a run, which is used where a file has it.
-        normalise_labels: whether labels are brought into the form NFC, without white space around them.
     """
 
     format: str = "auto"
@@ -54,7 +53,6 @@ class ReadOptions:
     labelled: bool = True
     prefix: str = "--data."
     usual_text_field: str = ""
-    normalise_labels: bool = True
 
     @classmethod
     def from_settings(cls, data: Data, **overrides: Any) -> "ReadOptions":
@@ -67,9 +65,7 @@ class ReadOptions:
         Raises:
             UserError: no such format.
         """
-        settings = {name: getattr(data, name) for name in (*SETTINGS, "bad_rows")} | {
-            "normalise_labels": data.tokenizer != "runs"
-        }
+        settings = {name: getattr(data, name) for name in (*SETTINGS, "bad_rows")}
         return cls(**(settings | {name: value for name, value in overrides.items() if value != ""}))
 
     def __post_init__(self) -> None:

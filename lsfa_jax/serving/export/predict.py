@@ -42,10 +42,8 @@ def normalised(text: str) -> str:
     if TEXT["markup"] and ("<" in text or "&" in text):
         end = text.rfind(">") + 1
         text = html.unescape(re.sub(TEXT["markup"], " ", text[:end]) + text[end:])
-    if TEXT["ignorable"]:
-        text = re.sub(TEXT["ignorable"], "", text)
-        text = unicodedata.normalize("NFKC", text.replace("™", " ").replace("℠", " "))
-    return text
+    text = re.sub(TEXT["ignorable"], "", text)
+    return unicodedata.normalize("NFKC", text.replace("™", " ").replace("℠", " "))
 
 
 @functools.cache
