@@ -402,11 +402,10 @@ class Config(Section):
         description="auto: labels are ranked by the fused score of the network and the linear model, calibrated on "
         "validation; none: by the network alone.",
     )
-    candidates: Literal["auto", "tree", "all"] = Field(
+    candidates: Literal["auto", "linear", "all"] = Field(
         "auto",
-        description="Labels that a document is compared with. tree: those that the linear model proposes, be it a tree "
-        "or support vector machines; all: every label; auto: tree with the quick preset and 1,000 to 30,000 labels, "
-        "else all.",
+        description="Labels that a document is compared with. linear: those that the linear model proposes; all: every "
+        "label; auto: linear with the quick preset, the paper profile and 1,000 to 30,000 labels, else all.",
     )
     data_dir: str = Field(
         "", description="Folder with train, test and perhaps validation files of any format, or one file for all."

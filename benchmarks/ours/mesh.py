@@ -81,7 +81,7 @@ class _Stages:
     def __init__(self, shape: Shape, seed: int, devices: int, proposes: bool, optimizer: dict[str, Any]) -> None:
         self.config = config.Config(
             seed=seed,
-            candidates="tree" if proposes else "all",
+            candidates="linear" if proposes else "all",
             encoder=config.Encoder(
                 embedding_size=shape.embedding_size, hidden_size=shape.hidden_size, feature_size=shape.feature_size
             ),

@@ -36,7 +36,7 @@ class Ours(NamedTuple):
     ) -> Batches:
         """Returns the batches of a split in the settings' length buckets, or one batch of `num_words` words."""
         number = self.config.representation.num_candidates
-        has_candidates = self.config.candidates == "tree"
+        has_candidates = self.config.candidates == "linear"
         proposed = random_candidates(self.shape.num_labels, number, len(split), 0) if has_candidates else None
         if num_words:
             batches = Batches(split, self.shape.num_labels, len(split), [num_words], candidates=proposed)

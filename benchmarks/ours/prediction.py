@@ -27,7 +27,7 @@ def padded_batches(shape: Shape, seed: int, candidates: int = 0) -> Work:
 
     The batches are padded before the measurement, as the peer's are.
     """
-    which, representation = ("tree" if candidates else "all"), Representation(num_candidates=candidates or 1)
+    which, representation = ("linear" if candidates else "all"), Representation(num_candidates=candidates or 1)
     ours = make(shape, seed, candidates=which, representation=representation)
     documents = ours.split.take(random_rows(ours.documents, shape.num_predicted, seed))
     size = ours.config.report.batch_size

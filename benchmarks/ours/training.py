@@ -69,7 +69,7 @@ def step(
 ) -> Work:
     """Forward, backward and Adam on one batch of documents that nearly fill the padded length."""
     representation = config.Representation(shortlist=shortlist, num_candidates=candidates or 1)
-    which = "tree" if candidates else "all"
+    which = "linear" if candidates else "all"
     ours = make(shape, seed, kind=kind, precision=precision, representation=representation, candidates=which)
     documents = ours.split.take(step_rows(ours.documents, shape, num_words))
     num_words = num_words or shape.step_words

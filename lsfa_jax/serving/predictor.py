@@ -84,7 +84,7 @@ def lsfa_module(model: TrainedModel) -> Lsfa:
 
 def proposed(config: Config, lists: Ranked | None) -> np.ndarray | None:
     """Returns the labels that are scored of each document, int32[N, K], by a linear model's lists; None for all."""
-    if lists is None or config.candidates != "tree":
+    if lists is None or config.candidates != "linear":
         return None
     return lists.label_ids[:, : config.representation.num_candidates]
 

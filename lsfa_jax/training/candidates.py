@@ -17,25 +17,25 @@ from lsfa_jax.util.random_streams import Stream
 _MANY_LABELS = 1_000
 
 
-def resolved(config: Config, num_labels: int) -> Literal["tree", "all"]:
+def resolved(config: Config, num_labels: int) -> Literal["linear", "all"]:
     """Returns the setting `candidates` with "auto" resolved for L labels; the paper's sizes compare with all."""
     if num_labels <= config.representation.num_candidates:
         return "all"
     if config.candidates == "auto":
-        return "tree" if config.follows_corpus and _MANY_LABELS <= num_labels <= shortlist.MOST_LABELS else "all"
+        return "linear" if config.follows_corpus and _MANY_LABELS <= num_labels <= shortlist.MOST_LABELS else "all"
     return config.candidates
 
 
 def in_use(config: Config, train: Batches) -> bool:
-    """Whether steps are over candidates: where the setting is "tree"; "auto" has been resolved before.
+    """Whether steps are over candidates: where the setting is "linear"; "auto" has been resolved before.
 
     Raises:
         ValueError: they are, and the training documents have none.
     """
-    if config.candidates != "tree":
+    if config.candidates != "linear":
         return False
     if not train.has_candidates:
-        raise ValueError('candidates = "tree": the training documents have no candidates; give them to `Batches`')
+        raise ValueError('candidates = "linear": the training documents have no candidates; give them to `Batches`')
     return True
 
 

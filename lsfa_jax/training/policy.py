@@ -199,7 +199,7 @@ def most_epochs(corpus: Corpus, config: Config) -> int:
     in proportion to the units.
     """
     words, labels, settings = int(corpus.train.lengths.sum()), corpus.num_labels, config.representation
-    if candidates.resolved(config, labels) == "tree":
+    if candidates.resolved(config, labels) == "linear":
         labels = settings.num_candidates + settings.num_sampled
     cost = words * (1 + labels / _LABELS_THAT_COST_A_WORD) * config.encoder.hidden_size / _UNITS
     return int(np.clip(round(_WORDS / max(1, cost)), _FEWEST_EPOCHS, _MOST_EPOCHS))

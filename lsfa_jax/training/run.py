@@ -70,8 +70,8 @@ def train(
     checks.check_processes(config)
     deadline = time.monotonic() + seconds
     stages = run_folder.consecutive(stages)
-    if config.candidates == "tree" and config.linear == "none":
-        raise UserError("--candidates tree: a linear model proposes them; leave out --linear none")
+    if config.candidates == "linear" and config.linear == "none":
+        raise UserError("--candidates linear: a linear model proposes them; leave out --linear none")
     folder = RunFolder(output, states, linear)
     started = folder.read_config() if folder.config_file.is_file() else None
     config = run_folder.with_absolute_paths(config)

@@ -435,7 +435,7 @@ class Run:
         """Trains the linear models and measures them."""
         start = time.monotonic()
         config, corpus = self.config, self.corpus
-        wanted = candidates.resolved(config, corpus.num_labels) == "tree"
+        wanted = candidates.resolved(config, corpus.num_labels) == "linear"
         number = config.representation.num_candidates if wanted else 0
         linear = linear_side.train(config, corpus, number, self.folder.linear, model_folder.ADVICE)
         for kind, lists in linear.lists.items() if linear else ():
@@ -450,8 +450,8 @@ class Run:
         config, corpus = self.config, self.corpus
         setting = candidates.resolved(config, corpus.num_labels)
         if linear is None:
-            if config.candidates == "tree":
-                raise UserError("--candidates tree: there is no linear model that could propose labels")
+            if config.candidates == "linear":
+                raise UserError("--candidates linear: there is no linear model that could propose labels")
             setting = "all"
         self.config = config = config.model_copy(update={"candidates": setting})
         # A run that continues has the same loss, whatever is installed by then.
@@ -499,7 +499,7 @@ class Run:
     def _keep(self, name: str, params: ParamDict, linear: LinearSide | None) -> None:
         """Makes a model the one that predicts: writes the model folder, over that of an earlier stage."""
         self.results.keep(name)
-        uses_linear = "fusion" in params or self.config.candidates == "tree"
+        uses_linear = "fusion" in params or self.config.candidates == "linear"
         corpus, params = self.corpus, without_padding(sharding.to_host(params), self.model)
         trained = model_folder.TrainedModel(
             config=self.config,

@@ -55,7 +55,7 @@ CONFIG = training_corpus.config(**SECTIONS)
 PROPOSED, SAMPLED, ESTIMATED, LISTED = 10, 17, 2, 12
 SOME_LABELS = {
     "candidates": SECTIONS
-    | {"candidates": "tree", "representation": {"num_sampled": SAMPLED, "num_estimated": ESTIMATED}},
+    | {"candidates": "linear", "representation": {"num_sampled": SAMPLED, "num_estimated": ESTIMATED}},
     "shortlist": SECTIONS | {"representation": {"shortlist": LISTED}},
 }
 # Of a batch: documents, words and label slots.

@@ -8,14 +8,14 @@ from lsfa_jax.training import candidates
     ("setting", "num_labels", "expected"),
     [
         ("auto", 999, "all"),
-        ("auto", 1000, "tree"),
+        ("auto", 1000, "linear"),
         ("auto", 30_001, "all"),
-        ("tree", 101, "tree"),
-        ("tree", 100, "all"),
+        ("linear", 101, "linear"),
+        ("linear", 100, "all"),
         ("all", 10_000, "all"),
     ],
 )
-def test_auto_means_the_tree_where_labels_are_many(setting, num_labels, expected):
+def test_auto_means_proposals_where_labels_are_many(setting, num_labels, expected):
     assert candidates.resolved(Config(preset="quick", candidates=setting), num_labels) == expected
 
 

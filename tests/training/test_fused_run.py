@@ -198,10 +198,10 @@ def test_where_the_linear_model_decides_alone_the_fused_score_ranks_as_it_does(
 def test_a_run_over_candidates_is_predicted_over_them(data, tmp_path, shared_steps):
     """Three of eight labels are proposed and one is estimated; the linear model's list of all eight is fused."""
     sizes = {"num_candidates": 3, "num_estimated": 1, "num_sampled": 2, "epochs": 2}
-    config = training_corpus.run_config(data, linear="svm", candidates="tree", fusion="none", representation=sizes)
+    config = training_corpus.run_config(data, linear="svm", candidates="linear", fusion="none", representation=sizes)
     content = runs.train(tmp_path / "network", config)
     model = model_folder.read(tmp_path / "network")
-    assert model.config.candidates == "tree"
+    assert model.config.candidates == "linear"
     texts = [document.text for document in read_split(config, "test")]
     predicted = list(Predictor(model).predict(texts, 8))
     lists = model.linear.rank_texts(texts, DEFAULT_TOKENIZER).label_ids[:, :3]

@@ -25,7 +25,7 @@ L, B, PROPOSED = 10_007, 16, 10
 SETTINGS = {"encoder": {"kind": "cnn", "label_block": 1000}, "psc": {"start_epoch": 1}}
 WAYS = {
     "shortlist": {"representation": {"shortlist": 16}},
-    "candidates": {"candidates": "tree", "representation": {"num_sampled": 17, "num_estimated": 2}},
+    "candidates": {"candidates": "linear", "representation": {"num_sampled": 17, "num_estimated": 2}},
 }
 
 

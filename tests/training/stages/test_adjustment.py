@@ -284,7 +284,7 @@ def test_a_step_over_candidates_that_are_all_labels_is_one_over_all_labels(tiny,
 
 def test_batches_have_candidates_and_a_sample_where_steps_are_over_candidates(tiny):
     proposed = np.tile(np.arange(3), (len(tiny.train), 1))
-    config = training_corpus.config(candidates="tree", representation={"num_sampled": 2})
+    config = training_corpus.config(candidates="linear", representation={"num_sampled": 2})
     documents = Batches(tiny.train, L, 8, [16], candidates=proposed)
     model, mesh = training_corpus.make_model(config), sharding.make_mesh(jax.local_devices()[:1])
     arguments = TAIL, FROZEN, Generator("pvae", PVAE), optax.sgd(1.0), mesh

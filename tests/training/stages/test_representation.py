@@ -601,7 +601,7 @@ def test_a_step_over_candidates_on_four_devices_is_that_on_one(tiny):
 
 
 def candidate_stage(corpus: Corpus) -> Representation:
-    config = settings(candidates="tree", representation={"num_sampled": 3})
+    config = settings(candidates="linear", representation={"num_sampled": 3})
     proposed = np.stack([np.random.default_rng(row).permutation(L)[:4] for row in range(len(corpus.train))])
     batches = Batches(corpus.train, L, 8, [16], candidates=proposed)
     return Representation(training_corpus.make_model(config), config, batches, optax.sgd(0.1), ONE_DEVICE)
@@ -620,7 +620,7 @@ def test_candidates_and_samples_of_a_resumed_epoch_are_those_of_the_full_epoch(t
 
 def test_a_step_over_candidates_needs_the_candidates(tiny):
     with pytest.raises(ValueError, match="no candidates"):
-        make_stage(tiny, settings(candidates="tree"))
+        make_stage(tiny, settings(candidates="linear"))
 
 
 @pytest.mark.slow
