@@ -32,6 +32,10 @@ from lsfa_jax.util.console import UserError
 Verify = Literal["sampled", "full"]
 EncoderKind = Literal["bilstm", "cnn", "transformer", "xml_cnn"]
 """The modules of `lsfa_jax.model.encoders`."""
+TokenizerKind = Literal["words", "spaces", "characters"]
+Denominator = Literal["all", "exclude_positive", "double_positive"]
+LabelRows = Literal["adam", "row_adam", "sgd"]
+TransferMethod = Literal["pvae", "gaussian", "resample", "none"]
 Metric = Literal["P@1", "P@3", "P@5", "N@1", "N@3", "N@5", "PSP@1", "PSP@3", "PSP@5", "macro_P@5"]
 
 
@@ -86,7 +90,7 @@ class Data(Section):
     label_names: str = Field(
         "", description="File with the names of labels: id<TAB>name a line, or line i the name of number i, from 0."
     )
-    tokenizer: Literal["words", "spaces", "characters"] = Field(
+    tokenizer: TokenizerKind = Field(
         "words",
         description="words: of any script; spaces: whatever stands between spaces (C++, .NET); characters.",
     )
@@ -176,7 +180,7 @@ class Psc(Section):
     weight: float = Field(0.1, ge=0, description="alpha, its weight beside the binary cross-entropy; 0 turns it off.")
     temperature: float = Field(0.07, gt=0, description="tau, the temperature.")
     normalize: bool = Field(True, description="Cosine similarity instead of the inner product.")
-    denominator: Literal["all", "exclude_positive", "double_positive"] = Field(
+    denominator: Denominator = Field(
         "all",
         description="Labels in the denominator: each once, all but the positive (Eq. 9 as printed), positive twice.",
     )
@@ -194,7 +198,7 @@ class Optimizer(Section):
 
     batch_size: int = Field(40, gt=0, description="Documents in a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Of Adam, constant.")
-    label_rows: Literal["adam", "row_adam", "sgd"] = Field(
+    label_rows: LabelRows = Field(
         "adam",
         description="State of queries and classifiers, which have a row a label: adam: two moments of each number; "
         "row_adam: a second moment of each row; sgd: momentum alone, with a label_learning_rate.",
@@ -290,7 +294,7 @@ class Pvae(Section):
 class Transfer(Section):
     """Stage 2: from what features of tail labels are generated, the PVAE or one of its rivals."""
 
-    method: Literal["pvae", "gaussian", "resample", "none"] = Field(
+    method: TransferMethod = Field(
         "pvae",
         description="pvae: Eq. 10-18; gaussian: a normal distribution around the prototype with the covariance of head "
         "labels; resample: the label's real features drawn again; none: no features.",

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from lsfa_jax.config import nearest
+from lsfa_jax.config import EncoderKind, nearest
 from lsfa_jax.data.download import minilm_folder
 from lsfa_jax.data.tokenizer import Tokenizer
 from lsfa_jax.types import HostArray
@@ -43,7 +43,7 @@ _SINGLE_SPACE = re.compile(r"(?<=\S)(?= \S)")
 _FILES = "tokenizer.json, vocab.txt, or vocab.json with merges.txt"
 
 # What --encoder takes beside a folder.
-_NAMES = ["bilstm", "cnn", "minilm", "xml_cnn"]
+_NAMES = sorted({*get_args(EncoderKind), "minilm"} - {"transformer"})
 
 
 def folder_of(name: str) -> Path:

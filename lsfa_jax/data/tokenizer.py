@@ -29,9 +29,7 @@ from typing import Literal
 
 import numpy as np
 
-from lsfa_jax.config import Data
-
-Kind = Literal["words", "spaces", "characters"]
+from lsfa_jax.config import Data, TokenizerKind
 
 # Combining marks (vowel signs, accents) belong to the word although `\w` lacks them: words of Hindi would be split. The
 # lookahead saves the many characters below the first mark a search through the marks.
@@ -167,7 +165,7 @@ class Tokenizer:
         html: whether tags are part of the text, or removed and entities decoded before anything else.
     """
 
-    kind: Kind = "words"
+    kind: TokenizerKind = "words"
     html: Literal["keep", "strip"] = "keep"
 
     @classmethod

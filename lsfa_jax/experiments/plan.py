@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from lsfa_jax.config import CONFIGS, Config, Section, dotted, fields, get, merged, nearest, nested, read_toml, validated
 from lsfa_jax.experiments import statistics
+from lsfa_jax.training.results import Result
 from lsfa_jax.training.run_folder import stage_of
 from lsfa_jax.util.console import UserError
 
@@ -25,7 +26,6 @@ FOLDER = CONFIGS / "experiments"
 _LONGEST = 60
 
 Kind = Literal["table", "bars", "curve", "bins", "counts", "features"]
-Result = Literal["tree", "svm", "representation", "adjusted", "fused"]
 
 
 class Variant(Section):

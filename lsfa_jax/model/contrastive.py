@@ -1,16 +1,14 @@
 """Eq. 7-9: supervised contrastive losses over positive feature-label pairs."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from lsfa_jax.config import Denominator
 from lsfa_jax.model.attention import MINUS_INFINITY
 from lsfa_jax.types import Array
-
-Denominator = Literal["all", "exclude_positive", "double_positive"]
 
 # Below this norm float32 cannot represent a direction, and the gradient of the normalization overflows.
 _MIN_NORM = 1e-12

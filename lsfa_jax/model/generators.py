@@ -1,21 +1,20 @@
 """What generates features for tail labels: the PVAE (Eq. 18) or one of its rivals, the setting `transfer.method`."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from lsfa_jax.config import TransferMethod
 from lsfa_jax.model import augmentation, gaussian, resampling
 from lsfa_jax.model.augmentation import Sampler
 from lsfa_jax.model.pvae import Pvae
 from lsfa_jax.types import Array, PyTree
-
-Method = Literal["pvae", "gaussian", "resample", "none"]
 
 
 @dataclass(frozen=True)
 class Generator:
     """Returns the sampler of features, given what stage 2 has learned."""
 
-    method: Method
+    method: TransferMethod
     pvae: Pvae
 
     def __call__(self, learned: PyTree) -> Sampler:

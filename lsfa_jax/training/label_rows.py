@@ -10,15 +10,14 @@ Adam keeps two numbers beside each weight. For the L x D numbers of such a table
   classifiers of millions of labels.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from lsfa_jax.config import LabelRows
 from lsfa_jax.types import Array, PyTree
-
-Kind = Literal["adam", "row_adam", "sgd"]
 
 # Adam's constants.
 _B1, _B2, _EPSILON = 0.9, 0.999, 1e-8
@@ -33,7 +32,7 @@ def is_table(path: tuple[Any, ...], array: Array) -> bool:
     return name in _TABLES and array.ndim == _MATRIX and len(array) > 1
 
 
-def scale_by_moments(kind: Kind) -> optax.GradientTransformation:
+def scale_by_moments(kind: LabelRows) -> optax.GradientTransformation:
     """Returns the direction of a step: Adam's, of which label tables have the second moment that `kind` names.
 
     The state is an `optax.ScaleByAdamState`. The second moment of a label table [L, D] is [L, 1], unless it is Adam's:

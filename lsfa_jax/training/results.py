@@ -1,7 +1,7 @@
 """The results of a run: what each of its models reaches on validation and test documents, kept in `metrics.json`."""
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,10 +23,12 @@ OnRanked = Callable[[str, np.ndarray], None]
 """Called with the name of a model and its rankings of the test documents, int32[3, N, 5]: of all labels, head, tail."""
 
 
-NETWORKS = ("representation", "adjusted")
+Network = Literal["representation", "adjusted"]
+NETWORKS: tuple[Network, ...] = get_args(Network)
 """The names in metrics.json of the network alone after stage 1 and after stage 3."""
 
-ALL = (*get_args(Kind), *NETWORKS, "fused")
+Result = Literal[Kind, Network, "fused"]
+ALL: tuple[Result, ...] = get_args(Result)
 """The names of all models of a run in metrics.json, in the order in which they are shown."""
 
 
