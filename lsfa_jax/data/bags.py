@@ -21,6 +21,7 @@ from scipy.sparse import csr_matrix
 from lsfa_jax.data.ragged import blocks_of, offsets_of
 from lsfa_jax.data.tokenizer import Tokenizer, is_character
 from lsfa_jax.data.vocabulary import WordCounter
+from lsfa_jax.util import array_file
 from lsfa_jax.util.array_file import appending
 
 LEAST_DOCUMENTS = 2
@@ -156,10 +157,7 @@ def write(folder: Path, spool: BagSpool, keep: np.ndarray, terms: np.ndarray) ->
 def read(folder: Path, num_terms: int, mapped: bool) -> csr_matrix:
     """Reads what `write` wrote, int32[N, num_terms]; mapped, the arrays are views of the files."""
 
-    def array_of(name: str) -> np.ndarray:
-        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r" if mapped else None, allow_pickle=False))
-
-    columns, counts, offsets = map(array_of, _PARTS)
+    columns, counts, offsets = (array_file.read(folder / f"{part}.npy", mapped=mapped) for part in _PARTS)
     return csr_matrix((counts, columns, offsets), (len(offsets) - 1, num_terms), copy=False)
 
 

@@ -4,6 +4,7 @@
 read, memory holds the vocabulary, the label names and a few numbers for each document, but none of their words.
 """
 
+import functools
 import json
 import weakref
 from array import array
@@ -25,6 +26,7 @@ from lsfa_jax.data.same_text import Rows, in_both, same_texts
 from lsfa_jax.data.similar_labels import alike
 from lsfa_jax.data.text_advice import TextAdvice, unread_words
 from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
+from lsfa_jax.util import array_file
 from lsfa_jax.util.array_file import appending
 from lsfa_jax.util.console import UserError, note, warn
 
@@ -153,9 +155,7 @@ def _write_names(folder: Path, words: list[str], bag_terms: list[str], labels: l
 def read(folder: Path, name: str, *, mapped: bool = True, pieces: Pieces | None = None) -> Corpus:
     """Returns the corpus that `write` put into a folder; mapped, its arrays are read-only views of the files."""
 
-    def array_of(path: Path) -> np.ndarray:
-        # A plain view: slices of np.memmap are slow.
-        return np.asarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
+    array_of = functools.partial(array_file.read, mapped=mapped)
 
     def split(path: Path) -> Split:
         words, word_offsets, labels, label_offsets = (array_of(path / f"{part}.npy") for part in _PARTS)

@@ -16,6 +16,7 @@ from lsfa_jax.data.vocabulary import NUM_SPECIAL, PADDING
 from lsfa_jax.model.encoders import EncoderShape
 from lsfa_jax.training import pretrained, static_vectors
 from lsfa_jax.types import HostArray, PyTree
+from lsfa_jax.util import array_file
 from lsfa_jax.util.console import note, warn
 
 # Increased when the same words and settings would give other vectors.
@@ -92,7 +93,7 @@ def load_embedding(config: Config, words: Sequence[str]) -> HostArray:
     num_known = json.loads((folder / "known.json").read_text())
     share = 100 * num_known / len(words) if words else 0.0
     note(f"Word vectors {config.vectors}: {num_known:,} of {len(words):,} words have one ({share:.1f} %)")
-    return np.asarray(np.load(folder / "table.npy", mmap_mode="r", allow_pickle=False))
+    return array_file.read(folder / "table.npy")
 
 
 def _table(config: Config, words: Sequence[str]) -> tuple[HostArray, int]:

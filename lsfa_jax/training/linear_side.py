@@ -22,7 +22,7 @@ from lsfa_jax.data.ranked import Ranked
 from lsfa_jax.evaluation import ranking
 from lsfa_jax.sparse import linear
 from lsfa_jax.sparse.linear import Kind, LinearModel
-from lsfa_jax.util import atomic, interrupts, processes
+from lsfa_jax.util import array_file, atomic, interrupts, processes
 from lsfa_jax.util.array_file import ArrayFile
 from lsfa_jax.util.console import UserError, note, progress, warn
 
@@ -185,16 +185,11 @@ def _read(folder: Path) -> tuple[LinearModel, dict[str, Ranked]]:
     try:
         if (folder / _CHECKSUM).read_bytes() != _checksum(folder):
             raise ValueError("its bytes are not the ones that were written")
-        lists = {split: Ranked(*map(_mapped, _lists(folder / split))) for split in _SPLITS}
+        lists = {split: Ranked(*map(array_file.read, _lists(folder / split))) for split in _SPLITS}
         files = {name: (folder / name).read_bytes() for name in _names(folder) if not name.endswith(".npy")}
         return linear.from_files(files), lists
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({error}); remove it, and the model is trained again") from None
-
-
-def _mapped(file: Path) -> np.ndarray:
-    # A plain view: slices of np.memmap are slow.
-    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
 
 
 def _names(folder: Path) -> list[str]:

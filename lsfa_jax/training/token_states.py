@@ -99,7 +99,7 @@ class TokenStates:
 
     def split(self) -> EncodedSplit | HiddenSplit:
         """Returns the split with states in place of token ids."""
-        states = Ragged.from_sizes(self._file.open().view(np.ndarray), self._sizes)
+        states = Ragged.from_sizes(self._file.open(), self._sizes)
         if self._hidden_rows is None:
             return EncodedSplit(states, self._split.labels)
         return HiddenSplit(states, self._split.labels, self._split.lengths, self._hidden_rows)

@@ -11,6 +11,12 @@ from numpy.typing import DTypeLike
 from lsfa_jax.util import atomic
 
 
+def read(path: Path, *, mapped: bool = True) -> np.ndarray:
+    """Reads the array of a .npy file; mapped, it is a read-only view of the file."""
+    # A plain view: slices of np.memmap are slow.
+    return np.asarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
+
+
 class ArrayFile:
     """One array in a .npy file, read and written through the page cache; the file appears when it is complete."""
 
@@ -55,7 +61,7 @@ class ArrayFile:
 
     def open(self) -> np.ndarray:
         """Maps the complete file for reading."""
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return read(self.path)
 
 
 @contextmanager

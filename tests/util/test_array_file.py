@@ -20,6 +20,7 @@ def test_an_array_appears_when_it_is_complete(tmp_path):
     assert names(tmp_path / "new") == ["x.npy"]
     assert file.num_bytes == 12
     np.testing.assert_array_equal(file.open(), np.array([[1, 2], [3, 4], [5, 6]], np.float16))
+    assert type(file.open()) is np.ndarray
 
 
 def test_an_interrupted_array_leaves_no_file(tmp_path):
