@@ -31,6 +31,7 @@ _SLOW = 20 * 60.0
 # Reading a loss makes the host wait for the device, so progress shows it every 25 steps only.
 _STEPS_BETWEEN_LOSSES = 25
 
+_NOWHERE = NoCheckpoints()
 
 OnValidation = Callable[[str, float, Metrics], None]
 """Called after a validation with the stage's name, the epochs that are done and the metrics; what it raises ends the
@@ -79,7 +80,7 @@ class Stage(abc.ABC, Generic[BatchT]):
 def run(
     stage: Stage,
     state: TrainState,
-    checkpoints: Checkpoints | NoCheckpoints | None = None,
+    checkpoints: Checkpoints | NoCheckpoints = _NOWHERE,
     folder: RunFolder | None = None,
     advice: str = "",
     on_validation: OnValidation | None = None,
@@ -89,7 +90,7 @@ def run(
     Args:
         stage: the stage.
         state: the initial or restored state; its memory is donated.
-        checkpoints: where states are saved; None: nowhere.
+        checkpoints: where states are saved; by default nowhere.
         folder: where the history is written; None: nowhere.
         advice: printed once if the stage may take longer than 20 minutes.
         on_validation: called after each validation that has metrics.
@@ -134,16 +135,14 @@ def run(
                 queued = state.step + 0
                 advance(meter.items(1), meter.status(stage, state, step), compiling())
                 meter.estimate(stage, step, bool(compiling()), advice)
-                if checkpoints and processes.from_first(checkpoints.due):
+                if processes.from_first(checkpoints.due):
                     _save(stage, state, step, checkpoints)
                     meter.restart_step()
         except interrupts.Interrupted:
-            if checkpoints:
-                _save(stage, state, step, checkpoints)
+            _save(stage, state, step, checkpoints)
             raise
     meter.report(stage, step)
-    if checkpoints:
-        checkpoints.save(completed(state), complete=True)
+    checkpoints.save(completed(state), complete=True)
     return state
 
 

@@ -347,7 +347,7 @@ def raw_history(folder: Path) -> list[dict[str, float]]:
     ("seconds", "waits"), [({"batch": 0.1, "validation": 1.0}, True), ({"step": 0.1}, False)], ids=["batches", "steps"]
 )
 def test_the_share_of_time_spent_waiting_for_input_leaves_out_validations(tmp_path, capsys, seconds, waits):
-    loop.run(Counting(**seconds), initial_state(), None, RunFolder(tmp_path))
+    loop.run(Counting(**seconds), initial_state(), folder=RunFolder(tmp_path))
     shares = [line["input_wait"] for line in raw_history(tmp_path)]
     assert len(shares) == 2
     assert all((share > 0.5) == waits for share in shares), shares
@@ -381,7 +381,7 @@ class Slow(Toy):
 def test_the_time_of_a_stage_is_estimated_once(tmp_path, capsys, monkeypatch, seconds, epochs, expected):
     stage = Slow(seconds=seconds, epochs=epochs)
     monkeypatch.setattr(time, "monotonic", lambda: stage.clock)
-    loop.run(stage, initial_state(), None, RunFolder(tmp_path), advice="use another")
+    loop.run(stage, initial_state(), folder=RunFolder(tmp_path), advice="use another")
     lines = [line for line in capsys.readouterr().out.splitlines() if "an epoch" in line or "use another" in line]
     assert len(lines) == len(expected)
     assert all(text in line for text, line in zip(expected, lines, strict=True))
@@ -389,7 +389,7 @@ def test_the_time_of_a_stage_is_estimated_once(tmp_path, capsys, monkeypatch, se
 
 def test_items_a_second_of_a_resumed_stage_count_the_steps_since_it_resumed(tmp_path):
     state = replace(initial_state(), step=jnp.int32(15), validated=jnp.int32(8))
-    loop.run(Counting(step=0.05), state, None, RunFolder(tmp_path))
+    loop.run(Counting(step=0.05), state, folder=RunFolder(tmp_path))
     (line,) = raw_history(tmp_path)
     # A step has 2.5 documents and takes 0.05 s at least; were all 16 counted, it would be 800.
     assert 0 < line["documents/s"] <= 2.5 / 0.05
@@ -432,7 +432,7 @@ def test_the_host_waits_for_the_step_before_the_last(tmp_path, monkeypatch):
             return super().step(state, batch, epoch, number)
 
     monkeypatch.setattr(jax, "block_until_ready", recorded)
-    loop.run(Queueing(), initial_state(), None, RunFolder(tmp_path))
+    loop.run(Queueing(), initial_state(), folder=RunFolder(tmp_path))
     assert waited_for[1:] == list(range(16))
 
 
@@ -525,7 +525,7 @@ def test_the_time_of_steps_that_compile_is_reported_apart(tmp_path, monkeypatch)
         # On one device, as the state of a run: an array without a device would compile separately.
         state = jax.device_put(initial_state(), jax.devices()[0])
         folder.mkdir()
-        loop.run(Shapes(shapes=shapes), state, None, RunFolder(folder))
+        loop.run(Shapes(shapes=shapes), state, folder=RunFolder(folder))
 
     run_with([1] * 12, tmp_path / "warm")
     compiling.clear()

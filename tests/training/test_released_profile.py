@@ -188,7 +188,7 @@ def test_11_early_stopping_comes_before_averaging_and_the_contrastive_loss(tiny,
         lambda params: {"N@5": 50.0},
     )
     state = init_state(jax.random.key(0), jnp.zeros(()), optax.sgd(1.0), ("bce",), average=True)
-    state = loop.run(stage, state, None, RunFolder(tmp_path))
+    state = loop.run(stage, state, folder=RunFolder(tmp_path))
     averages = stage.last_epoch >= config.optimizer.swa_start_epoch
     contrasts = any(representation.uses_contrast(config, epoch + 1) for epoch in range(stage.last_epoch))
     # Of the released code, the first of 16 validations was the best: 1,600 steps, 2.8 epochs.
