@@ -69,7 +69,7 @@ class RunFolder:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keeps other processes from writing into the folder within the block, which may hold such blocks.
+        """Keeps other processes from writing into the folder within the block.
 
         Raises:
             UserError: another process writes into the folder; the message names it.

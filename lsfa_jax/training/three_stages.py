@@ -107,13 +107,9 @@ class Run:
         """Runs the stages, measures each and prints the results; returns the content of metrics.json.
 
         Raises:
-            UserError: another process writes into the run folder, or the run cannot continue.
+            UserError: the run cannot continue.
             Interrupted: after a signal that `interrupts.deferred` deferred; the state is saved.
         """
-        with self.folder.in_use():
-            return self._execute(stages)
-
-    def _execute(self, stages: Sequence[Stage]) -> dict[str, Any]:
         linear = self._linear()
         self._choose_candidates(linear)
         params = self._representation()

@@ -24,7 +24,7 @@ _STALE_AFTER = 120.0
 
 
 class FolderLock:
-    """Locks a folder for the threads of this process; may be held again inside a block that holds it."""
+    """Locks a folder for the threads of this process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,9 +60,6 @@ class FolderLock:
         Raises:
             UserError: another process holds the folder, or it cannot be written.
         """
-        if self._lock.is_locked:
-            yield
-            return
         missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         with atomic.errors(self.folder, advice):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -110,15 +110,6 @@ def test_a_folder_that_stays_empty_is_removed_with_its_parents(tmp_path):
     assert is_free(folder) is True
 
 
-def test_a_block_inside_the_block_changes_nothing(tmp_path):
-    lock = FolderLock(tmp_path)
-    with lock.held(ADVICE):
-        with lock.held(ADVICE):
-            assert is_free(tmp_path) is not True
-        assert is_free(tmp_path) is not True
-    assert is_free(tmp_path) is True
-
-
 def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     assert is_free(tmp_path / "file").endswith(f"file: cannot be written (File exists); {ADVICE}")
