@@ -211,21 +211,33 @@ def psp_at_k(hit: Bools, top: Integers, truth: Ragged, inverse_propensity: Float
     Raises:
         ValueError: `inverse_propensity` does not cover every label of `truth`.
     """
+    attained, attainable = document_psp(hit, top, truth, inverse_propensity, k)
+    return 100 * _ratio(attained.sum(axis=0), attainable.sum(axis=0))
+
+
+def document_psp(hit: Bools, top: Integers, truth: Ragged, inverse_propensity: Floats, k: int) -> tuple[Floats, Floats]:
+    """Computes the sums of PSP@1, ..., PSP@k of each document, and their largest attainable values: float64[N, k] each.
+
+    Raises:
+        ValueError: `inverse_propensity` does not cover every label of `truth`.
+    """
     _check_k(hit, k)
     num_labels = len(inverse_propensity)
     _check_covers(truth, num_labels)
-    attained = [inverse_propensity[top[hit[:, place], place]].sum() for place in range(k)]
+    hit, top = hit[:, :k], top[:, :k]
+    attained, attainable = np.zeros(hit.shape), np.zeros(hit.shape)
+    attained[hit] = inverse_propensity[top[hit]]
 
     # Sorting integers (document, rank of the label's weight) is several times faster than a lexsort of the weights.
     heaviest_first = np.argsort(-inverse_propensity)
     rank = np.argsort(heaviest_first)
-    sizes = truth.sizes
-    start = np.repeat(np.arange(len(sizes)) * num_labels, sizes)
+    rows = truth.row_ids
+    start = rows * num_labels
     ranks = np.sort(start + rank[truth.values]) - start
-    place = np.arange(len(ranks)) - np.repeat(truth.offsets[:-1], sizes)
+    place = np.arange(len(ranks)) - truth.offsets[rows]
     in_top = place < k
-    attainable = np.bincount(place[in_top], inverse_propensity[heaviest_first[ranks[in_top]]], minlength=k)
-    return 100 * _ratio(np.cumsum(attained), np.cumsum(attainable))
+    attainable[rows[in_top], place[in_top]] = inverse_propensity[heaviest_first[ranks[in_top]]]
+    return np.cumsum(attained, axis=1), np.cumsum(attainable, axis=1)
 
 
 def macro_precision_at_k(hit: Bools, top: Integers, num_labels: int, k: int) -> Floats:

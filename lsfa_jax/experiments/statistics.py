@@ -100,8 +100,8 @@ def contributions(name: str, top: Integers, truth: Truth) -> Contributions:
     hit = ranking.hits(listed, labels)
     if metric == "PSP":
         weights = ranking.inverse_propensity(truth.label_counts, truth.num_documents, *propensity)
-        attained = np.where(hit, weights[listed], 0.0)[:, :place].sum(axis=1)
-        return _of_documents(attained, _attainable(labels, weights, place))
+        attained, attainable = ranking.document_psp(hit, listed, labels, weights, place)
+        return _of_documents(attained[:, -1], attainable[:, -1])
     shares = {
         "P": lambda: hit[:, :place].mean(axis=1),
         "R": lambda: hit[:, :place].sum(axis=1) / np.maximum(labels.sizes, 1),
@@ -168,15 +168,6 @@ def _by_label(top: Integers, labels: Ragged, members: Bools) -> Contributions:
     cells = rows, columns[top[rows, places]]
     shape = len(top), int(members.sum())
     return Contributions(csr_array((right, cells), shape=shape), csr_array((np.ones(len(rows)), cells), shape=shape))
-
-
-def _attainable(labels: Ragged, weights: Floats, place: int) -> Floats:
-    """Sums the largest weights of each document's labels, `place` at most: float64[N]."""
-    order = np.lexsort((-weights[labels.values], labels.row_ids))
-    rank = np.arange(len(order)) - np.repeat(labels.offsets[:-1], labels.sizes)
-    chosen = order[rank < place]
-    sums = np.bincount(labels.row_ids[chosen], weights[labels.values[chosen]], minlength=labels.num_rows)
-    return np.asarray(sums, np.float64)
 
 
 def _mean_ratio(hits: Floats, possible: Floats) -> Floats:
