@@ -26,7 +26,8 @@ def supervised_contrastive(
 ) -> Array:
     """Eq. 7-8: the SC loss, each pair against all other pairs of the batch.
 
-    The paper's starting point. It needs pairs of the same label within one batch, which is why Eq. 9 replaces it.
+    Where Eq. 9 starts from; training does not use it. It needs pairs of the same label within one batch, which is why
+    Eq. 9 replaces it.
 
     Args:
         features: float32[P, D], features v^i of positive pairs.

@@ -79,9 +79,9 @@ def escaped(text: str) -> str:
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def plural(number: int, noun: str, nouns: str | None = None) -> str:
-    """Returns a number with its noun: `1 row`, `1,234 rows`; `nouns` is a plural that is not formed with s."""
-    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
+def plural(number: int, noun: str) -> str:
+    """Returns a number with its noun: `1 row`, `1,234 rows`."""
+    return f"{number:,} {noun if number == 1 else f'{noun}s'}"
 
 
 def first_line(error: BaseException) -> str:

@@ -173,8 +173,9 @@ def pad_rows(tree: Tree, num_rows: int) -> Tree:
 def pmapped(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """Maps `function(constants, *rows)` over the local devices: each gets all constants and its share of the rows.
 
-    For code that prefers explicit mapping over devices; training uses the mesh. `jax.pmap` is a wrapper over
-    `jit(shard_map)`.
+    For code that prefers explicit mapping over devices. The package itself does not call it: training and prediction
+    are `jit` over a mesh. Encoder, prototypes and decoder are tested to give equal results in this form. `jax.pmap` is
+    a wrapper over `jit(shard_map)`.
 
     Args:
         function: takes a pytree that is replicated, then pytrees of arrays whose first axis is split; returns a pytree
