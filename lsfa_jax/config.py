@@ -733,5 +733,5 @@ def to_toml(config: Config) -> str:
     return tomli_w.dumps(config.model_dump(mode="json"))
 
 
-Stage = Literal["representation", "transfer", "adjustment"]
-STAGES: tuple[Stage, ...] = ("representation", "transfer", "adjustment")
+StageName = Literal["representation", "transfer", "adjustment"]
+STAGES: tuple[StageName, ...] = ("representation", "transfer", "adjustment")

@@ -16,7 +16,7 @@ from lsfa_jax.config import (
     STAGES,
     Config,
     Section,
-    Stage,
+    StageName,
     chosen_for,
     dataset_names,
     dotted,
@@ -79,7 +79,7 @@ class TrainArguments(SettingsArguments):
         "", description="Time for the run, as 90s, 15m or 1h: steps are timed, and as many epochs planned as fit."
     )
     resume: bool = Field(False, description="Continue from the run folder's last complete checkpoint.")
-    stages: tuple[Stage, ...] = Field(
+    stages: tuple[StageName, ...] = Field(
         STAGES, description="Consecutive stages to run; earlier ones must be complete in the run folder."
     )
     log: Literal["none", "tensorboard"] = Field(

@@ -23,7 +23,7 @@ import numpy as np
 
 from lsfa_jax.config import (
     Config,
-    Stage,
+    StageName,
     chosen_for,
     dotted,
     for_encoder,
@@ -335,7 +335,7 @@ def _train(
     encoder: Encoder,
     config: Config,
     folder: Path,
-    stages: tuple[Stage, ...],
+    stages: tuple[StageName, ...],
     resume: bool,
     chosen: Collection[str] | None = None,
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from lsfa_jax.config import STAGES, Config, Stage, to_toml
+from lsfa_jax.config import STAGES, Config, StageName, to_toml
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.training import (
     checks,
@@ -32,7 +32,7 @@ from lsfa_jax.util.console import UserError, note
 def train(
     config: Config,
     output: Path,
-    stages: Sequence[Stage] = STAGES,
+    stages: Sequence[StageName] = STAGES,
     resume: bool = False,
     save_every: float = 60.0,
     *,
@@ -122,7 +122,7 @@ def train(
 def _prepare(
     config: Config,
     folder: RunFolder,
-    stages: Sequence[Stage],
+    stages: Sequence[StageName],
     resume: bool,
     save_every: float,
     chosen: Collection[str],

@@ -19,7 +19,7 @@ from lsfa_jax.config import (
     NAMED_VECTORS,
     STAGES,
     Config,
-    Stage,
+    StageName,
     differences,
     read_toml,
     to_toml,
@@ -304,7 +304,7 @@ def files(folder: Path) -> list[Path]:
     return [file for file in parts if file.is_file()]
 
 
-def consecutive(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+def consecutive(stages: Sequence[StageName]) -> tuple[StageName, ...]:
     """Sorts stages; raises UserError where one between them is missing."""
     chosen = tuple(stage for stage in STAGES if stage in stages)
     first = STAGES.index(chosen[0]) if chosen else 0
@@ -343,7 +343,7 @@ def with_absolute_paths(config: Config) -> Config:
     )
 
 
-def check_can_start(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
+def check_can_start(folder: RunFolder, config: Config, stages: Sequence[StageName], resume: bool) -> None:
     """Raises UserError unless the folder is free or holds a run that these settings and stages may continue."""
     if not folder.config_file.is_file():
         if resume or stages[0] != STAGES[0]:
@@ -371,14 +371,14 @@ def check_free(folder: RunFolder) -> None:
         raise UserError(f"{folder.path}: exists and is not a run folder; choose another --output")
 
 
-def stage_of(key: str) -> Stage:
+def stage_of(key: str) -> StageName:
     """Returns the first stage that reads a setting, by its dotted key."""
     section = key.split(".")[0]
-    stages: dict[str, Stage] = {"transfer": "transfer", "pvae": "transfer", "adjust": "adjustment"}
+    stages: dict[str, StageName] = {"transfer": "transfer", "pvae": "transfer", "adjust": "adjustment"}
     return stages.get(section, STAGES[0])
 
 
-def _is_fixed(folder: RunFolder, key: str, stages: Sequence[Stage], resume: bool) -> bool:
+def _is_fixed(folder: RunFolder, key: str, stages: Sequence[StageName], resume: bool) -> bool:
     """Whether a setting was used by a stage that is not run again from its start."""
     if key.split(".")[0] == "report":
         return False
@@ -399,7 +399,7 @@ def how_to_resume(folder: RunFolder) -> str:
     return f"interrupted. {place} with: {model_folder.resume_command(folder.path)}"
 
 
-def drop_stages(folder: RunFolder, config: Config, stages: Sequence[Stage], resume: bool) -> None:
+def drop_stages(folder: RunFolder, config: Config, stages: Sequence[StageName], resume: bool) -> None:
     """Removes from a run the results of stages that run again from their start, and of the stages after them."""
     if not processes.is_first() or not folder.config_file.is_file():
         return
@@ -420,7 +420,7 @@ def drop_stages(folder: RunFolder, config: Config, stages: Sequence[Stage], resu
         folder.drop_groups()
 
 
-def branch(source: Path, target: Path, stages: Sequence[Stage]) -> None:
+def branch(source: Path, target: Path, stages: Sequence[StageName]) -> None:
     """Creates a run folder with the results of the first stages of another, from which a later command goes on.
 
     The files of checkpoints are hard links: they are never changed, only replaced.

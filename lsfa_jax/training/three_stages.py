@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lsfa_jax.config import Config, Stage
+from lsfa_jax.config import Config, StageName
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.evaluation import ranking
@@ -103,7 +103,7 @@ class Run:
         self.inputs = Inputs(config, corpus, self.model, self.mesh, folder)
         self.results = Results(folder, corpus, config, self.is_head)
 
-    def execute(self, stages: Sequence[Stage]) -> dict[str, Any]:
+    def execute(self, stages: Sequence[StageName]) -> dict[str, Any]:
         """Runs the stages, measures each and prints the results; returns the content of metrics.json.
 
         Raises:
