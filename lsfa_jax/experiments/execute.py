@@ -86,7 +86,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class FirstStage:
     """A run of stage 1, and what is swept on it."""
 
     base: Base
@@ -123,19 +123,19 @@ class Encoder:
 class Needed:
     """A run that plans need: stage 1, or with settings for later stages also these."""
 
-    encoder: Encoder
+    first_stage: FirstStage
     settings: Settings | None
 
     @property
     def is_done(self) -> bool:
         """Whether its results are there."""
-        return self.encoder.is_done if self.settings is None else self.encoder.result(self.settings).is_dir()
+        return self.first_stage.is_done if self.settings is None else self.first_stage.result(self.settings).is_dir()
 
     @property
     def title(self) -> str:
         """Names the run in messages."""
-        name = "stage 1" if self.settings is None else self.encoder.result(self.settings).name
-        return f"{self.encoder.corpus}, seed {self.encoder.seed}, {self.encoder.folder.name}: {name}"
+        name = "stage 1" if self.settings is None else self.first_stage.result(self.settings).name
+        return f"{self.first_stage.corpus}, seed {self.first_stage.seed}, {self.first_stage.folder.name}: {name}"
 
 
 @dataclass(frozen=True)
@@ -150,27 +150,27 @@ class Measured:
 
 
 def runs_of(plan: Plan, base: Base, corpora: Iterable[str], seeds: int) -> Iterator[Needed]:
-    """Yields the runs that a plan needs, each once, those that share an encoder one after another."""
+    """Yields the runs that a plan needs, each once, those that share a stage 1 one after another."""
     if plan.show == "counts":
         return
     for corpus in corpora:
         for seed in range(seeds):
-            by_encoder: dict[Path, list[Needed]] = {}
+            by_first_stage: dict[Path, list[Needed]] = {}
             for variant in plan.all_variants().values():
                 needed = run_of(plan, variant, base, corpus, seed)
-                group = by_encoder.setdefault(needed.encoder.folder, [Needed(needed.encoder, None)])
+                group = by_first_stage.setdefault(needed.first_stage.folder, [Needed(needed.first_stage, None)])
                 if all(needed.settings != other.settings for other in group):
                     group.append(needed)
-            for group in by_encoder.values():
+            for group in by_first_stage.values():
                 yield from group
 
 
 def run_of(plan: Plan, variant: Variant, base: Base, corpus: str, seed: int) -> Needed:
     """Returns the run that has the result of a variant."""
     settings = split_settings(plan, variant)
-    encoder = Encoder(base, corpus, seed, settings.first)
+    first_stage = FirstStage(base, corpus, seed, settings.first)
     is_later = variant.result in ("adjusted", "fused") or bool(settings.later or settings.scaled)
-    return Needed(encoder, settings if is_later else None)
+    return Needed(first_stage, settings if is_later else None)
 
 
 def check_places(needed: Iterable[Needed]) -> None:
@@ -181,24 +181,24 @@ def check_places(needed: Iterable[Needed]) -> None:
     Raises:
         UserError: one reads another; the message names both.
     """
-    for encoder in {run_.encoder.folder: run_.encoder for run_ in needed}.values():
-        folder = RunFolder(encoder.run)
+    for first_stage in {run_.first_stage.folder: run_.first_stage for run_ in needed}.values():
+        folder = RunFolder(first_stage.run)
         if not folder.config_file.is_file():
             continue
-        config, _ = encoder.base.config(encoder.corpus, encoder.seed, encoder.first)
+        config, _ = first_stage.base.config(first_stage.corpus, first_stage.seed, first_stage.first)
         before, now = with_absolute_paths(folder.read_config()), with_absolute_paths(config)
         pairs = {"--data-dir": (before.data_dir, now.data_dir)} if now.data_dir else {}  # pages are written without it
         pairs["--encoder"] = before.encoder.pretrained, now.encoder.pretrained
         for option, (old, new) in pairs.items():
             if old != new:
-                raise UserError(f"{option} {new}: {encoder.run} is of {old or 'none'}; choose another --output")
+                raise UserError(f"{option} {new}: {first_stage.run} is of {old or 'none'}; choose another --output")
 
 
 def execute(needed: Iterable[Needed]) -> dict[str, str]:
     """Makes the runs that are not done.
 
     Returns:
-        The error of each run that failed, by its title; runs that need a failed encoder are among them.
+        The error of each run that failed, by its title; runs that need a stage 1 that failed are among them.
 
     Raises:
         Interrupted: after a signal; the same call continues.
@@ -212,8 +212,8 @@ def execute(needed: Iterable[Needed]) -> dict[str, str]:
         else:
             note(f"Run {number} of {len(all_runs)}: {run_.title}{clock.rest(all_runs[number - 1 :])}")
             try:
-                if run_.settings is not None and not run_.encoder.is_done:
-                    raise UserError(f"its stage 1 failed: {run_.encoder.run}")
+                if run_.settings is not None and not run_.first_stage.is_done:
+                    raise UserError(f"its stage 1 failed: {run_.first_stage.run}")
                 _make(run_)
             except Interrupted:
                 raise
@@ -222,8 +222,8 @@ def execute(needed: Iterable[Needed]) -> dict[str, str]:
                 failed[run_.title] = str(error) or type(error).__name__
                 warn(f"{run_.title}: {failed[run_.title]}")
         following = all_runs[number] if number < len(all_runs) else None
-        if following is None or following.encoder != run_.encoder:
-            shutil.rmtree(run_.encoder.run / "states", ignore_errors=True)
+        if following is None or following.first_stage != run_.first_stage:
+            shutil.rmtree(run_.first_stage.run / "states", ignore_errors=True)
     return failed
 
 
@@ -231,14 +231,14 @@ def read(needed: Needed, result: str) -> Measured | None:
     """Reads what a run reached with one of its models; None where it did not run, or has no such model."""
     if not needed.is_done:
         return None
-    encoder = needed.encoder.run
-    folder = encoder if needed.settings is None else needed.encoder.result(needed.settings)
+    first = needed.first_stage.run
+    folder = first if needed.settings is None else needed.first_stage.result(needed.settings)
     # A model that later stages do not change was measured with stage 1, unless N_t differs.
-    file = next((path for path in _ranking_files(folder, encoder, result) if path.is_file()), None)
+    file = next((path for path in _ranking_files(folder, first, result) if path.is_file()), None)
     if file is None:
         return None
     config = RunFolder(folder).read_config()
-    with np.load(encoder / _TRUTH) as arrays:
+    with np.load(first / _TRUTH) as arrays:
         counts, published = arrays["label_counts"], arrays["published_counts"]
         head = np.pad(is_head(counts, config.pvae.head_threshold), (0, len(published) - len(counts)))
         labels = Ragged(arrays["values"], arrays["offsets"])
@@ -248,53 +248,53 @@ def read(needed: Needed, result: str) -> Measured | None:
 
 def environment(needed: Needed) -> dict[str, Any]:
     """Returns the versions, devices and commit of a run that is done."""
-    return dict(json.loads((needed.encoder.run / "environment.json").read_text(encoding="utf-8")))
+    return dict(json.loads((needed.first_stage.run / "environment.json").read_text(encoding="utf-8")))
 
 
 def seconds(needed: Needed) -> float | None:
     """Returns how long a run took; None before it is done."""
-    folder = needed.encoder.run if needed.settings is None else needed.encoder.result(needed.settings)
+    folder = needed.first_stage.run if needed.settings is None else needed.first_stage.result(needed.settings)
     try:
         return float(json.loads((folder / _DONE).read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _ranking_files(folder: Path, encoder: Path, result: str) -> Iterator[Path]:
+def _ranking_files(folder: Path, first: Path, result: str) -> Iterator[Path]:
     yield folder / _RANKINGS / f"{result}.npy"
-    yield encoder / _RANKINGS / f"{result}.npy"
+    yield first / _RANKINGS / f"{result}.npy"
 
 
 def _grouped(needed: Iterable[Needed]) -> list[Needed]:
-    """Returns the runs, each once, those that share an encoder one after another with its stage 1 first."""
+    """Returns the runs, each once, those that share a stage 1 one after another with that first."""
     groups_: dict[Path, dict[Path, Needed]] = {}
     for run_ in needed:
-        place = run_.encoder.run if run_.settings is None else run_.encoder.result(run_.settings)
-        groups_.setdefault(run_.encoder.folder, {}).setdefault(place, run_)
+        place = run_.first_stage.run if run_.settings is None else run_.first_stage.result(run_.settings)
+        groups_.setdefault(run_.first_stage.folder, {}).setdefault(place, run_)
     return [run_ for group in groups_.values() for run_ in sorted(group.values(), key=lambda r: r.settings is not None)]
 
 
 def _make(needed: Needed) -> None:
     start = time.monotonic()
     if needed.settings is None:
-        _train_encoder(needed.encoder, start)
+        _train_first(needed.first_stage, start)
     else:
-        _train_later(needed.encoder, needed.settings, start)
+        _train_later(needed.first_stage, needed.settings, start)
     _clean(needed)
 
 
 def _clean(needed: Needed) -> None:
     """Removes the run folder of later stages that are done."""
     if needed.settings is not None:
-        shutil.rmtree(needed.encoder.work(needed.settings), ignore_errors=True)
+        shutil.rmtree(needed.first_stage.work(needed.settings), ignore_errors=True)
 
 
-def _train_encoder(encoder: Encoder, start: float) -> None:
-    config, chosen = encoder.base.config(encoder.corpus, encoder.seed, encoder.first)
-    folder = RunFolder(encoder.run)
-    _train(encoder, config, encoder.run, ("representation",), folder.config_file.is_file(), chosen)
+def _train_first(first_stage: FirstStage, start: float) -> None:
+    config, chosen = first_stage.base.config(first_stage.corpus, first_stage.seed, first_stage.first)
+    folder = RunFolder(first_stage.run)
+    _train(first_stage, config, first_stage.run, ("representation",), folder.config_file.is_file(), chosen)
     corpus = load_corpus(folder.read_config())
-    with atomic.replacing(encoder.run / _TRUTH) as partial, partial.open("wb") as file:
+    with atomic.replacing(first_stage.run / _TRUTH) as partial, partial.open("wb") as file:
         np.savez(
             file,
             values=corpus.test.labels.values,
@@ -303,25 +303,25 @@ def _train_encoder(encoder: Encoder, start: float) -> None:
             published_counts=corpus.published_counts,
             published_documents=corpus.published_documents,
         )
-    _write_done(encoder.run, start, [])
+    _write_done(first_stage.run, start, [])
 
 
-def _train_later(encoder: Encoder, settings: Settings, start: float) -> None:
+def _train_later(first_stage: FirstStage, settings: Settings, start: float) -> None:
     """Runs stages 2 and 3 in a folder that is removed when their results are kept."""
-    result, work = encoder.result(settings), encoder.work(settings)
-    base = RunFolder(encoder.run).read_config()
+    result, work = first_stage.result(settings), first_stage.work(settings)
+    base = RunFolder(first_stage.run).read_config()
     values = resolved(base, settings.later, settings.scaled)
     config = with_values(base, values)
-    second = encoder.folder / "transfer" / slug({k: v for k, v in values.items() if stage_of(k) == "transfer"})
+    second = first_stage.folder / "transfer" / slug({k: v for k, v in values.items() if stage_of(k) == "transfer"})
     if not RunFolder(work).config_file.is_file():
         if second.is_dir():
             branch(second, work, ("representation", "transfer"))
         else:
-            branch(encoder.run, work, ("representation",))
+            branch(first_stage.run, work, ("representation",))
     # Hundreds of lines that only the runs of stage 1 are worth.
     with console.quiet(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        _train(encoder, config, work, ("transfer", "adjustment"), True)
+        _train(first_stage, config, work, ("transfer", "adjustment"), True)
     if not second.is_dir():
         branch(work, second, ("representation", "transfer"))
     with atomic.folder(result) as new:
@@ -332,7 +332,7 @@ def _train_later(encoder: Encoder, settings: Settings, start: float) -> None:
 
 
 def _train(
-    encoder: Encoder,
+    first_stage: FirstStage,
     config: Config,
     folder: Path,
     stages: tuple[StageName, ...],
@@ -343,7 +343,7 @@ def _train(
         with atomic.replacing(folder / _RANKINGS / f"{name}.npy") as partial, partial.open("wb") as file:
             np.save(file, top)
 
-    states, save_every = encoder.run / "states", encoder.base.save_every
+    states, save_every = first_stage.run / "states", first_stage.base.save_every
     run.train(config, folder, stages, resume, save_every, chosen=chosen, states=states, on_ranked=keep)
 
 
@@ -372,4 +372,4 @@ class _Clock:
 
 
 def _kind(needed: Needed) -> tuple[str, bool]:
-    return needed.encoder.corpus, needed.settings is None
+    return needed.first_stage.corpus, needed.settings is None

@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from lsfa_jax.config import Config
 from lsfa_jax.data.batches import Batches
 from lsfa_jax.data.load import load_corpus
-from lsfa_jax.experiments.execute import Encoder
+from lsfa_jax.experiments.execute import FirstStage
 from lsfa_jax.model.augmentation import draw_features
 from lsfa_jax.model.generators import Generator
 from lsfa_jax.model.prototypes import FeatureSums, is_head, prototypes
@@ -39,14 +39,14 @@ class Drawn(NamedTuple):
     """Of the generated features of all tail labels, as metrics.json has them."""
 
 
-def draw(encoder: Encoder) -> Drawn:
+def draw(first_stage: FirstStage) -> Drawn:
     """Computes the features of all training documents with a trained encoder, and features that a PVAE generates.
 
     The PVAE is trained on them as stage 2 does, with the settings of the run of stage 1: a variant chooses those of
     stage 1, and `pvae.*` are the same for all, those of the preset or of --config.
     """
-    config = RunFolder(encoder.run).read_config()
-    corpus, model = load_corpus(config), model_folder.read(encoder.run)
+    config = RunFolder(first_stage.run).read_config()
+    corpus, model = load_corpus(config), model_folder.read(first_stage.run)
     network, mesh = lsfa_module(model), sharding.make_mesh()
     params = sharding.replicate(mesh, model.params)
     buckets, shards = config.data.length_buckets, mesh.shape["data"]

@@ -232,7 +232,7 @@ def _curve(results: Results, folder: Path) -> list[Block]:
         shown = [factor for factor in factors if sweep_name(key, factor) in values]
         if shown:
             needed = run_of(plan, plan.all_variants()[sweep_name(key, shown[0])], results.base, corpus, 0)
-            config = RunFolder(needed.encoder.run).read_config()
+            config = RunFolder(needed.first_stage.run).read_config()
             xs = [resolved(config, {}, {key: factor})[key] for factor in shown]
             stacked = np.stack([values[sweep_name(key, factor)] for factor in shown], axis=1)
             swept[_SWEPT_NAMES.get(key, key)] = (xs, stacked)
@@ -312,7 +312,7 @@ def _features(results: Results, folder: Path) -> list[Block]:
         needed = run_of(plan, variant, results.base, results.corpus, 0)
         if needed.is_done:
             with quiet():
-                drawn = features.draw(needed.encoder)
+                drawn = features.draw(needed.first_stage)
             panels[name] = drawn.labels
             rows.append([name, *(f"{value:.3f}" for value in drawn.diagnostics.values())])
     if not panels:

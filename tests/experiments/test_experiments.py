@@ -77,7 +77,7 @@ class Pretended:
             (path / name).write_text(json.dumps(content | {"stage": "representation", "step": 1}) + "\n")
 
 
-def drawn(encoder: execute.Encoder) -> Drawn:
+def drawn(first_stage: execute.FirstStage) -> Drawn:
     random = np.random.default_rng(0)
     points = [(f"label{i}", random.normal(size=(5, 2)), random.normal(size=(5, 2))) for i in range(3)]
     return Drawn(points, {"relative_mean_error": 0.1, "variance_ratio": 0.9})
@@ -151,7 +151,7 @@ def test_variants_with_equal_settings_share_a_run(tmp_path):
     base, read = execute.Base(tmp_path), plan.read("table4")
     runs = list(execute.runs_of(read, base, ["eurlex4k"], seeds=2))
     assert [run.settings for run in runs] == [None, Settings({}, {}, {})] * 2
-    assert [run.encoder.seed for run in runs] == [0, 0, 1, 1]
+    assert [run.first_stage.seed for run in runs] == [0, 0, 1, 1]
     assert not any(run.is_done for run in runs)
 
 
@@ -298,7 +298,7 @@ def test_figures_are_those_of_the_runs(trained, name):
     shown = [each for each in trained.runs(name) if each[1].result not in ONLY_LINEAR]
     assert list(rows) == [variant for variant, _, _ in shown]
     for variant, settings, needed in shown:
-        folder = needed.encoder.run if needed.settings is None else needed.encoder.result(needed.settings)
+        folder = needed.first_stage.run if needed.settings is None else needed.first_stage.result(needed.settings)
         of_run = RunFolder(folder).read_metrics()["stages"][settings.result]["test"]
         expected = of_run | {f"tail {m}": v for m, v in of_run["tail"].items()}
         expected |= {f"head {m}": v for m, v in of_run["head"].items()}
@@ -316,7 +316,7 @@ def test_the_figures_beside_the_pictures_of_features_are_those_of_stage_2(traine
     of_ablation = {variant: needed for variant, _, needed in trained.runs("ablation")}
     for figures, variant in zip(rows.values(), ("B", "A"), strict=True):
         needed = of_ablation[variant]
-        metrics = RunFolder(needed.encoder.result(needed.settings)).read_metrics()["pvae"]
+        metrics = RunFolder(needed.first_stage.result(needed.settings)).read_metrics()["pvae"]
         expected = [metrics[name.replace(" ", "_")] for name in header]
         np.testing.assert_allclose(list(map(float, figures)), expected, rtol=0, atol=0.0011)
 
@@ -334,7 +334,7 @@ def test_what_is_done_is_not_trained_again(trained):
 def test_features_are_those_of_the_chosen_labels(trained, tiny):
     _, _, needed = next(trained.runs("features"))
     with training_corpus.one_device(), console.quiet():
-        labels = features.draw(needed.encoder).labels
+        labels = features.draw(needed.first_stage).labels
     # The head label with the fewest features and the two tail labels with the most.
     names = {count: label for label, count in zip(tiny.labels, tiny.label_counts, strict=True)}
     assert [name for name, _, _ in labels] == [f"{names[count]} ({count})" for count in (13, 8, 7)]
