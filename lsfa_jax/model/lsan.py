@@ -141,26 +141,26 @@ class Lsan(Lsfa, kw_only=True):
             label_weights = self.is_label.astype(jnp.float32)
         return classifier.binary_cross_entropy(logits, label_ids, label_mask, document_mask, label_weights)
 
-    def candidate_scores(self, states: Array, lengths: Array, label_ids: Array) -> Array:
+    def candidate_scores(self, states: Array, lengths: Array, candidates: Array) -> Array:
         """Computes logits float32[B, K] of some labels of each document, int32[B, K]; arbitrary where one is -1."""
-        return self._candidates(self._documents(states, lengths), label_ids)[1]
+        return self._candidates(self._documents(states, lengths), candidates)[1]
 
     def candidate_loss(
         self,
         states: Array,
         lengths: Array,
-        label_ids: Array,
+        candidates: Array,
         sample: Array,
         num_positive: Array,
         document_mask: Array,
     ) -> tuple[Array, Array]:
         """Computes the estimate of `loss` and the candidates' features, as `Lsfa.candidate_loss` does."""
         documents = self._documents(states, lengths)
-        features, logits = self._candidates(documents, label_ids)
-        of_candidates = candidate_loss.of_candidates(logits, label_ids, num_positive, document_mask)
+        features, logits = self._candidates(documents, candidates)
+        of_candidates = candidate_loss.of_candidates(logits, candidates, num_positive, document_mask)
         rows = self.labels["queries"][sample], *classifier_rows(self.classifier, self.num_rows, sample)
         negatives = jax.nn.softplus(self._logits(documents, rows))
-        weights = document_mask[:, None] * candidate_loss.sample_weights(label_ids, sample, self.num_labels)
+        weights = document_mask[:, None] * candidate_loss.sample_weights(candidates, sample, self.num_labels)
         return of_candidates + jnp.sum(weights * negatives), features
 
     def _documents(self, states: Array, lengths: Array) -> Documents:
@@ -178,7 +178,7 @@ class Lsan(Lsfa, kw_only=True):
         tables = self.labels["queries"], *classifier_rows(self.classifier, self.num_rows, None)
         return Tiling(documents.mask.shape, self.num_rows, self._tile_size).mapped(logits, documents, tables)
 
-    def _candidates(self, documents: Documents, label_ids: Array) -> tuple[Array, Array]:
-        label_ids = jnp.maximum(label_ids, 0)
+    def _candidates(self, documents: Documents, candidates: Array) -> tuple[Array, Array]:
+        label_ids = jnp.maximum(candidates, 0)
         features = self._features(documents, self.labels["queries"][label_ids])
         return features, classifier.scores(features, *classifier_rows(self.classifier, self.num_rows, label_ids))

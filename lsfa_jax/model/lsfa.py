@@ -141,10 +141,10 @@ class Lsfa(nn.Module):
             label_weights = self.is_label.astype(jnp.float32)
         return label_loss.loss(tokens, self._head_bias, tables, targets, tile_size, self.dtype, label_weights)
 
-    def candidate_scores(self, states: Array, lengths: Array, label_ids: Array) -> Array:
+    def candidate_scores(self, states: Array, lengths: Array, candidates: Array) -> Array:
         """Eq. 2-5: logits float32[B, K] of some labels of each document, int32[B, K]; arbitrary where one is -1."""
         tokens, tables = self._tokens(states, lengths), self._label_tables()
-        return candidate_loss.scores(tokens, self._head_bias, tables, label_ids, self.dtype)[1]
+        return candidate_loss.scores(tokens, self._head_bias, tables, candidates, self.dtype)[1]
 
     def predicted_candidates(self, states: Array, lengths: Array, proposed: Array) -> tuple[Array, Array]:
         """Computes what prediction compares a document with: the proposed labels and the best others by `estimates`.
@@ -171,14 +171,14 @@ class Lsfa(nn.Module):
         self,
         states: Array,
         lengths: Array,
-        label_ids: Array,
+        candidates: Array,
         sample: Array,
         num_positive: Array,
         document_mask: Array,
     ) -> tuple[Array, Array]:
         """Eq. 2-6: the estimate of `loss` and the candidates' features, as `candidate_loss.loss` computes them."""
         tokens, tables, tile_size = self._tokens(states, lengths), self._label_tables(), self._tile_size
-        labels = label_ids, sample, num_positive, document_mask
+        labels = candidates, sample, num_positive, document_mask
         return candidate_loss.loss(tokens, self._head_bias, tables, *labels, tile_size, self.dtype, self.num_labels)
 
     def estimates(self, states: Array, lengths: Array, label_ids: Array) -> Array:
