@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+import lsfa_jax
 from lsfa_jax.config import NAMED_ENCODERS, NAMED_VECTORS, Config
 from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.util import processes
@@ -23,8 +24,10 @@ def check_processes(config: Config) -> None:
 
 def versions() -> dict[str, str]:
     """Returns what has to be the same in all processes beside the settings."""
-    packages = ("lsfa_jax", "jax", "jaxlib", "orbax-checkpoint")
-    return {f"version of {name}": version(name) for name in packages} | {
+    # The package may be imported from a folder without being installed: then it has no metadata.
+    packages = {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")}
+    numbers = {"lsfa_jax": lsfa_jax.__version__} | packages
+    return {f"version of {name}": number for name, number in numbers.items()} | {
         "number of devices": str(jax.local_device_count())
     }
 
