@@ -81,8 +81,9 @@ def load_embedding(config: Config, words: Sequence[str]) -> HostArray:
         if files
         else named_vectors.get(config.vectors, config.vectors),
         "words": sha256("\n".join(words).encode()).hexdigest(),
-        "seed": config.seed,
     }
+    if config.vectors != "minilm":
+        inputs["seed"] = config.seed  # of the vectors of words that the source lacks
 
     def write(folder: Path) -> None:
         table, num_known = _table(config, words)

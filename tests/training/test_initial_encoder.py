@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from lsfa_jax.config import Config
+from lsfa_jax.data.word_vectors import WordVectors
+from lsfa_jax.training import static_vectors
 from lsfa_jax.training.initial_encoder import load_embedding
 
 
@@ -45,6 +47,20 @@ def test_the_embedding_is_made_once_for_what_decides_it(vectors, tmp_path, monke
     changed, is_new = makes()
     assert is_new
     assert changed[2, 2] == 6
+
+
+def test_vectors_of_which_none_is_drawn_are_made_once_for_all_seeds(tmp_path, monkeypatch):
+    monkeypatch.setenv("LSFA_DATA", str(tmp_path / "cache"))
+    computed = []
+
+    def of_words(name, words, size):
+        computed.append(name)
+        return WordVectors(np.ones((len(words), 2), np.float32), np.ones(len(words), bool))
+
+    monkeypatch.setattr(static_vectors, "of_words", of_words)
+    first, second = (load_embedding(Config(vectors="minilm", seed=seed), ["purr"]) for seed in (0, 1))
+    np.testing.assert_array_equal(first, second)
+    assert computed == ["minilm"]
 
 
 def test_an_embedding_without_vectors_has_the_size_of_the_settings(capsys):
