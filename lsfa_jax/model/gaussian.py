@@ -5,6 +5,7 @@ With the covariance of the nearest head labels this is the distribution calibrat
 prototype, as in Eq. 18, so that methods differ in the variation that they generate and in nothing else.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -36,19 +37,29 @@ def covariances(features: HostArray, label_ids: HostArray, prototypes: HostArray
     Returns:
         float64[M, D, D].
     """
-    order = np.argsort(label_ids, kind="stable")
-    starts, ends = (np.searchsorted(label_ids[order], labels, side) for side in ("left", "right"))
     matrices = np.zeros((len(labels), features.shape[1], features.shape[1]))
-    for matrix, label, start, end in zip(matrices, labels, starts, ends, strict=True):
-        deviations = features[order[start:end]].astype(np.float64) - prototypes[label]
+    for matrix, deviations in zip(matrices, _deviations(features, label_ids, prototypes, labels), strict=True):
         matrix[:] = deviations.T @ deviations / max(1, len(deviations) - 1)
     return matrices
 
 
-def pooled(matrices: HostArray, counts: HostArray) -> HostArray:
-    """Computes the pooled covariance float64[D, D] of float64[M, D, D] over labels with int[M] features each."""
-    freedom = np.maximum(counts - 1, 0)
-    return np.tensordot(freedom, matrices, axes=1) / max(1, freedom.sum())
+def pooled_covariance(features: HostArray, label_ids: HostArray, prototypes: HostArray, labels: HostArray) -> HostArray:
+    """Computes the covariance of `covariances` pooled over the labels, float64[D, D], in the memory of one matrix."""
+    scatter, freedom = np.zeros((features.shape[1], features.shape[1])), 0
+    for deviations in _deviations(features, label_ids, prototypes, labels):
+        scatter += deviations.T @ deviations
+        freedom += max(0, len(deviations) - 1)
+    return scatter / max(1, freedom)
+
+
+def _deviations(
+    features: HostArray, label_ids: HostArray, prototypes: HostArray, labels: HostArray
+) -> Iterator[HostArray]:
+    """Yields the deviations of each label's features from its prototype, float64[n, D]."""
+    order = np.argsort(label_ids, kind="stable")
+    starts, ends = (np.searchsorted(label_ids[order], labels, side) for side in ("left", "right"))
+    for label, start, end in zip(labels, starts, ends, strict=True):
+        yield features[order[start:end]].astype(np.float64) - prototypes[label]
 
 
 def factor(matrix: HostArray) -> HostArray:
@@ -87,12 +98,12 @@ def fit(
         num_nearest: K, the nearest head labels whose covariances are averaged; 0: one covariance pooled over all.
     """
     heads = np.flatnonzero(is_head)
-    matrices = covariances(features, label_ids, prototypes, heads)
     if num_nearest:
+        matrices = covariances(features, label_ids, prototypes, heads)
         chosen = nearest(prototypes, heads, min(num_nearest, len(heads)))
     else:
-        counts = np.bincount(label_ids, minlength=len(prototypes))[heads]
-        matrices, chosen = pooled(matrices, counts)[None], np.zeros((len(prototypes), 1), np.int32)
+        matrices = pooled_covariance(features, label_ids, prototypes, heads)[None]
+        chosen = np.zeros((len(prototypes), 1), np.int32)
     factors = np.stack([factor(matrix) for matrix in matrices]).astype(np.float32)
     return Covariances(jnp.asarray(factors), jnp.asarray(chosen))
 

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,21 @@ def test_the_pooled_covariance_is_that_of_the_deviations_from_the_prototypes():
     for label in range(L):
         (actual,) = covariances_of(fitted, label)
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_the_pooled_covariance_takes_no_memory_for_each_head_label():
+    heads, size = 300, 60
+    label_ids = np.repeat(np.arange(heads), 2).astype(np.int32)
+    features = RANDOM.normal(size=(2 * heads, size)).astype(np.float32)
+    prototypes = features.reshape(heads, 2, size).mean(axis=1)
+    tracemalloc.start()
+    try:
+        fitted = gaussian.fit(features, label_ids, prototypes, np.ones(heads, bool), num_nearest=0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert fitted.factors.shape == (1, size, size)
+    assert peak < heads * size * size * 8 / 4
 
 
 def test_covariances_of_the_nearest_head_labels():
