@@ -142,7 +142,7 @@ def chosen_cells(
 
     Args:
         documents: int[B], their numbers.
-        logits: float32[B, L], the network's.
+        logits: float32[B, L], the network's; -inf where a label is excluded for a document, which is then left out.
         ranked: the linear model's lists of the documents.
         truth: the labels of each; ids from L on are left out.
         random: draws the sample.
@@ -158,7 +158,8 @@ def chosen_cells(
         chosen[listed[:_BEST]] = chosen[labels] = True
         most = min(num_labels, _BEST)
         chosen[np.argpartition(-scores, most - 1)[:most]] = True
-        rest = np.flatnonzero(~chosen)
+        kept = scores > -np.inf
+        chosen, rest = chosen & kept, np.flatnonzero(~chosen & kept)
         drawn = rest if len(rest) <= _DRAWN else random.choice(rest, _DRAWN, replace=False)
         label_ids = np.concatenate([np.flatnonzero(chosen), drawn])
         weights = np.ones(len(label_ids))

@@ -69,6 +69,18 @@ def test_of_few_labels_all_are_cells_each_once():
     assert set(chosen.weights) == {1.0}
 
 
+def test_the_excluded_labels_of_a_document_are_no_cells():
+    random = np.random.default_rng(2)
+    network, ranked = random.normal(size=(3, 9)).astype(np.float32), random_lists(random, 3, 9, 5)
+    network[1, ranked.label_ids[1, 0]] = network[2, [0, 8]] = -np.inf
+    chosen = fusion.chosen_cells(np.arange(3), network, ranked, [np.array([4])] * 3, random)
+    assert np.isfinite(chosen.network).all()
+    for row in range(3):
+        inside = chosen.documents == row
+        assert sorted(chosen.label_ids[inside]) == np.flatnonzero(np.isfinite(network[row])).tolist()
+    assert np.isfinite(fusion.fit(chosen, np.full(9, 40), "tree")).all()
+
+
 @pytest.fixture(scope="module")
 def many_labels():
     """Two documents and 700 labels, of which the linear model lists 200."""
