@@ -90,5 +90,5 @@ class Words:
         return ids > UNKNOWN
 
     def word_places(self, text: str) -> tuple[list[tuple[int, int]], np.ndarray]:
-        spans = self._tokenizer.spans(text)[: self.max_tokens]
+        spans = self._tokenizer.spans(text, self.max_tokens)
         return spans, np.arange(len(spans))

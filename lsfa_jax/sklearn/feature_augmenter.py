@@ -209,7 +209,8 @@ class FeatureAugmenter(BaseEstimator):
         check_integer("seed", seed, least=0)
         check_number("augmented_weight", augmented_weight, allow_zero=True)
         check_number("learning_rate", learning_rate)
-        weights, inputs = self._checked(_float32(coef, "coef"), _float32(features, "features"))
+        weights, inputs = _float32(coef, "coef"), _float32(features, "features")
+        self._check_shapes(weights, inputs)
         # Without an intercept nothing could replace a subtracted mean.
         offset = np.zeros_like(self._offset) if intercept is None else self._offset
         head = {"coef": weights * self._scale}
@@ -264,15 +265,14 @@ class FeatureAugmenter(BaseEstimator):
             self._trained(stage, stage.init(random_key(Stream.ADJUSTMENT, settings.seed), head)).params
         )
 
-    def _checked(self, coef: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the arguments; raises ValueError where their shapes do not agree with those of `fit`."""
+    def _check_shapes(self, coef: np.ndarray, features: np.ndarray) -> None:
+        """Raises ValueError where the shapes do not agree with those of `fit`."""
         num_labels, size = self._centres.shape
         if features.shape[1] != size or coef.shape[1] != size or len(coef) < num_labels:
             raise ValueError(
                 f"coef {coef.shape} and features {features.shape}: expected [L, {size}] with L at least {num_labels}, "
                 f"and [N, {size}], as in fit"
             )
-        return coef, features
 
     def _head_of(self, counts: np.ndarray) -> np.ndarray:
         """Returns bool[L], which labels are frequent; raises ValueError unless there are frequent and rare ones."""

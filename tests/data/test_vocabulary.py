@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER
+from lsfa_jax.data.tokenizer import DEFAULT_TOKENIZER, Tokenizer
 from lsfa_jax.data.vocabulary import NUM_SPECIAL, PADDING, UNKNOWN, WordCounter, Words
 
 
@@ -62,6 +62,18 @@ def test_special_ids_precede_all_words():
     ids = vocabulary.encode("y z X")
     assert ids.tolist() == [3, UNKNOWN, 2]
     assert vocabulary.is_known(ids).tolist() == [True, False, True]
+
+
+def test_words_beyond_max_words_are_not_searched_for(monkeypatch):
+    limits, spans = [], Tokenizer.spans
+
+    def recorded(tokenizer, text, limit=None):
+        limits.append(limit)
+        return spans(tokenizer, text, limit)
+
+    monkeypatch.setattr(Tokenizer, "spans", recorded)
+    assert Words(["x"], DEFAULT_TOKENIZER, 2).word_places("a b c d")[0] == [(0, 1), (2, 3)]
+    assert limits == [2]
 
 
 def test_each_token_of_a_vocabulary_of_words_is_a_word():
