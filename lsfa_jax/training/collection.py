@@ -22,7 +22,8 @@ from lsfa_jax.util import processes, sharding
 from lsfa_jax.util.array_file import ArrayFile
 
 BatchSink = Callable[..., None]
-"""Called with a batch, its token or hidden states and, where there are any, its features; stores what it needs."""
+"""Called with a batch, its token or hidden states, None where nothing asked for them, and, where there are any, its
+features; stores what it needs."""
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4), donate_argnums=3)
@@ -72,16 +73,17 @@ def collect_features(
         batches: the documents.
         mesh: the devices.
         sinks: called with each batch.
-        states_dtype: of the token states that the sinks get; None: in which the encoder stores them.
+        states_dtype: of the token states that the sinks get; None: they get none.
     """
+    # One program, whether or not the states are brought to the host.
     dtype = jnp.dtype(model.encoder.stored_dtype if states_dtype is None else states_dtype)
     sums = zero_sums(model, mesh)
 
-    def add(batch: Batch) -> tuple[Array, ...]:
+    def add(batch: Batch) -> tuple[Array | None, ...]:
         nonlocal sums
         sums, features, states = collect(model, params, batch, sums, dtype)
         # Without sinks one number is enough for the pass to wait for the batch; else the host would queue all batches.
-        return (features, states) if sinks else (features[0, 0, 0],)
+        return (features, None if states_dtype is None else states) if sinks else (features[0, 0, 0],)
 
     for batch, outcome in over_split(add, batches, mesh, "collecting features"):
         for sink in sinks:
@@ -152,7 +154,7 @@ class LabelFeatures:
             return
         with self._file.filling() as array:
 
-            def store(batch: Batch, states: Array, features: Array) -> None:
+            def store(batch: Batch, states: Array | None, features: Array) -> None:
                 rows, slots = np.nonzero(batch.label_mask)
                 places = self._file_rows[self._offsets[batch.rows[rows]] + slots]
                 kept = places >= 0

@@ -64,6 +64,20 @@ def test_features_of_head_labels_are_in_the_file_in_the_order_of_the_split(tiny,
     assert [file.name for file in path.parent.iterdir()] == ["features.npy"]
 
 
+@pytest.mark.parametrize("dtype", [None, np.dtype(np.float16)])
+def test_token_states_come_to_the_host_only_where_a_type_is_named(tiny, params, dtype):
+    seen = []
+    model, mesh = training_corpus.make_model(training_corpus.config()), sharding.make_mesh(jax.local_devices()[:1])
+    batches = training_corpus.batches(tiny.train)
+    placed = sharding.replicate(mesh, params)
+
+    def sink(batch, states, features):
+        seen.append((states if states is None else states.dtype, features.shape[0]))
+
+    collect_features(model, placed, batches, mesh, sink, states_dtype=dtype)
+    assert set(seen) == {(dtype, 8)}
+
+
 def head_features(corpus: Corpus, path: Path, is_head: np.ndarray) -> LabelFeatures:
     return LabelFeatures(path, training_corpus.batches(corpus.train), is_head, D)
 

@@ -49,7 +49,7 @@ def filled(path: Path, split: Split, model: Lsfa, params: dict, devices: int = 1
     states = TokenStates(path, split, model.encoder)
     with states.filling() as keep:
         batches = Batches(split, L, 4, [4, 16], devices)
-        collect_features(model, sharding.replicate(mesh, params), batches, mesh, keep)
+        collect_features(model, sharding.replicate(mesh, params), batches, mesh, keep, states_dtype=states.dtype)
     return states
 
 
