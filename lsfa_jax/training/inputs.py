@@ -110,11 +110,15 @@ class Inputs:
             self._read[name] = states.split()
         self._set_batches()
 
+    @property
+    def may_keep_states(self) -> bool:
+        """Whether states are stored where the disk has room; of several processes, each would need all of them."""
+        settings = self._config.adjust
+        return processes.count() == 1 and not settings.encoder_dropout and settings.cache_states != "no"
+
     def keeps(self, states: TokenStates) -> bool:
         """Whether states are stored: where the settings allow it, and the disk has room."""
-        # Of several processes, each would need the states of all documents.
-        settings = self._config.adjust
-        return processes.count() == 1 and not settings.encoder_dropout and states.keep_on_disk(settings.cache_states)
+        return self.may_keep_states and states.keep_on_disk(self._config.adjust.cache_states)
 
     def collect(self, params: ParamDict, batches: Batches, *files: LabelFeatures | TokenStates) -> FeatureSums:
         """Sums the features of a split in one pass of the encoder, which also fills `files`."""

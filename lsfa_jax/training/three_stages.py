@@ -225,7 +225,7 @@ class Run:
         sizes = time_limit.Sizes(**{name: len(split) for name, split in self.inputs.splits.items()})
         most = policy.most_epochs_in_time(self.config, self._chosen)
         # The plan must not reserve their place yet: what is kept is decided after stage 1.
-        stores_states = self.config.adjust.cache_states != "no" and not self.config.adjust.encoder_dropout
+        stores_states = self.inputs.may_keep_states
         epochs = time_limit.fitted_epochs(stage, state, self.config, sizes, most, self._deadline, stores_states)
         self.config = policy.with_epochs(self.config, epochs, self._chosen)
         self.folder.write_config(self.config)

@@ -79,10 +79,10 @@ def time_steps(stage: Stage, state: TrainState, epoch: int = 1) -> Timing:
 def seconds_of(epochs: int, timing: Timing, sizes: Sizes, config: Config, stores_states: bool) -> float:
     """Estimates how long a run takes, from the time of its steps.
 
-    Each epoch validates, and collects prototypes where the contrastive loss takes part. Once, features of all splits
-    are collected, those of training documents also for classifiers to start from, and the programs of the later stages
-    are compiled, in about the time of those of stage 1, which the disk keeps. Stage 3 and the three results then pass
-    over the stored states.
+    Each epoch validates once, or every `representation.validate_every` steps, and collects prototypes where the
+    contrastive loss takes part. Once, features of all splits are collected, those of training documents also for
+    classifiers to start from, and the programs of the later stages are compiled, in about the time of those of stage 1,
+    which the disk keeps. Stage 3 and the three results then pass over the stored states.
 
     Args:
         epochs: of stage 1.
@@ -97,7 +97,10 @@ def seconds_of(epochs: int, timing: Timing, sizes: Sizes, config: Config, stores
     # A pass over the prototypes before each epoch with the contrastive loss.
     from_start = epochs - min(config.psc.start_epoch, epochs) + 1
     with_contrast = math.ceil(from_start / config.psc.every) if config.psc.weight > 0 else 0
-    in_stage_1 = epochs * (timing.epoch + forward * sizes.validation) + with_contrast * forward * sizes.train
+    steps = epochs * math.ceil(sizes.train / config.optimizer.batch_size)
+    validate_every = config.representation.validate_every
+    validations = math.ceil(steps / validate_every) if validate_every else epochs
+    in_stage_1 = epochs * timing.epoch + forward * (validations * sizes.validation + with_contrast * sizes.train)
     scored = sizes.validation + sizes.test
     passes = 2 if config.classifier.weights_start == "discriminant" else 1
     once = forward * (passes * sizes.train + scored)

@@ -1,3 +1,4 @@
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,9 +12,12 @@ import pytest
 from lsfa_jax.cli.train import main
 from lsfa_jax.config import Config
 from lsfa_jax.training import loop, run, time_limit
+from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.state import TrainState, init_state
+from lsfa_jax.training.three_stages import Run
 from lsfa_jax.training.time_limit import Sizes, Timing
+from lsfa_jax.util import processes
 from tests import training_corpus
 
 SIZES = Sizes(train=900, validation=90, test=300)
@@ -77,6 +81,19 @@ def test_the_plan_counts_what_every_epoch_and_what_the_whole_run_computes(epochs
     assert seconds == pytest.approx(5 + in_epochs + once / 30 + later / 30)
 
 
+def test_the_plan_counts_validations_within_epochs():
+    timing = Timing(epoch=90.0, compilation=5.0)
+
+    def seconds(every: int) -> float:
+        config = config_with(optimizer={"batch_size": 30}, representation={"validate_every": every})
+        return time_limit.seconds_of(4, timing, SIZES, config, True)
+
+    # 4 epochs of 30 steps: 12 validations every 10 steps, 3 every 50 and at the end, of 3 s each.
+    assert seconds(0) == seconds(30)
+    assert seconds(10) - seconds(0) == pytest.approx((12 - 4) * 3)
+    assert seconds(50) - seconds(0) == pytest.approx((3 - 4) * 3)
+
+
 def test_without_the_contrastive_loss_no_prototypes_are_collected_in_stage_1():
     timing, without = Timing(epoch=90.0, compilation=5.0), config_with(psc={"weight": 0.0})
     more = time_limit.seconds_of(4, timing, SIZES, without, True) - time_limit.seconds_of(
@@ -99,6 +116,25 @@ def test_the_plan_is_printed(seconds, epochs, line, capsys):
     deadline = time.monotonic() + seconds
     assert time_limit.fitted_epochs(Sleeper(), initial_state(), config, SIZES, 30, deadline, True) == epochs
     assert line in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("adjust", "count", "expected"),
+    [({}, 1, True), ({}, 2, False), ({"cache_states": "no"}, 1, False), ({"encoder_dropout": True}, 1, False)],
+)
+def test_the_plan_reads_stored_states_only_where_a_run_stores_them(
+    tiny, tmp_path, monkeypatch, adjust, count, expected
+):
+    planned = []
+    monkeypatch.setattr(time_limit, "fitted_epochs", lambda *arguments: planned.append(arguments[-1]) or 2)
+    monkeypatch.setattr(Run, "_first_state", lambda *_: None)
+    config = training_corpus.config(adjust=adjust)
+    folder = RunFolder(tmp_path / "run")
+    one = Run(config, tiny, initial_encoder(config, tiny), folder, math.inf, deadline=time.monotonic() + 100)
+    monkeypatch.setattr(processes, "count", lambda: count)
+    one._plan_epochs(one.inputs.train, {})
+    assert planned == [expected]
+    assert one.inputs.keeps(one.inputs.token_states["train"]) == expected
 
 
 @pytest.mark.slow
