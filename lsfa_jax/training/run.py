@@ -26,7 +26,7 @@ from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.three_stages import Run, make_mesh
 from lsfa_jax.training.watch import watched
 from lsfa_jax.util import console, interrupts, processes
-from lsfa_jax.util.console import UserError, note
+from lsfa_jax.util.console import UserError, note, plural
 
 
 def train(
@@ -80,6 +80,10 @@ def train(
     chosen = policy.SETTINGS if chosen is None else chosen
     if started is not None:
         config = policy.kept(config, started, chosen)
+        planned = started.representation.epochs
+        if resume and math.isfinite(seconds) and planned < config.representation.epochs:
+            note(f"The run began with at most {plural(planned, 'epoch')} of stage 1, which stay")
+            config = policy.with_epochs(config, planned, chosen)
         open_now = {
             name: getattr(started, name) for name in ("candidates", "vectors") if getattr(config, name) == "auto"
         }

@@ -317,6 +317,9 @@ def _train(search: Search, study: Study, trial: Trial, advance: console.Advance)
     drawn = {key: _suggested(trial, key, dimension) for key, dimension in search.space.items()}
     values = {key: _rounded(value, trial.distributions[key]) for key, value in drawn.items()}
     folder, share = search.folder(trial), search.seconds / TRIALS_IN_TIME
+    resumes = RunFolder(folder).config_file.is_file()
+    # What the run began with: within a time limit, fewer epochs than the settings of the trial have.
+    config = RunFolder(folder).read_config() if resumes else with_values(search.config, values)
 
     def on_validation(stage: str, epoch: float, metrics: dict[str, float]) -> None:
         value = metrics[search.metric]
@@ -329,9 +332,9 @@ def _train(search: Search, study: Study, trial: Trial, advance: console.Advance)
             raise optuna.TrialPruned
 
     metrics = run.train(
-        with_values(search.config, values),
+        config,
         folder,
-        resume=RunFolder(folder).config_file.is_file(),
+        resume=resumes,
         save_every=search.save_every,
         chosen={*search.chosen, *values},
         seconds=min(share, search.left()),

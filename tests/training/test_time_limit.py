@@ -18,7 +18,10 @@ from lsfa_jax.training.state import TrainState, init_state
 from lsfa_jax.training.three_stages import Run
 from lsfa_jax.training.time_limit import Sizes, Timing
 from lsfa_jax.util import processes
+from lsfa_jax.util.console import UserError
+from lsfa_jax.util.interrupts import Interrupted
 from tests import training_corpus
+from tests.training import runs
 
 SIZES = Sizes(train=900, validation=90, test=300)
 
@@ -156,6 +159,24 @@ def test_the_measured_number_of_epochs_is_written_down_and_a_resumed_run_measure
     assert stored.representation.epochs == 2
     run.train(stored, tmp_path / "run", ("representation",), resume=True, seconds=1e6)
     assert len(calls) == 1
+
+
+@pytest.mark.slow
+def test_the_same_command_resumes_a_run_of_which_fewer_epochs_were_planned_than_chosen(
+    tmp_path, monkeypatch, shared_steps, capsys
+):
+    monkeypatch.setattr(time_limit, "fitted_epochs", lambda *_: 1)
+    config = training_corpus.run_config(training_corpus.write(tmp_path / "data"), representation={"epochs": 3})
+    folder, chosen = tmp_path / "run", {"representation.epochs"}
+    with runs.raised_at(4, Interrupted(15)), pytest.raises(Interrupted):
+        run.train(config, folder, ("representation",), chosen=chosen, seconds=1e6)
+    # Without the time limit, the number of epochs is another setting.
+    with pytest.raises(UserError, match=r"different settings \(.*representation\.epochs.*\)"):
+        run.train(config, folder, ("representation",), resume=True, chosen=chosen)
+    run.train(config, folder, ("representation",), resume=True, chosen=chosen, seconds=1e6)
+    assert "The run began with at most 1 epoch of stage 1, which stay" in capsys.readouterr().out
+    assert RunFolder(folder).read_config().representation.epochs == 1
+    assert [line["epoch"] for line in runs.history(folder)] == [1]
 
 
 def test_a_time_limit_without_a_unit_is_refused_before_anything_else(capsys):

@@ -1,4 +1,4 @@
-"""Searches whose trials are only pretended: their metric follows from the settings."""
+"""Searches whose trials are, but for one, only pretended: their metric follows from the settings."""
 
 import csv
 import json
@@ -15,13 +15,13 @@ from filelock import FileLock
 
 from lsfa_jax.cli import tune as command
 from lsfa_jax.config import Config
-from lsfa_jax.training import encoder_choice, run
+from lsfa_jax.training import encoder_choice, run, time_limit
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.tuning.study import Search
 from lsfa_jax.util import interrupts
 from lsfa_jax.util.interrupts import Interrupted
 from tests import training_corpus
-from tests.training import pretrained_folder
+from tests.training import pretrained_folder, runs
 
 SPACE = """
 [optimizer]
@@ -236,6 +236,17 @@ def test_a_time_limit_stops_a_trial_which_the_next_command_continues(searched, c
     assert searched(training, "--trials", 2) == 0
     assert "not done" not in {row["state"] for row in searched.trials()}
     assert len(training.configs) == 1
+
+
+@pytest.mark.slow
+def test_a_trial_of_which_a_time_limit_planned_fewer_epochs_than_were_chosen_continues(searched, monkeypatch):
+    monkeypatch.setattr(time_limit, "fitted_epochs", lambda *_: 1)
+    with runs.raised_at(4, Interrupted(15)):
+        assert searched(run.train, "--trials", 1, "--time-limit", "1h") == 143
+    trial = RunFolder(searched.output / "trials" / "0000")
+    assert trial.read_config().representation.epochs == 1 < training_corpus.TINY["representation"]["epochs"]
+    assert searched(run.train, "--trials", 1) == 0
+    assert [(row["state"], row["error"], row["epochs"]) for row in searched.trials()] == [("complete", "", "1")]
 
 
 def test_the_same_command_continues_with_the_encoder_that_was_chosen_within_a_time_limit(
