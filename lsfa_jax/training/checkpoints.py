@@ -135,6 +135,14 @@ class Checkpoints:
         return self._manager.restore(number, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether the last checkpoint in a folder is the end of a stage; the folder is not created."""
+    if not folder.is_dir():
+        return False
+    with Checkpoints(folder) as checkpoints:
+        return checkpoints.is_complete()
+
+
 class NoCheckpoints:
     """In place of `Checkpoints` in a run that no later command continues: nothing is saved."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from lsfa_jax.config import STAGES, Config, StageName, to_toml
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.training import (
+    checkpoints,
     checks,
     content,
     encoder_choice,
@@ -123,6 +124,16 @@ def train(
             raise
 
 
+def _check_earlier_stages(folder: RunFolder, stages: Sequence[Stage]) -> None:
+    """Raises UserError unless the stages before the first of `stages` are complete."""
+    for stage in STAGES[: STAGES.index(stages[0])]:
+        if not checkpoints.is_complete(folder.checkpoints(stage)):
+            raise UserError(
+                f"--stages {' '.join(stages)}: the stage {stage} of {folder.path} is not complete; continue the run "
+                "with --resume and without --stages, or name that stage too"
+            )
+
+
 def _prepare(
     config: Config,
     folder: RunFolder,
@@ -155,6 +166,7 @@ def _prepare(
     digests = content.digests(corpus, encoder)
     folder.check_content(corpus.words, corpus.labels, digests, config)
     processes.same_everywhere(digests)
+    processes.from_first(lambda: _check_earlier_stages(folder, stages))
     run_folder.drop_stages(folder, config, stages, resume)
     is_new = not folder.config_file.is_file()
     folder.create(config, corpus, digests)

@@ -3,6 +3,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
 from lsfa_jax.config import STAGES, Config
@@ -11,8 +14,10 @@ from lsfa_jax.data.corpus import Corpus
 from lsfa_jax.data.load import load_corpus
 from lsfa_jax.data.reading.documents import Document
 from lsfa_jax.training import content, run_folder
+from lsfa_jax.training.checkpoints import Checkpoints
 from lsfa_jax.training.initial_encoder import initial_encoder
 from lsfa_jax.training.run_folder import RunFolder
+from lsfa_jax.training.state import init_state
 from lsfa_jax.util.console import UserError
 from tests import training_corpus
 from tests.training import runs
@@ -63,6 +68,19 @@ def test_settings_of_stages_that_do_not_run_again_cannot_change(folder, options,
     before = runs.files(folder)
     with pytest.raises(UserError, match=rf"run: the run in this folder has different settings \({named}\)"):
         runs.train(folder, **options)
+    assert runs.files(folder) == before
+
+
+@pytest.mark.parametrize(("complete", "named"), [((), "representation"), (("representation",), "transfer")])
+def test_a_later_stage_needs_complete_earlier_ones(folder, complete, named):
+    for stage in STAGES[:2]:
+        shutil.rmtree(folder / "checkpoints" / stage)
+        with Checkpoints(folder / "checkpoints" / stage) as checkpoints:
+            state = init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optax.sgd(1.0), ("bce",))
+            checkpoints.save(state, complete=stage in complete)
+    before = runs.files(folder)
+    with pytest.raises(UserError, match=rf"--stages adjustment: the stage {named} of .* is not complete; .* --resume"):
+        runs.train(folder, stages=("adjustment",))
     assert runs.files(folder) == before
 
 
