@@ -151,7 +151,9 @@ class Encoder(Section):
     )
     embedding_dropout: float = Field(0.2, ge=0, lt=1, description="Dropout on the word vectors.")
     append_embedding: bool = Field(
-        False, description="The state of a word ends with its vector, so that labels also attend to words as such."
+        False,
+        description="The state of a word ends with its vector, so that labels also attend to words as such (bilstm, "
+        "cnn).",
     )
     encoder_dropout: float = Field(0.5, ge=0, lt=1, description="Dropout on the token states.")
     label_block: int = Field(4096, gt=0, description="Labels attended at a time; bounds memory, changes no result.")

@@ -164,6 +164,16 @@ def test_data_dir_alone_selects_the_custom_corpus(tmp_path, option):
     assert parse([]).dataset == "synthetic"
 
 
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_only_encoders_with_a_state_of_each_word_append_its_vector(preset):
+    appends = {
+        kind: validated(layered("custom", preset, "paper", encoder=kind), "files").encoder.append_embedding
+        for kind in get_args(EncoderKind)
+    }
+    quick = preset == "quick"
+    assert appends == {"bilstm": quick, "cnn": quick, "transformer": False, "xml_cnn": False}
+
+
 def test_an_option_that_switches_a_setting_off_chooses_it():
     options = ["--psc.no-normalize", "--encoder.no-feature-head", "--adjust.epochs=2", "--encoder.append-embedding"]
     chosen = chosen_settings(options)
