@@ -207,8 +207,8 @@ class Optimizer(Section):
     )
     label_learning_rate: Literal["same"] | PositiveFloat = Field(
         "same",
-        description="Of queries and classifiers. The step of sgd depends on the loss's scale, which is a mean over "
-        "labels: its rate grows with their number.",
+        description="Of queries and classifiers in the first stage; with sgd in the last stage too. The step of sgd "
+        "depends on the loss's scale, which is a mean over labels: its rate grows with their number.",
     )
     label_precision: Literal["float32", "bfloat16"] = Field(
         "float32",

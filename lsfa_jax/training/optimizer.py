@@ -96,6 +96,13 @@ def constant_rates(settings: config.Optimizer, learning_rate: float) -> dict[str
     return rates if of_labels == "same" else rates | {"label_learning_rate": float(of_labels)}
 
 
+def for_adjustment(settings: config.Optimizer) -> config.Optimizer:
+    """Returns the settings for stage 3, where the learning rate of Adam is that of `adjust` for classifiers, too."""
+    if settings.label_rows == "sgd":  # whose rate is of another scale
+        return settings
+    return settings.model_copy(update={"label_learning_rate": "same"})
+
+
 def _warmup_and_steps(settings: config.Optimizer, num_steps: int) -> tuple[int, int]:
     warmup = max(1, round(settings.warmup * num_steps))
     return warmup, max(num_steps, warmup + 1)

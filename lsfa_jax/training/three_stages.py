@@ -46,7 +46,7 @@ from lsfa_jax.training.initial_encoder import InitialEncoder
 from lsfa_jax.training.inputs import Inputs
 from lsfa_jax.training.linear_side import LinearSide
 from lsfa_jax.training.model_folder import TrainedModel
-from lsfa_jax.training.optimizer import make_fine_tuning_optimizer, make_optimizer
+from lsfa_jax.training.optimizer import for_adjustment, make_fine_tuning_optimizer, make_optimizer
 from lsfa_jax.training.results import Results
 from lsfa_jax.training.run_folder import RunFolder
 from lsfa_jax.training.stages import transfer
@@ -391,7 +391,7 @@ class Run:
                     np.flatnonzero(in_tail),
                     frozen,
                     self.generator,
-                    make_optimizer(config.optimizer, config.adjust.learning_rate),
+                    make_optimizer(for_adjustment(config.optimizer), config.adjust.learning_rate),
                     self.mesh,
                     self._validator(validation),
                 )

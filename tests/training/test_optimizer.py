@@ -226,6 +226,16 @@ def test_the_learning_rates_that_a_run_shows_are_those_of_its_steps():
     assert optimizer.learning_rates(same, 1, 5) == {"learning_rate": 0.05, "label_learning_rate": 2.0}
 
 
+@pytest.mark.parametrize(("label_rows", "expected"), [("adam", 0.01), ("row_adam", 0.01), ("sgd", 2.0)])
+def test_classifiers_are_adjusted_at_the_rate_of_the_last_stage_but_those_of_sgd(label_rows, expected):
+    settings = config.Optimizer(clip="none", label_rows=label_rows, label_learning_rate=2.0)
+    adam = optimizer.make_optimizer(optimizer.for_adjustment(settings), 0.01)
+    params = {"weights": jnp.ones((3, 2)), "bias": jnp.ones(3)}
+    updates, _ = adam.update(params, adam.init(params), params)
+    np.testing.assert_allclose(updates["weights"], np.full((3, 2), -expected), rtol=1e-5)
+    np.testing.assert_allclose(updates["bias"], np.full(3, -0.01), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("num_steps", "warmup"), [(1, 0.1), (2, 0.9), (1, 0.0)])
 def test_a_schedule_of_one_or_two_steps(num_steps, warmup):
     settings = config.Optimizer(clip="none", encoder_learning_rate=0.01, warmup=warmup)

@@ -451,6 +451,15 @@ def test_a_later_stage_can_be_repeated_with_other_settings(finished, folder, tmp
 
 
 @slow
+def test_the_rate_of_labels_is_that_of_the_first_stage_alone(finished, folder):
+    file = folder / "config.toml"
+    file.write_text(file.read_text().replace('label_learning_rate = "same"', "label_learning_rate = 100.0"))
+    assert RunFolder(folder).read_config().optimizer.label_learning_rate == 100.0
+    runs.train(folder, stages=("adjustment",))
+    assert_same_run(folder, finished.folder)
+
+
+@slow
 def test_another_threshold_of_head_and_tail_measures_all_groups_again(finished, folder, tmp_path):
     pvae = {"head_threshold": 7}
     runs.train(folder, stages=("transfer", "adjustment"), pvae=pvae)

@@ -24,7 +24,7 @@ from lsfa_jax.model.label_loss import has_label_rows
 from lsfa_jax.model.lsfa import Lsfa, classifier_rows
 from lsfa_jax.training import candidates, shortlist
 from lsfa_jax.training.loop import Stage
-from lsfa_jax.training.optimizer import constant_rates
+from lsfa_jax.training.optimizer import constant_rates, for_adjustment
 from lsfa_jax.training.placement import placed
 from lsfa_jax.training.sparse_step import after_sparse_step, gather_rows, unique_rows
 from lsfa_jax.training.state import TrainState, after_step, averaged, current_params, init_state, stepped
@@ -310,7 +310,7 @@ class Adjustment(Stage[tuple[Batch, Generated]]):
         return averaged(state) if average_now else state
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        return constant_rates(self.config.optimizer, self.config.adjust.learning_rate)
+        return constant_rates(for_adjustment(self.config.optimizer), self.config.adjust.learning_rate)
 
     def validate(self, state: TrainState) -> tuple[PyTree, Metrics] | None:
         params = current_params(state)
