@@ -109,6 +109,12 @@ def most_epochs_in_time(config: Config, chosen: Collection[str]) -> int:
     return _MOST_EPOCHS if is_fitted else config.representation.epochs
 
 
+def as_planned(config: Config, started: Config) -> Config:
+    """Returns the settings with the epochs of stage 1 of a run that began, and what starts within them."""
+    names = ("representation.epochs", "optimizer.swa_start_epoch", "psc.start_epoch")
+    return with_values(config, {name: get(started, name) for name in names})
+
+
 def with_epochs(config: Config, epochs: int, chosen: Collection[str]) -> Config:
     """Returns the settings with `epochs` epochs of stage 1; averaging and the contrastive loss start within them."""
     starts = {name: min(get(config, name), epochs) for name in ("optimizer.swa_start_epoch", "psc.start_epoch")}

@@ -36,7 +36,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from lsfa_jax.config import STAGES, Config, differences, get, to_toml, with_values
-from lsfa_jax.training import results, run
+from lsfa_jax.training import policy, results, run
 from lsfa_jax.training.run_folder import RunFolder, with_absolute_paths
 from lsfa_jax.tuning.space import Dimension, Space
 from lsfa_jax.util import atomic, console, interrupts
@@ -317,9 +317,10 @@ def _train(search: Search, study: Study, trial: Trial, advance: console.Advance)
     drawn = {key: _suggested(trial, key, dimension) for key, dimension in search.space.items()}
     values = {key: _rounded(value, trial.distributions[key]) for key, value in drawn.items()}
     folder, share = search.folder(trial), search.seconds / TRIALS_IN_TIME
-    resumes = RunFolder(folder).config_file.is_file()
-    # What the run began with: within a time limit, fewer epochs than the settings of the trial have.
-    config = RunFolder(folder).read_config() if resumes else with_values(search.config, values)
+    config, resumes = with_values(search.config, values), RunFolder(folder).config_file.is_file()
+    if resumes:
+        # Within a time limit, the trial began with fewer epochs than were chosen.
+        config = policy.as_planned(config, RunFolder(folder).read_config())
 
     def on_validation(stage: str, epoch: float, metrics: dict[str, float]) -> None:
         value = metrics[search.metric]
