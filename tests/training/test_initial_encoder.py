@@ -49,7 +49,7 @@ def test_the_embedding_is_made_once_for_what_decides_it(vectors, tmp_path, monke
     assert changed[2, 2] == 6
 
 
-def test_vectors_of_which_none_is_drawn_are_made_once_for_all_seeds(tmp_path, monkeypatch):
+def test_vectors_of_which_none_is_drawn_are_computed_once_for_all_seeds(tmp_path, monkeypatch):
     monkeypatch.setenv("LSFA_DATA", str(tmp_path / "cache"))
     computed = []
 
