@@ -124,7 +124,7 @@ def train(
             raise
 
 
-def _check_earlier_stages(folder: RunFolder, stages: Sequence[Stage]) -> None:
+def _check_earlier_stages(folder: RunFolder, stages: Sequence[StageName]) -> None:
     """Raises UserError unless the stages before the first of `stages` are complete."""
     for stage in STAGES[: STAGES.index(stages[0])]:
         if not checkpoints.is_complete(folder.checkpoints(stage)):
