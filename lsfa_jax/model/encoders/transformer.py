@@ -17,7 +17,7 @@ from lsfa_jax import config
 from lsfa_jax.model.attention import token_mask
 from lsfa_jax.model.encoders.interface import Architecture, EncoderShape, declared
 from lsfa_jax.model.encoders.transformer_layer import layer, layer_norm
-from lsfa_jax.model.encoders.windows import join_windows, number_of_windows, split_windows, stride_of, windows_of
+from lsfa_jax.model.encoders.windows import join_windows, split_windows, stride_of, windows_of
 from lsfa_jax.types import Array, DTypeLike, HostArray, Params, PyTree
 
 
@@ -95,7 +95,7 @@ def upper_layers(
         float32[B, T, H], zero beyond each document's length, with the largest T of as many windows.
     """
     largest = _tokens_at_once(architecture, window)
-    number = -(-hidden.shape[1] // (largest + 2))
+    number = 1 if hidden.shape[1] <= largest + 2 else -(-hidden.shape[1] // (largest + 2))
     num_tokens = hidden.shape[1] - 2 if number == 1 else largest + (number - 1) * stride_of(largest)
     windows = windows_of(num_tokens, largest)
     mask = token_mask(windows.lengths(lengths).reshape(-1) + 2, windows.size + 2)
@@ -107,8 +107,8 @@ def upper_layers(
 def hidden_rows(lengths: HostArray, architecture: Architecture, window: int) -> HostArray:
     """Returns int64[...], the rows of the hidden states of documents of the given lengths, int[...]."""
     largest = _tokens_at_once(architecture, window)
-    number = number_of_windows(lengths, largest)
-    return np.where(number == 1, lengths + 2, number * (largest + 2))
+    number = 1 - np.minimum(largest - np.asarray(lengths), 0) // stride_of(largest)
+    return np.where(number == 1, np.asarray(lengths) + 2, number * (largest + 2)).astype(np.int64)
 
 
 def _tokens_at_once(architecture: Architecture, window: int) -> int:

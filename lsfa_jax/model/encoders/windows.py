@@ -47,14 +47,10 @@ class Windows(NamedTuple):
 
 def windows_of(num_tokens: int, largest: int) -> Windows:
     """Returns the windows that cover `num_tokens` tokens, of at most `largest` each; neighbours share a quarter."""
-    number = int(number_of_windows(num_tokens, largest))
-    return Windows(1, num_tokens, 1) if number == 1 else Windows(number, largest, stride_of(largest))
-
-
-def number_of_windows(lengths: HostArray | int, largest: int) -> HostArray:
-    """Returns the number of windows of at most `largest` tokens that texts of some lengths need, int64[...]."""
-    beyond = np.maximum(np.asarray(lengths, np.int64) - largest, 0)
-    return 1 + -(-beyond // stride_of(largest))
+    if num_tokens <= largest:
+        return Windows(1, num_tokens, 1)
+    stride = stride_of(largest)
+    return Windows(1 + -(-(num_tokens - largest) // stride), largest, stride)
 
 
 def stride_of(largest: int) -> int:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lsfa_jax.model.encoders.windows import number_of_windows, windows_of
+from lsfa_jax.model.encoders.windows import windows_of
 from tests.reference import transformer as reference
 
 
@@ -21,10 +21,7 @@ def test_each_token_is_read_in_the_window_in_which_it_is_farthest_from_a_cut(lar
 
 @pytest.mark.parametrize("largest", [4, 14, 30])
 def test_the_windows_of_a_text_are_as_few_as_cover_it(largest):
-    lengths = np.arange(5 * largest)
-    numbers = number_of_windows(lengths, largest)
-    for length, number in zip(lengths.tolist(), numbers.tolist(), strict=True):
+    for length in range(5 * largest):
         windows = windows_of(length, largest)
-        assert windows.number == number
         assert windows.starts[-1] + windows.size >= length
-        assert number == 1 or windows.starts[-2] + windows.size < length
+        assert windows.number == 1 or windows.starts[-2] + windows.size < length
