@@ -62,7 +62,7 @@ def first_error(kind: type[BaseModel], argv: Sequence[str]) -> str | None:
             return error
     missing = [(name.upper(), field) for name, field in free]
     missing += [(f"--{name}", field) for name, field in options.named.items() if name not in given]
-    needed = (f"{name} is missing: {field.description}" for name, field in missing if field.is_required())
+    needed = (f"{name} is missing. {field.description}" for name, field in missing if field.is_required())
     return next(needed, "").rstrip(".") or None
 
 

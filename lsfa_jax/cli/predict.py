@@ -191,7 +191,7 @@ class _Totals:
     def print(self, with_threshold: bool) -> None:
         without = f", {self.unlabelled:,} of them without a label" if self.unlabelled else ""
         rate = self.documents / (time.monotonic() - self.start)
-        console.note(f"{console.plural(self.documents, 'document')} predicted{without}; {rate:,.0f}/s")
+        console.note(f"{console.plural(self.documents, 'document')} predicted{without}; {console.per_second(rate)}")
         if self.cut and with_threshold:
             console.warn(
                 f"{console.plural(self.cut, 'document')} may have further labels that reach the threshold; raise --top"

@@ -85,7 +85,7 @@ def read_tokenizer(folder: Path) -> str:
                 raise UserError(f"{folder / names[0]}: not a tokenizer that can be read ({error}).") from None
             break
     else:
-        raise UserError(f"{folder}: no tokenizer there. Expected {_FILES}.")
+        raise UserError(f"--encoder {folder}: no tokenizer there. Expected {_FILES}.")
     vocabulary = library.get_vocab(with_added_tokens=True)
     if (largest := max(vocabulary.values(), default=0)) > 10 * len(vocabulary):
         raise UserError(f"{folder / names[0]}: ids up to {largest:,} for {len(vocabulary):,} tokens; expected no gaps.")

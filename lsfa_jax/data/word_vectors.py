@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from lsfa_jax.config import NAMED_VECTORS, nearest
 from lsfa_jax.data.download import glove_50d_files
 from lsfa_jax.data.reading.compression import read_lines
 from lsfa_jax.util.console import UserError, warn
@@ -74,6 +75,11 @@ def _glove_50d(index: dict[str, int]) -> tuple[list[int], npt.NDArray[np.float32
 
 
 def _text_file(path: Path, index: dict[str, int]) -> tuple[list[int], npt.NDArray[np.float32]]:
+    if not path.exists():
+        raise UserError(
+            f"--vectors {path}: no such vectors or file{nearest(path.name, list(NAMED_VECTORS))}. Expected "
+            f"{', '.join(NAMED_VECTORS)}, or a text file of GloVe or word2vec."
+        )
     row_of_word = {word.encode(): row for word, row in index.items()}
     vectors: dict[int, npt.NDArray[np.float32]] = {}
     dimension = 0

@@ -122,7 +122,8 @@ def _choose(corpus: Corpus, time_limit: float) -> tuple[dict[str, Any], str]:
     train, trained = descriptions.get(layers, (layers, f"its last {layers} layers"))
     encoder = {"kind": "transformer", "pretrained": PRETRAINED, "train": train}
     values = {f"encoder.{name}": value for name, value in encoder.items()} | {"representation.epochs": epochs}
-    return values, f"{trained} in " + (in_words(time_limit) if math.isfinite(time_limit) else f"{epochs} epochs")
+    how_long = f"within {in_words(time_limit)}" if math.isfinite(time_limit) else f"in {epochs} epochs"
+    return values, f"{trained} {how_long}"
 
 
 def _too_small(corpus: Corpus) -> str:
@@ -141,7 +142,7 @@ def _unread(corpus: Corpus) -> str:
     try:
         known = known_share(corpus, json.loads(read_tokenizer(folder_of(PRETRAINED)))["model"]["vocab"])
     except UserError as error:
-        warn(f"{PRETRAINED} is done without: {error}")
+        warn(f"{PRETRAINED} is not used: {error}")
         return f"{PRETRAINED} cannot be fetched"
     return "" if known >= _LEAST_KNOWN else f"{PRETRAINED} reads English, and knows {100 * known:.0f} % of these words"
 

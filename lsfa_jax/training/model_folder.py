@@ -294,7 +294,8 @@ def _read_manifest(folder: Path) -> _Manifest:
     if values["format"] != FORMAT:
         raise UserError(
             f"{path}: written by lsfa_jax {_shown(values.get('lsfa_jax'))} in format {_shown(values['format'])}, and "
-            f"this is lsfa_jax {__version__}, which reads format {FORMAT}. Use that version, or train again."
+            f"this is lsfa_jax {__version__}, which reads format {FORMAT}. Train again, or use the "
+            "version that wrote it."
         )
     if not _is_sealed(data):
         raise _damaged(path, "its checksum differs")

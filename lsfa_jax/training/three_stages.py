@@ -472,7 +472,7 @@ class Run:
         if evidence is None:
             note(f"Fused; {documents} are too few to say what the network adds to the {title}")
         else:
-            note(f"Fused on {documents}: {evidence.gain:+.2f} points of N@5 over the {title}")
+            note(f"Fused on {documents}: N@5 {evidence.gain:+.2f} against the {title} alone")
         if weights.leaves_network_out:
             note(fusion.alone(linear.model.kind))
         self.results.add_evidence(linear.model.kind, weights, evidence)

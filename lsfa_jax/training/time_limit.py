@@ -138,7 +138,8 @@ def fitted_epochs(
     epochs = processes.from_first(lambda: epochs_that_fit(left, seconds_of_epochs, most))
     total = in_words(seconds_of_epochs(epochs))
     if seconds_of_epochs(epochs) > left:
-        warn(f"--time-limit: not even one epoch fits; with one, the run takes about {total} more")
+        faster = "--encoder bilstm" if config.encoder.pretrained else "a smaller --data.max-words"
+        warn(f"--time-limit: not even one epoch fits; with one, the run takes about {total} more ({faster} takes less)")
     else:
         note(f"--time-limit: at most {plural(epochs, 'epoch')} of about {in_words(timing.epoch)}; in all {total} more")
     return epochs

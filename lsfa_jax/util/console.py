@@ -248,7 +248,7 @@ def _bar(description: str, total: int | None, unit: str, done: int) -> Iterator[
             start += apart
             counted += 0 if apart else amount
             # The ETA is Rich's, from the last half minute.
-            rate = f"{counted / max(time.monotonic() - start, 1e-9):,.0f}/s"
+            rate = per_second(counted / max(time.monotonic() - start, 1e-9))
             bar.update(task, advance=amount, rate=rate)
             if status is not None:
                 bar.update(task, status=_on_one_line(status))
@@ -312,10 +312,15 @@ class _Lines:
         line = f"{self.description}: {self.done + self.count:,.0f}{of_total} {self.unit}"
         # Nothing is known of the rate while the first step is compiled.
         if rate:
-            line += f", {rate:,.0f}/s"
+            line += f", {per_second(rate)}"
             if self.total is not None:
                 line += f", ETA {_duration((self.total - self.done - self.count) / rate)}"
         return f"{line} {self.status}".rstrip()
+
+
+def per_second(rate: float) -> str:
+    """Returns "1,024/s", or "0.4/s" below 10."""
+    return f"{rate:,.0f}/s" if rate >= 9.95 else f"{rate:.1f}/s"
 
 
 def _on_one_line(text: str) -> str:

@@ -219,7 +219,7 @@ def test_user_errors_tell_what_to_do(argv, message, capsys):
         ("tell", "tell: expected one of list, describe, prepare, check", ""),
         ("lst", "lst: expected one of list, describe, prepare, check (did you mean list?)", ""),
         ("list x", "x: unexpected argument", " list"),
-        ("check", "PATH is missing: A folder with train, test and perhaps validation files, or one file", " check"),
+        ("check", "PATH is missing. A folder with train, test and perhaps validation files, or one file", " check"),
         ("describe rcv1 --preset small", "--preset small: expected full or quick", " describe"),
         ("describe rcv1 --seed -1", "--seed -1: expected an integer from 0 to 4,294,967,295", " describe"),
         ("prepare synthetic --num-labels 0", "--num-labels 0: expected an integer of at least 1", " prepare"),

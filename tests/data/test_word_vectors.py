@@ -130,5 +130,5 @@ def test_word2vec_binary_is_recognised(tmp_path, end):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"nothing\.txt: cannot be opened"):
+    with pytest.raises(UserError, match=r"--vectors .*nothing\.txt: no such vectors or file"):
         load_vectors(str(tmp_path / "nothing.txt"), ["the"], seed=0, size=1)

@@ -74,7 +74,7 @@ def test_weights_that_cannot_be_fetched_are_done_without(monkeypatch, capsys):
     monkeypatch.setattr(encoder_choice, "folder_of", fails)
     assert chosen(2_000) == {}
     assert capsys.readouterr().out.splitlines() == [
-        "warning: minilm is done without: cannot fetch it: no network",
+        "warning: minilm is not used: cannot fetch it: no network",
         "--encoder auto: bilstm (minilm cannot be fetched)",
     ]
 
@@ -85,7 +85,7 @@ def test_a_time_limit_decides_about_layers_and_bounds_the_epochs(capsys):
     assert plan["representation.epochs"] == 4
     assert chosen(10_000, time_limit=60) == {}
     assert capsys.readouterr().out.splitlines() == [
-        "--encoder auto: minilm (all of it in 1 h 0 min)",
+        "--encoder auto: minilm (all of it within 1 h 0 min)",
         "--encoder auto: bilstm (fine-tuning on 10,000 documents does not fit in 1 min; --encoder minilm does it)",
     ]
 

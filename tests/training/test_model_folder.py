@@ -125,7 +125,7 @@ def test_the_last_line_but_one_of_the_manifest_is_the_checksum_of_the_other_line
 @pytest.mark.parametrize("number", [model_folder.FORMAT - 1, model_folder.FORMAT + 1])
 def test_a_model_of_another_format_is_an_error_that_names_the_version(copy, number):
     seal(copy, format=number, lsfa_jax="9.1")
-    expected = rf"written by lsfa_jax 9\.1 in format {number}, .* reads format {model_folder.FORMAT}\. Use that version"
+    expected = rf"written by lsfa_jax 9\.1 in format {number}, .* reads format {model_folder.FORMAT}\. Train again"
     with pytest.raises(UserError, match=expected):
         model_folder.read(copy)
 
