@@ -136,20 +136,22 @@ def _read(plan: Plan, base: Base, corpus: str, seeds: int) -> Results:
 
 
 def _about_runs(plan: Plan, base: Base, corpus: str, seeds: int) -> list[Block]:
-    """Names what a reader needs to repeat the runs: preset, seeds, commit, machine."""
-    for variant in plan.all_variants().values():
-        needed = run_of(plan, variant, base, corpus, 0)
-        if needed.is_done:
-            about = environment(needed)
-            devices = ", ".join(sorted(set(about["devices"])))
-            commit = about["git_commit"] or "unknown"
-            return [
-                Text(
-                    f"Preset {base.preset}, encoder {base.encoder}, {plural(seeds, 'seed')}; commit {commit}, jax "
-                    f"{about['packages']['jax']}, {len(about['devices'])} x {devices}, {about['machine']}."
-                )
-            ]
-    return []
+    """Names what a reader needs to repeat the runs: preset, seeds, the commits that trained them, machine."""
+    runs = [
+        run_of(plan, variant, base, corpus, seed) for variant in plan.all_variants().values() for seed in range(seeds)
+    ]
+    of_runs = [environment(needed) for needed in runs if needed.is_done]
+    if not of_runs:
+        return []
+    about = of_runs[0]
+    devices = ", ".join(sorted(set(about["devices"])))
+    commits = dict.fromkeys((each["git_commit"] or "unknown")[:12] for each in of_runs)
+    return [
+        Text(
+            f"Preset {base.preset}, encoder {base.encoder}, {plural(seeds, 'seed')}; commit {', '.join(commits)}, jax "
+            f"{about['packages']['jax']}, {len(about['devices'])} x {devices}, {about['machine']}."
+        )
+    ]
 
 
 def _verdicts_grid(decided: Sequence[Decided]) -> Grid:
