@@ -92,5 +92,6 @@ def _token_states(ours: Ours, split: Split) -> EncodedSplit:
     with tempfile.TemporaryDirectory() as folder:
         states = TokenStates(Path(folder) / "states.npy", split, ours.model.encoder)
         with states.filling() as keep:
-            collect_features(ours.model, ours.params, ours.batches(split), sharding.make_mesh(), keep)
+            batches, mesh = ours.batches(split), sharding.make_mesh()
+            collect_features(ours.model, ours.params, batches, mesh, keep, states_dtype=states.dtype)
         return states.split()

@@ -113,7 +113,7 @@ def test_a_text_is_pasted_into_the_page_of_the_service(page, address):
         page.get_by_text("All labels as CSV").click()
     assert download.value.suggested_filename == "labels.csv"
     page.get_by_text("For programs there is an API").click()
-    assert page.title() == "API of the service"
+    sync_api.expect(page).to_have_title("API of the service")
 
 
 def test_an_explanation_page_follows_keys_filters_and_the_dark_mode(page, run, tmp_path):
