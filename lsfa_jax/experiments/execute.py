@@ -127,14 +127,19 @@ class Needed:
     settings: Settings | None
 
     @property
+    def folder(self) -> Path:
+        """Has its results once it is done."""
+        return self.first_stage.run if self.settings is None else self.first_stage.result(self.settings)
+
+    @property
     def is_done(self) -> bool:
         """Whether its results are there."""
-        return self.first_stage.is_done if self.settings is None else self.first_stage.result(self.settings).is_dir()
+        return self.first_stage.is_done if self.settings is None else self.folder.is_dir()
 
     @property
     def title(self) -> str:
         """Names the run in messages."""
-        name = "stage 1" if self.settings is None else self.first_stage.result(self.settings).name
+        name = "stage 1" if self.settings is None else self.folder.name
         return f"{self.first_stage.corpus}, seed {self.first_stage.seed}, {self.first_stage.folder.name}: {name}"
 
 
@@ -231,8 +236,7 @@ def read(needed: Needed, result: str) -> Measured | None:
     """Reads what a run reached with one of its models; None where it did not run, or has no such model."""
     if not needed.is_done:
         return None
-    first = needed.first_stage.run
-    folder = first if needed.settings is None else needed.first_stage.result(needed.settings)
+    first, folder = needed.first_stage.run, needed.folder
     # A model that later stages do not change was measured with stage 1, unless N_t differs.
     file = next((path for path in _ranking_files(folder, first, result) if path.is_file()), None)
     if file is None:
@@ -248,14 +252,13 @@ def read(needed: Needed, result: str) -> Measured | None:
 
 def environment(needed: Needed) -> dict[str, Any]:
     """Returns the versions, devices and commit of a run that is done."""
-    return dict(json.loads((needed.first_stage.run / "environment.json").read_text(encoding="utf-8")))
+    return dict(json.loads((needed.folder / "environment.json").read_text(encoding="utf-8")))
 
 
 def seconds(needed: Needed) -> float | None:
     """Returns how long a run took; None before it is done."""
-    folder = needed.first_stage.run if needed.settings is None else needed.first_stage.result(needed.settings)
     try:
-        return float(json.loads((folder / _DONE).read_text(encoding="utf-8"))["seconds"])
+        return float(json.loads((needed.folder / _DONE).read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError):
         return None
 
@@ -269,8 +272,7 @@ def _grouped(needed: Iterable[Needed]) -> list[Needed]:
     """Returns the runs, each once, those that share a stage 1 one after another with that first."""
     groups_: dict[Path, dict[Path, Needed]] = {}
     for run_ in needed:
-        place = run_.first_stage.run if run_.settings is None else run_.first_stage.result(run_.settings)
-        groups_.setdefault(run_.first_stage.folder, {}).setdefault(place, run_)
+        groups_.setdefault(run_.first_stage.folder, {}).setdefault(run_.folder, run_)
     return [run_ for group in groups_.values() for run_ in sorted(group.values(), key=lambda r: r.settings is not None)]
 
 

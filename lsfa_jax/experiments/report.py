@@ -137,10 +137,7 @@ def _read(plan: Plan, base: Base, corpus: str, seeds: int) -> Results:
 
 def _about_runs(plan: Plan, base: Base, corpus: str, seeds: int) -> list[Block]:
     """Names what a reader needs to repeat the runs: preset, seeds, the commits that trained them, machine."""
-    runs = [
-        run_of(plan, variant, base, corpus, seed) for variant in plan.all_variants().values() for seed in range(seeds)
-    ]
-    of_runs = [environment(needed) for needed in runs if needed.is_done]
+    of_runs = [environment(needed) for needed in runs_of(plan, base, [corpus], seeds) if needed.is_done]
     if not of_runs:
         return []
     about = of_runs[0]
